@@ -1,0 +1,156 @@
+"""Frozen carriers that cross module borders: what to generate, what was generated, what was committed.
+
+Owns no behaviour beyond derived views. Everything here is picklable and is never changed after creation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["user", "assistant"]
+FinishReason = Literal["stop", "length"]
+
+DATA_PREFIX = "data/"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Partition:
+    """Rows start..stop-1, inside one grid cell: one Parquet file, the unit of commit, retry and resume."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"a partition needs 0 <= start < stop, got {self.start}..{self.stop}")
+
+    @property
+    def num_rows(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def key(self) -> str:
+        """Object key under the output, named by the first row so that it is the same in every run."""
+        return f"{DATA_PREFIX}part-{self.start:012d}.parquet"
+
+    def __str__(self) -> str:
+        return f"rows {self.start}..{self.stop - 1}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemPrompt:
+    """One of the build's system prompts. `weight` is a probability: the weights of a build sum to one."""
+
+    text: str
+    weight: float
+    key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How one role's messages are sampled and ended. Units: max_tokens in tokens."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop_token_ids: tuple[int, ...] = ()
+    stop_strings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One message to generate. `seed` is null unless the build is reproducible."""
+
+    request_id: int
+    prompt_token_ids: list[int]
+    sampling: Sampling
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """One generated message.
+
+    token_ids: the message alone, without the token or string that ended it.
+    num_tokens: all tokens the engine generated for it, the ending included.
+    """
+
+    request_id: int
+    token_ids: list[int]
+    finish_reason: FinishReason
+    num_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineFigures:
+    """What an engine can hold: sequences in a batch, tokens of KV cache, tokens of one sequence."""
+
+    max_num_seqs: int
+    kv_cache_tokens: int
+    max_model_len: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """A generated, accepted message of a finished row."""
+
+    role: Role
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A finished row. `attempt` counts from 1. `system_prompt` is null when the row had none."""
+
+    row_id: int
+    messages: tuple[Message, ...]
+    system_prompt: SystemPrompt | None
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejection:
+    """A rejected attempt: which message, why, its beginning as an example, and the tokens it cost."""
+
+    row_id: int
+    attempt: int
+    role: Role
+    turn: int
+    reason: str
+    example: str
+    user_tokens: int
+    assistant_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartitionRecord:
+    """What a committed file says of itself in its footer, plus its size as listed.
+
+    rejected: rejected attempts by reason; with `rows` accepted ones these are all attempts at its rows.
+    Tokens are sums over accepted and rejected attempts, by role of the message generated.
+    """
+
+    start: int
+    stop: int
+    fingerprint: str
+    run: int
+    size: int
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    user_tokens: int = 0
+    assistant_tokens: int = 0
+
+    @property
+    def partition(self) -> Partition:
+        return Partition(start=self.start, stop=self.stop)
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
