@@ -1,0 +1,285 @@
+"""What the user asks for: a frozen, fully checked `Config`, made from a YAML file and `key=value` overrides.
+
+Owns: every key, its default, what may be combined, and what follows from the keys alone (prompts, columns,
+which keys a build may not change). Nothing heavy is imported here, so that a mistake is told in milliseconds.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from magpie_ray import config_fields as fields
+from magpie_ray.config_errors import BadValueError, Problem, bad_value, problem_lines
+from magpie_ray.config_extras import EngineExtra, StorageOptions, identity_of
+from magpie_ray.config_source import read_source
+from magpie_ray.errors import ConfigError
+from magpie_ray.prompts import SystemPromptValue, check_system_prompt, resolve_prompts
+from magpie_ray.redaction import redact_all, redact_secrets
+from magpie_ray.types import SystemPrompt
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_means_defaults(cls, data: object) -> object:
+        # `engine:` with every line below it commented out reads as null.
+        return {} if data is None else data
+
+
+class ModelConfig(_Section):
+    """Which model, and how its chat format is found."""
+
+    name: fields.ModelName = "builtin:tiny-chat"
+    revision: fields.OptionalText = None
+    pre_query_template: fields.OptionalText = None
+    thinking: fields.FlagNotYet = False
+    trust_remote_code: fields.Flag = False
+
+
+class SamplingSettings(_Section):
+    """How one kind of message is sampled, in vLLM's names. The defaults from top_k on change nothing."""
+
+    temperature: fields.Temperature = 1.0
+    top_p: fields.Share = 1.0
+    max_tokens: fields.Count = 512
+    top_k: fields.TopK = 0
+    min_p: fields.MinP = 0.0
+    repetition_penalty: fields.Positive = 1.0
+    presence_penalty: fields.Penalty = 0.0
+    frequency_penalty: fields.Penalty = 0.0
+
+
+class AssistantSampling(SamplingSettings):
+    """The paper's answers are greedy, and longer than its questions."""
+
+    temperature: fields.Temperature = 0.0
+    max_tokens: fields.Count = 1024
+
+
+class SamplingConfig(_Section):
+    """User and assistant messages are sampled apart: varied questions, careful answers."""
+
+    user: SamplingSettings = SamplingSettings()
+    assistant: AssistantSampling = AssistantSampling()
+    reproducible: fields.Flag = False
+
+
+class EngineConfig(_Section):
+    """One engine: the device and memory of one actor."""
+
+    device: fields.Device = "auto"
+    tensor_parallel_size: fields.Count = 1
+    pipeline_parallel_size: fields.Count = 1
+    max_model_len: fields.OptionalCount = None
+    max_num_seqs: fields.OptionalCount = None
+    gpu_memory_utilization: fields.Share = 0.92
+    dtype: fields.Dtype = "auto"
+    quantization: fields.OptionalText = None
+    # Not in repr, which ends up in logs: it may hold a token.
+    extra: EngineExtra = Field(default={}, repr=False)
+
+
+class RoundsConfig(_Section):
+    """How many conversations advance together, and how many such cohorts share an engine."""
+
+    cohort_size: fields.AutoCount = "auto"
+    cohorts_in_flight: fields.AutoCount = "auto"
+
+
+class AcceptanceConfig(_Section):
+    """What becomes of messages that are not what was asked for."""
+
+    max_attempts: fields.Count = 8
+    truncated_response: fields.OnTruncated = "keep"
+
+
+class ClusterConfig(_Section):
+    """How many actors, and when to give up."""
+
+    num_actors: fields.AutoCount = "auto"
+    max_failures_per_partition: fields.Count = 3
+    address: fields.OptionalText = None
+    stall_timeout_seconds: fields.Positive = 600.0
+    start_timeout_seconds: fields.Positive = 1800.0
+
+
+class OutputConfig(_Section):
+    """Where the rows go."""
+
+    path: fields.OutputPath = "./out/demo"
+    rows_per_partition: fields.AutoRows = "auto"
+    compression: fields.Compression = "zstd"
+    storage_options: StorageOptions = Field(default={}, repr=False)
+
+
+class Config(_Section):
+    """A whole, consistent request. Made by `load_config` or `parse_config`, which raise `ConfigError`."""
+
+    num_rows: fields.Rows
+    n_turns: fields.Count = 1
+    only_instruction: fields.Flag = False
+    end_with_user: fields.Flag = False
+    include_system_prompt: fields.Flag = False
+    system_prompt: Annotated[SystemPromptValue, PlainValidator(check_system_prompt)] = None
+    seed: fields.Seed = 0
+    model: ModelConfig = ModelConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    engine: EngineConfig = EngineConfig()
+    rounds: RoundsConfig = RoundsConfig()
+    acceptance: AcceptanceConfig = AcceptanceConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    output: OutputConfig = OutputConfig()
+
+    # Combinations are checked field by field, against the fields before: pydantic would skip a check of the
+    # whole when any field is wrong, and the user would see the problems in two helpings.
+    @field_validator("include_system_prompt")
+    @classmethod
+    def _has_a_conversation_to_be_in(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("only_instruction"):
+            raise bad_value(value, "false with only_instruction: true, which writes no `conversation` column")
+        return value
+
+    @field_validator("engine")
+    @classmethod
+    def _has_room_for_a_message(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
+        sampling, room = info.data.get("sampling"), engine.max_model_len
+        if sampling is None or room is None:
+            return engine
+        ends_after_user = info.data.get("end_with_user") and info.data.get("n_turns") == 1
+        roles = ["user"] if info.data.get("only_instruction") or ends_after_user else ["user", "assistant"]
+        for role in roles:
+            if (max_tokens := getattr(sampling, role).max_tokens) >= room:
+                rule = f"must be more than sampling.{role}.max_tokens, which is {max_tokens}"
+                must = f"{rule}: a message needs room beside its prompt"
+                raise BadValueError(Problem(at=("max_model_len",), value=room, must=must))
+        return engine
+
+    @property
+    def turns(self) -> int:
+        """Turns of a row; 1 with only_instruction, which ignores n_turns."""
+        return 1 if self.only_instruction else self.n_turns
+
+    @property
+    def messages_per_row(self) -> int:
+        """Generated messages of a row. A system message is not generated."""
+        if self.only_instruction:
+            return 1
+        return 2 * self.n_turns - (1 if self.end_with_user else 0)
+
+    @property
+    def prompts(self) -> tuple[SystemPrompt, ...]:
+        """The system prompts that rows choose from, () when they have none. Resolved anew at each access."""
+        return resolve_prompts(self.system_prompt, multi_turn=self.turns > 1)
+
+    @property
+    def prompts_are_default(self) -> bool:
+        """Whether the prompt is the paper's, put in by us: a template with no system role leaves it out."""
+        return self.system_prompt is None and self.turns > 1
+
+    @property
+    def has_prompt_keys(self) -> bool:
+        """Whether rows say which prompt they were started with, in `system_prompt_key`."""
+        return isinstance(self.system_prompt, dict)
+
+    def columns(self) -> tuple[str, ...]:
+        """The names of the Parquet columns, in order. Decided by the config, never by the data."""
+        ends_with_assistant = not (self.only_instruction or self.end_with_user)
+        present = {
+            "row_id": True,
+            "conversation": not self.only_instruction,
+            "instruction": self.turns == 1,
+            "response": self.turns == 1 and ends_with_assistant,
+            "reasoning": self.model.thinking,
+            "system_prompt": True,
+            "system_prompt_key": self.has_prompt_keys,
+            "model_name": True,
+            "finish_reasons": True,
+            "prompt_tokens": True,
+            "completion_tokens": True,
+            "attempt": True,
+        }
+        return tuple(name for name, is_present in present.items() if is_present)
+
+    def identity(self) -> dict[str, object]:
+        """What a build may never mix, by dotted key and JSON-able: the config's part of the fingerprint.
+
+        Keys count by what they mean, so that another way to write the same thing is no mismatch. Left out:
+        num_rows, which may grow; output, cluster, rounds and the engine's device, memory and parallelism, as
+        a resume may run elsewhere; model.revision, as the commit it resolves to stands for it;
+        model.trust_remote_code, a permission: the code comes with the commit, and what it does to the prompts
+        shows in the chat format; and whatever looks like a secret.
+        """
+        prompts = [[prompt.key, prompt.text, float(f"{prompt.weight:.12g}")] for prompt in self.prompts]
+        return {
+            "n_turns": self.turns,
+            "only_instruction": self.only_instruction,
+            "end_with_user": self.only_instruction or self.end_with_user,
+            "include_system_prompt": self.include_system_prompt,
+            "system_prompt": prompts,
+            "seed": self.seed,
+            "model.name": self.model.name,
+            "model.pre_query_template": self.model.pre_query_template,
+            "model.thinking": self.model.thinking,
+            **_flat("sampling", self.sampling.model_dump()),
+            "engine.dtype": self.engine.dtype,
+            "engine.quantization": self.engine.quantization,
+            "engine.max_model_len": self.engine.max_model_len,
+            **{f"engine.extra.{name}": value for name, value in identity_of(self.engine.extra).items()},
+            **_flat("acceptance", self.acceptance.model_dump()),
+        }
+
+    def recorded(self) -> dict[str, Any]:
+        """The resolved config for build.json, JSON-able: without num_rows, and with secrets left out."""
+        data = self.model_dump(exclude={"num_rows"})
+        if self.prompts_are_default:
+            data["system_prompt"] = self.prompts[0].text
+        data["engine"]["extra"] = redact_secrets(self.engine.extra)
+        data["output"]["storage_options"] = redact_all(self.output.storage_options)
+        return data
+
+
+def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The config in the YAML file at `path`, with `a.b.c=value` overrides put on top.
+
+    Values of overrides are YAML and the last one wins. It replaces the value of its key, mappings as a whole.
+
+    Raises:
+        ConfigError: with all that is wrong, one problem a line.
+    """
+    return _validated(read_source(path, overrides), "the config" if path is None else os.fspath(path))
+
+
+def parse_config(data: Mapping[str, object]) -> Config:
+    """The config in a mapping such as a YAML file holds. Raises `ConfigError` as `load_config` does."""
+    return _validated(dict(data), "the config")
+
+
+def _validated(data: dict[Any, object], source: str) -> Config:
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        lines = problem_lines(error, Config)
+    # Raised out here: pydantic's error quotes values, secrets among them, and a traceback would show it.
+    if len(lines) == 1:
+        raise ConfigError(f"{source}: {lines[0]}")
+    raise ConfigError("\n  ".join([f"{source} has {len(lines)} problems:", *lines]))
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        flat |= _flat(f"{prefix}.{name}", value) if isinstance(value, dict) else {f"{prefix}.{name}": value}
+    return flat

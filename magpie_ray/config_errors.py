@@ -1,0 +1,119 @@
+"""What is wrong with a config, in sentences: one line a problem, all of them at once.
+
+Owns: `Problem` and `BadValueError`, which the field rules raise, and the translation of pydantic's errors
+into lines that name the dotted key, the value and what would be right. Pydantic's words never reach a user.
+"""
+
+import difflib
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from magpie_ray.redaction import hides_value
+
+NOT_YET = "is not supported yet"
+
+# Keys of the design that no field stands for yet: better than calling them unknown.
+_KEYS_NOT_YET = {
+    "output.single_writer": "leave it out, and use a store with exclusive creation: S3, a local disk",
+}
+
+_repr = reprlib.Repr()
+_repr.maxstring = 80
+_repr.maxother = 80
+_repr.maxlevel = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One value that can't be: `at` is its path below the field whose rule found it."""
+
+    value: object
+    must: str
+    at: tuple[str, ...] = ()
+
+
+class BadValueError(ValueError):
+    """Raised by the rule of a field; pydantic collects it and `problem_lines` unpacks it."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(problem.must for problem in problems))
+        self.problems = problems
+
+
+def bad_value(value: object, must: str) -> BadValueError:
+    """The error of a field with a single thing wrong: `must` completes the sentence "must be ..."."""
+    return BadValueError(Problem(value=value, must=f"must be {must}"))
+
+
+def show(value: object) -> str:
+    """A value as a message shows it: on one line, shortened, in YAML's words for null and the booleans."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        return " ".join(_repr.repr(value).split("\n"))
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits.
+        return "a number with thousands of digits"
+
+
+def dotted(path: tuple[object, ...]) -> str:
+    """The path of a key as the command line writes it; unprintable keys are escaped to stay on one line."""
+    return ".".join(part if isinstance(part, str) and part.isprintable() else ascii(part) for part in path)
+
+
+def problem_lines(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line for each problem in `error`, which validating `model` raised."""
+    return [line for item in error.errors(include_url=False) for line in _lines(item, model)]
+
+
+def _lines(item: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
+    path, value = tuple(item["loc"]), item["input"]
+    cause = item.get("ctx", {}).get("error")
+    if isinstance(cause, BadValueError):
+        for problem in cause.problems:
+            yield _line((*path, *problem.at), problem.value, problem.must)
+    elif item["type"] == "missing":
+        key = dotted(path)
+        yield f"{key}: is required; add it to the config, or to the command line as {key}=VALUE"
+    elif item["type"] == "extra_forbidden":
+        yield _unknown_key_line(path, model)
+    elif item["type"] == "invalid_key":
+        yield f"{dotted(path)}: keys must be text; put this one in quotes"
+    elif isinstance(value, list) and path[:1] == ("sampling",):
+        yield f"{dotted(path)}: a list of weighted settings {NOT_YET}; give a single mapping"
+    else:
+        # All that is left is a section (engine, sampling.user, ...) that is no mapping.
+        yield _line(path, value, "must be a mapping of keys to values")
+
+
+def _line(path: tuple[object, ...], value: object, must: str) -> str:
+    got = "the value (not shown)" if hides_value(path) else show(value)
+    return f"{dotted(path)}: got {got}, {must}"
+
+
+def _unknown_key_line(path: tuple[object, ...], model: type[BaseModel]) -> str:
+    # The value is not shown: under a mistyped key it may be a secret.
+    key = dotted(path)
+    if key in _KEYS_NOT_YET:
+        return f"{key}: {NOT_YET}; {_KEYS_NOT_YET[key]}"
+    known = list(_known_keys(model))
+    parent, leaf = path[:-1], str(path[-1]).lower().replace("-", "_")
+    siblings = [candidate[-1] for candidate in known if candidate[:-1] == parent]
+    similar = [(*parent, name) for name in difflib.get_close_matches(leaf, siblings, n=1)]
+    elsewhere = [candidate for candidate in known if candidate[-1] == leaf]
+    if suggestions := [dotted(candidate) for candidate in similar or elsewhere]:
+        return f"{key}: unknown key; did you mean {' or '.join(suggestions)}?"
+    where = dotted(parent) or "the top level"
+    return f"{key}: unknown key; the keys of {where} are {', '.join(siblings)}"
+
+
+def _known_keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        yield (*prefix, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _known_keys(field.annotation, (*prefix, name))

@@ -1,0 +1,179 @@
+"""What the value of a key may be: the field types that config.py is made of.
+
+Owns: the rule of each kind of field, with the phrase that says what would be right. YAML misleads: it reads
+1e6 as text, `no` as false and a commit of digits as a number. So nothing is coerced, with one exception:
+numbers in exponent notation count as numbers.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import PlainValidator
+
+from magpie_ray.config_errors import NOT_YET, BadValueError, Problem, bad_value
+
+BUILTIN_MODELS = ("builtin:tiny-chat",)
+INT32_MAX = 2**31 - 1
+
+_EXPONENT_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]{1,3}")
+_URL_PASSWORD = re.compile(r"^[^/:]+://[^/]*:[^/]*@")
+
+Validate: TypeAlias = Callable[[object], object]
+
+
+def as_number(value: object) -> float | None:
+    """`value` as a finite number, or None when it is none. Booleans are none."""
+    if isinstance(value, str) and _EXPONENT_NUMBER.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def as_integer(value: object) -> int | None:
+    """`value` as an integer, or None when it is none: 1000000, 1000000.0 and "1e6" are the same one."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number = as_number(value)
+    # Beyond 2**53 a float no longer holds every integer.
+    return int(number) if number is not None and number.is_integer() and abs(number) <= 2**53 else None
+
+
+def is_text(value: object) -> bool:
+    """Whether `value` is text that is not blank and that every program can store."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _integer(
+    low: int, high: int = INT32_MAX, *, auto: bool = False, null: bool = False, note: str = ""
+) -> Validate:
+    bounds = f"a whole number of at least {low}" + (f" and at most {high}" if high != INT32_MAX else "")
+    alternative = ", or auto" if auto else ", or null" if null else note
+
+    def validate(value: object) -> object:
+        if (auto and value == "auto") or (null and value is None):
+            return value
+        number = as_integer(value)
+        if number is None or not low <= number <= high:
+            raise bad_value(value, bounds + alternative + _quotes_hint(value))
+        return number
+
+    return validate
+
+
+def _number(phrase: str, fits: Callable[[float], bool]) -> Validate:
+    def validate(value: object) -> object:
+        number = as_number(value)
+        if number is None or not fits(number):
+            raise bad_value(value, phrase + _quotes_hint(value))
+        return number
+
+    return validate
+
+
+def _quotes_hint(value: object) -> str:
+    is_quoted_number = isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", value.strip())
+    return ", without quotes" if is_quoted_number else ""
+
+
+def _one_of(*names: str) -> Validate:
+    def validate(value: object) -> object:
+        if not isinstance(value, str) or value not in names:
+            raise bad_value(value, f"one of {', '.join(names)}")
+        return value
+
+    return validate
+
+
+def _text(phrase: str, *, null: bool = False) -> Validate:
+    def validate(value: object) -> object:
+        if null and value is None:
+            return value
+        if not is_text(value):
+            hint = "" if isinstance(value, str | list | dict | None) else "; put it in quotes"
+            raise bad_value(value, phrase + (", or null" if null else "") + hint)
+        return value
+
+    return validate
+
+
+def _flag(value: object) -> object:
+    if not isinstance(value, bool):
+        raise bad_value(value, "true or false" + (", without quotes" if isinstance(value, str) else ""))
+    return value
+
+
+def _no_flag_yet(value: object) -> object:
+    if _flag(value):
+        raise BadValueError(Problem(value=value, must=f"which {NOT_YET}; leave it out or set it to false"))
+    return value
+
+
+def _model_name(value: object) -> object:
+    name = _text("a Hugging Face id, a local path or a bundled model")(value)
+    if str(name).startswith("builtin:") and name not in BUILTIN_MODELS:
+        raise bad_value(name, f"one of the bundled models: {', '.join(BUILTIN_MODELS)}")
+    return name
+
+
+def _output_path(value: object) -> object:
+    path = str(_text("a local path or a URL such as s3://bucket/dataset")(value))
+    if "{" in path or "}" in path:
+        raise bad_value(path, f"without braces: placeholders such as {{date}} are {NOT_YET[3:]}")
+    if _URL_PASSWORD.match(path):
+        # The value is not shown, as it holds the password.
+        raise bad_value("a URL with a password in it", "without; credentials go to output.storage_options")
+    scheme, separator, rest = path.partition("://")
+    if separator and (not scheme or not rest.strip("/")):
+        raise bad_value(path, "a URL with a scheme and a place, such as s3://bucket/dataset")
+    if separator and "?" in rest:
+        raise bad_value(
+            path.partition("?")[0] + "?...", "without a query; options go to output.storage_options"
+        )
+    return path
+
+
+Flag: TypeAlias = Annotated[bool, PlainValidator(_flag)]
+FlagNotYet: TypeAlias = Annotated[bool, PlainValidator(_no_flag_yet)]
+
+# 10**12: the first row of a partition is written with twelve digits in its file name.
+Rows: TypeAlias = Annotated[int, PlainValidator(_integer(1, 10**12))]
+AutoRows: TypeAlias = Annotated[int | Literal["auto"], PlainValidator(_integer(1, 10**12, auto=True))]
+Count: TypeAlias = Annotated[int, PlainValidator(_integer(1))]
+AutoCount: TypeAlias = Annotated[int | Literal["auto"], PlainValidator(_integer(1, auto=True))]
+OptionalCount: TypeAlias = Annotated[int | None, PlainValidator(_integer(1, null=True))]
+Seed: TypeAlias = Annotated[int, PlainValidator(_integer(0, 2**32 - 1))]
+TopK: TypeAlias = Annotated[int, PlainValidator(_integer(0, note=", where 0 means all tokens"))]
+
+Temperature: TypeAlias = Annotated[float, PlainValidator(_number("a number of at least 0", lambda x: x >= 0))]
+Positive: TypeAlias = Annotated[float, PlainValidator(_number("a number above 0", lambda x: x > 0))]
+Share: TypeAlias = Annotated[
+    float, PlainValidator(_number("a number above 0 and at most 1", lambda x: 0 < x <= 1))
+]
+MinP: TypeAlias = Annotated[float, PlainValidator(_number("a number from 0 to 1", lambda x: 0 <= x <= 1))]
+Penalty: TypeAlias = Annotated[
+    float, PlainValidator(_number("a number from -2 to 2", lambda x: -2 <= x <= 2))
+]
+
+OptionalText: TypeAlias = Annotated[str | None, PlainValidator(_text("text", null=True))]
+ModelName: TypeAlias = Annotated[str, PlainValidator(_model_name)]
+OutputPath: TypeAlias = Annotated[str, PlainValidator(_output_path)]
+
+Device: TypeAlias = Annotated[Literal["auto", "cuda", "cpu"], PlainValidator(_one_of("auto", "cuda", "cpu"))]
+Dtype: TypeAlias = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    PlainValidator(_one_of("auto", "float32", "bfloat16", "float16")),
+]
+OnTruncated: TypeAlias = Annotated[Literal["keep", "reject"], PlainValidator(_one_of("keep", "reject"))]
+Compression: TypeAlias = Annotated[
+    Literal["zstd", "snappy", "gzip", "lz4", "none"],
+    PlainValidator(_one_of("zstd", "snappy", "gzip", "lz4", "none")),
+]

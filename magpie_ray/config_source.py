@@ -1,0 +1,118 @@
+"""What the user wrote, as one plain mapping: a YAML file, and `key=value` overrides on top of it.
+
+Owns: reading YAML safely (no tags that build objects, no key twice) and the override syntax. Nothing here
+knows which keys exist. Messages give line and column but never quote the file, which may hold credentials.
+"""
+
+import os
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from magpie_ray.errors import ConfigError
+
+# PyYAML lets errors of Python through where a value contradicts its tag, as in `!!int x` or 2026-13-45.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """The safe loader, except that a key written twice is an error and not the loss of the first."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[Hashable] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    problem = f"the key {key.value!r} is there twice"
+                    raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+                seen.add((key.tag, key.value))
+        return node
+
+
+def read_source(path: str | os.PathLike[str] | None, overrides: Sequence[str]) -> dict[object, object]:
+    """The mapping in the YAML file at `path` (empty without one), with the overrides put in, in their order.
+
+    Raises:
+        ConfigError: the file can't be read or holds no mapping, or an override is malformed.
+    """
+    data = {} if path is None else _read_file(Path(path))
+    for override in overrides:
+        _apply(data, override)
+    return data
+
+
+def _read_file(path: Path) -> dict[object, object]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as exc:
+        raise ConfigError(f"{path}: there is no such config file") from exc
+    except IsADirectoryError as exc:
+        raise ConfigError(f"{path}: is a directory; give the YAML file in it") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {exc.start}); save it as UTF-8") from None
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{path}: can't be read: {exc}") from exc
+    data = _parse(text, str(path))
+    if data is None:
+        raise ConfigError(f"{path}: is empty; num_rows: 1000 is the shortest config")
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds {_kind(data)}; a config is a mapping such as num_rows: 1000")
+    return data
+
+
+def _apply(data: dict[object, object], override: str) -> None:
+    key, separator, text = override.partition("=")
+    key = key.strip()
+    if not separator:
+        raise ConfigError(f"{_printable(key)}: an override is written key=value, such as num_rows=1000")
+    path = key.split(".")
+    if not all(path):
+        raise ConfigError(
+            f"{_printable(key)}=...: is not a key; write it such as sampling.user.temperature=0.9"
+        )
+    if not text.strip():
+        # A shell turns key="" into this, so that null is not always what was meant.
+        raise ConfigError(f"{key}=: has no value; write {key}=null, or {key}='\"\"' for empty text")
+    value = _parse(text, f"{key}=...")
+    if isinstance(value, str) and " #" in text and " #" not in value:
+        raise ConfigError(
+            f"{key}=...: YAML takes what follows # for a comment; put the value in double quotes"
+        )
+    # Copied on the way down: two sections may be one object, by a YAML alias.
+    section = data
+    for depth, name in enumerate(path[:-1], start=1):
+        below = section.get(name)
+        if below is not None and not isinstance(below, dict):
+            parent = ".".join(path[:depth])
+            raise ConfigError(f"{key}: can't be set, as {parent} is {_kind(below)}; set {parent} as a whole")
+        section[name] = section = dict(below or {})
+    section[path[-1]] = value
+
+
+def _parse(text: str, source: str) -> object:
+    try:
+        return _StrictLoader(text).get_single_data()
+    except yaml.reader.ReaderError as exc:
+        raise ConfigError(f"{source}: character {exc.position} can't be in YAML: {exc.reason}") from None
+    except yaml.MarkedYAMLError as exc:
+        mark = exc.problem_mark or exc.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = ", ".join(text for text in (exc.context, exc.problem) if text)
+        raise ConfigError(f"{source}{where}: is not valid YAML: {what}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: is nested too deeply") from None
+    except _YAML_ERRORS as exc:
+        raise ConfigError(f"{source}: holds a value that does not fit its YAML type: {exc}") from None
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, list):
+        return "a list"
+    return "a mapping" if isinstance(value, dict) else "a single value"
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else ascii(text)
