@@ -1,0 +1,190 @@
+"""The texts a chat template writes around messages, found by rendering with sentinels.
+
+Owns: everything that renders a template. What always holds: a message is known by its position in the
+rendered text and never by the model's name; a render that loses, repeats or reorders a message is refused;
+nothing here depends on the clock beyond the date that was handed in.
+"""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jinja2 import TemplateError
+
+from magpie_ray.errors import FormatError
+
+# What a template raises when it does not take what it was given: on purpose (raise_exception is a
+# TemplateError) or by handling a message in a way that its content does not allow.
+_REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Template:
+    """A tokenizer's chat template with its date and variables frozen.
+
+    `as_date_string` also hands the date over as the variable `date_string`, for templates that ask no clock.
+    `as_parts` writes contents as lists of typed parts, for templates that take no plain text.
+    """
+
+    tokenizer: Any
+    date: datetime.date
+    word: str  # a text that stands nowhere else, so that sentinels made from it are found for certain
+    variables: Mapping[str, Any]
+    as_date_string: bool = False
+    as_parts: bool = False
+
+    def around(self, system_prompt: str | None, messages: int) -> tuple[str, ...]:
+        """The `messages` + 1 texts before, between and after that many messages, the first from the user.
+
+        The last message is followed by the generation prompt if it is the user's.
+        Raises FormatError when the template refuses the dialogue or does not write it once and in order.
+        """
+        contents = [f"{self.word}{index}x" for index in range(messages)]
+        rest = self.render(system_prompt, contents)
+        pieces = []
+        for index, content in enumerate(contents):
+            before, found, rest = rest.partition(content)
+            if not found or content in rest:
+                raise FormatError(f"The chat template does not write message {index + 1} of {messages} once")
+            pieces.append(before)
+        return *pieces, rest
+
+    def try_around(self, system_prompt: str | None, messages: int) -> tuple[str, ...] | None:
+        """What `around` gives, or None where the template refuses."""
+        try:
+            return self.around(system_prompt, messages)
+        except FormatError:
+            return None
+
+    def trims(self, role: str) -> bool:
+        """Whether the template drops white space at the end of that role's messages."""
+        ends = {"user": "", "assistant": "", role: "\n \n"}
+        contents = [f"{self.word}{index}x{ends[name]}" for index, name in enumerate(_roles(3))]
+        text = self.render(None, contents)
+        return any(content not in text for content in contents)
+
+    def render(self, system_prompt: str | None, contents: Sequence[str]) -> str:
+        """The template's text for these contents; after a user message, an answer is asked for."""
+        messages = list(zip(_roles(len(contents)), contents, strict=True))
+        if system_prompt is not None:
+            messages.insert(0, ("system", system_prompt))
+        written = [{"role": role, "content": self._content(content)} for role, content in messages]
+        variables = dict(self.variables, strftime_now=self.date.strftime)
+        if self.as_date_string:
+            variables["date_string"] = self.date.strftime("%d %b %Y")
+        try:
+            text = self.tokenizer.apply_chat_template(
+                written, tokenize=False, add_generation_prompt=len(contents) % 2 == 1, **variables
+            )
+        except _REFUSALS as exc:
+            raise FormatError(f"The chat template refuses the dialogue: {exc}") from exc
+        return str(text)
+
+    def _content(self, text: str) -> Any:
+        return [{"type": "text", "text": text}] if self.as_parts else text
+
+
+def open_template(
+    tokenizer: Any, *, date: datetime.date | None, variables: Mapping[str, Any], foreign: Sequence[str]
+) -> tuple[Template, datetime.date | None]:
+    """The tokenizer's template, ready to render, and the date its text depends on (None: on no date).
+
+    `date` None means today. Templates that ask a clock get the date through it. One that asks no clock but
+    takes a `date_string` (Llama 3.1) keeps its own constant unless a date is given.
+    `foreign` are texts that will be rendered, which sentinels must stay clear of.
+    Raises FormatError when there is no template, or not even a single user message can be rendered.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise FormatError(
+            "The tokenizer has no chat template, so nothing says where a user's text begins. Base models "
+            "have none: use the instruct/chat model, or give the text as model.pre_query_template."
+        )
+    day = date or datetime.datetime.now().astimezone().date()
+    word = _unused_word([*foreign, str(tokenizer.chat_template), *map(str, variables.values())])
+    template = Template(tokenizer=tokenizer, date=day, word=word, variables=variables)
+    if template.try_around(None, 1) is None:
+        as_parts = replace(template, as_parts=True)
+        template = as_parts if as_parts.try_around(None, 1) else template
+        template.around(None, 1)
+    if _depends_on_date(template):
+        return template, day
+    by_name = replace(template, as_date_string=True)
+    if date is not None and _depends_on_date(by_name):
+        return by_name, day
+    return template, None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turns:
+    """The texts around messages, and what the template does about system texts and later turns."""
+
+    pre_query: str
+    user_to_assistant: str
+    history_user_to_assistant: str
+    next_user: str
+    multi_turn_problem: str | None
+    around_system: tuple[str, str] | None  # in front of the first user text; None: the template takes none
+
+    @property
+    def folds_system(self) -> bool:
+        """Whether the system text stands inside the user's message instead of a place of its own."""
+        if self.around_system is None:
+            return False
+        # Behind a system text with a place of its own the user's opener follows, as it does elsewhere.
+        opener = _common_end([self.around_system[1], self.pre_query, self.next_user or self.pre_query])
+        return not opener.strip()
+
+    def dialogue(self) -> tuple[str, ...]:
+        """The six texts around the five messages of three turns, the last one not answered."""
+        later = (self.history_user_to_assistant, self.next_user)
+        return (self.pre_query, *later, *later, self.user_to_assistant)
+
+
+def read_turns(template: Template) -> Turns:
+    """What the template writes around messages; that of the first turn only where later ones differ."""
+    pre_query, user_to_assistant = template.around(None, 1)
+    two, three = (template.try_around(None, messages) for messages in (3, 5))
+    _, history, next_user, _ = two or ("", user_to_assistant, "", "")
+    system = template.try_around(template.word, 1) or ("", "")
+    before, found, after = system[0].partition(template.word)
+    turns = Turns(
+        pre_query=pre_query,
+        user_to_assistant=user_to_assistant,
+        history_user_to_assistant=history,
+        next_user=next_user,
+        multi_turn_problem=None,
+        around_system=(before, after) if found else None,
+    )
+    if three == turns.dialogue() and two == (*three[:3], user_to_assistant):
+        return turns
+    reason = (
+        "it writes later turns otherwise than the first one" if two and three else "it refuses later turns"
+    )
+    return replace(turns, multi_turn_problem=reason)
+
+
+def _roles(messages: int) -> list[str]:
+    return ["user" if index % 2 == 0 else "assistant" for index in range(messages)]
+
+
+def _depends_on_date(template: Template) -> bool:
+    # 400 days on, the year, the month, the day and the weekday are all others.
+    later = replace(template, date=template.date + datetime.timedelta(days=400))
+    return any(
+        template.try_around(system, 1) != later.try_around(system, 1) for system in (None, template.word)
+    )
+
+
+def _unused_word(texts: Sequence[str]) -> str:
+    word = "Qmessage"
+    while any(word in text for text in texts):
+        word += "q"
+    return word
+
+
+def _common_end(texts: Sequence[str]) -> str:
+    length = 0
+    while all(len(text) > length for text in texts) and len({text[-1 - length] for text in texts}) == 1:
+        length += 1
+    return texts[0][len(texts[0]) - length :]
