@@ -1,0 +1,637 @@
+"""The same promises on a local disk, in memory and over HTTP to a real S3, and what breaks without harm."""
+
+import contextlib
+import errno
+import logging
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magpie_ray import storage as storage_module
+from magpie_ray.errors import AlreadyExistsError, MagpieError, PreflightError, StorageError
+from magpie_ray.storage import ObjectNotFoundError, Storage, StoredObject
+from tests.s3_server import FaultProxy, S3Server, s3_server  # noqa: F401
+
+PLACES = ["local", "memory", "s3"]
+
+
+@pytest.fixture
+def s3(request: pytest.FixtureRequest) -> S3Server:
+    server: S3Server = request.getfixturevalue("s3_server")
+    return server
+
+
+@pytest.fixture(params=PLACES)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "local":
+        return Storage(str(tmp_path / "output"))
+    if request.param == "memory":
+        return Storage(f"memory://{uuid.uuid4().hex}")
+    return on_s3(request.getfixturevalue("s3_server"))
+
+
+@pytest.fixture
+def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    monkeypatch.setattr(storage_module, "MAX_WAIT_SECONDS", 0.02)
+    with FaultProxy(s3) as proxy:
+        yield proxy
+
+
+def on_s3(server: S3Server, **kwargs: float) -> Storage:
+    return Storage(f"s3://{server.bucket}/{uuid.uuid4().hex}", server.storage_options, **kwargs)
+
+
+def keys(storage: Storage, prefix: str = "") -> list[str]:
+    return [stored.key for stored in storage.list(prefix)]
+
+
+def winners(count: int, create: Callable[[int], None]) -> list[int]:
+    """Lets `count` threads create at the same moment; returns those that were not refused."""
+    barrier = threading.Barrier(count)
+
+    def attempt(writer: int) -> bool:
+        barrier.wait()
+        try:
+            create(writer)
+        except AlreadyExistsError:
+            return False
+        return True
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads change places between any two steps
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            return [writer for writer, won in enumerate(pool.map(attempt, range(count))) if won]
+    finally:
+        sys.setswitchinterval(interval)
+
+
+# ---- what holds everywhere
+
+
+def test_what_was_created_is_read_back_and_listed(storage: Storage) -> None:
+    storage.create("data/b.parquet", b"12345")
+    storage.create("data/a.parquet", b"")
+    storage.create("_magpie/runs/000001.json", b"{}")
+    assert storage.read("data/b.parquet") == b"12345"
+    assert storage.list("data") == [
+        StoredObject(key="data/a.parquet", size=0),
+        StoredObject(key="data/b.parquet", size=5),
+    ]
+    assert keys(storage) == ["_magpie/runs/000001.json", "data/a.parquet", "data/b.parquet"]
+    assert keys(storage, "_magpie") == keys(storage, "_magpie/runs/") == ["_magpie/runs/000001.json"]
+    assert keys(storage, "dat") == keys(storage, "missing/deeper") == []
+
+
+def test_a_second_creation_is_refused_and_changes_nothing(storage: Storage) -> None:
+    storage.create("data/a", b"first")
+    with pytest.raises(AlreadyExistsError, match="data/a exists already"):
+        storage.create("data/a", b"second")
+    assert storage.read("data/a") == b"first"
+
+
+def test_one_of_eight_racing_writers_wins(storage: Storage) -> None:
+    for race in range(5):
+        key = f"data/{race}"
+        won = winners(8, lambda writer, key=key: storage.create(key, f"writer {writer}".encode()))
+        assert len(won) == 1
+        assert storage.read(key) == f"writer {won[0]}".encode()
+
+
+def test_one_of_eight_racing_clients_wins_on_s3(s3: S3Server) -> None:
+    url = on_s3(s3).url
+    clients = [Storage(url, s3.storage_options) for _ in range(8)]
+    won = winners(8, lambda writer: clients[writer].create("data/a", str(writer).encode()))
+    assert [str(writer).encode() for writer in won] == [Storage(url, s3.storage_options).read("data/a")]
+
+
+def test_replace_overwrites(storage: Storage) -> None:
+    for data in (b"a long first checkpoint", b"short", b""):
+        storage.replace("_magpie/manifest.json", data)
+        assert storage.read("_magpie/manifest.json") == data
+
+
+def test_a_listing_shows_what_others_wrote_since_the_last_one(storage: Storage) -> None:
+    other = pickle.loads(pickle.dumps(storage))
+    for count in range(3):
+        assert len(storage.list("data")) == count
+        other.create(f"data/{count}", b"x")
+        assert storage.exists(f"data/{count}")
+    other.delete("data/1")
+    assert keys(storage, "data") == ["data/0", "data/2"]
+
+
+def test_the_tail_is_cut_from_the_end(storage: Storage) -> None:
+    storage.create("data/a", b"0123456789")
+    storage.create("data/empty", b"")
+    assert storage.read_tail("data/a", 3) == b"789"
+    assert storage.read_tail("data/a", 10) == storage.read_tail("data/a", 99) == b"0123456789"
+    assert storage.read_tail("data/empty", 8) == b""
+    with pytest.raises(ValueError, match="must be positive"):
+        storage.read_tail("data/a", 0)
+
+
+def test_a_missing_object_is_named(storage: Storage) -> None:
+    for read in (storage.read, lambda key: storage.read_tail(key, 8)):
+        with pytest.raises(ObjectNotFoundError, match=r"There is no .*/data/missing"):
+            read("data/missing")
+    assert not storage.exists("data/missing")
+
+
+def test_a_directory_is_no_object(storage: Storage) -> None:
+    storage.create("data/a", b"x")
+    assert storage.exists("data/a")
+    assert not storage.exists("data")
+
+
+def test_deleting_twice_is_fine(storage: Storage) -> None:
+    storage.create("data/a", b"x")
+    storage.delete("data/a")
+    storage.delete("data/a")
+    assert not storage.exists("data/a")
+    storage.create("data/a", b"again")
+
+
+@pytest.mark.parametrize("key", ["", "/etc/passwd", "../a", "data/../../a", "data//a", "data/", "./a"])
+def test_keys_that_leave_the_output_are_refused(tmp_path: Path, key: str) -> None:
+    storage = Storage(str(tmp_path / "output"))
+    with pytest.raises(ValueError, match="a key is a relative path"):
+        storage.create(key, b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["create", "replace", "delete", "tail"]),
+        st.sampled_from(["a", "data/a", "data/b", "_magpie/runs/1"]),
+        st.binary(max_size=6),
+    ),
+    max_size=25,
+)
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+@settings(max_examples=40, deadline=None)
+@given(operations=OPERATIONS)
+def test_any_sequence_of_operations_acts_like_a_dict(
+    place: str, operations: list[tuple[str, str, bytes]]
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        storage = Storage(directory if place == "local" else f"memory://{uuid.uuid4().hex}")
+        expected: dict[str, bytes] = {}
+        for verb, key, data in operations:
+            if verb == "create" and expected.get(key, data) != data:
+                with pytest.raises(AlreadyExistsError):
+                    storage.create(key, data)
+            elif verb == "create":
+                with contextlib.suppress(AlreadyExistsError):  # equal bytes: either answer is right
+                    storage.create(key, data)
+                expected[key] = data
+            elif verb == "replace":
+                storage.replace(key, data)
+                expected[key] = data
+            elif verb == "delete":
+                storage.delete(key)
+                expected.pop(key, None)
+            elif key in expected:
+                assert storage.read_tail(key, len(data) + 1) == expected[key][-len(data) - 1 :]
+            sizes = [StoredObject(key=key, size=len(expected[key])) for key in sorted(expected)]
+            assert storage.list("") == sizes
+        assert {key: storage.read(key) for key in expected} == expected
+
+
+# ---- processes
+
+
+def test_it_works_in_another_process_after_pickling(s3: S3Server) -> None:
+    storage = on_s3(s3)
+    storage.create("data/a", b"from here")
+    child = (
+        "import pickle, sys; s = pickle.load(sys.stdin.buffer); print(s.read('data/a')); s.create('b', b'1')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", child],
+        check=False,
+        input=pickle.dumps(storage),
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.stdout.strip(), done.stderr) == (b"b'from here'", b"")
+    assert storage.read("b") == b"1"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_opens_its_own_connection(s3: S3Server) -> None:
+    storage = on_s3(s3)
+    storage.create("data/a", b"x")
+    child = multiprocessing.get_context("fork").Process(target=lambda: storage.create("data/b", b"y"))
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == 0
+    assert storage.read("data/b") == b"y"
+
+
+KILLED = """
+import os, stat, sys
+from magpie_ray.storage import Storage
+
+def stop(*_):
+    print("here", flush=True)
+    sys.stdin.read()
+
+sync, link = os.fsync, os.link
+if sys.argv[2] == "half written":
+    os.fsync = lambda fd: stop() if stat.S_ISREG(os.fstat(fd).st_mode) else sync(fd)
+elif sys.argv[2] == "written":
+    os.link = stop
+elif sys.argv[2] == "named":
+    os.link = lambda *paths: (link(*paths), stop())
+Storage(sys.argv[1]).create("data/part-0.parquet", b"x" * 100_000)
+"""
+
+
+@pytest.mark.parametrize(("moment", "visible"), [("half written", 0), ("written", 0), ("named", 1)])
+def test_a_writer_killed_at_any_moment_leaves_nothing_short(
+    tmp_path: Path, moment: str, visible: int
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path), moment]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.kill()
+    storage = Storage(str(tmp_path))
+    assert [stored.size for stored in storage.list("")] == [100_000] * visible
+    leftovers = list((tmp_path / "_magpie" / "tmp").iterdir())
+    assert len(leftovers) == 1
+    assert storage.remove_leftovers() == 0  # it could be a writer at work
+    os.utime(leftovers[0], (0, 0))
+    assert storage.remove_leftovers() == 1
+    assert [stored.size for stored in storage.list("")] == [100_000] * visible
+
+
+# ---- the local disk
+
+
+def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    storage = Storage(str(tmp_path))
+    storage.create("data/a", b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match="Free some space"):
+            storage.create("data/b", b"y")
+    assert keys(storage) == ["data/a"]
+    assert list((tmp_path / "_magpie" / "tmp").iterdir()) == []
+
+
+def test_a_disk_without_hard_links_needs_a_single_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(source: str, target: str) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source, None, target)
+
+    monkeypatch.setattr(os, "link", no_links)
+    storage = Storage(str(tmp_path))
+    assert storage.probe() is False
+    with pytest.raises(StorageError, match="hard links"):
+        storage.create("data/a", b"x")
+    alone = Storage(str(tmp_path), exclusive=False)
+    alone.create("data/a", b"x")
+    with pytest.raises(AlreadyExistsError):
+        alone.create("data/a", b"y")
+    assert keys(alone) == ["data/a"]
+
+
+def test_a_link_whose_answer_was_lost_is_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def repeated(source: str, target: str) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", repeated)
+    Storage(str(tmp_path)).create("data/a", b"x")
+
+
+def test_paths_become_absolute_and_the_home_directory_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for url in ("~/out", "out", "./x/../out/", f"file://{tmp_path}/out"):
+        storage = Storage(url)
+        assert (storage.url, repr(storage)) == (f"{tmp_path}/out", f"Storage('{tmp_path}/out')")
+        assert storage.display("data/a") == f"{tmp_path}/out/data/a"
+
+
+# ---- the probe
+
+
+def test_the_probe_finds_exclusive_creation_and_leaves_nothing(storage: Storage) -> None:
+    assert storage.probe() is True
+    assert keys(storage) == []
+
+
+class IgnoresTheCondition(MemoryFileSystem):
+    """A store that takes the condition and does not heed it."""
+
+    protocol = "ignoring"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return MemoryFileSystem._strip_protocol(path.removeprefix("ignoring://").removeprefix("refusing://"))
+
+    def pipe_file(self, path: str, value: bytes, **kwargs: object) -> None:
+        super().pipe_file(path, value)
+
+
+class RefusesTheCondition(IgnoresTheCondition):
+    """A store that does not know the condition."""
+
+    protocol = "refusing"
+
+    def pipe_file(self, path: str, value: bytes, **kwargs: object) -> None:
+        if kwargs:
+            raise NotImplementedError("conditional writes")
+        super().pipe_file(path, value)
+
+
+@pytest.mark.parametrize("store", [IgnoresTheCondition, RefusesTheCondition])
+def test_the_probe_finds_a_store_without_exclusive_creation(store: type[IgnoresTheCondition]) -> None:
+    fsspec.register_implementation(store.protocol, store, clobber=True)
+    url = f"{store.protocol}://{uuid.uuid4().hex}"
+    assert Storage(url).probe() is False
+    alone = Storage(url, exclusive=False)
+    alone.create("data/a", b"x")
+    with pytest.raises(AlreadyExistsError):
+        alone.create("data/a", b"y")
+    assert keys(alone) == ["data/a"]
+
+
+def test_the_probe_names_a_file_in_place_of_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "output").write_text("a file")
+    with pytest.raises(PreflightError, match=r"output can't be used.*a directory this user may write to"):
+        Storage(str(tmp_path / "output")).probe()
+
+
+def test_a_missing_bucket_is_an_error_and_not_an_empty_output(s3: S3Server) -> None:
+    storage = Storage("s3://missing-bucket/x", s3.storage_options)
+    for action in (
+        storage.probe,
+        lambda: storage.list("data"),
+        lambda: storage.exists("a"),
+        lambda: storage.read("a"),
+        lambda: storage.create("a", b"x"),
+    ):
+        with pytest.raises(MagpieError, match=r"s3://missing-bucket/x.*Create the bucket") as caught:
+            action()
+        assert not isinstance(caught.value, ObjectNotFoundError)
+
+
+def test_the_probe_asks_for_credentials(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(PreflightError, match="Give credentials"):
+        Storage(f"s3://{s3.bucket}/x", {"endpoint_url": s3.endpoint_url}).probe()
+
+
+def test_the_endpoint_and_the_credentials_may_come_from_the_environment(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.env.items():
+        monkeypatch.setenv(name, value)
+    assert Storage(f"s3://{s3.bucket}/{uuid.uuid4().hex}").probe() is True
+
+
+# ---- URLs
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("", "names no place"),
+        ("s3://", "names no place"),
+        ("s4://bucket/x", "unknown scheme 's4'.*s3://"),
+        ("s3:/bucket/x", "lacks '//'"),
+        ("dropbox://x", r"Nothing is installed that opens dropbox://"),
+        ("simplecache::s3://bucket/x", "unknown scheme|must be plain"),
+        ("s3://bucket/x?versionId=1", "must be plain"),
+        ("s3://user:hunter2@bucket/x", "holds a password"),
+    ],
+)
+def test_urls_that_can_not_work_are_refused_at_once(url: str, message: str) -> None:
+    with pytest.raises(PreflightError, match=message) as caught:
+        Storage(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_making_a_storage_imports_no_client_library() -> None:
+    code = (
+        "import sys; from magpie_ray.storage import Storage; Storage('s3://bucket/x'); Storage('out');"
+        "print([m for m in ('s3fs', 'botocore', 'aiohttp', 'ray', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+# ---- S3 under faults
+
+
+def test_a_put_whose_answer_is_lost_succeeds(proxy: FaultProxy) -> None:
+    storage = on_s3(proxy.server)
+    proxy.spoil("PUT", "lost_reply", "lost_reply")
+    storage.create("data/a", b"mine")
+    assert (proxy.unused, storage.read("data/a")) == (0, b"mine")
+
+
+@pytest.mark.parametrize("fault", ["reset", "503 SlowDown"])
+def test_an_object_that_came_between_two_tries_is_not_taken_for_ours(proxy: FaultProxy, fault: str) -> None:
+    storage = on_s3(proxy.server)
+    Storage(storage.url, proxy.server.storage_options).create("data/a", b"them")
+    proxy.spoil("PUT", fault)
+    with pytest.raises(AlreadyExistsError):
+        storage.create("data/a", b"mine")
+    assert storage.read("data/a") == b"them"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "reset",
+        "503 SlowDown",
+        "500 InternalError",
+        "409 ConditionalRequestConflict",
+        "409 OperationAborted",
+        "429 TooManyRequests",
+        "400 RequestTimeout",
+    ],
+)
+def test_failures_that_pass_are_retried(
+    proxy: FaultProxy, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    storage = on_s3(proxy.server)
+    proxy.spoil("PUT", fault, fault)
+    storage.create("data/a", b"x" * 1000)
+    proxy.spoil("GET", fault, fault)
+    assert storage.read("data/a") == b"x" * 1000
+    proxy.spoil("GET", fault, fault)
+    assert keys(storage) == ["data/a"]
+    proxy.spoil("DELETE", fault, fault)
+    storage.delete("data/a")
+    assert proxy.unused == 0
+    assert "trying again in" in caplog.text
+
+
+def test_a_body_that_is_cut_is_read_again(proxy: FaultProxy) -> None:
+    storage = on_s3(proxy.server)
+    storage.create("data/a", b"x" * 10_000)
+    proxy.spoil("GET", "cut_body", "cut_body")
+    assert storage.read_tail("data/a", 8_000) == b"x" * 8_000
+    assert proxy.unused == 0
+
+
+def test_retries_end_and_the_message_says_what_to_do(proxy: FaultProxy) -> None:
+    storage = on_s3(proxy.server, retry_seconds=0.2)
+    proxy.spoil("PUT", *["503 SlowDown"] * 1000)
+    with pytest.raises(StorageError, match=r"tried for up to 0 s.*the same command resumes"):
+        storage.create("data/a", b"x")
+
+
+@pytest.mark.parametrize("fault", ["403 AccessDenied", "400 ExpiredToken", "403 SignatureDoesNotMatch"])
+def test_refused_credentials_are_not_retried(proxy: FaultProxy, fault: str) -> None:
+    storage = on_s3(proxy.server)
+    proxy.spoil("PUT", fault)
+    with pytest.raises(StorageError, match=r"Could not create s3://.*Check that the credentials"):
+        storage.create("data/a", b"x")
+    assert [request.split()[0] for request in proxy.requests] == ["PUT"]
+    assert not storage.exists("data/a")
+
+
+def test_a_store_that_answers_412_without_the_name_of_the_condition_is_understood(proxy: FaultProxy) -> None:
+    storage = on_s3(proxy.server)
+    proxy.spoil("PUT", "412 PreconditionFailed")
+    with pytest.raises(AlreadyExistsError):
+        storage.create("data/a", b"x")
+
+
+def test_reading_the_tail_takes_one_request(proxy: FaultProxy) -> None:
+    storage = on_s3(proxy.server)
+    storage.create("data/a", b"x" * 10_000)
+    before = len(proxy.requests)
+    storage.read_tail("data/a", 100)
+    assert [request.split()[0] for request in proxy.requests[before:]] == ["GET"]
+
+
+# ---- uploads in parts
+
+BIG = 2 * 5 * 2**20 + 1  # three parts at the smallest size that S3 takes
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "PART_BYTES", 5 * 2**20)
+
+
+def open_uploads(server: S3Server, storage: Storage) -> int:
+    with contextlib.closing(server.client()) as client:
+        prefix = storage.url.partition(server.bucket + "/")[2]
+        answer = client.list_multipart_uploads(Bucket=server.bucket, Prefix=prefix)
+        return len(answer.get("Uploads", []))
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_upload_in_parts_is_exclusive_too(s3: S3Server) -> None:
+    storage = on_s3(s3)
+    won = winners(3, lambda writer: storage.create("data/big", bytes([writer]) * BIG))
+    assert len(won) == 1
+    with pytest.raises(AlreadyExistsError):
+        storage.create("data/big", b"z" * BIG)
+    assert storage.read("data/big") == bytes([won[0]]) * BIG
+    assert open_uploads(s3, storage) == 0
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize(
+    "fault", ["lost_reply", "reset", "409 ConditionalRequestConflict", "500 InternalError"]
+)
+def test_an_upload_in_parts_survives_faults_at_its_end(proxy: FaultProxy, fault: str) -> None:
+    storage = on_s3(proxy.server)
+    data = os.urandom(BIG)
+    proxy.spoil("POST", fault, part="uploadId")
+    storage.create("data/big", data)
+    assert proxy.unused == 0
+    if fault == "lost_reply":  # what is there is found before it is sent again
+        assert sum("partNumber" in request for request in proxy.requests) == 3
+    assert storage.read("data/big") == data
+    assert open_uploads(proxy.server, storage) == 0
+
+
+def test_an_upload_left_behind_is_removed_once_it_is_old(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = on_s3(s3)
+    with contextlib.closing(s3.client()) as client:
+        key = storage.display("data/big").partition(s3.bucket + "/")[2]
+        client.create_multipart_upload(Bucket=s3.bucket, Key=key)
+    with monkeypatch.context() as patch:  # this server dates every upload to 2010
+        patch.setattr(storage_module, "LEFTOVER_SECONDS", 1e10)
+        assert (storage.remove_leftovers(), open_uploads(s3, storage)) == (0, 1)
+    assert (storage.remove_leftovers(), open_uploads(s3, storage)) == (1, 0)
+
+
+# ---- secrets
+
+
+class Talkative(MemoryFileSystem):
+    """A library that puts its password into its messages."""
+
+    protocol = "talkative"
+
+    def __init__(
+        self, password: str = "", client_kwargs: dict[str, str] | None = None, **kwargs: object
+    ) -> None:
+        super().__init__(**kwargs)
+        self.password, self.token = password, (client_kwargs or {}).get("token")
+
+    def pipe_file(self, path: str, value: bytes, **kwargs: object) -> None:
+        raise ConnectionError(f"login with {self.password} and {self.token} at {path} failed")
+
+
+def test_no_secret_is_in_a_message_a_log_or_a_repr(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_module, "MAX_WAIT_SECONDS", 0.01)
+    fsspec.register_implementation("talkative", Talkative, clobber=True)
+    caplog.set_level(logging.DEBUG, logger="magpie_ray")
+    options = {"password": "hunter2-secret", "client_kwargs": {"token": "tok-4711"}}
+    storage = Storage("talkative://place/x", options, retry_seconds=0.1)
+    with pytest.raises(StorageError, match="login with \\*\\*\\* and \\*\\*\\*") as stored:
+        storage.create("a", b"x")
+    with pytest.raises(PreflightError) as refused:
+        storage.probe()
+    told = f"{stored.value} {refused.value} {storage!r} {storage} {storage.url} {caplog.text}"
+    assert "trying again" in told
+    assert "hunter2" not in told
+    assert "4711" not in told
