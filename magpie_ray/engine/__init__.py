@@ -1,0 +1,40 @@
+"""The Engine protocol: what rounds needs of an inference engine, and nothing more.
+
+`submit` queues a request, `step` advances every running one by about a token and returns what ended.
+`step` is only called while something is outstanding. An engine is driven by one thread.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from magpie_ray.types import Completion, EngineFigures, Request
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineStats:
+    """Totals since the engine started. Tokens of prompts are counted once per request."""
+
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    generated_tokens: int = 0
+    preemptions: int = 0
+
+
+class Engine(Protocol):
+    """A continuous-batching engine. Errors are EngineError; after one the engine is not used again."""
+
+    @property
+    def figures(self) -> EngineFigures: ...
+
+    @property
+    def outstanding(self) -> int:
+        """Requests submitted and not yet returned by `step`."""
+
+    def submit(self, request: Request) -> None: ...
+
+    def step(self) -> list[Completion]: ...
+
+    def stats(self) -> EngineStats: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,252 @@
+"""vLLM behind the Engine protocol. The only module that imports vllm, and only when an engine is made.
+
+The engine lives in the caller's process (VLLM_ENABLE_V1_MULTIPROCESSING=0 unless the environment says
+otherwise): it starts twice as fast, a crash is the actor's own death, which Ray reports at once, and killing
+the actor leaves no child behind that holds memory. Engines over several GPUs have worker processes anyway.
+"""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from magpie_ray.engine import EngineStats
+from magpie_ray.errors import ConfigError, EngineError
+from magpie_ray.types import Completion, EngineFigures, Request, Sampling
+
+log = logging.getLogger(__name__)
+
+_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+_CPU_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's default takes half the machine, once per actor
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its default binds two engines of a machine to the same core
+}
+# Small models on a few cores gain nothing from larger batches; on GPUs vLLM's own offline default is kept.
+_CPU_MAX_NUM_SEQS = 128
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class VllmSettings:
+    """What an engine is made of. `device` is cuda or cpu; `extra` goes to vLLM's EngineArgs as it is."""
+
+    model: str
+    revision: str | None
+    device: str
+    seed: int
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    max_model_len: int | None
+    max_num_seqs: int | None
+    gpu_memory_utilization: float
+    dtype: str
+    quantization: str | None
+    trust_remote_code: bool
+    distributed_executor_backend: str | None
+    extra: Mapping[str, object]
+
+
+class VllmEngine:
+    """A vLLM LLMEngine, stepped by its owner's thread.
+
+    ConfigError when `extra` names what EngineArgs does not have; EngineError when vLLM fails to start.
+    """
+
+    def __init__(self, settings: VllmSettings) -> None:
+        _set_environment(settings.device)
+        from vllm import SamplingParams
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._counters = _Counters()
+        _check_extra(settings.extra, EngineArgs)
+        try:
+            args = EngineArgs(**_engine_args(settings))
+            self._engine = LLMEngine.from_engine_args(
+                args, usage_context=UsageContext.LLM_CLASS, stat_loggers=[_stat_logger(self._counters)]
+            )
+        except Exception as exc:  # vLLM raises whatever its parts raise; the cause goes to the user
+            raise EngineError(f"vLLM could not start {settings.model}: {type(exc).__name__}: {exc}") from exc
+        config = self._engine.vllm_config
+        blocks = config.cache_config.num_gpu_blocks
+        self._figures = EngineFigures(
+            max_num_seqs=config.scheduler_config.max_num_seqs,
+            kv_cache_tokens=blocks * config.cache_config.block_size,
+            max_model_len=config.model_config.max_model_len,
+        )
+        self._make_params: Callable[..., Any] = SamplingParams
+        self._final_only = RequestOutputKind.FINAL_ONLY
+        self._params: dict[Sampling, Any] = {}
+        self._sampling: dict[int, Sampling] = {}
+        log.info("vLLM engine ready: %s", self._figures)
+
+    @property
+    def figures(self) -> EngineFigures:
+        return self._figures
+
+    @property
+    def outstanding(self) -> int:
+        return len(self._sampling)
+
+    def submit(self, request: Request) -> None:
+        params = self._params.get(request.sampling)
+        if params is None:
+            params = self._params[request.sampling] = self._sampling_params(request.sampling)
+        if request.seed is not None:
+            params = params.clone()
+            params.seed = request.seed
+        try:
+            self._engine.add_request(
+                str(request.request_id),
+                {"type": "token", "prompt_token_ids": request.prompt_token_ids},
+                params,
+            )
+        except ValueError as exc:
+            raise EngineError(f"vLLM refused a request: {exc}") from exc
+        self._sampling[request.request_id] = request.sampling
+
+    def step(self) -> list[Completion]:
+        try:
+            outputs = self._engine.step()
+        except Exception as exc:  # EngineDeadError, CUDA errors, out of memory: none can be stepped over
+            raise EngineError(f"vLLM failed while generating: {type(exc).__name__}: {exc}") from exc
+        self._counters.steps += 1
+        return [self._completion(output) for output in outputs if output.finished]
+
+    def stats(self) -> EngineStats:
+        return EngineStats(**dataclasses.asdict(self._counters))
+
+    def close(self) -> None:
+        self._engine.engine_core.shutdown()
+
+    def _sampling_params(self, sampling: Sampling) -> Any:
+        return self._make_params(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            max_tokens=sampling.max_tokens,
+            stop_token_ids=list(sampling.stop_token_ids),
+            stop=list(sampling.stop_strings) or None,
+            # Stop strings are found in text; without them the engine need not decode at all.
+            detokenize=bool(sampling.stop_strings),
+            skip_special_tokens=False,
+            output_kind=self._final_only,
+        )
+
+    def _completion(self, output: Any) -> Completion:
+        request_id = int(output.request_id)
+        sampling = self._sampling.pop(request_id)
+        answer = output.outputs[0]
+        token_ids = list(answer.token_ids)
+        if answer.finish_reason not in ("stop", "length"):
+            raise EngineError(f"vLLM ended a request with {answer.finish_reason!r}")
+        generated = len(token_ids)
+        self._counters.generated_tokens += generated
+        if answer.finish_reason == "stop":
+            if isinstance(answer.stop_reason, str):
+                token_ids = self._before_stop_string(token_ids, answer.text)
+            elif token_ids and self._ends_turn(token_ids[-1], sampling):
+                token_ids.pop()
+        return Completion(
+            request_id=request_id,
+            token_ids=token_ids,
+            finish_reason=answer.finish_reason,
+            num_tokens=generated,
+        )
+
+    def _ends_turn(self, token_id: int, sampling: Sampling) -> bool:
+        # vLLM also ends at the model's own EOS, whether or not the format's stop ids hold it.
+        return token_id in sampling.stop_token_ids or token_id == self._engine.get_tokenizer().eos_token_id
+
+    def _before_stop_string(self, token_ids: list[int], text: str) -> list[int]:
+        """The longest run of whole tokens that decodes to no more than `text`."""
+        tokenizer = self._engine.get_tokenizer()
+        end = len(token_ids)
+        while end and len(tokenizer.decode(token_ids[:end], skip_special_tokens=False)) > len(text):
+            end -= 1
+        return token_ids[:end]
+
+
+@dataclasses.dataclass(slots=True)
+class _Counters:
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    generated_tokens: int = 0
+    preemptions: int = 0
+
+
+def _stat_logger(counters: _Counters) -> Callable[..., Any]:
+    """A vLLM stat logger that adds up into `counters`."""
+    from vllm.v1.metrics.loggers import StatLoggerBase
+
+    class CountingStatLogger(StatLoggerBase):  # type: ignore[misc]
+        def __init__(self, vllm_config: object, engine_index: int = 0) -> None:
+            pass
+
+        def record(self, scheduler_stats: Any, iteration_stats: Any, *_: object, **__: object) -> None:
+            if scheduler_stats is not None:
+                cache = scheduler_stats.prefix_cache_stats
+                counters.prompt_tokens += cache.queries
+                counters.cached_prompt_tokens += cache.hits
+            if iteration_stats is not None:
+                counters.preemptions += iteration_stats.num_preempted_reqs
+
+        def log_engine_initialized(self) -> None:
+            pass
+
+    return CountingStatLogger
+
+
+def _set_environment(device: str) -> None:
+    """vLLM reads these when it is imported; what the user set stays."""
+    for name, value in (_ENVIRONMENT | (_CPU_ENVIRONMENT if device == "cpu" else {})).items():
+        os.environ.setdefault(name, value)
+
+
+def _check_extra(extra: Mapping[str, object], engine_args: type) -> None:
+    names = {field.name for field in dataclasses.fields(engine_args)}
+    if unknown := sorted(set(extra) - names):
+        raise ConfigError(
+            f"engine.extra has {', '.join(unknown)}, which this vLLM's EngineArgs do not know: "
+            "see `vllm serve --help` for the names (with underscores here)"
+        )
+
+
+def _engine_args(settings: VllmSettings) -> dict[str, object]:
+    args: dict[str, object] = {
+        "model": settings.model,
+        "revision": settings.revision,
+        "tokenizer_revision": settings.revision,
+        "trust_remote_code": settings.trust_remote_code,
+        "seed": settings.seed,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "pipeline_parallel_size": settings.pipeline_parallel_size,
+        "distributed_executor_backend": settings.distributed_executor_backend,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "dtype": settings.dtype,
+        "quantization": settings.quantization,
+        "enable_prefix_caching": True,
+        # The build's own sampling settings are all there is: none come in from generation_config.json.
+        "generation_config": "vllm",
+        "disable_log_stats": False,
+    }
+    if settings.device == "cuda":
+        args["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    else:
+        args["enforce_eager"] = True  # compiling takes a minute and gains nothing on small CPU models
+        args["max_num_seqs"] = settings.max_num_seqs or _CPU_MAX_NUM_SEQS
+        if settings.dtype == "auto":
+            args["dtype"] = "float32"  # bfloat16 is three times slower on CPUs without AVX-512
+    return args | dict(settings.extra)
