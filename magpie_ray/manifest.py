@@ -1,0 +1,137 @@
+"""What is committed and what is pending, read from the partitions' own footers.
+
+What always holds: the footers are the truth; manifest.json is a summary that saves reading them again and
+may be stale or missing; _SUCCESS stands only over a complete build.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+
+from magpie_ray import plan
+from magpie_ray.build import BuildRecord, now, parse_json, to_json
+from magpie_ray.errors import CorruptBuildError
+from magpie_ray.metrics import Tally
+from magpie_ray.storage import ObjectNotFoundError, Storage, StoredObject
+from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
+from magpie_ray.writer import FOOTER_READ_BYTES, footer_bytes, read_record
+
+MANIFEST_KEY = "_magpie/manifest.json"
+SUCCESS_KEY = "_SUCCESS"
+
+# One footer is two small requests of mostly waiting; S3 serves far more in parallel.
+_READERS = 32
+
+
+def read_committed(storage: Storage, build: BuildRecord) -> list[PartitionRecord]:
+    """All partitions of the build, in row order, checked. Footers only of what the manifest does not know.
+
+    CorruptBuildError names every file that does not belong; nothing is deleted.
+    """
+    known = read_manifest(storage)
+    listed = storage.list(DATA_PREFIX)
+    problems: list[str] = []
+    with ThreadPoolExecutor(_READERS) as pool:
+        results = list(pool.map(lambda item: _record_or_problem(storage, item, known), listed))
+    records = [result for result in results if isinstance(result, PartitionRecord)]
+    problems += [result for result in results if isinstance(result, str)]
+    problems += chain_problems(records, build)
+    if problems:
+        raise CorruptBuildError(
+            f"{storage.display(DATA_PREFIX)} holds what does not belong to this build:\n  "
+            + "\n  ".join(problems)
+        )
+    return records
+
+
+def footer_of(storage: Storage, key: str, *, size: int) -> PartitionRecord:
+    """The record in one file's footer. CorruptBuildError when it is not a partition of ours."""
+    tail = storage.read_tail(key, FOOTER_READ_BYTES)
+    if len(tail) < size and footer_bytes(tail) > len(tail):
+        tail = storage.read_tail(key, footer_bytes(tail))
+    return read_record(tail, key=key, size=size)
+
+
+def _record_or_problem(
+    storage: Storage, item: StoredObject, known: Mapping[str, PartitionRecord]
+) -> PartitionRecord | str:
+    if (record := known.get(item.key)) and record.size == item.size:
+        return record
+    try:
+        return footer_of(storage, item.key, size=item.size)
+    except CorruptBuildError as exc:
+        return str(exc)
+
+
+def chain_problems(records: Sequence[PartitionRecord], build: BuildRecord) -> list[str]:
+    """What is wrong with the partitions taken together: other builds, crossed grid lines, overlaps."""
+    problems = []
+    grid = build.rows_per_partition
+    end = 0
+    for record in sorted(records, key=lambda r: r.start):
+        key = record.partition.key
+        if record.fingerprint != build.fingerprint:
+            problems.append(f"{key} belongs to another build (fingerprint {record.fingerprint[:12]}…)")
+        if record.start // grid != (record.stop - 1) // grid:
+            problems.append(f"{key} ({record.partition}) crosses a grid line (multiples of {grid})")
+        if record.start < end:
+            problems.append(
+                f"{key} ({record.partition}) overlaps the file before it, which ends at {end - 1}"
+            )
+        end = max(end, record.stop)
+    return problems
+
+
+def pending(num_rows: int, build: BuildRecord, records: Iterable[PartitionRecord]) -> list[Partition]:
+    """What is left to generate for 0..num_rows-1."""
+    return plan.pending(num_rows, build.rows_per_partition, [record.partition for record in records])
+
+
+def read_manifest(storage: Storage) -> dict[str, PartitionRecord]:
+    """The partitions of the last manifest, by key; empty when there is none."""
+    try:
+        fields = parse_json(storage.read(MANIFEST_KEY), MANIFEST_KEY)
+    except ObjectNotFoundError:
+        return {}
+    try:
+        records = [PartitionRecord(**entry) for entry in fields["partitions"]]
+    except (KeyError, TypeError) as exc:
+        raise CorruptBuildError(f"{storage.display(MANIFEST_KEY)} is foreign or damaged: {exc}") from exc
+    return {record.partition.key: record for record in records}
+
+
+def write_manifest(
+    storage: Storage, build: BuildRecord, records: Iterable[PartitionRecord], *, num_rows: int
+) -> None:
+    """The summary of what is committed: a checkpoint while running, the final word at the end."""
+    ordered = sorted(records, key=lambda record: record.start)
+    tally = Tally.sum(Tally.of_record(record) for record in ordered)
+    fields = {
+        "layout_version": build.layout_version,
+        "fingerprint": build.fingerprint,
+        "num_rows": num_rows,
+        "rows": tally.rows,
+        "bytes": sum(record.size for record in ordered),
+        "attempts": tally.attempts,
+        "rejected": dict(tally.rejected),
+        "user_tokens": tally.user_tokens,
+        "assistant_tokens": tally.assistant_tokens,
+        "written": now(),
+        "partitions": [asdict(record) for record in ordered],
+    }
+    storage.replace(MANIFEST_KEY, to_json(fields))
+
+
+def mark_complete(storage: Storage) -> None:
+    """Last of all: readers that look for _SUCCESS may start."""
+    storage.replace(SUCCESS_KEY, b"")
+
+
+def mark_growing(storage: Storage) -> None:
+    """Before a complete build gets more rows."""
+    storage.delete(SUCCESS_KEY)
+
+
+def is_marked_complete(storage: Storage) -> bool:
+    """Whether _SUCCESS is there."""
+    return storage.exists(SUCCESS_KEY)

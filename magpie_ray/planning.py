@@ -1,0 +1,125 @@
+"""What would run, and what a template was derived to: plain fields for the plan and template commands."""
+
+from typing import Any
+
+from magpie_ray import build, chat_format, plan, preflight
+from magpie_ray.chat_format import ChatFormat
+from magpie_ray.config import Config
+from magpie_ray.errors import FormatError
+from magpie_ray.model import resolve_model
+from magpie_ray.prompts import MULTI_TURN_PROMPT
+
+
+def make_plan(config: Config) -> dict[str, Any]:
+    """The build that `config` describes, as far as it can be known without a cluster.
+
+    Where num_actors or the device are left to the cluster, one actor is assumed (`assumptions` says so).
+    """
+    storage = preflight.open_output(config)
+    existing = build.read_build(storage)
+    blueprint = preflight.draw_up(config, existing)
+    assumptions = list[str]()
+    num_actors = config.cluster.num_actors
+    if num_actors == "auto":
+        num_actors = 1
+        assumptions.append("cluster.num_actors is auto: one actor; `generate` counts what the cluster holds")
+    device = config.engine.device
+    if device == "auto":
+        device = "cuda"
+        assumptions.append("engine.device is auto: cuda; `generate` looks at the cluster")
+    grid: int | str = existing.rows_per_partition if existing else config.output.rows_per_partition
+    sampling = config.sampling
+    max_tokens = config.turns * (sampling.user.max_tokens + sampling.assistant.max_tokens)
+    if grid == "auto":
+        grid = plan.auto_rows_per_partition(
+            num_rows=config.num_rows, num_actors=num_actors, device=device, max_tokens_per_row=max_tokens
+        )
+        assumptions.append(
+            "output.rows_per_partition is auto: chosen for these actors, fixed by the first run"
+        )
+    assert isinstance(grid, int)
+    committed = preflight.check_existing(config, blueprint, existing, storage) if existing else None
+    pending = committed.pending(config.num_rows) if committed else plan.pending(config.num_rows, grid, ())
+    shards = plan.shards(pending, num_actors)
+    form = blueprint.chat_format
+    first = plan.system_prompt_of(0, seed=config.seed, prompts=blueprint.prompts)
+    first_text = first.text if first else None
+    return {
+        "output": storage.url,
+        "exists": existing is not None,
+        "fingerprint": (existing or blueprint.record(grid)).fingerprint,
+        "model": {"name": blueprint.model.name, "commit": blueprint.model.commit},
+        "num_rows": config.num_rows,
+        "messages_per_row": config.messages_per_row,
+        "rows_committed": sum(r.rows for r in committed.records) if committed else 0,
+        "rows_pending": sum(p.num_rows for p in pending),
+        "rows_per_partition": grid,
+        "partitions_pending": len(pending),
+        "num_actors": num_actors,
+        "shards": [{"partitions": len(s), "rows": sum(p.num_rows for p in s)} for s in shards],
+        "device": device,
+        "columns": list(config.columns()),
+        "system_prompts": [
+            {"key": p.key, "text": p.text, "weight": round(p.weight, 6)} for p in blueprint.prompts
+        ],
+        "first_prompt": form.prefix_text(first_text),
+        "first_prompt_ids": list(form.prefix(first_text)),
+        "user_stop_token_ids": list(form.user_stop_token_ids),
+        "assistant_stop_token_ids": list(form.assistant_stop_token_ids),
+        "stop_strings": list(form.stop_strings),
+        "max_tokens_per_row": _most_tokens(config),
+        "assumptions": assumptions,
+        "warnings": list(blueprint.warnings),
+    }
+
+
+def make_template(
+    name: str, *, system: str | None, revision: str | None, trust_remote_code: bool
+) -> dict[str, Any]:
+    """The chat format of a model. Without `system` the prefix is shown with the paper's multi-turn prompt."""
+    model = resolve_model(name, revision)
+    loaded = chat_format.load_tokenizer(
+        model.location, revision=model.revision, trust_remote_code=trust_remote_code
+    )
+    form = chat_format.derive(loaded.tokenizer, eos_token_ids=loaded.eos_token_ids)
+    warnings = list(form.warnings)
+    text = system or MULTI_TURN_PROMPT
+    with_system: ChatFormat | None = None
+    try:
+        with_system = chat_format.derive(
+            loaded.tokenizer, system_prompts=(text,), eos_token_ids=loaded.eos_token_ids
+        )
+    except FormatError as exc:
+        if form.takes_system:
+            raise
+        if system:
+            warnings.append(str(exc))
+    return {
+        "model": model.name,
+        "commit": model.commit,
+        "pre_query": form.pre_query,
+        "pre_query_ids": list(form.pre_query_ids),
+        "system_role": form.system_role,
+        "system_prompt": text if with_system else None,
+        "pre_query_with_system": with_system.prefix_text(text) if with_system else None,
+        "pre_query_with_system_ids": list(with_system.prefix(text)) if with_system else None,
+        "user_to_assistant": form.user_to_assistant,
+        "user_to_assistant_ids": list(form.user_to_assistant_ids),
+        "history_user_to_assistant": form.history_user_to_assistant,
+        "history_user_to_assistant_ids": list(form.history_user_to_assistant_ids),
+        "next_user": form.next_user,
+        "next_user_ids": list(form.next_user_ids),
+        "user_stop_token_ids": list(form.user_stop_token_ids),
+        "assistant_stop_token_ids": list(form.assistant_stop_token_ids),
+        "stop_strings": list(form.stop_strings),
+        "role_markers": list(form.role_markers),
+        "date": form.date,
+        "warnings": warnings,
+    }
+
+
+def _most_tokens(config: Config) -> int:
+    """The most tokens that a row can have generated."""
+    users = (config.messages_per_row + 1) // 2
+    answers = config.messages_per_row // 2
+    return users * config.sampling.user.max_tokens + answers * config.sampling.assistant.max_tokens

