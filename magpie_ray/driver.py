@@ -1,0 +1,342 @@
+"""The driver: preflight, place actors, watch them, finish the build. The only module that imports ray.
+
+A thin shell: what is decided is decided in plan, preflight, placement, dispatch and job; here it is carried
+out on Ray. What always holds: whatever ends a run, what is committed stays and its record says how it ended.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from magpie_ray import build, manifest, plan, preflight
+from magpie_ray.build import BuildRecord, RunRecord
+from magpie_ray.config import Config
+from magpie_ray.dispatch import Dispatcher
+from magpie_ray.errors import GenerationFailedError, InterruptedJobError, MagpieError, PreflightError
+from magpie_ray.job import Job, Left, Lost
+from magpie_ray.metrics import Tally
+from magpie_ray.placement import ClusterResources, Placement, choose_device, choose_num_actors, place
+from magpie_ray.preflight import Blueprint
+from magpie_ray.progress import ProgressDisplay
+from magpie_ray.storage import Storage
+from magpie_ray.types import Partition, PartitionRecord
+from magpie_ray.worker import EngineFactory, Event, ShardWorker, WorkerSpec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildResult:
+    """A complete build. Rows, tokens and attempts of this run; `seconds` from the first engine's start on."""
+
+    url: str
+    num_rows: int
+    new_rows: int
+    tokens: int
+    seconds: float
+    attempts: int
+    rejected: int
+
+
+def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> BuildResult:
+    """Run, or resume, the build that `config` describes, on the Ray cluster at hand.
+
+    Returns when the build is complete. Raises MagpieError: ConfigError, FormatError and PreflightError before
+    anything costly starts, InterruptedJobError on SIGINT or SIGTERM, GenerationFailedError or
+    RowExhaustedError when the job gives up. What is committed stays; the same call resumes.
+    """
+    storage = preflight.open_output(config)
+    preflight.check_output(storage)
+    existing = build.read_build(storage)
+    blueprint = preflight.draw_up(config, existing)
+    for warning in blueprint.warnings:
+        log.warning("%s", warning)
+    if existing:
+        committed = preflight.check_existing(config, blueprint, existing, storage)
+        if not committed.pending(config.num_rows):
+            return _nothing_to_do(config, storage, existing, committed.records)
+    with _ray_session(config):
+        resources = _cluster_resources()
+        device = choose_device(config, resources)
+        preflight.check_engine_device(config, device=device)
+        placement = place(config, device=device, resources=resources)
+        num_actors = choose_num_actors(config, placement=placement, resources=resources)
+        record = existing or _open_build(config, storage, blueprint, device=device, num_actors=num_actors)
+        committed = preflight.check_existing(config, blueprint, record, storage)
+        pending = committed.pending(config.num_rows)
+        if not pending:
+            return _nothing_to_do(config, storage, record, committed.records)
+        host = socket.gethostname()
+        run = build.start_run(storage, num_rows=config.num_rows, host=host, config=config.recorded())
+        manifest.mark_growing(storage)
+        log.info(
+            "run %d: %d rows to generate in %s", run.number, sum(p.num_rows for p in pending), storage.url
+        )
+        actors = _RayActors(
+            config=config,
+            blueprint=blueprint,
+            storage=storage,
+            record=record,
+            run=run,
+            placement=placement,
+            engine_factory=engine_factory,
+        )
+        dispatcher = Dispatcher(
+            pending,
+            num_slots=min(num_actors, len(pending)),
+            grid=record.rows_per_partition,
+            max_failures_per_partition=config.cluster.max_failures_per_partition,
+        )
+        job = Job(
+            config=config,
+            storage=storage,
+            build=record,
+            records=committed.records,
+            dispatcher=dispatcher,
+            actors=actors,
+        )
+        return _run(job, run, storage, record)
+
+
+def _nothing_to_do(
+    config: Config, storage: Storage, record: BuildRecord, records: Sequence[PartitionRecord]
+) -> BuildResult:
+    """Everything is committed: see to it that the last words are written too."""
+    if not manifest.is_marked_complete(storage):
+        manifest.write_manifest(storage, record, records, num_rows=config.num_rows)
+        manifest.mark_complete(storage)
+    return BuildResult(
+        url=storage.url, num_rows=config.num_rows, new_rows=0, tokens=0, seconds=0.0, attempts=0, rejected=0
+    )
+
+
+def _open_build(
+    config: Config, storage: Storage, blueprint: Blueprint, *, device: str, num_actors: int
+) -> BuildRecord:
+    """Create the build with its grid, or join one that another driver has just created."""
+    grid = config.output.rows_per_partition
+    if grid == "auto":
+        sampling = config.sampling
+        grid = plan.auto_rows_per_partition(
+            num_rows=config.num_rows,
+            num_actors=num_actors,
+            device=device,
+            max_tokens_per_row=config.turns * (sampling.user.max_tokens + sampling.assistant.max_tokens),
+        )
+    return build.open_build(storage, blueprint.record(grid))
+
+
+def _run(job: Job, run: RunRecord, storage: Storage, record: BuildRecord) -> BuildResult:
+    """Work, then write the last words of the run whatever happened."""
+    num_rows = run.num_rows
+    try:
+        with ProgressDisplay() as display, _stop_signals() as stop_requested:
+            job.work(display, stop_requested)
+        records = manifest.read_committed(storage, record)
+        if left := manifest.pending(num_rows, record, records):
+            raise GenerationFailedError(
+                f"{storage.url} still lacks {', '.join(map(str, left[:3]))} though all partitions were "
+                "reported as committed: were files removed? Run the same command again"
+            )
+        manifest.write_manifest(storage, record, records, num_rows=num_rows)
+        manifest.mark_complete(storage)
+        build.end_run(storage, run, outcome="done")
+    except InterruptedJobError as exc:
+        build.end_run(storage, run, outcome="interrupted", cause=str(exc))
+        raise
+    except MagpieError as exc:
+        build.end_run(storage, run, outcome="failed", cause=str(exc))
+        raise
+    tally = Tally.sum(Tally.of_record(r) for r in records if r.run == run.number)
+    return BuildResult(
+        url=storage.url,
+        num_rows=num_rows,
+        new_rows=tally.rows,
+        tokens=tally.tokens,
+        seconds=job.snapshot().seconds,
+        attempts=tally.attempts,
+        rejected=tally.attempts - tally.rows,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Actor:
+    handle: Any
+    events: Any  # ray.ObjectRefGenerator
+    group: PlacementGroup | None
+
+
+class _RayActors:
+    """The workers as Ray actors (see job.Actors). Ray restarts none by itself: the dispatcher decides."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        blueprint: Blueprint,
+        storage: Storage,
+        record: BuildRecord,
+        run: RunRecord,
+        placement: Placement,
+        engine_factory: EngineFactory | None,
+    ) -> None:
+        self._config = config
+        self._blueprint = blueprint
+        self._storage = storage
+        self._record = record
+        self._run = run
+        self._placement = placement
+        self._engine_factory = engine_factory
+        self._actors: dict[int, _Actor] = {}
+        self._listening: dict[Any, int] = {}  # events -> slot, of actors that have not ended
+
+    def start(self, slot: int, *, engine_start: int) -> None:
+        spec = WorkerSpec(
+            config=self._config,
+            model=self._blueprint.model,
+            chat_format=self._blueprint.chat_format,
+            prompts=self._blueprint.prompts,
+            storage=self._storage,
+            fingerprint=self._record.fingerprint,
+            run=self._run.number,
+            engine_start=engine_start,
+            device=self._placement.device,
+            distributed_executor_backend=self._placement.distributed_executor_backend,
+        )
+        placement, group = self._placement, None
+        options: dict[str, Any] = {"num_cpus": placement.num_cpus, "num_gpus": placement.num_gpus}
+        if placement.bundles:
+            group = placement_group([dict(b) for b in placement.bundles], strategy=placement.strategy)
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                placement_group=group,
+                placement_group_bundle_index=0,
+                placement_group_capture_child_tasks=True,
+            )
+        actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0, **options)(
+            ShardWorker
+        )
+        handle = actor_class.remote(spec, self._engine_factory)
+        events = handle.run.options(num_returns="streaming").remote()
+        self._actors[slot] = _Actor(handle, events, group)
+        self._listening[events] = slot
+
+    def give(self, slot: int, partition: Partition) -> None:
+        self._actors[slot].handle.give.options(concurrency_group="control").remote(partition)
+
+    def finish(self, slot: int) -> None:
+        self._actors[slot].handle.finish.options(concurrency_group="control").remote()
+
+    def stop(self, slot: int) -> None:
+        self._actors[slot].handle.stop.options(concurrency_group="control").remote()
+
+    def end(self, slot: int) -> None:
+        actor = self._actors.pop(slot, None)
+        if actor is None:
+            return
+        self._listening.pop(actor.events, None)
+        ray.kill(actor.handle)
+        if actor.group is not None:
+            remove_placement_group(actor.group)
+
+    def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
+        # The first wait sleeps until anything is there, the second takes all that is.
+        everyone = list(self._listening)
+        if not everyone:
+            return []
+        ready, _ = ray.wait(everyone, num_returns=1, timeout=timeout_seconds)
+        if ready:
+            ready, _ = ray.wait(everyone, num_returns=len(everyone), timeout=0)
+        return [(self._listening[events], self._next_event(events)) for events in ready]
+
+    def _next_event(self, events: Any) -> Event | Lost | Left:
+        try:
+            event: Event = ray.get(next(events))
+        except StopIteration:
+            del self._listening[events]
+            return Left()
+        except RayTaskError as exc:
+            error = exc.cause if isinstance(exc.cause, MagpieError) else None
+            return Lost(cause=f"{type(exc.cause).__name__}: {exc.cause}", error=error)
+        except RayActorError as exc:
+            return Lost(cause=str(exc))
+        return event
+
+    def describe(self) -> str:
+        return (
+            f"{len(self._actors)} actors want {self._placement} each; the cluster has "
+            f"{ray.cluster_resources()}, of which {ray.available_resources()} are free"
+        )
+
+
+@contextlib.contextmanager
+def _ray_session(config: Config) -> Iterator[None]:
+    """Connect to a cluster (cluster.address, RAY_ADDRESS, one on this machine) or start a local one."""
+    if ray.is_initialized():
+        yield
+        return
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
+    try:
+        ray.init(
+            address=config.cluster.address,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            include_dashboard=None if address else False,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as exc:
+        raise PreflightError(
+            f"no Ray cluster at {address or 'this machine'}: {exc}. Start one with `ray start --head`, or "
+            "set RAY_ADDRESS or cluster.address; without both, and none running here, a local one is started"
+        ) from exc
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _cluster_resources() -> ClusterResources:
+    """What the cluster has now, and what its autoscaler may bring."""
+    # No public call tells what an autoscaler may add; Ray's own libraries ask here.
+    from ray._private.state import state
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    limits = state.get_max_resources_from_cluster_config() or {}
+    return ClusterResources(
+        node_cpus=tuple(float(node.get("CPU", 0)) for node in nodes),
+        node_gpus=tuple(float(node.get("GPU", 0)) for node in nodes),
+        limit_cpus=float(limits.get("CPU", 0)),
+        limit_gpus=float(limits.get("GPU", 0)),
+    )
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM become a question to ask; a second one acts as usual."""
+    received: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        log.warning("%s: stopping; finished rows are being committed", signal.Signals(number).name)
+        signal.signal(number, previous[number])
+
+    try:
+        for awaited in (signal.SIGINT, signal.SIGTERM):
+            previous[awaited] = signal.signal(awaited, note)
+    except ValueError:  # not the main thread: signals are the caller's business
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,254 @@
+"""One run of a build: the loop between the workers' events and the dispatcher's decisions.
+
+Knows no Ray: workers are reached through the Actors protocol. What always holds: every event is taken once;
+whatever ends the loop, all actors are ended.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from magpie_ray import manifest
+from magpie_ray.build import BuildRecord
+from magpie_ray.config import Config
+from magpie_ray.dispatch import Decision, Dispatcher, Finish, Give, Replace
+from magpie_ray.errors import (
+    ConfigError,
+    FormatError,
+    GenerationFailedError,
+    InterruptedJobError,
+    MagpieError,
+    RowExhaustedError,
+)
+from magpie_ray.metrics import Tally
+from magpie_ray.progress import ProgressDisplay, Snapshot
+from magpie_ray.storage import Storage
+from magpie_ray.types import Partition, PartitionRecord
+from magpie_ray.worker import Committed, Event, Progress, Ready
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+# How long actors get to commit the heads of their partitions when the job is told to stop.
+_NOTICE_SECONDS = 30.0
+_CHECKPOINT_SECONDS = 60.0
+# What another try on another actor would not change.
+FATAL_ERRORS: tuple[type[MagpieError], ...] = (RowExhaustedError, ConfigError, FormatError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """The slot's actor died, or its run raised. `error`: what it raised, when that is one of ours."""
+
+    cause: str
+    error: MagpieError | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """The slot's actor ended its run in order."""
+
+
+class Actors(Protocol):
+    """The workers of a run, one a slot, wherever they are."""
+
+    def start(self, slot: int, *, engine_start: int) -> None:
+        """Make a worker for the slot, in place of an earlier one that was ended."""
+
+    def give(self, slot: int, partition: Partition) -> None: ...
+
+    def finish(self, slot: int) -> None: ...
+
+    def stop(self, slot: int) -> None: ...
+
+    def end(self, slot: int) -> None:
+        """Kill the slot's worker, if it still lives."""
+
+    def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
+        """Events that are there, at most one a slot; waits for the first up to the timeout."""
+
+    def describe(self) -> str:
+        """What the workers ask for and what there is, for the message that none could be started."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What is known of a slot's current worker."""
+
+    ready: bool = False
+    left: bool = False
+    tally: Tally = field(default_factory=Tally)
+    committed_rows: int = 0
+    steps: int = -1
+    moved: float = field(default_factory=time.monotonic)
+
+
+class Job:
+    """The event loop. `records`: what is committed so far, by key."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        storage: Storage,
+        build: BuildRecord,
+        records: Sequence[PartitionRecord],
+        dispatcher: Dispatcher,
+        actors: Actors,
+    ) -> None:
+        self._config = config
+        self._storage = storage
+        self._build = build
+        self._records = {record.partition.key: record for record in records}
+        self._rows_before = sum(record.rows for record in records)
+        self._committed_rows = self._rows_before
+        self._dispatcher = dispatcher
+        self._actors = actors
+        self._slots = [_Slot() for _ in range(dispatcher.num_slots)]
+        self._engine_starts = 0
+        self._lost = 0
+        self._lost_tally = Tally()
+        self._started = time.monotonic()
+        self._first_ready: float | None = None
+        self._ended: float | None = None
+
+    def work(self, display: ProgressDisplay, stop_requested: Callable[[], bool]) -> None:
+        """Run workers until every partition is committed.
+
+        InterruptedJobError when told to stop; GenerationFailedError when it gives up; what a worker raised
+        when another try would not change it.
+        """
+        try:
+            for slot in range(len(self._slots)):
+                self._start(slot)
+            checkpoint = time.monotonic() + _CHECKPOINT_SECONDS
+            while not self._dispatcher.done:
+                if stop_requested():
+                    self._take_leave(display)
+                for slot, event in self._actors.poll(_POLL_SECONDS):
+                    self._take(slot, event)
+                self._check_times()
+                display.show(self.snapshot())
+                if time.monotonic() >= checkpoint:
+                    self._write_checkpoint()
+                    checkpoint = time.monotonic() + _CHECKPOINT_SECONDS
+            self._ended = time.monotonic()
+            display.show(self.snapshot())
+        finally:
+            for slot in range(len(self._slots)):
+                self._actors.end(slot)
+
+    def snapshot(self) -> Snapshot:
+        """Where the job stands."""
+        under_way = sum(slot.tally.rows - slot.committed_rows for slot in self._slots)
+        rows = min(self._committed_rows + max(0, under_way), self._config.num_rows)
+        tally = Tally.sum([self._lost_tally, *(slot.tally for slot in self._slots)])
+        return Snapshot(
+            num_rows=self._config.num_rows,
+            rows=rows,
+            rows_this_run=rows - self._rows_before,
+            tokens=tally.tokens,
+            rejected=sum(tally.rejected.values()),
+            attempts=tally.attempts,
+            actors_up=sum(slot.ready for slot in self._slots),
+            actors_wanted=len(self._slots),
+            lost=self._lost,
+            seconds=(self._ended or time.monotonic()) - self._first_ready if self._first_ready else 0.0,
+        )
+
+    def _start(self, slot: int) -> None:
+        self._slots[slot] = _Slot()
+        self._actors.start(slot, engine_start=self._engine_starts)
+        self._engine_starts += 1
+
+    def _take(self, slot: int, event: Event | Lost | Left) -> None:
+        state = self._slots[slot]
+        match event:
+            case Ready():
+                state.ready, state.moved = True, time.monotonic()
+                self._first_ready = self._first_ready or state.moved
+                log.info("engine %d is up after %.0f s: %s", slot, event.seconds, event.figures)
+                self._dispatcher.ready(slot)
+            case Progress():
+                state.tally = event.tally
+                if event.engine.steps != state.steps or not event.live:
+                    state.steps, state.moved = event.engine.steps, time.monotonic()
+                more = self._dispatcher.progress(
+                    slot, unstarted=event.unstarted, live_window=event.live_window
+                )
+                self._carry_out(more)
+            case Committed():
+                self._note_commit(slot, event)
+                self._carry_out(self._dispatcher.committed(slot, event.partition, event.record))
+            case Lost():
+                if isinstance(event.error, FATAL_ERRORS):
+                    raise event.error
+                self._lose(slot, cause=event.cause)
+            case Left():
+                state.left = True
+
+    def _note_commit(self, slot: int, event: Committed) -> None:
+        self._records[event.record.partition.key] = event.record
+        self._committed_rows = sum(record.rows for record in self._records.values())
+        self._slots[slot].committed_rows += event.partition.num_rows
+
+    def _carry_out(self, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            match decision:
+                case Give(slot=slot, partition=partition):
+                    self._actors.give(slot, partition)
+                case Finish(slot=slot):
+                    self._actors.finish(slot)
+                case Replace(slot=slot):
+                    self._start(slot)
+
+    def _lose(self, slot: int, *, cause: str) -> None:
+        """The worker is gone, or as good as gone."""
+        log.warning("lost the actor of slot %d: %s", slot, cause)
+        self._actors.end(slot)
+        self._lost += 1
+        self._lost_tally = Tally.sum([self._lost_tally, self._slots[slot].tally])
+        self._carry_out(self._dispatcher.lost(slot, cause=cause))
+
+    def _check_times(self) -> None:
+        """Replace workers whose engine stands still; give up when none comes up at all."""
+        now, limits = time.monotonic(), self._config.cluster
+        for index, slot in enumerate(self._slots):
+            busy = slot.ready and self._dispatcher.open_partitions(index)
+            if busy and now - slot.moved > limits.stall_timeout_seconds:
+                seconds = f"{limits.stall_timeout_seconds:g} s (cluster.stall_timeout_seconds)"
+                self._lose(index, cause=f"no engine step for {seconds}")
+        if self._first_ready is None and now - self._started > limits.start_timeout_seconds:
+            raise GenerationFailedError(
+                f"no engine came up within {limits.start_timeout_seconds:g} s "
+                f"(cluster.start_timeout_seconds): {self._actors.describe()}"
+            )
+
+    def _take_leave(self, display: ProgressDisplay) -> None:
+        """Let the workers commit what they have finished, then raise InterruptedJobError."""
+        deadline = time.monotonic() + _NOTICE_SECONDS
+        for index, slot in enumerate(self._slots):
+            if slot.ready:
+                self._actors.stop(index)
+            else:
+                slot.left = True
+        while time.monotonic() < deadline and not all(slot.left for slot in self._slots):
+            for index, event in self._actors.poll(_POLL_SECONDS):
+                match event:
+                    case Committed():
+                        self._note_commit(index, event)
+                    case Lost() | Left():
+                        self._slots[index].left = True
+            display.show(self.snapshot())
+        self._write_checkpoint()
+        raise InterruptedJobError(
+            f"stopped with {self._committed_rows:,} of {self._config.num_rows:,} rows committed in "
+            f"{self._storage.url}; run the same command again to go on"
+        )
+
+    def _write_checkpoint(self) -> None:
+        manifest.write_manifest(
+            self._storage, self._build, self._records.values(), num_rows=self._config.num_rows
+        )

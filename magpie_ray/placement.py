@@ -1,0 +1,102 @@
+"""Pure decisions about a cluster: which device, what one actor takes, how many actors.
+
+Plain numbers in, frozen values out; the driver reads the numbers and asks Ray for what comes out.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from magpie_ray.config import Config
+from magpie_ray.errors import PreflightError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterResources:
+    """CPUs and GPUs of each node that is up, and of the whole cluster at its largest (0: unknown)."""
+
+    node_cpus: tuple[float, ...]
+    node_gpus: tuple[float, ...]
+    limit_cpus: float = 0.0
+    limit_gpus: float = 0.0
+
+    @property
+    def most_gpus(self) -> float:
+        return max(sum(self.node_gpus), self.limit_gpus)
+
+    @property
+    def most_cpus(self) -> float:
+        return max(sum(self.node_cpus), self.limit_cpus)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """What one actor takes. With bundles it runs in a placement group of its own, in bundle 0.
+
+    distributed_executor_backend: how vLLM spreads over several GPUs: mp within a node, ray across nodes.
+    """
+
+    device: str
+    num_cpus: float
+    num_gpus: float
+    bundles: tuple[tuple[tuple[str, float], ...], ...] = ()
+    strategy: Literal["STRICT_PACK", "PACK"] = "STRICT_PACK"
+    distributed_executor_backend: str | None = None
+
+    def __str__(self) -> str:
+        if self.bundles:
+            return f"a placement group of {[dict(b) for b in self.bundles]} ({self.strategy})"
+        return f"{self.num_cpus:g} CPU" + (f" and {self.num_gpus:g} GPU" if self.num_gpus else "")
+
+
+def choose_device(config: Config, resources: ClusterResources) -> str:
+    """cuda or cpu: as configured, or cuda where the cluster has, or can have, GPUs."""
+    if config.engine.device != "auto":
+        return config.engine.device
+    return "cuda" if resources.most_gpus > 0 else "cpu"
+
+
+def place(config: Config, *, device: str, resources: ClusterResources) -> Placement:
+    """What one actor takes on that device."""
+    if device == "cpu":
+        return Placement(device=device, num_cpus=1, num_gpus=0)
+    world = config.engine.tensor_parallel_size * config.engine.pipeline_parallel_size
+    if world == 1:
+        return Placement(device=device, num_cpus=1, num_gpus=1)
+    largest = max(resources.node_gpus, default=0.0)
+    if world <= largest or largest == 0:
+        bundle = (("GPU", float(world)), ("CPU", 1.0))
+        return Placement(
+            device=device, num_cpus=1, num_gpus=world, bundles=(bundle,), distributed_executor_backend="mp"
+        )
+    # The actor itself holds no GPU: vLLM places one worker in each bundle of the actor's group.
+    return Placement(
+        device=device,
+        num_cpus=0,
+        num_gpus=0,
+        bundles=((("GPU", 1.0), ("CPU", 1.0)),) * world,
+        strategy="PACK",
+        distributed_executor_backend="ray",
+    )
+
+
+def choose_num_actors(config: Config, *, placement: Placement, resources: ClusterResources) -> int:
+    """As configured, or as many as the cluster can hold. PreflightError when it can never hold one."""
+    if placement.device == "cpu":
+        fits = int(sum(cpus // placement.num_cpus for cpus in resources.node_cpus))
+        fits = max(fits, int(resources.limit_cpus // placement.num_cpus))
+        needs, has = "1 CPU", f"{resources.most_cpus:g} CPUs"
+    else:
+        world = config.engine.tensor_parallel_size * config.engine.pipeline_parallel_size
+        per_node = [int(gpus // world) for gpus in resources.node_gpus]
+        across = int(sum(resources.node_gpus) // world)
+        fits = across if placement.strategy == "PACK" else sum(per_node)
+        fits = max(fits, int(resources.limit_gpus // world))
+        needs, has = f"{world} GPUs" if world > 1 else "1 GPU", f"{resources.most_gpus:g} GPUs"
+    if fits < 1:
+        raise PreflightError(
+            f"one actor needs {needs} (engine.device {placement.device}, tensor_parallel_size x "
+            f"pipeline_parallel_size), and the cluster can have {has}, autoscaler included. Add nodes, lower "
+            "engine.tensor_parallel_size, or set engine.device: cpu for a small model"
+        )
+    asked = config.cluster.num_actors
+    return fits if asked == "auto" else asked

@@ -1,0 +1,94 @@
+"""What a running job tells: a live line on a terminal, a plain line now and then in a log.
+
+Pure rendering of snapshots; how the numbers come about is the driver's business.
+"""
+
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+log = logging.getLogger(__name__)
+
+LOG_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """A job at one moment. Rates are over `seconds`, the time since the first engine was up."""
+
+    num_rows: int
+    rows: int
+    rows_this_run: int
+    tokens: int
+    rejected: int
+    attempts: int
+    actors_up: int
+    actors_wanted: int
+    lost: int
+    seconds: float
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.rows_this_run / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta(self) -> str:
+        """Time left at the mean rate so far; "-" before there is one."""
+        if not self.rows_per_second:
+            return "-"
+        left = int((self.num_rows - self.rows) / self.rows_per_second)
+        hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
+        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+    def line(self) -> str:
+        """Everything but the bar, in one line."""
+        accepted = f"{1 - self.rejected / self.attempts:.1%}" if self.attempts else "-"
+        actors = f"{self.actors_up}/{self.actors_wanted} actors"
+        lost = f", {self.lost} replaced" if self.lost else ""
+        return (
+            f"{self.rows:,}/{self.num_rows:,} rows, {self.rows_per_second:,.1f} rows/s, "
+            f"{self.tokens_per_second:,.0f} tokens/s, {accepted} accepted, {actors}{lost}, ETA {self.eta}"
+        )
+
+
+class ProgressDisplay:
+    """A context: `show` as often as you like, it draws or logs as often as is useful."""
+
+    def __init__(self) -> None:
+        console = Console(file=sys.stderr)
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            columns = (BarColumn(bar_width=24), TaskProgressColumn(), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=console, transient=False)
+            self._task = self._bar.add_task("starting", total=None)
+        self._logged = 0.0
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw, or log when the last line is old enough."""
+        if self._bar:
+            text = snapshot.line() if snapshot.actors_up else f"starting {snapshot.actors_wanted} engines"
+            self._bar.update(self._task, total=snapshot.num_rows, completed=snapshot.rows, description=text)
+        elif time.monotonic() - self._logged >= LOG_SECONDS:
+            self._logged = time.monotonic()
+            log.info("%s", snapshot.line())

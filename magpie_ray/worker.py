@@ -1,0 +1,371 @@
+"""ShardWorker, a plain class: partitions in, committed Parquet files and events out.
+
+`run` owns the engine and is driven by one thread; `give`, `finish` and `stop` may be called from another.
+What always holds: rows flow across partition borders without a drain; the engine never waits for storage
+until the bounded buffer of finished partitions is full; every event is a frozen value.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from magpie_ray import plan
+from magpie_ray.acceptance import rules
+from magpie_ray.chat_format import ChatFormat, load_tokenizer
+from magpie_ray.config import Config, SamplingSettings
+from magpie_ray.engine import Engine, EngineStats
+from magpie_ray.engine.vllm import VllmEngine, VllmSettings
+from magpie_ray.errors import AlreadyExistsError
+from magpie_ray.manifest import footer_of
+from magpie_ray.metrics import Tally
+from magpie_ray.model import Model
+from magpie_ray.rounds import Recipe, Rounds
+from magpie_ray.storage import Storage
+from magpie_ray.types import EngineFigures, Partition, PartitionRecord, Rejection, Row, Sampling, SystemPrompt
+from magpie_ray.window import Window, choose_window
+from magpie_ray.writer import TableFormat, to_parquet
+
+log = logging.getLogger(__name__)
+
+# How often a worker tells of its progress: often enough for a progress line, rarely enough for 1,000 actors.
+PROGRESS_SECONDS = 2.0
+# Sooner when rows run short, but not so soon that "there are none left" is asked for again and again.
+_HUNGRY_SECONDS = 0.5
+# Finished partitions that may wait for storage before the engine does.
+_MAX_UPLOADS = 4
+_UPLOADERS = 2
+# The part of max_tokens that messages use on average, as in the paper's rows.
+_FILL = 0.28
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSpec:
+    """Everything a worker is made from. `engine_start` numbers the engine starts of the run."""
+
+    config: Config
+    model: Model
+    chat_format: ChatFormat
+    prompts: tuple[SystemPrompt, ...]
+    storage: Storage
+    fingerprint: str
+    run: int
+    engine_start: int
+    device: str
+    distributed_executor_backend: str | None
+
+    @property
+    def engine_seed(self) -> int:
+        """A seed that no other engine start of the build has had."""
+        return plan.engine_seed(seed=self.config.seed, run=self.run, start=self.engine_start)
+
+
+EngineFactory = Callable[[WorkerSpec], Engine]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """The engine is up."""
+
+    figures: EngineFigures
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Totals since the worker started, and how much it has left.
+
+    unstarted: rows given to it that have not begun. live: conversations under way; live_window: at most.
+    """
+
+    tally: Tally
+    engine: EngineStats
+    unstarted: int
+    live: int
+    live_window: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Committed:
+    """A file is in place, written here or, with `found`, by somebody else who was first.
+
+    `partition` is what was open here; `record` may cover another range when it was found.
+    """
+
+    partition: Partition
+    record: PartitionRecord
+    found: bool
+    seconds: float
+
+
+Event = Ready | Progress | Committed
+
+
+@dataclass(slots=True, eq=False)
+class _OpenPartition:
+    partition: Partition
+    opened: float
+    rows: dict[int, Row] = field(default_factory=dict)
+    tallies: dict[int, list[Tally]] = field(default_factory=dict)
+
+    def finished_head(self) -> list[Row]:
+        """The longest run of finished rows from the partition's start."""
+        head = []
+        for row_id in range(self.partition.start, self.partition.stop):
+            if row_id not in self.rows:
+                break
+            head.append(self.rows[row_id])
+        return head
+
+
+class ShardWorker:
+    """Generates the partitions it is given. Tested as it is; `ray.remote(ShardWorker)` makes it an actor."""
+
+    def __init__(self, spec: WorkerSpec, engine_factory: EngineFactory | None = None) -> None:
+        self._spec = spec
+        self._engine_factory = engine_factory or vllm_engine
+        self._table_format = TableFormat(
+            columns=spec.config.columns(),
+            compression=spec.config.output.compression,
+            include_system_prompt=spec.config.include_system_prompt,
+            model_name=spec.config.model.name,
+        )
+        self._changed = threading.Condition()
+        self._inbox: deque[Partition] = deque()
+        self._finishing = False
+        self._stopping = False
+        self._open: deque[_OpenPartition] = deque()
+        self._uploads: deque[Future[Committed]] = deque()
+        self._tallies: list[Tally] = []
+        self._total = Tally()
+
+    def give(self, partition: Partition) -> None:
+        """Add a partition to what this worker generates."""
+        with self._changed:
+            self._inbox.append(partition)
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """No more partitions will come: `run` ends when the work is done."""
+        with self._changed:
+            self._finishing = True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Leave soon: commit the finished heads of the open partitions, then `run` ends."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def run(self) -> Iterator[Event]:
+        """Start the engine, then generate until told to finish or stop. Raises what ends the worker."""
+        started = time.monotonic()
+        spec = self._spec
+        recipe = make_recipe(spec)
+        engine = self._engine_factory(spec)
+        config = spec.config.rounds
+        window = choose_window(
+            engine.figures,
+            cohort_size=None if config.cohort_size == "auto" else config.cohort_size,
+            cohorts_in_flight=None if config.cohorts_in_flight == "auto" else config.cohorts_in_flight,
+            tokens_per_conversation=_expected_tokens(spec, engine.figures),
+        )
+        log.info("engine start %d is up: %s, %s", spec.engine_start, engine.figures, window)
+        yield Ready(figures=engine.figures, seconds=time.monotonic() - started)
+        with ThreadPoolExecutor(1) as judge, ThreadPoolExecutor(_UPLOADERS) as uploader:
+            rounds = Rounds(engine, recipe, window, executor=judge)
+            try:
+                yield from self._generate(engine, rounds, window, uploader)
+            finally:
+                # Also when generation failed: what is finished is committed and told.
+                while self._uploads:
+                    yield from self._finished_uploads(wait=True)
+        yield self._progress(engine, rounds, window)
+        engine.close()
+
+    def _generate(
+        self, engine: Engine, rounds: Rounds, window: Window, uploader: ThreadPoolExecutor
+    ) -> Iterator[Event]:
+        """The loop: open what was given, step, hand full partitions on, tell of progress."""
+        due = 0.0
+        while True:
+            self._open_partitions(rounds)
+            if self._stopping:
+                self._commit_heads(uploader)
+                return
+            if self._finishing and not rounds.busy and not self._inbox:
+                return
+            if rounds.busy:
+                self._book(rounds.step(), uploader)
+            yield from self._finished_uploads(wait=len(self._uploads) > _MAX_UPLOADS)
+            now = time.monotonic()
+            hungry = rounds.unstarted < window.live
+            if now >= due or (hungry and now >= due - PROGRESS_SECONDS + _HUNGRY_SECONDS):
+                due = now + PROGRESS_SECONDS
+                yield self._progress(engine, rounds, window)
+            if not rounds.busy:
+                self._sleep(until=due)
+
+    def _open_partitions(self, rounds: Rounds) -> None:
+        with self._changed:
+            given = list(self._inbox)
+            self._inbox.clear()
+        for partition in given:
+            self._open.append(_OpenPartition(partition, time.monotonic()))
+            rounds.add(range(partition.start, partition.stop))
+
+    def _sleep(self, *, until: float) -> None:
+        """Nothing to generate: wait for a partition, an order, an upload's end, or the next progress."""
+        with self._changed:
+            self._changed.wait_for(self._has_news, timeout=max(0.0, until - time.monotonic()))
+
+    def _has_news(self) -> bool:
+        ended = bool(self._uploads) and self._uploads[0].done()
+        return bool(self._inbox) or self._stopping or self._finishing or ended
+
+    def _book(self, outcomes: list[Row | Rejection], uploader: ThreadPoolExecutor) -> None:
+        """Put outcomes into their partitions; a full partition goes to the uploader."""
+        for outcome in outcomes:
+            opened = self._partition_of(outcome.row_id)
+            if isinstance(outcome, Row):
+                opened.rows[outcome.row_id] = outcome
+                tally = Tally.of_row(outcome)
+            else:
+                tally = Tally.of_rejection(outcome)
+            opened.tallies.setdefault(outcome.row_id, []).append(tally)
+            self._tallies.append(tally)
+            if len(opened.rows) == opened.partition.num_rows:
+                self._open.remove(opened)
+                self._upload(opened, opened.finished_head(), uploader)
+
+    def _partition_of(self, row_id: int) -> _OpenPartition:
+        for opened in self._open:
+            if opened.partition.start <= row_id < opened.partition.stop:
+                return opened
+        raise AssertionError(f"row {row_id} belongs to no open partition")
+
+    def _commit_heads(self, uploader: ThreadPoolExecutor) -> None:
+        """What is finished from the start of a partition is a legal file; the rest is pending again."""
+        for opened in self._open:
+            if head := opened.finished_head():
+                self._upload(opened, head, uploader)
+        self._open.clear()
+
+    def _upload(self, opened: _OpenPartition, rows: list[Row], uploader: ThreadPoolExecutor) -> None:
+        tally = Tally.sum(t for row in rows for t in opened.tallies[row.row_id])
+        future = uploader.submit(self._commit, opened, rows, tally)
+        future.add_done_callback(self._wake)
+        self._uploads.append(future)
+
+    def _wake(self, _: object) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _commit(self, opened: _OpenPartition, rows: list[Row], tally: Tally) -> Committed:
+        """Write the file; on "exists" the winner's footer says what there is."""
+        spec = self._spec
+        data, record = to_parquet(
+            rows, table_format=self._table_format, fingerprint=spec.fingerprint, run=spec.run, tally=tally
+        )
+        found = False
+        key = record.partition.key
+        try:
+            spec.storage.create(key, data)
+        except AlreadyExistsError:
+            found = True
+            size = next(item.size for item in spec.storage.list(key.rpartition("/")[0]) if item.key == key)
+            record = footer_of(spec.storage, key, size=size)
+        seconds = time.monotonic() - opened.opened
+        log.info("%s %s in %.1f s", key, "was there already" if found else "committed", seconds)
+        return Committed(partition=opened.partition, record=record, found=found, seconds=seconds)
+
+    def _finished_uploads(self, *, wait: bool) -> Iterator[Committed]:
+        while self._uploads and (wait or self._uploads[0].done()):
+            wait = False
+            yield self._uploads.popleft().result()
+
+    def _progress(self, engine: Engine, rounds: Rounds, window: Window) -> Progress:
+        self._total = Tally.sum([self._total, *self._tallies])
+        self._tallies.clear()
+        return Progress(
+            tally=self._total,
+            engine=engine.stats(),
+            unstarted=rounds.unstarted,
+            live=rounds.live,
+            live_window=window.live,
+        )
+
+
+def make_recipe(spec: WorkerSpec) -> Recipe:
+    """What decides the content of the build's rows, with a tokenizer loaded to decode them."""
+    config, form = spec.config, spec.chat_format
+    tokenizer = load_tokenizer(
+        spec.model.location,
+        revision=spec.model.revision,
+        trust_remote_code=config.model.trust_remote_code,
+    ).tokenizer
+
+    def decode(messages: list[list[int]]) -> list[str]:
+        texts: list[str] = tokenizer.batch_decode(
+            messages, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        # A format's prefix may leave the white space before a message to the model (see ChatFormat).
+        return [text.strip() for text in texts]
+
+    rejects_cut_answers = config.acceptance.truncated_response == "reject"
+    return Recipe(
+        chat_format=form,
+        decode=decode,
+        rules=rules(
+            markers=form.role_markers,
+            special_token_ids=frozenset(form.special_token_ids),
+            truncated_roles=frozenset({"user", "assistant"} if rejects_cut_answers else {"user"}),
+        ),
+        user=_sampling(config.sampling.user, form.user_stop_token_ids, form.stop_strings),
+        assistant=_sampling(config.sampling.assistant, form.assistant_stop_token_ids, form.stop_strings),
+        messages_per_row=config.messages_per_row,
+        prompts=spec.prompts,
+        seed=config.seed,
+        reproducible=config.sampling.reproducible,
+        max_attempts=config.acceptance.max_attempts,
+    )
+
+
+def vllm_engine(spec: WorkerSpec) -> Engine:
+    """The real engine of a build."""
+    config = spec.config
+    return VllmEngine(
+        VllmSettings(
+            model=spec.model.location,
+            revision=spec.model.revision,
+            device=spec.device,
+            seed=spec.engine_seed,
+            tensor_parallel_size=config.engine.tensor_parallel_size,
+            pipeline_parallel_size=config.engine.pipeline_parallel_size,
+            max_model_len=config.engine.max_model_len,
+            max_num_seqs=config.engine.max_num_seqs,
+            gpu_memory_utilization=config.engine.gpu_memory_utilization,
+            dtype=config.engine.dtype,
+            quantization=config.engine.quantization,
+            trust_remote_code=config.model.trust_remote_code,
+            distributed_executor_backend=spec.distributed_executor_backend,
+            extra=config.engine.extra,
+        )
+    )
+
+
+def _sampling(
+    settings: SamplingSettings, stop_token_ids: tuple[int, ...], stop_strings: tuple[str, ...]
+) -> Sampling:
+    return Sampling(**settings.model_dump(), stop_token_ids=stop_token_ids, stop_strings=stop_strings)
+
+
+def _expected_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
+    """Tokens of KV cache that a finished conversation takes, before any has been seen."""
+    sampling = spec.config.sampling
+    allowed = spec.config.turns * (sampling.user.max_tokens + sampling.assistant.max_tokens)
+    prefix = max((len(spec.chat_format.prefix(p.text)) for p in spec.prompts), default=0)
+    return min(figures.max_model_len, prefix + int(allowed * _FILL))
