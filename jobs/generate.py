@@ -1,0 +1,16 @@
+"""`magpie-ray generate` as a file, for Ray's job submission:
+
+ray job submit --working-dir . -- python jobs/generate.py jobs/configs/demo.yaml num_rows=1000
+"""
+
+import sys
+from pathlib import Path
+
+# In a submitted working directory the package need not be installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from magpie_ray.cli import main
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["generate"]
+    main()

@@ -1,0 +1,161 @@
+"""The command line: arguments in, text or JSON out, errors as one message and an exit code.
+
+Exit codes: 0 done, 1 the work failed, 2 bad usage or config, 3 interrupted and resumable.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from magpie_ray import views
+from magpie_ray.config import load_config
+from magpie_ray.errors import MagpieError
+
+app = typer.Typer(
+    name="magpie-ray",
+    help="Build Magpie datasets: a chat model writes instructions and answers, on Ray and vLLM.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="YAML file, see jobs/configs.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Keys set over the file, e.g. num_rows=105 sampling.user.top_p=0.99."
+    ),
+]
+Output = Annotated[
+    str, typer.Argument(metavar="OUTPUT", help="A build's output.path: a folder or an fsspec URL.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+
+
+@app.command()
+def generate(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the job does.")] = False,
+) -> None:
+    """Run, or resume, a build. The same command again goes on where the last one ended."""
+    _set_up_logging(verbose=verbose)
+    parsed = load_config(config, overrides or ())
+    from magpie_ray.driver import generate as run  # Ray takes a second to import
+
+    _out(views.result_text(run(parsed)))
+
+
+@app.command()
+def plan(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show what would run: partitions, the first prompt, stop ids, sizes. Starts nothing."""
+    parsed = load_config(config, overrides or ())
+    from magpie_ray.planning import make_plan  # tokenizers take seconds to import
+
+    _print(make_plan(parsed), as_json=as_json, text=views.plan_text)
+
+
+@app.command()
+def template(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="builtin:tiny-chat, a folder, a Hugging Face id.")
+    ],
+    system: Annotated[str | None, typer.Option(help="A system prompt to show the prefix with.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of the model.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Let the model's own code run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the chat format derived from a model's tokenizer."""
+    from magpie_ray.planning import make_template  # tokenizers take seconds to import
+
+    described = make_template(model, system=system, revision=revision, trust_remote_code=trust_remote_code)
+    _print(described, as_json=as_json, text=views.template_text)
+
+
+@app.command()
+def status(output: Output, as_json: AsJson = False) -> None:
+    """Show the progress of a build, read from storage alone."""
+    from magpie_ray.verify import read_status
+
+    _print(views.status_fields(read_status(_storage(output))), as_json=as_json, text=views.status_text)
+
+
+@app.command()
+def verify(
+    output: Output,
+    quick: Annotated[bool, typer.Option(help="Read footers only, not every page.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a build. Exit code 0 when it is complete and consistent, else 1 and why."""
+    from magpie_ray.verify import verify as check
+
+    found = check(_storage(output), quick=quick)
+    _print(views.verification_fields(found), as_json=as_json, text=views.verification_text)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    output: Output,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=1, help="How many rows.")] = 3,
+    row: Annotated[int, typer.Option("--row", min=0, help="The first row_id to show.")] = 0,
+) -> None:
+    """Read a few conversations in the terminal."""
+    from itertools import islice
+
+    from magpie_ray.reader import read_rows
+    from magpie_ray.verify import require_build
+
+    storage = _storage(output)
+    require_build(storage)
+    console = Console()
+    records = list(islice(read_rows(storage, first_row=row), rows))
+    for record in records:
+        console.print(views.row_panel(record))
+    if not records:
+        console.print(f"{storage.url} has no rows from {row} on yet.", markup=False)
+
+
+def main() -> None:
+    """Entry point of the `magpie-ray` command and of jobs/generate.py."""
+    try:
+        app()
+    except MagpieError as exc:
+        Console(stderr=True, soft_wrap=True).print(f"error: {exc}", markup=False, highlight=False)
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(3)
+
+
+def _storage(url: str) -> Any:
+    from magpie_ray.storage import Storage
+
+    return Storage(url)
+
+
+def _print(fields: dict[str, Any], *, as_json: bool, text: Any) -> None:
+    _out(json.dumps(fields, indent=2, ensure_ascii=False) if as_json else text(fields))
+
+
+def _out(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _set_up_logging(*, verbose: bool) -> None:
+    console = Console(stderr=True)
+    handler: logging.Handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    if console.is_terminal:  # rich keeps log lines apart from the progress line
+        handler = RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("magpie_ray").setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -1,0 +1,177 @@
+"""How results are shown: plain fields to text, for people.
+
+Generated text is data: it is never markup, and its control characters are made visible.
+"""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.panel import Panel
+from rich.text import Text
+
+from magpie_ray.reader import Record, messages_of
+
+if TYPE_CHECKING:
+    from magpie_ray.driver import BuildResult
+    from magpie_ray.verify import Status, Verification
+
+_ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "green"}
+
+
+def result_text(result: "BuildResult") -> str:
+    """The last words of `generate`."""
+    if not result.new_rows:
+        return f"The build is complete: {result.num_rows:,} rows in {result.url}. Nothing to do."
+    seconds = max(result.seconds, 1e-9)
+    rejected = f", {result.rejected:,} of {result.attempts:,} attempts rejected" if result.rejected else ""
+    return (
+        f"{result.new_rows:,} rows in {result.seconds:,.1f} s: {result.new_rows / seconds:,.1f} rows/s, "
+        f"{result.tokens / seconds:,.0f} tokens/s{rejected}.\n"
+        f"The build is complete: {result.num_rows:,} rows in {result.url}\n"
+        f"  data/*.parquet  read it with datasets, pandas, polars, DuckDB, Spark or pyarrow\n"
+        f"  magpie-ray show {result.url}"
+    )
+
+
+def plan_text(fields: dict[str, Any]) -> str:
+    """`magpie-ray plan` for people."""
+    shards = fields["shards"]
+    sizes = sorted({shard["rows"] for shard in shards})
+    spread = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    state = "resumes" if fields["exists"] else "new build"
+    lines = [
+        f"output        {fields['output']} ({state})",
+        f"model         {fields['model']['name']} at {fields['model']['commit']}",
+        f"rows          {fields['num_rows']:,}: {fields['rows_committed']:,} committed, "
+        f"{fields['rows_pending']:,} to generate, {fields['messages_per_row']} messages each, "
+        f"at most {fields['max_tokens_per_row']:,} tokens",
+        f"partitions    {fields['partitions_pending']:,} of up to {fields['rows_per_partition']:,} rows",
+        f"shards        {fields['num_actors']} on {fields['device']}, {spread} rows each",
+        f"columns       {', '.join(fields['columns'])}",
+        f"fingerprint   {fields['fingerprint']}",
+        f"first prompt  {visible(fields['first_prompt'])}",
+        f"  as ids      {fields['first_prompt_ids']}",
+        f"stop ids      user {fields['user_stop_token_ids']}, assistant {fields['assistant_stop_token_ids']}",
+    ]
+    if fields["stop_strings"]:
+        lines.append(f"stop strings  {', '.join(visible(s) for s in fields['stop_strings'])}")
+    if len(fields["system_prompts"]) > 1:
+        lines.append("system prompts")
+        lines += [
+            f"  {prompt['weight']:7.2%}  {prompt['key'] or ''}  {visible(prompt['text'])}"
+            for prompt in fields["system_prompts"]
+        ]
+    lines += [f"assumed       {text}" for text in fields["assumptions"]]
+    lines += [f"warning       {text}" for text in fields["warnings"]]
+    return "\n".join(lines)
+
+
+def template_text(fields: dict[str, Any]) -> str:
+    """`magpie-ray template` for people: white space made visible."""
+    names = {
+        "pre_query": "pre-query",
+        "pre_query_with_system": "with system",
+        "user_to_assistant": "user → assistant",
+        "history_user_to_assistant": "  in history",
+        "next_user": "assistant → user",
+    }
+    lines = [f"{fields['model']} at {fields['commit']}, system role {fields['system_role']}"]
+    for name, label in names.items():
+        text, ids = fields[name], fields[f"{name}_ids"]
+        lines.append(f"{label:17} {visible(text) if text is not None else '(takes none)'}")
+        if ids is not None:
+            lines.append(f"{'':17} {ids}")
+    lines.append(f"{'user stops':17} {fields['user_stop_token_ids']}")
+    lines.append(f"{'assistant stops':17} {fields['assistant_stop_token_ids']}")
+    if fields["stop_strings"]:
+        lines.append(f"{'stop strings':17} {', '.join(visible(text) for text in fields['stop_strings'])}")
+    if fields["date"]:
+        lines.append(f"{'dated':17} {fields['date']}")
+    lines += [f"{'warning':17} {text}" for text in fields["warnings"]]
+    return "\n".join(lines)
+
+
+def status_fields(status: "Status") -> dict[str, Any]:
+    """`magpie-ray status --json`."""
+    tally = status.tally
+    return {
+        "output": status.url,
+        "complete": status.complete and tally.rows == status.num_rows,
+        "num_rows": status.num_rows,
+        "rows": tally.rows,
+        "partitions": len(status.records),
+        "bytes": status.size,
+        "attempts": tally.attempts,
+        "rejected": dict(tally.rejected),
+        "user_tokens": tally.user_tokens,
+        "assistant_tokens": tally.assistant_tokens,
+        "fingerprint": status.build.fingerprint,
+        "runs": [
+            {name: value for name, value in asdict(run).items() if name not in ("config", "token")}
+            for run in status.runs
+        ],
+    }
+
+
+def status_text(fields: dict[str, Any]) -> str:
+    """`magpie-ray status` for people."""
+    share = fields["rows"] / fields["num_rows"] if fields["num_rows"] else 0.0
+    state = "complete" if fields["complete"] else "not complete"
+    rejected = ", ".join(f"{n:,} {reason}" for reason, n in fields["rejected"].items()) or "none"
+    lines = [
+        f"{fields['output']}: {state}",
+        f"rows        {fields['rows']:,} of {fields['num_rows']:,} committed ({share:.1%})",
+        f"files       {fields['partitions']:,}, {fields['bytes'] / 1e6:,.1f} MB",
+        f"attempts    {fields['attempts']:,}, rejected: {rejected}",
+        f"tokens      {fields['user_tokens']:,} user, {fields['assistant_tokens']:,} assistant",
+    ]
+    for run in fields["runs"]:
+        cause = f": {run['cause']}" if run["cause"] else ""
+        lines.append(
+            f"run {run['number']:<7} {run['outcome']}, {run['num_rows']:,} rows, on {run['host']}, "
+            f"{run['started']} to {run['ended'] or '...'}{cause}"
+        )
+    return "\n".join(lines)
+
+
+def verification_fields(found: "Verification") -> dict[str, Any]:
+    """`magpie-ray verify --json`."""
+    return {
+        "output": found.url,
+        "ok": found.ok,
+        "num_rows": found.num_rows,
+        "rows": sum(record.rows for record in found.records),
+        "partitions": len(found.records),
+        "problems": list(found.problems),
+    }
+
+
+def verification_text(fields: dict[str, Any]) -> str:
+    """`magpie-ray verify` for people."""
+    head = f"{fields['output']}: {fields['rows']:,} rows in {fields['partitions']:,} files"
+    if fields["ok"]:
+        return f"{head}, complete and consistent: row_id 0..{fields['num_rows'] - 1}, each once"
+    return "\n  ".join([f"{head}, {len(fields['problems'])} problems:", *fields["problems"]])
+
+
+def row_panel(row: Record) -> Panel:
+    """One row, coloured by role."""
+    parts = []
+    for role, text in messages_of(row):
+        parts.append(Text.assemble((f"{role}\n", _ROLE_STYLES.get(role, "bold")), safe(text), "\n"))
+    if "response" in row and "conversation" not in row:
+        parts.append(Text(safe(str(row["response"]))))
+    key = row.get("system_prompt_key")
+    title = f"row {row['row_id']}" + (f", {safe(str(key))}" if key else "")
+    return Panel(Group(*parts), title=Text(title), title_align="left")
+
+
+def visible(text: str) -> str:
+    """Text on one line, white space and control characters shown: line breaks as ⏎, the rest as escapes."""
+    return "".join("⏎" if c == "\n" else c if c == " " or c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def safe(text: str) -> str:
+    """Text for a terminal: its control characters (escape sequences) can do nothing there."""
+    return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)
