@@ -1,0 +1,161 @@
+"""The driver on real Ray processes, with simulated engines where the model does not matter."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+from ray.util import placement_group_table
+
+from magpie_ray import generate, load_config
+from magpie_ray.build import read_runs
+from magpie_ray.config import Config
+from magpie_ray.engine.simulated import SimulatedEngine
+from magpie_ray.errors import GenerationFailedError, PreflightError, RowExhaustedError
+from magpie_ray.storage import Storage
+from magpie_ray.worker import WorkerSpec
+from tests.end_to_end.cluster import ROOT, RayCluster, run_command
+from tests.engines import ScriptedEngine
+
+# Ray's own client code warns of resources it closes late.
+pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+
+@pytest.fixture(scope="module")
+def connection(ray_cluster: RayCluster) -> Iterator[None]:
+    """This process as a driver; actors find the tests' modules in the working directory."""
+    runtime_env = {"env_vars": {"PYTHONPATH": str(ROOT)}}
+    ray.init(address=ray_cluster.address, log_to_driver=False, runtime_env=runtime_env)
+    yield
+    ray.shutdown()
+
+
+def config(output: Path, *overrides: str) -> Config:
+    settings = ["num_rows=300", "n_turns=2", "engine.device=cpu", "output.rows_per_partition=25"]
+    return load_config(None, [*settings, "cluster.num_actors=2", f"output.path={output}", *overrides])
+
+
+def row_ids(output: Path) -> list[int]:
+    return sorted(pq.read_table(output / "data", columns=["row_id"])["row_id"].to_pylist())
+
+
+@dataclass(frozen=True)
+class DiesOnce:
+    """An engine whose process kills itself after some steps, unless the marker file says it has been done."""
+
+    marker: Path
+    after_steps: int = 40
+
+    def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
+        engine = ScriptedEngine()(spec)
+        step = engine.step
+
+        def step_or_die():  # type: ignore[no-untyped-def]
+            if engine.stats().steps >= self.after_steps:
+                try:
+                    self.marker.touch(exist_ok=False)
+                except FileExistsError:
+                    pass
+                else:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return step()
+
+        engine.step = step_or_die  # type: ignore[method-assign]
+        return engine
+
+
+@dataclass(frozen=True)
+class NeverStarts:
+    """An engine that can't be made."""
+
+    def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
+        raise RuntimeError("no room for the weights")
+
+
+def test_an_actor_that_is_killed_is_replaced_and_no_row_is_lost_or_doubled(
+    connection: None, tmp_path: Path
+) -> None:
+    output, marker = tmp_path / "build", tmp_path / "died"
+    result = generate(config(output), engine_factory=DiesOnce(marker))
+    assert marker.exists()
+    assert result.num_rows == 300
+    assert row_ids(output) == list(range(300))
+
+
+def test_an_engine_that_never_starts_ends_the_job_with_its_cause(connection: None, tmp_path: Path) -> None:
+    with pytest.raises(GenerationFailedError, match="no room for the weights"):
+        generate(config(tmp_path / "build"), engine_factory=NeverStarts())
+
+
+def test_a_row_that_is_always_rejected_ends_the_job_with_reason_and_example(
+    connection: None, tmp_path: Path
+) -> None:
+    with pytest.raises(RowExhaustedError, match=r"rejected 3 times.*'empty'"):
+        generate(
+            config(tmp_path / "build", "acceptance.max_attempts=3"),
+            engine_factory=ScriptedEngine(reject_every=1),
+        )
+
+
+def test_an_engine_over_several_gpus_gets_a_placement_group_that_is_given_back(
+    connection: None, tmp_path: Path
+) -> None:
+    output = tmp_path / "build"
+    gpus = ["engine.device=cuda", "engine.tensor_parallel_size=2", "cluster.num_actors=auto"]
+    result = generate(config(output, *gpus), engine_factory=ScriptedEngine())
+    assert result.num_rows == 300
+    groups = [group for group in placement_group_table().values() if group["bundles"][0].get("GPU") == 2]
+    assert len(groups) == 2
+    assert {group["strategy"] for group in groups} == {"STRICT_PACK"}
+    assert {group["state"] for group in groups} == {"REMOVED"}
+
+
+def test_an_engine_that_the_cluster_can_never_hold_is_refused_before_anything_starts(
+    connection: None, tmp_path: Path
+) -> None:
+    output = tmp_path / "build"
+    with pytest.raises(PreflightError, match=r"needs 8 GPUs.*can have 4 GPUs"):
+        generate(config(output, "engine.device=cuda", "engine.tensor_parallel_size=8"))
+    assert not (output / "_magpie" / "build.json").exists()
+
+
+_JOB_WITH_SIMULATED_ENGINES = """
+import functools
+import magpie_ray.driver as driver
+from magpie_ray.cli import main
+from tests.engines import ScriptedEngine
+
+driver.generate = functools.partial(driver.generate, engine_factory=ScriptedEngine(reject_every=10))
+main()
+"""
+
+
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_told_to_stop_exits_with_3_and_the_same_command_finishes_it(
+    ray_cluster: RayCluster, tmp_path: Path, stop_signal: signal.Signals
+) -> None:
+    output = tmp_path / "build"
+    settings = ["num_rows=600", "output.rows_per_partition=100", "cluster.num_actors=2"]
+    job = ["generate", "jobs/configs/demo.yaml", *settings, f"output.path={output}"]
+    command = [sys.executable, "-c", _JOB_WITH_SIMULATED_ENGINES, *job]
+    env = {**os.environ, **ray_cluster.env, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "is up after" in line:
+                running.send_signal(stop_signal)
+                break
+        told = running.communicate(timeout=120)[1]
+    assert running.returncode == 3, told
+    assert "run the same command again to go on" in told
+    assert not (output / "_SUCCESS").exists()
+    finished = run_command(command, env=env)
+    assert finished.returncode == 0, finished.stderr
+    assert row_ids(output) == list(range(600))
+    assert [run.outcome for run in read_runs(Storage(str(output)))] == ["interrupted", "done"]
