@@ -42,6 +42,10 @@ class AlreadyExistsError(StorageError):
     """Exclusive creation found an object under that name: somebody else was first."""
 
 
+class ObjectNotFoundError(StorageError):
+    """There is no object under that key."""
+
+
 class CorruptBuildError(MagpieError):
     """A file of the build is foreign, unreadable, or contradicts another. It is named; nothing is deleted."""
 

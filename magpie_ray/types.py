@@ -38,6 +38,14 @@ class Partition:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StoredObject:
+    """One object as a listing shows it. `key` is relative to the output; `size` is in bytes."""
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SystemPrompt:
     """One of the build's system prompts. `weight` is a probability: the weights of a build sum to one."""
 

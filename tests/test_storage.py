@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import logging
 import multiprocessing
 import os
@@ -15,24 +16,34 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import botocore.exceptions
+import botocore.session
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from s3fs.errors import translate_boto_error
 
 from magpie_ray import storage as storage_module
+from magpie_ray import storage_remote
 from magpie_ray.errors import AlreadyExistsError, MagpieError, PreflightError, StorageError
 from magpie_ray.storage import ObjectNotFoundError, Storage, StoredObject
-from tests.s3_server import FaultProxy, S3Server, s3_server  # noqa: F401
+from magpie_ray.storage_errors import is_transient
+from tests.s3_server import FaultProxy, S3Server, running_s3_server
 
 PLACES = ["local", "memory", "s3"]
+PART = 64 * 2**10
 
 
-@pytest.fixture
-def s3(request: pytest.FixtureRequest) -> S3Server:
-    server: S3Server = request.getfixturevalue("s3_server")
-    return server
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A server that takes small parts, and clients that parse S3's description once and not each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("S3_UPLOAD_PART_MIN_SIZE", str(PART))
+        patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
+        with running_s3_server() as server:
+            yield server
 
 
 @pytest.fixture(params=PLACES)
@@ -41,7 +52,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
         return Storage(str(tmp_path / "output"))
     if request.param == "memory":
         return Storage(f"memory://{uuid.uuid4().hex}")
-    return on_s3(request.getfixturevalue("s3_server"))
+    return on_s3(request.getfixturevalue("s3"))
 
 
 @pytest.fixture
@@ -105,17 +116,17 @@ def test_a_second_creation_is_refused_and_changes_nothing(storage: Storage) -> N
 
 
 def test_one_of_eight_racing_writers_wins(storage: Storage) -> None:
-    for race in range(5):
+    for race in range(1 if "s3:" in storage.url else 5):  # a round of S3 is slow, and one server decides
         key = f"data/{race}"
         won = winners(8, lambda writer, key=key: storage.create(key, f"writer {writer}".encode()))
         assert len(won) == 1
         assert storage.read(key) == f"writer {won[0]}".encode()
 
 
-def test_one_of_eight_racing_clients_wins_on_s3(s3: S3Server) -> None:
+def test_one_of_four_racing_clients_wins_on_s3(s3: S3Server) -> None:
     url = on_s3(s3).url
-    clients = [Storage(url, s3.storage_options) for _ in range(8)]
-    won = winners(8, lambda writer: clients[writer].create("data/a", str(writer).encode()))
+    clients = [Storage(url, s3.storage_options) for _ in range(4)]
+    won = winners(4, lambda writer: clients[writer].create("data/a", str(writer).encode()))
     assert [str(writer).encode() for writer in won] == [Storage(url, s3.storage_options).read("data/a")]
 
 
@@ -185,7 +196,7 @@ OPERATIONS = st.lists(
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(operations=OPERATIONS)
 def test_any_sequence_of_operations_acts_like_a_dict(
     place: str, operations: list[tuple[str, str, bytes]]
@@ -445,17 +456,6 @@ def test_urls_that_can_not_work_are_refused_at_once(url: str, message: str) -> N
     assert "hunter2" not in str(caught.value)
 
 
-def test_making_a_storage_imports_no_client_library() -> None:
-    code = (
-        "import sys; from magpie_ray.storage import Storage; Storage('s3://bucket/x'); Storage('out');"
-        "print([m for m in ('s3fs', 'botocore', 'aiohttp', 'ray', 'torch') if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout == "[]\n"
-
-
 # ---- S3 under faults
 
 
@@ -466,42 +466,53 @@ def test_a_put_whose_answer_is_lost_succeeds(proxy: FaultProxy) -> None:
     assert (proxy.unused, storage.read("data/a")) == (0, b"mine")
 
 
-@pytest.mark.parametrize("fault", ["reset", "503 SlowDown"])
-def test_an_object_that_came_between_two_tries_is_not_taken_for_ours(proxy: FaultProxy, fault: str) -> None:
+def test_an_object_that_came_between_two_tries_is_not_taken_for_ours(proxy: FaultProxy) -> None:
     storage = on_s3(proxy.server)
     Storage(storage.url, proxy.server.storage_options).create("data/a", b"them")
-    proxy.spoil("PUT", fault)
+    proxy.spoil("PUT", "reset")
     with pytest.raises(AlreadyExistsError):
         storage.create("data/a", b"mine")
     assert storage.read("data/a") == b"them"
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "reset",
-        "503 SlowDown",
-        "500 InternalError",
-        "409 ConditionalRequestConflict",
-        "409 OperationAborted",
-        "429 TooManyRequests",
-        "400 RequestTimeout",
-    ],
-)
+@pytest.mark.parametrize("fault", ["reset", "503 SlowDown"])
 def test_failures_that_pass_are_retried(
     proxy: FaultProxy, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     storage = on_s3(proxy.server)
     proxy.spoil("PUT", fault, fault)
     storage.create("data/a", b"x" * 1000)
-    proxy.spoil("GET", fault, fault)
+    proxy.spoil("GET", fault)
     assert storage.read("data/a") == b"x" * 1000
-    proxy.spoil("GET", fault, fault)
+    proxy.spoil("GET", fault)
     assert keys(storage) == ["data/a"]
-    proxy.spoil("DELETE", fault, fault)
+    proxy.spoil("DELETE", fault)
     storage.delete("data/a")
     assert proxy.unused == 0
     assert "trying again in" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "passes"),
+    [
+        (400, "RequestTimeout", True),
+        (409, "OperationAborted", True),
+        (409, "ConditionalRequestConflict", True),
+        (429, "TooManyRequests", True),
+        (500, "InternalError", True),
+        (503, "ServiceUnavailable", True),
+        (501, "NotImplemented", False),
+        (400, "ExpiredToken", False),
+        (403, "AccessDenied", False),
+        (403, "SignatureDoesNotMatch", False),
+        (404, "NoSuchBucket", False),
+        (412, "PreconditionFailed", False),
+    ],
+)
+def test_which_answers_of_a_store_pass(status: int, code: str, passes: bool) -> None:
+    answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    raised = botocore.exceptions.ClientError(answer, "PutObject")
+    assert is_transient(translate_boto_error(raised)) is passes
 
 
 def test_a_body_that_is_cut_is_read_again(proxy: FaultProxy) -> None:
@@ -519,10 +530,9 @@ def test_retries_end_and_the_message_says_what_to_do(proxy: FaultProxy) -> None:
         storage.create("data/a", b"x")
 
 
-@pytest.mark.parametrize("fault", ["403 AccessDenied", "400 ExpiredToken", "403 SignatureDoesNotMatch"])
-def test_refused_credentials_are_not_retried(proxy: FaultProxy, fault: str) -> None:
+def test_refused_credentials_are_not_retried(proxy: FaultProxy) -> None:
     storage = on_s3(proxy.server)
-    proxy.spoil("PUT", fault)
+    proxy.spoil("PUT", "403 AccessDenied")
     with pytest.raises(StorageError, match=r"Could not create s3://.*Check that the credentials"):
         storage.create("data/a", b"x")
     assert [request.split()[0] for request in proxy.requests] == ["PUT"]
@@ -546,12 +556,12 @@ def test_reading_the_tail_takes_one_request(proxy: FaultProxy) -> None:
 
 # ---- uploads in parts
 
-BIG = 2 * 5 * 2**20 + 1  # three parts at the smallest size that S3 takes
+BIG = 2 * PART + 1  # three parts
 
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_module, "PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr(storage_remote, "PART_BYTES", PART)
 
 
 def open_uploads(server: S3Server, storage: Storage) -> int:
@@ -573,9 +583,7 @@ def test_an_upload_in_parts_is_exclusive_too(s3: S3Server) -> None:
 
 
 @pytest.mark.usefixtures("small_parts")
-@pytest.mark.parametrize(
-    "fault", ["lost_reply", "reset", "409 ConditionalRequestConflict", "500 InternalError"]
-)
+@pytest.mark.parametrize("fault", ["lost_reply", "409 ConditionalRequestConflict"])
 def test_an_upload_in_parts_survives_faults_at_its_end(proxy: FaultProxy, fault: str) -> None:
     storage = on_s3(proxy.server)
     data = os.urandom(BIG)

@@ -1,0 +1,40 @@
+"""Output URLs: what a user may write, and what it means."""
+
+import importlib.util
+import os
+
+from fsspec.registry import known_implementations, registry
+
+from magpie_ray.errors import PreflightError
+
+
+def parse_url(url: str) -> tuple[str, str]:
+    """Protocol and URL as the user should see it; a path without scheme becomes absolute.
+
+    PreflightError for what can't work or holds a password.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        if url.partition(":")[0] in known_implementations:
+            raise PreflightError(f"The output URL {url!r} lacks '//' after its scheme.")
+        scheme, rest = "file", url
+    if not rest.strip("/") and (scheme != "file" or not rest):
+        raise PreflightError(f"The output URL {url!r} names no place: give a path, or a bucket after '://'.")
+    if scheme in ("file", "local"):
+        return "file", os.path.abspath(os.path.expanduser(rest))
+    if ":" in rest.partition("/")[0].rpartition("@")[0]:
+        raise PreflightError(
+            f"The output URL ({scheme}://...) holds a password. Credentials belong in the environment, in an"
+            " instance role or in output.storage_options."
+        )
+    if "?" in rest or "::" in url:
+        raise PreflightError(f"The output URL ({scheme}://...) must be plain: without a query, not chained.")
+    if scheme not in known_implementations and scheme not in registry:
+        raise PreflightError(
+            f"The output URL has an unknown scheme {scheme!r}. Use a local path, s3://, gs://, abfs://, or"
+            " another scheme of fsspec."
+        )
+    known = known_implementations.get(scheme)
+    if known and importlib.util.find_spec(str(known["class"]).partition(".")[0]) is None:
+        raise PreflightError(f"Nothing is installed that opens {scheme}://. {known.get('err', '')}".strip())
+    return scheme, url.rstrip("/")
