@@ -2,18 +2,19 @@
 
 What always holds: build.json is created exclusively before anything else and never changes; a build has one
 identity, and whoever comes with another one is refused with the keys that differ; a run number is taken by
-exclusive creation, so no two runs of a build share one.
+exclusive creation, so no two runs of a build share one. No secret is in a record: the config comes redacted.
 """
 
 import json
+import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from magpie_ray import plan
-from magpie_ray.errors import AlreadyExistsError, BuildMismatchError, CorruptBuildError
+from magpie_ray.errors import AlreadyExistsError, BuildMismatchError, CorruptBuildError, PreflightError
 from magpie_ray.storage import ObjectNotFoundError, Storage
 
 BUILD_KEY = "_magpie/build.json"
@@ -21,6 +22,7 @@ RUNS_PREFIX = "_magpie/runs/"
 # Version of the layout and of all records of a build.
 LAYOUT_VERSION = 1
 
+_RUN_KEY = re.compile(re.escape(RUNS_PREFIX) + r"(\d{6})\.json")
 _SHOWN_CHARACTERS = 120
 
 
@@ -90,9 +92,10 @@ def read_build(storage: Storage) -> BuildRecord | None:
         )
     try:
         record = BuildRecord(**(fields | {"columns": tuple(fields["columns"])}))
+        fingerprint = record.fingerprint
     except (KeyError, TypeError) as exc:
         raise CorruptBuildError(f"{storage.display(BUILD_KEY)} is incomplete or foreign: {exc}") from exc
-    if record.fingerprint != found:
+    if fingerprint != found:
         raise CorruptBuildError(
             f"{storage.display(BUILD_KEY)} was changed by hand: its fingerprint does not match its identity. "
             "Restore it, or choose another output.path"
@@ -117,10 +120,13 @@ def check_same_build(found: BuildRecord, wanted: BuildRecord, storage: Storage) 
     """BuildMismatchError naming every key in which the two differ, with both values."""
     if found.fingerprint == wanted.fingerprint:
         return
-    ours = {**wanted.identity, "output.rows_per_partition": wanted.rows_per_partition}
-    theirs = {**found.identity, "output.rows_per_partition": found.rows_per_partition}
-    differing = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
-    lines = [f"  {key}: the build has {_shown(theirs, key)}, now {_shown(ours, key)}" for key in differing]
+    ours, theirs = _values(wanted), _values(found)
+    lines = []
+    for key in sorted(ours.keys() | theirs.keys()):
+        has, asked = theirs.get(key, "(not set)"), ours.get(key, "(not set)")
+        if has != asked:
+            same = next((i for i, (a, b) in enumerate(zip(has, asked, strict=False)) if a != b), 0)
+            lines.append(f"  {key}: the build has {_shown(has, same)}, now {_shown(asked, same)}")
     raise BuildMismatchError(
         f"{storage.url} holds a build made with other settings:\n"
         + "\n".join(lines)
@@ -128,28 +134,55 @@ def check_same_build(found: BuildRecord, wanted: BuildRecord, storage: Storage) 
     )
 
 
-def _shown(identity: Mapping[str, object], key: str) -> str:
-    text = json.dumps(identity[key], ensure_ascii=False) if key in identity else "(not set)"
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+def _values(record: BuildRecord) -> dict[str, str]:
+    """Identity and grid as JSON texts: what the fingerprint hashes."""
+    identity = {**record.identity, "output.rows_per_partition": record.rows_per_partition}
+    return {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in identity.items()}
+
+
+def _shown(text: str, same: int) -> str:
+    """A value, or of a long one the part around its first difference, which is after `same` characters."""
+    begin = max(0, same - _SHOWN_CHARACTERS // 2) if len(text) > _SHOWN_CHARACTERS else 0
+    end = begin + _SHOWN_CHARACTERS
+    return ("…" if begin else "") + text[begin:end] + ("…" if end < len(text) else "")
 
 
 def read_runs(storage: Storage) -> list[RunRecord]:
-    """All runs so far, in order of their numbers."""
+    """All runs so far, in order of their numbers. CorruptBuildError names a record that is not one."""
     records = []
-    for found in storage.list(RUNS_PREFIX):
+    for number, key in _taken_runs(storage):
         try:
-            records.append(RunRecord(**parse_json(storage.read(found.key), found.key)))
+            record = RunRecord(**parse_json(storage.read(key), key))
         except TypeError as exc:
-            raise CorruptBuildError(f"{storage.display(found.key)} is incomplete or foreign: {exc}") from exc
-    return sorted(records, key=lambda record: record.number)
+            raise CorruptBuildError(f"{storage.display(key)} is incomplete or foreign: {exc}") from exc
+        if record.number != number or type(record.num_rows) is not int:
+            raise CorruptBuildError(f"{storage.display(key)} was changed by hand or renamed")
+        records.append(record)
+    return records
+
+
+def rows_wanted(runs: Sequence[RunRecord]) -> int:
+    """How many rows the build is to have: what its last run was asked for; 0 before the first one."""
+    return runs[-1].num_rows if runs else 0
+
+
+def _taken_runs(storage: Storage) -> list[tuple[int, str]]:
+    """Numbers and keys of the runs there are, in order. Other files there are none of ours."""
+    matches = [(_RUN_KEY.fullmatch(found.key), found.key) for found in storage.list(RUNS_PREFIX)]
+    return sorted((int(match[1]), key) for match, key in matches if match)
 
 
 def start_run(storage: Storage, *, num_rows: int, host: str, config: Mapping[str, object]) -> RunRecord:
-    """Take the next free run number by exclusive creation."""
-    number = max((int(found.key[len(RUNS_PREFIX) : -5]) for found in storage.list(RUNS_PREFIX)), default=0)
+    """Take the next free run number by exclusive creation. PreflightError when the build has used them up."""
+    number = max((number for number, _ in _taken_runs(storage)), default=0)
     token = uuid.uuid4().hex
     while True:
         number += 1
+        if number >= plan.MAX_RUNS:
+            raise PreflightError(
+                f"{storage.url} has had {number - 1} runs, and engine seeds would repeat from here on: "
+                "finish the build under another output.path"
+            )
         record = RunRecord(
             number=number, token=token, num_rows=num_rows, host=host, started=now(), config=config
         )
@@ -176,7 +209,7 @@ def parse_json(raw: bytes, key: str) -> dict[str, Any]:
     """A stored record. CorruptBuildError names the object."""
     try:
         fields = json.loads(raw)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise CorruptBuildError(f"{key} is not valid JSON: {exc}") from exc
     if not isinstance(fields, dict):
         raise CorruptBuildError(f"{key} is not a JSON object")

@@ -1,9 +1,11 @@
 """What is committed and what is pending, read from the partitions' own footers.
 
 What always holds: the footers are the truth; manifest.json is a summary that saves reading them again and
-may be stale or missing; _SUCCESS stands only over a complete build.
+may be stale, missing or damaged without harm: what it can't tell is read from the footers, and the next
+checkpoint replaces it; _SUCCESS stands only over a complete build.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -14,7 +16,9 @@ from magpie_ray.errors import CorruptBuildError
 from magpie_ray.metrics import Tally
 from magpie_ray.storage import ObjectNotFoundError, Storage, StoredObject
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
-from magpie_ray.writer import FOOTER_READ_BYTES, footer_bytes, read_record
+from magpie_ray.writer import FOOTER_READ_BYTES, footer_bytes, parse_record, read_record
+
+log = logging.getLogger(__name__)
 
 MANIFEST_KEY = "_magpie/manifest.json"
 SUCCESS_KEY = "_SUCCESS"
@@ -28,13 +32,18 @@ def read_committed(storage: Storage, build: BuildRecord) -> list[PartitionRecord
 
     CorruptBuildError names every file that does not belong; nothing is deleted.
     """
-    known = read_manifest(storage)
-    listed = storage.list(DATA_PREFIX)
-    problems: list[str] = []
+    try:
+        told = read_manifest(storage)
+    except CorruptBuildError as exc:
+        log.warning("%s; reading all footers instead", exc)
+        told = {}
+    known = {key: record for key, record in told.items() if record.fingerprint == build.fingerprint}
     with ThreadPoolExecutor(_READERS) as pool:
-        results = list(pool.map(lambda item: _record_or_problem(storage, item, known), listed))
+        results = list(
+            pool.map(lambda item: _record_or_problem(storage, item, known), storage.list(DATA_PREFIX))
+        )
     records = [result for result in results if isinstance(result, PartitionRecord)]
-    problems += [result for result in results if isinstance(result, str)]
+    problems = [result for result in results if isinstance(result, str)]
     problems += chain_problems(records, build)
     if problems:
         raise CorruptBuildError(
@@ -48,7 +57,7 @@ def footer_of(storage: Storage, key: str, *, size: int) -> PartitionRecord:
     """The record in one file's footer. CorruptBuildError when it is not a partition of ours."""
     tail = storage.read_tail(key, FOOTER_READ_BYTES)
     if len(tail) < size and footer_bytes(tail) > len(tail):
-        tail = storage.read_tail(key, footer_bytes(tail))
+        tail = storage.read_tail(key, min(size, footer_bytes(tail)))
     return read_record(tail, key=key, size=size)
 
 
@@ -88,14 +97,17 @@ def pending(num_rows: int, build: BuildRecord, records: Iterable[PartitionRecord
 
 
 def read_manifest(storage: Storage) -> dict[str, PartitionRecord]:
-    """The partitions of the last manifest, by key; empty when there is none."""
+    """The partitions of the last manifest, by key; empty when there is none.
+
+    CorruptBuildError when it can't be understood.
+    """
     try:
         fields = parse_json(storage.read(MANIFEST_KEY), MANIFEST_KEY)
     except ObjectNotFoundError:
         return {}
     try:
-        records = [PartitionRecord(**entry) for entry in fields["partitions"]]
-    except (KeyError, TypeError) as exc:
+        records = [parse_record(entry) for entry in fields["partitions"]]
+    except (KeyError, TypeError, ValueError) as exc:
         raise CorruptBuildError(f"{storage.display(MANIFEST_KEY)} is foreign or damaged: {exc}") from exc
     return {record.partition.key: record for record in records}
 
@@ -120,6 +132,19 @@ def write_manifest(
         "partitions": [asdict(record) for record in ordered],
     }
     storage.replace(MANIFEST_KEY, to_json(fields))
+
+
+def finish(
+    storage: Storage, build: BuildRecord, records: Sequence[PartitionRecord], *, num_rows: int
+) -> None:
+    """The last words over rows 0..num_rows-1, all committed.
+
+    _SUCCESS waits when another run has committed rows further up and not yet all of those between.
+    """
+    write_manifest(storage, build, records, num_rows=num_rows)
+    end = max([num_rows, *(record.stop for record in records)])
+    if not pending(end, build, records):
+        mark_complete(storage)
 
 
 def mark_complete(storage: Storage) -> None:

@@ -1,5 +1,9 @@
-"""The readers' side: rows of a build, a few at a time, in row order."""
+"""The readers' side: rows of a build, a few at a time, in row order.
 
+What always holds: files named as partitions are read, one at a time; of others `magpie-ray verify` tells.
+"""
+
+import re
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -7,23 +11,27 @@ import pyarrow.parquet as pq
 
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.storage import Storage
-from magpie_ray.types import DATA_PREFIX
+from magpie_ray.types import DATA_PREFIX, Partition
+from magpie_ray.writer import PARQUET_ERRORS
 
 Record = dict[str, object]
 
+_PARTITION_KEY = re.compile(re.escape(DATA_PREFIX) + r"part-\d{12}\.parquet")
+
 
 def read_rows(storage: Storage, *, first_row: int = 0) -> Iterator[Record]:
-    """Committed rows from `first_row` on, as dicts by column. Reads one file at a time."""
-    objects = storage.list(DATA_PREFIX)
-    starts = [item.key for item in objects]
+    """Committed rows from `first_row` on, as dicts by column. CorruptBuildError names a damaged file."""
+    keys = [item.key for item in storage.list(DATA_PREFIX) if _PARTITION_KEY.fullmatch(item.key)]
     # The last file that starts at or before the row; a hole before it is skipped.
-    named = f"{DATA_PREFIX}part-{first_row:012d}.parquet"
-    begin = max((index for index, key in enumerate(starts) if key <= named), default=0)
-    for item in objects[begin:]:
+    named = Partition(start=first_row, stop=first_row + 1).key
+    begin = max((index for index, key in enumerate(keys) if key <= named), default=0)
+    for key in keys[begin:]:
         try:
-            table = pq.read_table(pa.BufferReader(storage.read(item.key)))
-        except (pa.ArrowException, OSError) as exc:
-            raise CorruptBuildError(f"{item.key} can't be read ({exc}): see `magpie-ray verify`") from exc
+            table = pq.read_table(pa.BufferReader(storage.read(key)))
+        except PARQUET_ERRORS as exc:
+            raise CorruptBuildError(f"{key} can't be read ({exc}): see `magpie-ray verify`") from exc
+        if not {"row_id", "system_prompt"} <= set(table.column_names):
+            raise CorruptBuildError(f"{key} was not written by magpie-ray: see `magpie-ray verify`")
         for batch in table.to_batches(max_chunksize=1024):
             for row in batch.to_pylist():
                 if row["row_id"] >= first_row:

@@ -16,7 +16,7 @@ from magpie_ray.errors import CorruptBuildError, MagpieError, PreflightError
 from magpie_ray.metrics import Tally
 from magpie_ray.storage import Storage, StoredObject
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
-from magpie_ray.writer import TableFormat
+from magpie_ray.writer import PARQUET_ERRORS, TableFormat
 
 _READERS = 8
 
@@ -38,7 +38,7 @@ class Verification:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """How far a build is. num_rows: the most that any run was asked for."""
+    """How far a build is. num_rows: what it is to have (build.rows_wanted), or has if that is more."""
 
     url: str
     build: BuildRecord
@@ -70,13 +70,16 @@ def read_status(storage: Storage) -> Status:
     """How far the build is. CorruptBuildError when its files contradict each other."""
     record = require_build(storage)
     runs = tuple(build.read_runs(storage))
+    records = tuple(manifest.read_committed(storage, record))
+    num_rows = _rows_wanted(runs, records)
+    missing = manifest.pending(num_rows, record, records)
     return Status(
         url=storage.url,
         build=record,
         runs=runs,
-        records=tuple(manifest.read_committed(storage, record)),
-        num_rows=max((run.num_rows for run in runs), default=0),
-        complete=manifest.is_marked_complete(storage),
+        records=records,
+        num_rows=num_rows,
+        complete=num_rows > 0 and not missing and manifest.is_marked_complete(storage),
     )
 
 
@@ -84,30 +87,39 @@ def verify(storage: Storage, *, quick: bool = False) -> Verification:
     """Check everything: records, footers, row ranges, and (unless `quick`) every page of every file."""
     record = require_build(storage)
     listed = storage.list(DATA_PREFIX)
-    problems: list[str] = []
     with ThreadPoolExecutor(_READERS) as pool:
         results = list(pool.map(lambda item: _check_file(storage, item, record, quick=quick), listed))
     records = [result for result in results if isinstance(result, PartitionRecord)]
-    problems += [result for result in results if isinstance(result, str)]
+    problems = [result for result in results if isinstance(result, str)]
     problems += manifest.chain_problems(records, record)
-    num_rows = 0
+    num_rows = max((found.stop for found in records), default=0)
     try:
-        num_rows = max((run.num_rows for run in build.read_runs(storage)), default=0)
-        problems += _holes(num_rows, record, records)
-        problems += _manifest_problems(storage, record, records)
+        runs = build.read_runs(storage)
+        num_rows = _rows_wanted(runs, records)
+        most = max((run.num_rows for run in runs), default=0)
+        problems += [
+            f"{found.partition.key} holds {found.partition}, but no run asked for more than {most} rows"
+            for found in records
+            if found.stop > most
+        ]
     except CorruptBuildError as exc:
         problems.append(str(exc))
+    for hole in _merged(manifest.pending(num_rows, record, records)):
+        problems.append(f"{hole} of 0..{num_rows - 1} are missing")
+    try:
+        problems += _manifest_problems(storage, records)
+    except CorruptBuildError as exc:
+        problems.append(str(exc))
+    if not num_rows:
+        problems.append("no rows yet: no run has begun; run it again")
     if not manifest.is_marked_complete(storage):
         problems.append(f"{manifest.SUCCESS_KEY} is missing: the build was not finished; run it again")
     return Verification(url=storage.url, num_rows=num_rows, records=tuple(records), problems=tuple(problems))
 
 
-def _holes(num_rows: int, record: BuildRecord, records: Sequence[PartitionRecord]) -> Iterator[str]:
-    for hole in _merged(manifest.pending(num_rows, record, records)):
-        yield f"{hole} of 0..{num_rows - 1} are missing"
-    for extra in records:
-        if extra.stop > num_rows:
-            yield f"{extra.partition.key} holds {extra.partition}, but no run asked for over {num_rows} rows"
+def _rows_wanted(runs: Sequence[RunRecord], records: Sequence[PartitionRecord]) -> int:
+    """The rows of 0..n-1 that there must be. Two runs at once may be asked for different numbers."""
+    return max([build.rows_wanted(runs), *(record.stop for record in records)])
 
 
 def _merged(partitions: Sequence[Partition]) -> Iterator[Partition]:
@@ -124,9 +136,7 @@ def _merged(partitions: Sequence[Partition]) -> Iterator[Partition]:
         yield joined
 
 
-def _manifest_problems(
-    storage: Storage, record: BuildRecord, records: Sequence[PartitionRecord]
-) -> Iterator[str]:
+def _manifest_problems(storage: Storage, records: Sequence[PartitionRecord]) -> Iterator[str]:
     told = manifest.read_manifest(storage)
     found = {r.partition.key: r for r in records}
     if not told:
@@ -159,7 +169,7 @@ def _read_through(data: bytes, key: str, found: PartitionRecord, record: BuildRe
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             table = file.read()
             table.validate(full=True)
-    except (pa.ArrowException, OSError) as exc:
+    except PARQUET_ERRORS as exc:
         raise CorruptBuildError(f"{key} is damaged: {exc}") from exc
     expected = TableFormat.schema_of(record.columns)
     if not table.schema.equals(expected, check_metadata=False):

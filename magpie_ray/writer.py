@@ -6,7 +6,7 @@ row_id; the footer's key-value metadata under FOOTER_KEY says which rows of whic
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,8 @@ from magpie_ray.metrics import Tally
 from magpie_ray.types import PartitionRecord, Row
 
 FOOTER_KEY = b"magpie_ray"
+# What pyarrow raises over a damaged file, names in it that are no UTF-8 included.
+PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError)
 
 # About what DuckDB, Spark and datasets like to read at once; files are usually smaller: one group.
 _ROW_GROUP_BYTES = 64 << 20
@@ -91,7 +93,7 @@ def to_parquet(
         write_statistics=["row_id", "attempt"],
     )
     data: bytes = sink.getvalue().to_pybytes()
-    return data, with_size(record, len(data))
+    return data, replace(record, size=len(data))
 
 
 def footer_bytes(tail: bytes) -> int:
@@ -107,20 +109,20 @@ def read_record(tail: bytes, *, key: str, size: int) -> PartitionRecord:
     try:
         # A reader wants a file that ends in this footer; what stands before it is never looked at.
         metadata = pq.read_metadata(pa.BufferReader(tail))
-    except (pa.ArrowInvalid, OSError) as exc:
+        raw = (metadata.metadata or {}).get(FOOTER_KEY)
+    except PARQUET_ERRORS as exc:
         raise CorruptBuildError(
             f"{key} is not a whole Parquet file ({exc}): move it away, then run the same command again"
         ) from exc
-    raw = (metadata.metadata or {}).get(FOOTER_KEY)
     if raw is None:
         raise CorruptBuildError(
             f"{key} was not written by magpie-ray: keep other files out of data/, or use another output.path"
         )
     try:
-        record = PartitionRecord(**(json.loads(raw) | {"size": size}))
-        partition = record.partition
-    except (TypeError, ValueError) as exc:
+        record = parse_record(json.loads(raw), size=size)
+    except ValueError as exc:
         raise CorruptBuildError(f"{key} holds metadata of another version of magpie-ray: {exc}") from exc
+    partition = record.partition
     if partition.key != key or metadata.num_rows != partition.num_rows:
         raise CorruptBuildError(
             f"{key} says it holds {partition} and has {metadata.num_rows} rows: it was renamed or damaged"
@@ -128,9 +130,29 @@ def read_record(tail: bytes, *, key: str, size: int) -> PartitionRecord:
     return record
 
 
-def with_size(record: PartitionRecord, size: int) -> PartitionRecord:
-    """The record of a file of `size` bytes."""
-    return PartitionRecord(**(asdict(record) | {"size": size}))
+def parse_record(fields: object, *, size: int | None = None) -> PartitionRecord:
+    """A stored record: the manifest's, or a footer's, which lacks the `size`. ValueError for others."""
+    if not isinstance(fields, dict):
+        raise ValueError(f"expected an object, got {type(fields).__name__}")
+    given = fields if size is None else fields | {"size": size}
+    try:
+        record = PartitionRecord(**given)
+    except TypeError as exc:
+        raise ValueError(str(exc)) from exc
+    numbers = (
+        record.start,
+        record.stop,
+        record.run,
+        record.size,
+        record.user_tokens,
+        record.assistant_tokens,
+    )
+    counts = record.rejected.values() if isinstance(record.rejected, dict) else (None,)
+    if not all(type(n) is int and n >= 0 for n in (*numbers, *counts)) or type(record.fingerprint) is not str:
+        raise ValueError("a field has a value of the wrong type")
+    if record.start >= record.stop:
+        raise ValueError(f"the range {record.start}..{record.stop} is empty")
+    return record
 
 
 def _footer(record: PartitionRecord) -> bytes:
