@@ -61,13 +61,19 @@ def reason_to_reject(utterance: Utterance, rules: Sequence[Rule]) -> str | None:
     return next((reason for rule in rules if (reason := rule(utterance)) is not None), None)
 
 
-REMEDIES = {
+def remedy(reason: str, role: Role) -> str:
+    """What to try when messages of the role are rejected for the reason again and again."""
+    return _REMEDIES.get(reason, _NO_REMEDY).format(role=role)
+
+
+_REMEDIES = {
     "empty": "the model ends the turn at once: check the chat format with `magpie-ray template`, "
-    "raise sampling.user.temperature, or set a system_prompt",
-    "truncated": "raise sampling.user.max_tokens; a model that never ends its turns is usually a base model: "
-    "use the instruct or chat version, and check the stop ids with `magpie-ray template`",
+    "raise sampling.{role}.temperature, or set a system_prompt",
+    "truncated": "raise sampling.{role}.max_tokens; a model that never ends its turns is usually a base "
+    "model: use the instruct or chat version, and check the stop ids with `magpie-ray template`",
     "role_marker": "the model runs on into another turn: check the stop ids with `magpie-ray template`, "
-    "or lower sampling.user.temperature",
+    "or lower sampling.{role}.temperature",
     "context_full": "the conversation outgrows the model's context: raise engine.max_model_len, "
     "or lower n_turns or max_tokens",
 }
+_NO_REMEDY = "look at the example, and loosen the rule or change the prompts"

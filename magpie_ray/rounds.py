@@ -10,14 +10,14 @@ attempt; a conversation stays token ids from start to end; judging (decoding, ac
 executor while the engine steps on.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from magpie_ray import plan
-from magpie_ray.acceptance import REMEDIES, Rule, Utterance, reason_to_reject
+from magpie_ray.acceptance import Rule, Utterance, reason_to_reject, remedy
 from magpie_ray.engine import Engine
 from magpie_ray.errors import RowExhaustedError
 from magpie_ray.types import (
@@ -135,16 +135,11 @@ class Rounds:
     @property
     def busy(self) -> bool:
         """Whether any row that was added has not come out yet."""
-        return bool(self._live or self._fresh or self._retries or self._outcomes)
+        return bool(self._live or self._fresh or self._retries)
 
     def add(self, row_ids: Iterable[int]) -> None:
         """Queue rows; they are started in order."""
         self._fresh.extend(row_ids)
-
-    def drop_unstarted(self) -> None:
-        """Forget rows whose current attempt has not begun: used when the job is told to stop."""
-        self._fresh.clear()
-        self._retries.clear()
 
     def step(self) -> list[Row | Rejection]:
         """Start what fits, advance the engine by one step, and hand out what has ended since.
@@ -172,8 +167,11 @@ class Rounds:
     def _start_cohort(self, size: int) -> None:
         cohort = _Cohort(members=size)
         self._live += size
-        for _ in range(size):
-            row_id, attempt = self._retries.popleft() if self._retries else (self._fresh.popleft(), 1)
+        # All are chosen before any is submitted: one that is rejected at once joins a later cohort.
+        starting = [
+            self._retries.popleft() if self._retries else (self._fresh.popleft(), 1) for _ in range(size)
+        ]
+        for row_id, attempt in starting:
             prompt = plan.system_prompt_of(row_id, seed=self._recipe.seed, prompts=self._recipe.prompts)
             prefix = self._recipe.chat_format.prefix(prompt.text if prompt else None)
             self._submit(_Conversation(row_id, attempt, prompt, prefix, cohort))
@@ -298,12 +296,10 @@ def _verdicts(recipe: Recipe, completed: list[tuple[_Conversation, Completion]])
 
 
 def _exhausted(failures: list[Rejection]) -> str:
-    reasons = [f.reason for f in failures]
-    prevailing = max(set(reasons), key=reasons.count)
+    [(prevailing, times)] = Counter(f.reason for f in failures).most_common(1)
     example = next(f for f in failures if f.reason == prevailing)
-    remedy = REMEDIES.get(prevailing, "look at the example, and loosen the rule or change the prompts")
     return (
         f"row {example.row_id} was rejected {len(failures)} times (acceptance.max_attempts), "
-        f"{reasons.count(prevailing)} of them for {prevailing!r}. Example, the {example.role}'s message of "
-        f"turn {example.turn}: {example.example!r}. What to try: {remedy}."
+        f"{times} of them for {prevailing!r}. Example, the {example.role}'s message of "
+        f"turn {example.turn}: {example.example!r}. What to try: {remedy(prevailing, example.role)}."
     )

@@ -13,6 +13,9 @@ _MIN_COHORT, _MAX_COHORT = 16, 64
 # Live conversations per engine slot at which small cohorts waste nothing (event simulation, 512 slots,
 # lognormal user and normal assistant lengths: 1.00x of no barrier at 3, 1.01-1.23x at 2, 1.9-2.4x at 1).
 _LIVE_PER_SLOT = 3
+# In so many cohorts, where that leaves them large enough. A single one in flight would leave the engine idle
+# while its stragglers end, which costs more than evicting a prefix now and then.
+_COHORTS, _MIN_IN_FLIGHT = 24, 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +42,7 @@ def choose_window(
 
     tokens_per_conversation: the expected length of a finished one, in tokens of KV cache.
     """
-    slots = figures.max_num_seqs
-    size = cohort_size or min(max(slots // 8, _MIN_COHORT), _MAX_COHORT)
     held = figures.kv_cache_tokens // max(1, tokens_per_conversation)
-    live = max(min(_LIVE_PER_SLOT * slots, held), size)
-    return Window(cohort_size=size, cohorts_in_flight=cohorts_in_flight or max(1, live // size))
+    live = min(_LIVE_PER_SLOT * figures.max_num_seqs, held)
+    size = cohort_size or min(max(live // _COHORTS, _MIN_COHORT), _MAX_COHORT)
+    return Window(cohort_size=size, cohorts_in_flight=cohorts_in_flight or max(_MIN_IN_FLIGHT, live // size))

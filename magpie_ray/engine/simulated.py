@@ -8,7 +8,6 @@ without a model.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 
 from magpie_ray.engine import EngineStats
 from magpie_ray.errors import EngineError
@@ -20,19 +19,23 @@ Answer = tuple[list[int], FinishReason]
 @dataclass(slots=True)
 class _Running:
     request: Request
-    answer: Answer
+    token_ids: list[int]
+    finish_reason: FinishReason
+    num_tokens: int
     steps_left: int
 
 
 class SimulatedEngine:
-    """Answers each request with `respond(request)` after one step per token, plus one for the ending."""
+    """Answers each request with `respond(request)` after one step per token, plus one for the ending.
+
+    An answer that with its ending exceeds max_tokens or the context is cut there, as in vLLM.
+    """
 
     def __init__(self, respond: Callable[[Request], Answer], *, figures: EngineFigures) -> None:
         self._respond = respond
         self._figures = figures
         self._waiting: deque[Request] = deque()
         self._running: list[_Running] = []
-        self._steps = count(1)
         self._stats = EngineStats()
 
     @property
@@ -58,26 +61,28 @@ class SimulatedEngine:
         while self._waiting and len(self._running) < self._figures.max_num_seqs:
             request = self._waiting.popleft()
             ids, reason = self._respond(request)
-            ids = ids[: request.sampling.max_tokens]
-            self._running.append(_Running(request, (ids, reason), len(ids) + (reason == "stop")))
+            room = self._figures.max_model_len - len(request.prompt_token_ids)
+            allowed = min(request.sampling.max_tokens, room)
+            tokens = len(ids) + (reason == "stop")
+            if tokens > allowed:
+                ids, reason, tokens = ids[:allowed], "length", allowed
+            self._running.append(_Running(request, ids, reason, tokens, steps_left=tokens))
         generated = len(self._running)
-        ended: list[_Running] = []
         for running in self._running:
             running.steps_left -= 1
-            if running.steps_left <= 0:
-                ended.append(running)
+        ended = [r for r in self._running if r.steps_left <= 0]
         self._running = [r for r in self._running if r.steps_left > 0]
         self._stats = EngineStats(
-            steps=next(self._steps),
+            steps=self._stats.steps + 1,
             prompt_tokens=self._stats.prompt_tokens + sum(len(r.request.prompt_token_ids) for r in ended),
             generated_tokens=self._stats.generated_tokens + generated,
         )
         return [
             Completion(
                 request_id=r.request.request_id,
-                token_ids=r.answer[0],
-                finish_reason=r.answer[1],
-                num_tokens=len(r.answer[0]) + (r.answer[1] == "stop"),
+                token_ids=r.token_ids,
+                finish_reason=r.finish_reason,
+                num_tokens=r.num_tokens,
             )
             for r in ended
         ]

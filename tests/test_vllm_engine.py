@@ -1,0 +1,116 @@
+"""What of the vLLM engine can be tested without vLLM: its arguments, environment, and where messages end."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+
+from magpie_ray.engine import vllm
+from magpie_ray.engine.vllm import VllmSettings
+from magpie_ray.errors import ConfigError
+
+
+def settings(device: str = "cuda", **changes: object) -> VllmSettings:
+    fields: dict[str, object] = {
+        "model": "m",
+        "revision": "abc",
+        "device": device,
+        "seed": 7,
+        "tensor_parallel_size": 1,
+        "pipeline_parallel_size": 1,
+        "max_model_len": None,
+        "max_num_seqs": None,
+        "gpu_memory_utilization": 0.9,
+        "dtype": "auto",
+        "quantization": None,
+        "trust_remote_code": False,
+        "distributed_executor_backend": None,
+        "extra": {},
+    }
+    return VllmSettings(**(fields | changes))  # type: ignore[arg-type]
+
+
+def arguments(device: str = "cuda", **changes: object) -> Mapping[str, object]:
+    return vllm._engine_args(settings(device, **changes))
+
+
+def test_the_same_revision_is_asked_for_model_and_tokenizer() -> None:
+    assert arguments()["revision"] == arguments()["tokenizer_revision"] == "abc"
+
+
+def test_the_models_own_generation_config_decides_nothing() -> None:
+    assert arguments()["generation_config"] == "vllm"
+
+
+def test_memory_is_a_matter_of_gpus_and_vllm_chooses_the_batch_there() -> None:
+    assert arguments()["gpu_memory_utilization"] == 0.9
+    assert arguments()["max_num_seqs"] is None
+    assert arguments()["dtype"] == "auto"
+    assert "gpu_memory_utilization" not in arguments("cpu")
+
+
+def test_on_cpu_the_batch_is_small_and_numbers_are_float32_unless_told_otherwise() -> None:
+    assert (arguments("cpu")["max_num_seqs"], arguments("cpu")["dtype"]) == (128, "float32")
+    told = arguments("cpu", max_num_seqs=4, dtype="bfloat16")
+    assert (told["max_num_seqs"], told["dtype"]) == (4, "bfloat16")
+
+
+def test_extra_arguments_are_passed_as_they_are() -> None:
+    extra = {"enforce_eager": False, "max_num_batched_tokens": 8192}
+    assert extra.items() <= arguments("cpu", extra=extra).items()
+
+
+@dataclass
+class FewArgs:
+    model: str
+    block_size: int
+
+
+def test_an_extra_argument_that_vllm_does_not_have_is_refused_by_name() -> None:
+    vllm._check_extra({"block_size": 16}, FewArgs)
+    with pytest.raises(ConfigError, match=r"engine\.extra has a_typo, blocksize, which"):
+        vllm._check_extra({"blocksize": 16, "a_typo": 1, "block_size": 16}, FewArgs)
+
+
+def test_the_users_own_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"VLLM_LOGGING_LEVEL": "DEBUG"})
+    vllm._set_environment("cpu")
+    assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
+    assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+
+
+def test_cpu_settings_are_not_made_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    vllm._set_environment("cuda")
+    assert not any(name.startswith("VLLM_CPU") for name in os.environ)
+
+
+PIECES = {1: "Hel", 2: "lo", 3: " wor", 4: "ld</", 5: "s>", 9: "<end>"}
+
+
+def decode(token_ids: list[int]) -> str:
+    return "".join(PIECES[token_id] for token_id in token_ids)
+
+
+def message_ids(token_ids: tuple[int, ...], reason: str, stop: int | str | None, text: str = "") -> list[int]:
+    answer = SimpleNamespace(token_ids=token_ids, finish_reason=reason, stop_reason=stop, text=text)
+    return vllm._message_ids(answer, decode)
+
+
+@pytest.mark.parametrize("stop_reason", [9, None])  # a stop token of ours, or the model's own end
+def test_the_token_that_ended_a_message_is_not_part_of_it(stop_reason: int | None) -> None:
+    assert message_ids((1, 2, 9), "stop", stop_reason) == [1, 2]
+    assert message_ids((9,), "stop", stop_reason) == []
+
+
+def test_a_cut_message_keeps_all_its_tokens() -> None:
+    assert message_ids((1, 2, 3), "length", None) == [1, 2, 3]
+
+
+def test_a_stop_string_takes_the_tokens_it_stands_in() -> None:
+    assert message_ids((1, 2, 3, 4, 5), "stop", "</s>", text="Hello world") == [1, 2, 3]
+    assert message_ids((4, 5), "stop", "ld</s>", text="") == []
+    assert message_ids((1, 2, 5), "stop", "s>", text="Hello") == [1, 2]
