@@ -1,61 +1,37 @@
-"""Pure decisions of a running job: which partition to whom, when to replace, wait, finish or give up.
+"""Pure decisions of a running job: which partition to whom, when to replace a worker, when to give up.
 
-A worker is a slot's current actor. Events go in, decisions come out as frozen values; the driver carries them
-out. What always holds: a partition is pending, with one worker, or committed, never two of these; a partition
-handed out is never taken back, except from a worker that is lost.
+A worker is a slot's current actor. Events go in, decisions come out; the job carries them out. What always
+holds: a partition is pending, with one worker, or committed, never two of these; a partition handed out is
+never taken back, except from a worker that is lost; while anything is left to do, some slot has a worker.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from magpie_ray import plan
 from magpie_ray.errors import GenerationFailedError
 from magpie_ray.types import Partition, PartitionRecord
 
-# Starts in a row that fail before any engine is up: by then it is the setting, not bad luck.
-_MAX_FAILED_STARTS = 3
+# Workers of a slot that are lost in a row without having been given anything: by then it is not bad luck.
+_MAX_FRUITLESS = 3
 # A worker takes from other shards when its unstarted rows are below this part (1/4) of its live window.
 _STEAL_BELOW = 4
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Give:
-    """Hand the partition to the slot's worker."""
-
-    slot: int
-    partition: Partition
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finish:
-    """Tell the slot's worker that no more partitions will come."""
-
-    slot: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Replace:
-    """The slot's worker is lost: start another one there."""
-
-    slot: int
-
-
-Decision = Give | Finish | Replace
-
-
 @dataclass(slots=True)
 class _Slot:
-    """One actor's share: its shard's pending partitions, and what its worker has open."""
+    """One actor's share: its shard's pending partitions, and what its worker has open.
+
+    given_rows: rows given to the current worker so far. fruitless: workers lost in a row before they were
+    given anything. staffed: whether there is, or is to be, a worker.
+    """
 
     pending: deque[Partition]
     open: list[Partition] = field(default_factory=list)
-    alive: bool = True
-    finishing: bool = False
-
-    @property
-    def pending_rows(self) -> int:
-        return sum(p.num_rows for p in self.pending)
+    given_rows: int = 0
+    fruitless: int = 0
+    staffed: bool = True
 
 
 class Dispatcher:
@@ -68,7 +44,6 @@ class Dispatcher:
         self._grid = grid
         self._max_failures = max_failures_per_partition
         self._failures = Counter[int]()  # by the partition's first row
-        self._failed_starts = 0
 
     @property
     def num_slots(self) -> int:
@@ -79,63 +54,48 @@ class Dispatcher:
         """Whether nothing is pending or open any more."""
         return not any(slot.pending or slot.open for slot in self._slots)
 
-    @property
-    def pending_rows(self) -> int:
-        """Rows that no worker has."""
-        return sum(slot.pending_rows for slot in self._slots)
+    def progress(self, slot: int, *, started: int, live_window: int) -> list[Partition]:
+        """The slot's worker has begun `started` rows so far: what to give it now.
 
-    def open_partitions(self, slot: int) -> tuple[Partition, ...]:
-        """What the slot's worker has."""
-        return tuple(self._slots[slot].open)
-
-    def ready(self, slot: int) -> None:
-        """The slot's engine is up."""
-        self._failed_starts = 0
-
-    def progress(self, slot: int, *, unstarted: int, live_window: int) -> list[Decision]:
-        """The slot's worker has so many unstarted rows: give it more when they are below its live window.
-
-        Its own shard comes first. From another shard it takes only when it is about to run dry, so that a
-        worker that is up early does not hoard what others could begin.
+        It gets partitions until its unstarted rows fill its live window, counting those that are on their way
+        to it. Its own shard comes first. From another shard it takes only when it is about to run dry, so
+        that a worker that is up early does not hoard what others could begin.
         """
         own = self._slots[slot]
-        decisions: list[Decision] = []
-        while not own.finishing and unstarted < live_window:
-            if own.pending:
-                partition = own.pending.popleft()
-            elif unstarted * _STEAL_BELOW < live_window and (fullest := self._fullest()).pending:
-                partition = fullest.pending.pop()
-            else:
+        given: list[Partition] = []
+        while (unstarted := own.given_rows - started) < live_window:
+            partition = self._next(own, may_steal=unstarted * _STEAL_BELOW < live_window)
+            if partition is None:
                 break
             own.open.append(partition)
-            unstarted += partition.num_rows
-            decisions.append(Give(slot=slot, partition=partition))
-        return decisions
+            own.given_rows += partition.num_rows
+            own.fruitless = 0
+            given.append(partition)
+        return given
 
-    def _fullest(self) -> _Slot:
-        return max(self._slots, key=lambda slot: slot.pending_rows)
+    def _next(self, own: _Slot, *, may_steal: bool) -> Partition | None:
+        if own.pending:
+            return own.pending.popleft()
+        fullest = max(self._slots, key=lambda slot: len(slot.pending))
+        return fullest.pending.pop() if may_steal and fullest.pending else None
 
-    def committed(self, slot: int, partition: Partition, record: PartitionRecord) -> list[Decision]:
-        """The slot's partition ended in a file. What the file does not cover is pending again."""
-        own = self._slots[slot]
-        own.open.remove(partition)
-        rest = plan.pending(partition.stop, self._grid, [*_before(partition), record.partition])
-        own.pending.extendleft(reversed(rest))
-        return self._finish_all() if self.done else []
+    def committed(self, slot: int, partition: Partition, record: PartitionRecord) -> None:
+        """The slot's partition ended in a file. What the file does not cover is pending again.
 
-    def lost(self, slot: int, *, cause: str) -> list[Decision]:
-        """The slot's worker died. Its open partitions are given out again.
-
-        GenerationFailedError when a partition was lost too often, or engines don't start at all.
+        A file that somebody else has written, who was first, has the same first row and may have another end.
         """
         own = self._slots[slot]
-        if not own.open:
-            self._failed_starts += 1
-            if self._failed_starts >= _MAX_FAILED_STARTS:
-                raise GenerationFailedError(
-                    f"{self._failed_starts} actors in a row died before they generated anything. The last "
-                    f"one said: {cause}"
-                )
+        own.open.remove(partition)
+        covered = Partition(start=0, stop=record.stop)
+        own.pending.extendleft(reversed(plan.pending(partition.stop, self._grid, [covered])))
+
+    def lost(self, slot: int, *, cause: str) -> bool:
+        """The slot's worker is lost, and what it had open pending again. Whether to start another one there.
+
+        None is started where there is nothing to be done, or where workers are lost before they do anything.
+        GenerationFailedError when a partition was lost too often, or no slot has a worker any more.
+        """
+        own = self._slots[slot]
         for partition in own.open:
             self._failures[partition.start] += 1
             if self._failures[partition.start] >= self._max_failures:
@@ -144,19 +104,14 @@ class Dispatcher:
                     f"The last actor said: {cause}. What is committed is kept: fix the cause and run the "
                     "same command again"
                 )
+        own.fruitless += not own.open
         own.pending.extendleft(reversed(own.open))
         own.open.clear()
-        return [Replace(slot=slot)]
-
-    def _finish_all(self) -> list[Decision]:
-        decisions: list[Decision] = []
-        for index, slot in enumerate(self._slots):
-            if not slot.finishing:
-                slot.finishing = True
-                decisions.append(Finish(slot=index))
-        return decisions
-
-
-def _before(partition: Partition) -> Iterable[Partition]:
-    """Everything below the partition, as one covered range."""
-    return [Partition(start=0, stop=partition.start)] if partition.start else []
+        own.given_rows = 0
+        own.staffed = own.fruitless < _MAX_FRUITLESS and any(s.pending for s in self._slots)
+        if not self.done and not any(s.staffed for s in self._slots):
+            raise GenerationFailedError(
+                f"actors died {own.fruitless} times in a row before they generated anything, and none is "
+                f"left. The last one said: {cause}"
+            )
+        return own.staffed

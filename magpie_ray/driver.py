@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.utils import read_ray_address
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from magpie_ray import build, manifest, plan, preflight
+from magpie_ray import build, manifest, preflight
 from magpie_ray.build import BuildRecord, RunRecord
 from magpie_ray.config import Config
 from magpie_ray.dispatch import Dispatcher
@@ -33,6 +34,8 @@ from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.worker import EngineFactory, Event, ShardWorker, WorkerSpec
 
 log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,8 +116,7 @@ def _nothing_to_do(
 ) -> BuildResult:
     """Everything is committed: see to it that the last words are written too."""
     if not manifest.is_marked_complete(storage):
-        manifest.write_manifest(storage, record, records, num_rows=config.num_rows)
-        manifest.mark_complete(storage)
+        manifest.finish(storage, record, records, num_rows=config.num_rows)
     return BuildResult(
         url=storage.url, num_rows=config.num_rows, new_rows=0, tokens=0, seconds=0.0, attempts=0, rejected=0
     )
@@ -124,15 +126,7 @@ def _open_build(
     config: Config, storage: Storage, blueprint: Blueprint, *, device: str, num_actors: int
 ) -> BuildRecord:
     """Create the build with its grid, or join one that another driver has just created."""
-    grid = config.output.rows_per_partition
-    if grid == "auto":
-        sampling = config.sampling
-        grid = plan.auto_rows_per_partition(
-            num_rows=config.num_rows,
-            num_actors=num_actors,
-            device=device,
-            max_tokens_per_row=config.turns * (sampling.user.max_tokens + sampling.assistant.max_tokens),
-        )
+    grid = preflight.choose_grid(config, num_actors=num_actors, device=device)
     return build.open_build(storage, blueprint.record(grid))
 
 
@@ -148,8 +142,7 @@ def _run(job: Job, run: RunRecord, storage: Storage, record: BuildRecord) -> Bui
                 f"{storage.url} still lacks {', '.join(map(str, left[:3]))} though all partitions were "
                 "reported as committed: were files removed? Run the same command again"
             )
-        manifest.write_manifest(storage, record, records, num_rows=num_rows)
-        manifest.mark_complete(storage)
+        manifest.finish(storage, record, records, num_rows=num_rows)
         build.end_run(storage, run, outcome="done")
     except InterruptedJobError as exc:
         build.end_run(storage, run, outcome="interrupted", cause=str(exc))
@@ -284,23 +277,50 @@ def _ray_session(config: Config) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS") or _cluster_on_this_machine()
+    if address and not _answers(address):
+        raise _no_cluster(address, "nothing answers there")
     try:
         ray.init(
-            address=config.cluster.address,
+            address=address or "local",
             logging_level=logging.WARNING,
             log_to_driver=False,
-            include_dashboard=None if address else False,
+            **({} if address else {"include_dashboard": False}),
         )
     except (ConnectionError, RuntimeError, ValueError) as exc:
-        raise PreflightError(
-            f"no Ray cluster at {address or 'this machine'}: {exc}. Start one with `ray start --head`, or "
-            "set RAY_ADDRESS or cluster.address; without both, and none running here, a local one is started"
-        ) from exc
+        raise _no_cluster(address or "local", str(exc)) from exc
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _no_cluster(address: str, why: str) -> PreflightError:
+    return PreflightError(
+        f"no Ray cluster at {address}: {why}. Start one with `ray start --head`, or set RAY_ADDRESS or "
+        "cluster.address; without both, and none running here, a local one is started"
+    )
+
+
+def _cluster_on_this_machine() -> str | None:
+    """The cluster that `ray start` began here, unless it is dead: Ray would wait for it for minutes."""
+    address = read_ray_address()
+    if address and not _answers(address):
+        log.warning("the Ray cluster that was started here (%s) is gone: starting a local one", address)
+        return None
+    return address or None
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at host:port or ray://host:port; other forms are Ray's to look up."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return True
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _cluster_resources() -> ClusterResources:

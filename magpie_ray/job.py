@@ -13,13 +13,15 @@ from typing import Protocol
 from magpie_ray import manifest
 from magpie_ray.build import BuildRecord
 from magpie_ray.config import Config
-from magpie_ray.dispatch import Decision, Dispatcher, Finish, Give, Replace
+from magpie_ray.dispatch import Dispatcher
 from magpie_ray.errors import (
     ConfigError,
+    CorruptBuildError,
     FormatError,
     GenerationFailedError,
     InterruptedJobError,
     MagpieError,
+    PreflightError,
     RowExhaustedError,
 )
 from magpie_ray.metrics import Tally
@@ -33,9 +35,17 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 # How long actors get to commit the heads of their partitions when the job is told to stop.
 _NOTICE_SECONDS = 30.0
+# How long idle actors get to end in order when all is done.
+_FAREWELL_SECONDS = 5.0
 _CHECKPOINT_SECONDS = 60.0
 # What another try on another actor would not change.
-FATAL_ERRORS: tuple[type[MagpieError], ...] = (RowExhaustedError, ConfigError, FormatError)
+FATAL_ERRORS: tuple[type[MagpieError], ...] = (
+    RowExhaustedError,
+    ConfigError,
+    FormatError,
+    PreflightError,
+    CorruptBuildError,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,10 +85,9 @@ class Actors(Protocol):
 
 @dataclass(slots=True)
 class _Slot:
-    """What is known of a slot's current worker."""
+    """What is known of a slot's current worker. moved: when its engine last stepped, or had no need to."""
 
     ready: bool = False
-    left: bool = False
     tally: Tally = field(default_factory=Tally)
     committed_rows: int = 0
     steps: int = -1
@@ -111,6 +120,7 @@ class Job:
         self._lost = 0
         self._lost_tally = Tally()
         self._started = time.monotonic()
+        self._last_up = self._started
         self._first_ready: float | None = None
         self._ended: float | None = None
 
@@ -135,7 +145,10 @@ class Job:
                     self._write_checkpoint()
                     checkpoint = time.monotonic() + _CHECKPOINT_SECONDS
             self._ended = time.monotonic()
-            display.show(self.snapshot())
+            for slot, state in enumerate(self._slots):
+                if state.ready:
+                    self._actors.finish(slot)
+            self._see_off(_FAREWELL_SECONDS, display)
         finally:
             for slot in range(len(self._slots)):
                 self._actors.end(slot)
@@ -159,7 +172,6 @@ class Job:
         )
 
     def _start(self, slot: int) -> None:
-        self._slots[slot] = _Slot()
         self._actors.start(slot, engine_start=self._engine_starts)
         self._engine_starts += 1
 
@@ -170,39 +182,29 @@ class Job:
                 state.ready, state.moved = True, time.monotonic()
                 self._first_ready = self._first_ready or state.moved
                 log.info("engine %d is up after %.0f s: %s", slot, event.seconds, event.figures)
-                self._dispatcher.ready(slot)
             case Progress():
                 state.tally = event.tally
-                if event.engine.steps != state.steps or not event.live:
+                if event.engine.steps != state.steps or not event.busy:
                     state.steps, state.moved = event.engine.steps, time.monotonic()
-                more = self._dispatcher.progress(
-                    slot, unstarted=event.unstarted, live_window=event.live_window
-                )
-                self._carry_out(more)
+                for partition in self._dispatcher.progress(
+                    slot, started=event.started, live_window=event.live_window
+                ):
+                    self._actors.give(slot, partition)
             case Committed():
                 self._note_commit(slot, event)
-                self._carry_out(self._dispatcher.committed(slot, event.partition, event.record))
+                self._dispatcher.committed(slot, event.partition, event.record)
             case Lost():
                 if isinstance(event.error, FATAL_ERRORS):
                     raise event.error
                 self._lose(slot, cause=event.cause)
             case Left():
-                state.left = True
+                self._lose(slot, cause="it left without having been told to")
 
     def _note_commit(self, slot: int, event: Committed) -> None:
-        self._records[event.record.partition.key] = event.record
-        self._committed_rows = sum(record.rows for record in self._records.values())
         self._slots[slot].committed_rows += event.partition.num_rows
-
-    def _carry_out(self, decisions: Sequence[Decision]) -> None:
-        for decision in decisions:
-            match decision:
-                case Give(slot=slot, partition=partition):
-                    self._actors.give(slot, partition)
-                case Finish(slot=slot):
-                    self._actors.finish(slot)
-                case Replace(slot=slot):
-                    self._start(slot)
+        if event.record.partition.key not in self._records:
+            self._records[event.record.partition.key] = event.record
+            self._committed_rows += event.record.rows
 
     def _lose(self, slot: int, *, cause: str) -> None:
         """The worker is gone, or as good as gone."""
@@ -210,17 +212,20 @@ class Job:
         self._actors.end(slot)
         self._lost += 1
         self._lost_tally = Tally.sum([self._lost_tally, self._slots[slot].tally])
-        self._carry_out(self._dispatcher.lost(slot, cause=cause))
+        self._slots[slot] = _Slot()
+        if self._dispatcher.lost(slot, cause=cause):
+            self._start(slot)
 
     def _check_times(self) -> None:
-        """Replace workers whose engine stands still; give up when none comes up at all."""
+        """Replace workers whose engine stands still or that say nothing; give up when none is up at all."""
         now, limits = time.monotonic(), self._config.cluster
         for index, slot in enumerate(self._slots):
-            busy = slot.ready and self._dispatcher.open_partitions(index)
-            if busy and now - slot.moved > limits.stall_timeout_seconds:
+            if slot.ready and now - slot.moved > limits.stall_timeout_seconds:
                 seconds = f"{limits.stall_timeout_seconds:g} s (cluster.stall_timeout_seconds)"
                 self._lose(index, cause=f"no engine step for {seconds}")
-        if self._first_ready is None and now - self._started > limits.start_timeout_seconds:
+        if any(slot.ready for slot in self._slots):
+            self._last_up = now
+        elif now - self._last_up > limits.start_timeout_seconds:
             raise GenerationFailedError(
                 f"no engine came up within {limits.start_timeout_seconds:g} s "
                 f"(cluster.start_timeout_seconds): {self._actors.describe()}"
@@ -228,25 +233,31 @@ class Job:
 
     def _take_leave(self, display: ProgressDisplay) -> None:
         """Let the workers commit what they have finished, then raise InterruptedJobError."""
-        deadline = time.monotonic() + _NOTICE_SECONDS
-        for index, slot in enumerate(self._slots):
-            if slot.ready:
-                self._actors.stop(index)
-            else:
-                slot.left = True
-        while time.monotonic() < deadline and not all(slot.left for slot in self._slots):
-            for index, event in self._actors.poll(_POLL_SECONDS):
-                match event:
-                    case Committed():
-                        self._note_commit(index, event)
-                    case Lost() | Left():
-                        self._slots[index].left = True
-            display.show(self.snapshot())
+        for slot, state in enumerate(self._slots):
+            if state.ready:
+                self._actors.stop(slot)
+        self._see_off(_NOTICE_SECONDS, display)
         self._write_checkpoint()
         raise InterruptedJobError(
             f"stopped with {self._committed_rows:,} of {self._config.num_rows:,} rows committed in "
             f"{self._storage.url}; run the same command again to go on"
         )
+
+    def _see_off(self, seconds: float, display: ProgressDisplay) -> None:
+        """Take the last events of the workers that are up, until all have left or the time is over."""
+        deadline = time.monotonic() + seconds
+        staying = {index for index, slot in enumerate(self._slots) if slot.ready}
+        while staying and (left := deadline - time.monotonic()) > 0:
+            for slot, event in self._actors.poll(min(left, _POLL_SECONDS)):
+                match event:
+                    case Progress():
+                        self._slots[slot].tally = event.tally
+                    case Committed():
+                        self._note_commit(slot, event)
+                    case Lost() | Left():
+                        self._actors.end(slot)
+                        staying.discard(slot)
+            display.show(self.snapshot())
 
     def _write_checkpoint(self) -> None:
         manifest.write_manifest(

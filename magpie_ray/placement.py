@@ -81,22 +81,27 @@ def place(config: Config, *, device: str, resources: ClusterResources) -> Placem
 
 def choose_num_actors(config: Config, *, placement: Placement, resources: ClusterResources) -> int:
     """As configured, or as many as the cluster can hold. PreflightError when it can never hold one."""
+    world = config.engine.tensor_parallel_size * config.engine.pipeline_parallel_size
     if placement.device == "cpu":
-        fits = int(sum(cpus // placement.num_cpus for cpus in resources.node_cpus))
-        fits = max(fits, int(resources.limit_cpus // placement.num_cpus))
-        needs, has = "1 CPU", f"{resources.most_cpus:g} CPUs"
+        kind, each = "CPU", placement.num_cpus
+        nodes, limit, has = resources.node_cpus, resources.limit_cpus, resources.most_cpus
+        advice = "add CPUs to its nodes"
     else:
-        world = config.engine.tensor_parallel_size * config.engine.pipeline_parallel_size
-        per_node = [int(gpus // world) for gpus in resources.node_gpus]
-        across = int(sum(resources.node_gpus) // world)
-        fits = across if placement.strategy == "PACK" else sum(per_node)
-        fits = max(fits, int(resources.limit_gpus // world))
-        needs, has = f"{world} GPUs" if world > 1 else "1 GPU", f"{resources.most_gpus:g} GPUs"
+        kind, each = "GPU", float(world)
+        nodes, limit, has = resources.node_gpus, resources.limit_gpus, resources.most_gpus
+        advice = "add nodes, lower engine.tensor_parallel_size, or set engine.device: cpu for a small model"
+    spread = placement.strategy == "PACK"  # one actor over several nodes
+    fits = sum(nodes) // each if spread else sum(node // each for node in nodes)
+    fits = int(max(fits, limit // each))
     if fits < 1:
         raise PreflightError(
-            f"one actor needs {needs} (engine.device {placement.device}, tensor_parallel_size x "
-            f"pipeline_parallel_size), and the cluster can have {has}, autoscaler included. Add nodes, lower "
-            "engine.tensor_parallel_size, or set engine.device: cpu for a small model"
+            f"one actor needs {_units(each, kind)} (engine.device {placement.device}, tensor_parallel_size x "
+            f"pipeline_parallel_size), and the cluster can have {_units(has, kind)}, autoscaler included: "
+            f"{advice}"
         )
     asked = config.cluster.num_actors
     return fits if asked == "auto" else asked
+
+
+def _units(number: float, kind: str) -> str:
+    return f"{number:g} {kind}" + ("" if number == 1 else "s")

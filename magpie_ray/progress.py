@@ -1,9 +1,10 @@
 """What a running job tells: a live line on a terminal, a plain line now and then in a log.
 
-Pure rendering of snapshots; how the numbers come about is the driver's business.
+Pure rendering of snapshots; how the numbers come about is the job's business.
 """
 
 import logging
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -64,14 +65,15 @@ class Snapshot:
 class ProgressDisplay:
     """A context: `show` as often as you like, it draws or logs as often as is useful."""
 
-    def __init__(self) -> None:
-        console = Console(file=sys.stderr)
+    def __init__(self, console: Console | None = None) -> None:
+        console = console or Console(file=sys.stderr)
         self._bar: Progress | None = None
         if console.is_terminal:
             columns = (BarColumn(bar_width=24), TaskProgressColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=console, transient=False)
             self._task = self._bar.add_task("starting", total=None)
-        self._logged = 0.0
+        self._last: Snapshot | None = None
+        self._logged_at = -math.inf
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -83,12 +85,16 @@ class ProgressDisplay:
     ) -> None:
         if self._bar:
             self._bar.stop()
+        elif self._last:
+            log.info("%s", self._last.line())
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw, or log when the last line is old enough."""
+        """Draw, or log when the last line is old enough. On leaving the context the last one is logged."""
         if self._bar:
             text = snapshot.line() if snapshot.actors_up else f"starting {snapshot.actors_wanted} engines"
             self._bar.update(self._task, total=snapshot.num_rows, completed=snapshot.rows, description=text)
-        elif time.monotonic() - self._logged >= LOG_SECONDS:
-            self._logged = time.monotonic()
+            return
+        self._last = snapshot
+        if time.monotonic() - self._logged_at >= LOG_SECONDS:
+            self._logged_at, self._last = time.monotonic(), None
             log.info("%s", snapshot.line())

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from magpie_ray import plan
@@ -76,16 +76,17 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """Totals since the worker started, and how much it has left.
+    """Totals since the worker started.
 
-    unstarted: rows given to it that have not begun. live: conversations under way; live_window: at most.
+    started: rows that have begun, of those given to it. live_window: conversations that can be under way.
+    busy: whether the engine is to step; not so where it has nothing to do, or waits for storage.
     """
 
     tally: Tally
     engine: EngineStats
-    unstarted: int
-    live: int
+    started: int
     live_window: int
+    busy: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,8 +138,9 @@ class ShardWorker:
         self._inbox: deque[Partition] = deque()
         self._finishing = False
         self._stopping = False
-        self._open: deque[_OpenPartition] = deque()
-        self._uploads: deque[Future[Committed]] = deque()
+        self._received_rows = 0
+        self._open: list[_OpenPartition] = []
+        self._uploads: list[Future[Committed]] = []
         self._tallies: list[Tally] = []
         self._total = Tally()
 
@@ -179,11 +181,14 @@ class ShardWorker:
             rounds = Rounds(engine, recipe, window, executor=judge)
             try:
                 yield from self._generate(engine, rounds, window, uploader)
-            finally:
-                # Also when generation failed: what is finished is committed and told.
                 while self._uploads:
-                    yield from self._finished_uploads(wait=True)
-        yield self._progress(engine, rounds, window)
+                    wait(self._uploads, return_when=FIRST_COMPLETED)
+                    yield from self._finished_uploads()
+            except Exception:
+                # What is finished is committed and told all the same.
+                yield from self._salvaged_uploads()
+                raise
+        yield self._progress(engine, rounds, window, busy=False)
         engine.close()
 
     def _generate(
@@ -198,15 +203,19 @@ class ShardWorker:
                 return
             if self._finishing and not rounds.busy and not self._inbox:
                 return
-            if rounds.busy:
+            blocked = len(self._uploads) > _MAX_UPLOADS
+            busy = rounds.busy and not blocked
+            if busy:
                 self._book(rounds.step(), uploader)
-            yield from self._finished_uploads(wait=len(self._uploads) > _MAX_UPLOADS)
+            yield from self._finished_uploads()
             now = time.monotonic()
             hungry = rounds.unstarted < window.live
             if now >= due or (hungry and now >= due - PROGRESS_SECONDS + _HUNGRY_SECONDS):
                 due = now + PROGRESS_SECONDS
-                yield self._progress(engine, rounds, window)
-            if not rounds.busy:
+                yield self._progress(engine, rounds, window, busy=busy)
+            if blocked:
+                wait(self._uploads, timeout=max(0.0, due - time.monotonic()), return_when=FIRST_COMPLETED)
+            elif not busy:
                 self._sleep(until=due)
 
     def _open_partitions(self, rounds: Rounds) -> None:
@@ -215,6 +224,7 @@ class ShardWorker:
             self._inbox.clear()
         for partition in given:
             self._open.append(_OpenPartition(partition, time.monotonic()))
+            self._received_rows += partition.num_rows
             rounds.add(range(partition.start, partition.stop))
 
     def _sleep(self, *, until: float) -> None:
@@ -223,7 +233,7 @@ class ShardWorker:
             self._changed.wait_for(self._has_news, timeout=max(0.0, until - time.monotonic()))
 
     def _has_news(self) -> bool:
-        ended = bool(self._uploads) and self._uploads[0].done()
+        ended = any(upload.done() for upload in self._uploads)
         return bool(self._inbox) or self._stopping or self._finishing or ended
 
     def _book(self, outcomes: list[Row | Rejection], uploader: ThreadPoolExecutor) -> None:
@@ -282,20 +292,26 @@ class ShardWorker:
         log.info("%s %s in %.1f s", key, "was there already" if found else "committed", seconds)
         return Committed(partition=opened.partition, record=record, found=found, seconds=seconds)
 
-    def _finished_uploads(self, *, wait: bool) -> Iterator[Committed]:
-        while self._uploads and (wait or self._uploads[0].done()):
-            wait = False
-            yield self._uploads.popleft().result()
+    def _finished_uploads(self) -> Iterator[Committed]:
+        for upload in [upload for upload in self._uploads if upload.done()]:
+            self._uploads.remove(upload)
+            yield upload.result()
 
-    def _progress(self, engine: Engine, rounds: Rounds, window: Window) -> Progress:
+    def _salvaged_uploads(self) -> Iterator[Committed]:
+        """Those under way that succeed: why others fail counts less than what ended the worker."""
+        for upload in self._uploads:
+            if upload.exception() is None:
+                yield upload.result()
+
+    def _progress(self, engine: Engine, rounds: Rounds, window: Window, *, busy: bool) -> Progress:
         self._total = Tally.sum([self._total, *self._tallies])
         self._tallies.clear()
         return Progress(
             tally=self._total,
             engine=engine.stats(),
-            unstarted=rounds.unstarted,
-            live=rounds.live,
+            started=self._received_rows - rounds.unstarted,
             live_window=window.live,
+            busy=busy,
         )
 
 
@@ -365,7 +381,7 @@ def _sampling(
 
 def _expected_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
     """Tokens of KV cache that a finished conversation takes, before any has been seen."""
-    sampling = spec.config.sampling
-    allowed = spec.config.turns * (sampling.user.max_tokens + sampling.assistant.max_tokens)
+    sampling, messages = spec.config.sampling, spec.config.messages_per_row
+    allowed = (messages + 1) // 2 * sampling.user.max_tokens + messages // 2 * sampling.assistant.max_tokens
     prefix = max((len(spec.chat_format.prefix(p.text)) for p in spec.prompts), default=0)
     return min(figures.max_model_len, prefix + int(allowed * _FILL))
