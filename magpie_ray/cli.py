@@ -3,11 +3,12 @@
 Exit codes: 0 done, 1 the work failed, 2 bad usage or config, 3 interrupted and resumable.
 """
 
-import json
+import importlib.metadata
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,30 +16,60 @@ from rich.logging import RichHandler
 
 from magpie_ray import views
 from magpie_ray.config import load_config
+from magpie_ray.config_source import read_source
 from magpie_ray.errors import MagpieError
+
+if TYPE_CHECKING:
+    from magpie_ray.storage import Storage
 
 app = typer.Typer(
     name="magpie-ray",
-    help="Build Magpie datasets: a chat model writes instructions and answers, on Ray and vLLM.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # its tables show a value where a flag takes none
 )
 
+# What typer turns Ctrl-C into.
+_TYPER_INTERRUPTED = 130
+
 ConfigPath = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="YAML file, see jobs/configs.", show_default=False)
+    Path,
+    typer.Argument(metavar="CONFIG", help="YAML file; examples are in jobs/configs.", show_default=False),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="Keys set over the file, e.g. num_rows=105 sampling.user.top_p=0.99."
+        metavar="KEY=VALUE", help="Set over the file, e.g. num_rows=105 sampling.user.top_p=0.99."
     ),
 ]
 Output = Annotated[
     str, typer.Argument(metavar="OUTPUT", help="A build's output.path: a folder or an fsspec URL.")
 ]
+StorageOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="One of output.storage_options, e.g. endpoint_url=http://minio:9000; may be repeated. "
+        "Credentials belong in the environment (AWS_ACCESS_KEY_ID, ...): others can see a command line.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        _out(importlib.metadata.version("magpie-ray"))
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Build Magpie datasets: a chat model writes instructions and answers, on Ray and vLLM."""
 
 
 @app.command()
@@ -71,7 +102,9 @@ def template(
     ],
     system: Annotated[str | None, typer.Option(help="A system prompt to show the prefix with.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of the model.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Let the model's own code run.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let the model's own Python code run on this machine.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the chat format derived from a model's tokenizer."""
@@ -82,23 +115,25 @@ def template(
 
 
 @app.command()
-def status(output: Output, as_json: AsJson = False) -> None:
+def status(output: Output, storage_option: StorageOption = None, as_json: AsJson = False) -> None:
     """Show the progress of a build, read from storage alone."""
     from magpie_ray.verify import read_status
 
-    _print(views.status_fields(read_status(_storage(output))), as_json=as_json, text=views.status_text)
+    found = read_status(_storage(output, storage_option))
+    _print(views.status_fields(found), as_json=as_json, text=views.status_text)
 
 
 @app.command()
 def verify(
     output: Output,
-    quick: Annotated[bool, typer.Option(help="Read footers only, not every page.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Read footers only, not every page.")] = False,
+    storage_option: StorageOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a build. Exit code 0 when it is complete and consistent, else 1 and why."""
     from magpie_ray.verify import verify as check
 
-    found = check(_storage(output), quick=quick)
+    found = check(_storage(output, storage_option), quick=quick)
     _print(views.verification_fields(found), as_json=as_json, text=views.verification_text)
     if not found.ok:
         raise typer.Exit(1)
@@ -109,6 +144,7 @@ def show(
     output: Output,
     rows: Annotated[int, typer.Option("--rows", "-n", min=1, help="How many rows.")] = 3,
     row: Annotated[int, typer.Option("--row", min=0, help="The first row_id to show.")] = 0,
+    storage_option: StorageOption = None,
 ) -> None:
     """Read a few conversations in the terminal."""
     from itertools import islice
@@ -116,39 +152,40 @@ def show(
     from magpie_ray.reader import read_rows
     from magpie_ray.verify import require_build
 
-    storage = _storage(output)
+    storage = _storage(output, storage_option)
     require_build(storage)
     console = Console()
     records = list(islice(read_rows(storage, first_row=row), rows))
     for record in records:
         console.print(views.row_panel(record))
     if not records:
-        console.print(f"{storage.url} has no rows from {row} on yet.", markup=False)
+        _out(f"{storage.url} has no rows from {row} on yet.")
 
 
 def main() -> None:
     """Entry point of the `magpie-ray` command and of jobs/generate.py."""
     try:
-        app()
+        app(prog_name="magpie-ray")
     except MagpieError as exc:
-        Console(stderr=True, soft_wrap=True).print(f"error: {exc}", markup=False, highlight=False)
+        sys.stderr.write(views.safe(f"error: {exc}\n"))
         sys.exit(exc.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(3)
+    except SystemExit as exc:
+        sys.exit(3 if exc.code == _TYPER_INTERRUPTED else exc.code)
 
 
-def _storage(url: str) -> Any:
-    from magpie_ray.storage import Storage
+def _storage(url: str, options: list[str] | None) -> "Storage":
+    from magpie_ray.storage import READ_SECONDS, Storage  # fsspec takes time to import
 
-    return Storage(url)
+    given = {str(name): value for name, value in read_source(None, options or ()).items()}
+    return Storage(url, given, retry_seconds=READ_SECONDS)
 
 
-def _print(fields: dict[str, Any], *, as_json: bool, text: Any) -> None:
-    _out(json.dumps(fields, indent=2, ensure_ascii=False) if as_json else text(fields))
+def _print(fields: dict[str, Any], *, as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
+    _out(views.json_text(fields) if as_json else text(fields))
 
 
 def _out(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(views.safe(text) + "\n")
 
 
 def _set_up_logging(*, verbose: bool) -> None:

@@ -4,6 +4,7 @@ What always holds: the commit is resolved once, by the driver, and everybody loa
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,8 +14,14 @@ from magpie_ray.errors import FormatError
 BUILTIN_PREFIX = "builtin:"
 _BUILTIN = {"builtin:tiny-chat": "tiny_chat"}
 
-# Smaller files of a local folder count with their content, larger ones (weights) with their size.
-_HASHED_BYTES = 16 << 20
+# What a folder's digest covers: all that is loaded from it. The bundled model's folder holds code of its own.
+_SUFFIXES = (".json", ".jinja", ".model", ".safetensors", ".bin", ".txt", ".tiktoken", ".gguf")
+_CODE_SUFFIX = ".py"
+_DIGEST_PREFIX = "sha256-"
+# Files up to this size count whole; of larger ones (weights) as many evenly spread blocks as make it up: fine
+# tuning changes weights everywhere, and reading all of a hundred gigabytes would take minutes.
+_HASHED_BYTES = 32 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,27 +44,53 @@ class Model:
         """The commit to load from the repository; None for a folder."""
         return None if Path(self.location).is_dir() else self.commit
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether `commit` is the digest of a folder, and not a commit of a repository."""
+        return self.commit.startswith(_DIGEST_PREFIX)
+
 
 def resolve_model(name: str, revision: str | None) -> Model:
-    """Find a model and its commit. FormatError when there is no such model, or it can't be reached."""
+    """Find a model and its commit. FormatError when there is no such model, or it can't be reached.
+
+    `revision` is a branch, a tag or a commit of a repository: folders have none.
+    """
     if name.startswith(BUILTIN_PREFIX) and name not in _BUILTIN:
         raise FormatError(f"model.name: got {name!r}; bundled models are {', '.join(_BUILTIN)}")
     folder = Path(Model(name=name, commit="").location)
     if folder.is_dir():
-        return Model(name=name, commit=_folder_digest(folder))
+        if revision is not None:
+            raise FormatError(
+                f"model.revision: got {revision!r}, but model.name {name!r} is a folder, which has no "
+                "revisions: leave model.revision out"
+            )
+        return Model(name=name, commit=_folder_digest(folder, with_code=name not in _BUILTIN))
     return Model(name=name, commit=_hub_commit(name, revision))
 
 
-def _folder_digest(folder: Path) -> str:
-    """SHA-256 over names, sizes and, of small files, contents. Code and documents don't count."""
+def _folder_digest(folder: Path, *, with_code: bool) -> str:
+    """SHA-256 over names, sizes and contents of what is loaded from a folder; documents don't count."""
     digest = hashlib.sha256()
+    suffixes = (*_SUFFIXES, _CODE_SUFFIX) if with_code else _SUFFIXES
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix in (".json", ".jinja", ".model", ".safetensors", ".bin", ".txt"):
+        if path.is_file() and path.suffix in suffixes:
             size = path.stat().st_size
             digest.update(f"{path.name}\0{size}\0".encode())
-            if size <= _HASHED_BYTES:
-                digest.update(path.read_bytes())
-    return "sha256-" + digest.hexdigest()[:32]
+            with path.open("rb") as file:
+                for start in _block_starts(size):
+                    file.seek(start)
+                    digest.update(file.read(_BLOCK_BYTES))
+    return _DIGEST_PREFIX + digest.hexdigest()[:32]
+
+
+def _block_starts(size: int) -> Iterator[int]:
+    """Where the hashed blocks of a file begin: all of a small file, always its beginning and its end."""
+    if size <= _HASHED_BYTES:
+        yield from range(0, size, _BLOCK_BYTES)
+        return
+    blocks = _HASHED_BYTES // _BLOCK_BYTES
+    for block in range(blocks):
+        yield (size - _BLOCK_BYTES) * block // (blocks - 1)
 
 
 def _hub_commit(name: str, revision: str | None) -> str:

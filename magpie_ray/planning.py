@@ -5,9 +5,10 @@ from typing import Any
 from magpie_ray import build, chat_format, plan, preflight
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.config import Config
-from magpie_ray.errors import FormatError
+from magpie_ray.errors import FormatError, PreflightError, StorageError
 from magpie_ray.model import resolve_model
 from magpie_ray.prompts import MULTI_TURN_PROMPT
+from magpie_ray.storage import READ_SECONDS
 
 
 def make_plan(config: Config) -> dict[str, Any]:
@@ -15,8 +16,11 @@ def make_plan(config: Config) -> dict[str, Any]:
 
     Where num_actors or the device are left to the cluster, one actor is assumed (`assumptions` says so).
     """
-    storage = preflight.open_output(config)
-    existing = build.read_build(storage)
+    storage = preflight.open_output(config, retry_seconds=READ_SECONDS)
+    try:
+        existing = build.read_build(storage)
+    except StorageError as exc:
+        raise PreflightError(f"The output {storage.url} can't be read. {exc}") from exc
     blueprint = preflight.draw_up(config, existing)
     assumptions = list[str]()
     num_actors = config.cluster.num_actors
@@ -27,17 +31,14 @@ def make_plan(config: Config) -> dict[str, Any]:
     if device == "auto":
         device = "cuda"
         assumptions.append("engine.device is auto: cuda; `generate` looks at the cluster")
-    grid: int | str = existing.rows_per_partition if existing else config.output.rows_per_partition
-    sampling = config.sampling
-    max_tokens = config.turns * (sampling.user.max_tokens + sampling.assistant.max_tokens)
-    if grid == "auto":
-        grid = plan.auto_rows_per_partition(
-            num_rows=config.num_rows, num_actors=num_actors, device=device, max_tokens_per_row=max_tokens
-        )
-        assumptions.append(
-            "output.rows_per_partition is auto: chosen for these actors, fixed by the first run"
-        )
-    assert isinstance(grid, int)
+    if existing:
+        grid = existing.rows_per_partition
+    else:
+        grid = preflight.choose_grid(config, num_actors=num_actors, device=device)
+        if config.output.rows_per_partition == "auto":
+            assumptions.append(
+                "output.rows_per_partition is auto: chosen for these actors, fixed by the first run"
+            )
     committed = preflight.check_existing(config, blueprint, existing, storage) if existing else None
     pending = committed.pending(config.num_rows) if committed else plan.pending(config.num_rows, grid, ())
     shards = plan.shards(pending, num_actors)
@@ -67,7 +68,7 @@ def make_plan(config: Config) -> dict[str, Any]:
         "user_stop_token_ids": list(form.user_stop_token_ids),
         "assistant_stop_token_ids": list(form.assistant_stop_token_ids),
         "stop_strings": list(form.stop_strings),
-        "max_tokens_per_row": _most_tokens(config),
+        "max_tokens_per_row": preflight.max_tokens_per_row(config),
         "assumptions": assumptions,
         "warnings": list(blueprint.warnings),
     }
@@ -116,10 +117,3 @@ def make_template(
         "date": form.date,
         "warnings": warnings,
     }
-
-
-def _most_tokens(config: Config) -> int:
-    """The most tokens that a row can have generated."""
-    users = (config.messages_per_row + 1) // 2
-    answers = config.messages_per_row // 2
-    return users * config.sampling.user.max_tokens + answers * config.sampling.assistant.max_tokens

@@ -6,19 +6,22 @@ What always holds: whatever can be known wrong here is refused here, in one clea
 
 import datetime
 import importlib.metadata
+import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from magpie_ray import build, chat_format, manifest
+from magpie_ray import build, chat_format, manifest, plan
 from magpie_ray.build import BuildRecord
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.config import Config
-from magpie_ray.errors import BuildMismatchError, ConfigError, PreflightError
+from magpie_ray.errors import BuildMismatchError, ConfigError, PreflightError, StorageError
 from magpie_ray.model import Model, resolve_model
-from magpie_ray.storage import Storage
+from magpie_ray.storage import RETRY_SECONDS, Storage
 from magpie_ray.types import Partition, PartitionRecord, SystemPrompt
+
+log = logging.getLogger(__name__)
 
 _RECORDED_PACKAGES = (
     "magpie-ray",
@@ -89,9 +92,7 @@ def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
     FormatError when the format does not derive or does not take what the config asks of it.
     """
     recorded: Mapping[str, Any] = existing.identity if existing else {}
-    same_model = recorded.get("model.name") == config.model.name
-    known_commit = recorded.get("model.commit") if same_model and config.model.revision is None else None
-    model = resolve_model(config.model.name, config.model.revision or known_commit)
+    model = resolve_model(config.model.name, config.model.revision or _known_commit(config, recorded))
     loaded = chat_format.load_tokenizer(
         model.location, revision=model.revision, trust_remote_code=config.model.trust_remote_code
     )
@@ -125,6 +126,14 @@ def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
     )
 
 
+def _known_commit(config: Config, recorded: Mapping[str, Any]) -> str | None:
+    """The commit that the build resolved this model's name to; None for a folder, which has only a digest."""
+    name, commit = recorded.get("model.name"), recorded.get("model.commit")
+    if name != config.model.name or commit is None or Model(name=name, commit=commit).is_folder:
+        return None
+    return str(commit)
+
+
 def check_existing(
     config: Config, blueprint: Blueprint, existing: BuildRecord, storage: Storage
 ) -> Committed:
@@ -146,19 +155,46 @@ def check_existing(
     return Committed(build=existing, records=records)
 
 
-def open_output(config: Config) -> Storage:
+def choose_grid(config: Config, *, num_actors: int, device: str) -> int:
+    """rows_per_partition of a new build."""
+    if config.output.rows_per_partition != "auto":
+        return config.output.rows_per_partition
+    return plan.auto_rows_per_partition(
+        num_rows=config.num_rows,
+        num_actors=num_actors,
+        device=device,
+        max_tokens_per_row=max_tokens_per_row(config),
+    )
+
+
+def max_tokens_per_row(config: Config) -> int:
+    """The most tokens that a row can have generated."""
+    answers = config.messages_per_row // 2
+    users = config.messages_per_row - answers
+    return users * config.sampling.user.max_tokens + answers * config.sampling.assistant.max_tokens
+
+
+def open_output(config: Config, *, retry_seconds: float = RETRY_SECONDS) -> Storage:
     """The output, without touching it."""
-    return Storage(config.output.path, config.output.storage_options)
+    return Storage(config.output.path, config.output.storage_options, retry_seconds=retry_seconds)
 
 
 def check_output(storage: Storage) -> None:
-    """PreflightError unless objects can be written, read and created exclusively there."""
+    """PreflightError unless objects can be written, read and created exclusively there.
+
+    Also removes what writers that died have left behind outside data/.
+    """
     if not storage.probe():
         raise PreflightError(
             f"{storage.url} does not support exclusive creation (an object could be created twice), so "
             "two runs could overwrite each other. Use a store with conditional writes (AWS S3, GCS, MinIO, "
             "Ceph, ...) or a local disk"
         )
+    try:
+        if removed := storage.remove_leftovers():
+            log.info("removed %d leftovers of writers that died", removed)
+    except StorageError as exc:  # many are not allowed to list uploads, and a build does not need it
+        log.info("leftovers of writers that died stay: %s", exc)
 
 
 def check_engine_device(config: Config, *, device: str) -> None:

@@ -1,8 +1,12 @@
 """How results are shown: plain fields to text, for people.
 
-Generated text is data: it is never markup, and its control characters are made visible.
+Generated text is data: it is never markup, and what could move a terminal's cursor, colour it or turn the
+direction of writing is made visible instead. The same goes for everything else that was read from storage.
 """
 
+import json
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +19,9 @@ from magpie_ray.reader import Record, messages_of
 if TYPE_CHECKING:
     from magpie_ray.driver import BuildResult
     from magpie_ray.verify import Status, Verification
+
+# Zero-width, but part of how Persian, Indic scripts and emoji are written.
+_JOINERS = "\u200c\u200d"
 
 _ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "green"}
 
@@ -97,7 +104,7 @@ def status_fields(status: "Status") -> dict[str, Any]:
     tally = status.tally
     return {
         "output": status.url,
-        "complete": status.complete and tally.rows == status.num_rows,
+        "complete": status.complete,
         "num_rows": status.num_rows,
         "rows": tally.rows,
         "partitions": len(status.records),
@@ -159,9 +166,7 @@ def row_panel(row: Record) -> Panel:
     """One row, coloured by role."""
     parts = []
     for role, text in messages_of(row):
-        parts.append(Text.assemble((f"{role}\n", _ROLE_STYLES.get(role, "bold")), safe(text), "\n"))
-    if "response" in row and "conversation" not in row:
-        parts.append(Text(safe(str(row["response"]))))
+        parts.append(Text.assemble((f"{safe(role)}\n", _ROLE_STYLES.get(role, "bold")), safe(text), "\n"))
     key = row.get("system_prompt_key")
     title = f"row {row['row_id']}" + (f", {safe(str(key))}" if key else "")
     return Panel(Group(*parts), title=Text(title), title_align="left")
@@ -173,5 +178,15 @@ def visible(text: str) -> str:
 
 
 def safe(text: str) -> str:
-    """Text for a terminal: its control characters (escape sequences) can do nothing there."""
-    return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Text for a terminal: its control characters (escape sequences, overrides of direction) do nothing."""
+    return "".join(c if c in "\n\t" or _is_harmless(c) else ascii(c)[1:-1] for c in text)
+
+
+def json_text(fields: Mapping[str, Any]) -> str:
+    """JSON that is safe for a terminal, too: what `safe` escapes is escaped as JSON does."""
+    text = json.dumps(fields, indent=2, ensure_ascii=False)
+    return "".join(c if c == "\n" or _is_harmless(c) else json.dumps(c)[1:-1] for c in text)
+
+
+def _is_harmless(character: str) -> bool:
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"

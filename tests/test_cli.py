@@ -1,0 +1,249 @@
+"""The commands: what they print, where, and the exit codes they end in."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from magpie_ray import cli
+from magpie_ray.errors import InterruptedJobError
+from magpie_ray.storage import Storage
+from tests.builds import complete_build
+from tests.s3_server import S3Server
+
+DESIGNED = {  # DESIGN.md, "Command line"
+    "pre_query",
+    "pre_query_ids",
+    "pre_query_with_system",
+    "user_to_assistant",
+    "history_user_to_assistant",
+    "next_user",
+    "user_stop_token_ids",
+    "assistant_stop_token_ids",
+    "stop_strings",
+    "date",
+    "warnings",
+}
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process: as fast as a function, with the entry point's own error handling."""
+
+    def call(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["magpie-ray", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exc:
+            code = exc.code if isinstance(exc.code, int) else 0
+        return Outcome(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> str:
+    complete_build(Storage(str(tmp_path / "out")))
+    return str(tmp_path / "out")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"num_rows: 10\noutput: {{path: {tmp_path}/new, rows_per_partition: 4}}\n")
+    return str(path)
+
+
+# ---- help
+
+
+@pytest.mark.parametrize("command", ["generate", "plan", "template", "status", "verify", "show"])
+def test_every_command_explains_itself(run: Run, command: str) -> None:
+    code, out, err = run(command, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: magpie-ray {command} [OPTIONS] ")
+    for line in out.splitlines():
+        assert len(line) <= 80
+        if line.startswith(("  -", "  CONFIG", "  KEY", "  MODEL", "  OUTPUT")):
+            assert line.rstrip().endswith((".", "]")) or "  " in line.strip(), (
+                line
+            )  # everything has a help text
+    assert "<bool>" not in out
+
+
+def test_the_first_help_lists_the_commands(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    for command in ("generate", "plan", "template", "status", "verify", "show"):
+        assert f"\n  {command} " in out
+    assert run("--version").out == "0.1.0\n"
+
+
+# ---- exit codes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "CONFIG", "num_rows=ten"], "num_rows"),
+        (["plan", "CONFIG", "nmu_rows=10"], "nmu_rows"),
+        (["plan", "CONFIG", "output.path=s4://bucket/x"], "unknown scheme"),
+        (["plan", "CONFIG", "model.name=builtin:huge"], "builtin:huge"),
+        (["plan", "missing.yaml"], "no such config file"),
+        (["status", "nowhere"], "holds no build"),
+        (["verify", "nowhere"], "holds no build"),
+        (["show", "nowhere"], "holds no build"),
+        (["status", "nowhere", "--storage-option", "anon"], "key=value"),
+        (["template", "./missing"], "neither a local folder"),
+        (["plan"], "Missing argument"),
+        (["build", "CONFIG"], "No such command"),
+        (["show", "nowhere", "--rows", "0"], "--rows"),
+        (["status", "nowhere", "--jsno"], "No such option"),
+    ],
+)
+def test_bad_usage_ends_in_2_with_a_message_and_no_traceback(
+    run: Run, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*(config if argument == "CONFIG" else argument for argument in arguments))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_an_interrupt_ends_in_3(run: Run, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_config", interrupted)
+    assert run("generate", config).code == 3
+
+    def stopped(*_: object) -> None:
+        raise InterruptedJobError("stopped with 5 of 10 rows committed")
+
+    monkeypatch.setattr(cli, "load_config", stopped)
+    assert run("generate", config) == Outcome(3, "", "error: stopped with 5 of 10 rows committed\n")
+
+
+def test_messages_can_not_steer_the_terminal(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("plan", str(tmp_path / "\x1b[2J:cat:[bold]"))
+    assert code == 2
+    assert r"\x1b[2J:cat:[bold]: there is no such config file" in err
+
+
+# ---- plan and template
+
+
+def test_a_plan_is_printed_for_people_and_for_programs(run: Run, config: str) -> None:
+    code, out, err = run("plan", config, "n_turns=2")
+    assert (code, err) == (0, "")
+    assert "new build" in out
+    assert "3 of up to 4 rows" in out
+    assert "assumed       engine.device" in out
+    assert "multi-round conversation" in out
+    fields = json.loads(run("plan", config, "num_rows=105", "--json").out)
+    assert (fields["rows_pending"], fields["partitions_pending"]) == (105, 27)
+
+
+def test_a_plan_of_another_config_is_refused(run: Run, output: str, config: str) -> None:
+    code, out, err = run("plan", config, f"output.path={output}")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {output} holds a build made with other settings:\n")
+
+
+def test_a_template_has_all_fields_that_were_promised(run: Run) -> None:
+    fields = json.loads(run("template", "builtin:tiny-chat", "--json").out)
+    assert set(fields) >= DESIGNED
+    assert fields["pre_query"].endswith("<|start_header_id|>user<|end_header_id|>\n\n")
+    assert fields["pre_query_ids"].count(1) == 1
+    assert fields["date"] is None
+    fields = json.loads(run("template", "builtin:tiny-chat", "--system", "topic: cats", "--json").out)
+    assert "topic: cats" in fields["pre_query_with_system"]
+    out = run("template", "builtin:tiny-chat").out
+    assert "pre-query         <|begin_of_text|>" in out
+    assert "user stops" in out
+
+
+# ---- status, verify and show
+
+
+def test_a_status_is_printed_for_people_and_for_programs(run: Run, output: str) -> None:
+    code, out, _ = run("status", output)
+    assert code == 0
+    assert out.startswith(f"{output}: complete\nrows        10 of 10 committed (100.0%)\n")
+    fields = json.loads(run("status", output, "--json").out)
+    assert (fields["complete"], fields["rows"], fields["runs"][0]["outcome"]) == (True, 10, "done")
+
+
+def test_verify_ends_in_0_or_1_and_says_why(run: Run, output: str) -> None:
+    assert run("verify", output).code == run("verify", output, "--quick").code == 0
+    assert json.loads(run("verify", output, "--json").out)["ok"] is True
+    Path(output, "data", "part-000000000004.parquet").unlink()
+    code, out, _ = run("verify", output)
+    assert code == 1
+    assert "rows 4..7 of 0..9 are missing" in out
+    code, out, _ = run("verify", output, "--json")
+    assert (code, json.loads(out)["ok"], len(json.loads(out)["problems"])) == (1, False, 2)
+
+
+def test_show_prints_the_rows_that_were_asked_for(run: Run, output: str) -> None:
+    assert [f"row {i} " in run("show", output).out for i in range(4)] == [True, True, True, False]
+    out = run("show", output, "--row", "7", "-n", "2").out
+    assert [f"row {i} " in out for i in range(6, 10)] == [False, True, True, False]
+    assert "Because." in out
+    code, out, _ = run("show", output, "--row", "10")
+    assert (code, out) == (0, f"{output} has no rows from 10 on yet.\n")
+
+
+def test_show_prints_generated_text_as_text(run: Run, tmp_path: Path) -> None:
+    complete_build(Storage(str(tmp_path / "out")), texts=["[bold]x[/bold]\x1b[2J", "\u202eevil :smile:"])
+    out = run("show", str(tmp_path / "out"), "--rows", "1").out
+    assert r"[bold]x[/bold]\x1b[2J" in out
+    assert r"\u202eevil :smile:" in out
+    assert "\x1b" not in out
+
+
+def test_an_output_on_s3_is_reached_with_storage_options(run: Run, s3_server: S3Server) -> None:
+    url = f"s3://{s3_server.bucket}/cli"
+    complete_build(Storage(url, s3_server.storage_options))
+    options = []
+    for option in (
+        f"endpoint_url={s3_server.endpoint_url}",
+        "key=testing-key-id",
+        "secret=testing-secret-key",
+        "client_kwargs.region_name=us-east-1",
+    ):
+        options += ["--storage-option", option]
+    assert run("verify", url, *options).code == 0
+    assert run("show", url, *options).code == 0
+    code, _, err = run("status", "s3://missing-bucket/x", *options)
+    assert code == 1
+    assert "Create the bucket" in err
+    assert "testing-secret" not in err
+
+
+# ---- in a process of its own
+
+
+def test_the_installed_command_fails_without_a_traceback(config: str) -> None:
+    command = [sys.executable, "jobs/generate.py", config, "num_rows=0", "sampling.user.temperatur=1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert "sampling.user.temperatur" in done.stderr
+    assert "num_rows" in done.stderr
+    assert "Traceback" not in done.stderr

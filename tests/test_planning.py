@@ -1,0 +1,80 @@
+"""What `plan` and `template` say, as plain fields."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from magpie_ray import build, preflight
+from magpie_ray.errors import FormatError, PreflightError
+from magpie_ray.planning import make_plan, make_template
+from magpie_ray.prompts import MULTI_TURN_PROMPT
+from magpie_ray.storage import Storage
+from tests.builds import GEMMA_LIKE, commit, config_of, memory_storage, model_folder
+
+
+def test_the_plan_of_a_new_build_says_what_would_run() -> None:
+    storage = memory_storage()
+    found = make_plan(
+        config_of(num_rows=105, n_turns=3, output={"path": storage.url, "rows_per_partition": 50})
+    )
+    assert (found["exists"], found["rows_committed"], found["rows_pending"]) == (False, 0, 105)
+    assert (found["partitions_pending"], found["messages_per_row"]) == (3, 6)
+    assert found["shards"] == [{"partitions": 3, "rows": 105}]
+    assert MULTI_TURN_PROMPT in found["first_prompt"]
+    assert found["first_prompt_ids"][0] == 1
+    assert [text.split(" is ")[0] for text in found["assumptions"]] == ["cluster.num_actors", "engine.device"]
+    assert storage.list("") == []
+    json.dumps(found)
+
+
+def test_the_plan_of_a_build_that_is_there_says_what_is_left() -> None:
+    storage = memory_storage()
+    config = config_of(num_rows=20, output={"path": storage.url}, cluster={"num_actors": 2})
+    record = build.open_build(storage, preflight.draw_up(config).record(4))
+    commit(storage, record, 0, 4)
+    commit(storage, record, 4, 6)
+    found = make_plan(config)
+    assert found["exists"]
+    assert found["fingerprint"] == record.fingerprint
+    assert (found["rows_committed"], found["rows_pending"], found["rows_per_partition"]) == (6, 14, 4)
+    assert [shard["rows"] for shard in found["shards"]] == [6, 8]
+
+
+def test_a_plan_of_an_output_that_can_not_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PreflightError, match="can't be read") as caught:
+        make_plan(config_of(output={"path": str(tmp_path / "file")}))
+    assert caught.value.exit_code == 2
+
+
+def test_a_plan_gives_up_soon_on_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(build, "read_build", lambda storage: seen.append(storage._retry_seconds))
+    make_plan(config_of(output={"path": memory_storage().url}))
+    assert seen == [30.0]
+    assert Storage("memory://x")._retry_seconds == 600.0
+
+
+def test_a_template_is_shown_with_a_system_prompt() -> None:
+    found = make_template("builtin:tiny-chat", system="Be kind.", revision=None, trust_remote_code=False)
+    assert "Be kind." in found["pre_query_with_system"]
+    assert found["pre_query"] in found["pre_query_with_system"] or "user" in found["pre_query_with_system"]
+    default = make_template("builtin:tiny-chat", system=None, revision=None, trust_remote_code=False)
+    assert MULTI_TURN_PROMPT in default["pre_query_with_system"]
+
+
+def test_a_template_without_a_system_role_says_so(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "gemma-like", GEMMA_LIKE)
+    found = make_template(folder, system="Be kind.", revision=None, trust_remote_code=False)
+    assert (found["pre_query_with_system"], found["system_role"]) == (None, "rejected")
+    assert any("system" in warning for warning in found["warnings"])
+    quiet = make_template(folder, system=None, revision=None, trust_remote_code=False)
+    assert quiet["pre_query_with_system"] is None
+
+
+def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "base", "")
+    (tmp_path / "base" / "chat_template.jinja").unlink()
+    with pytest.raises(FormatError, match="chat template"):
+        make_template(folder, system=None, revision=None, trust_remote_code=False)

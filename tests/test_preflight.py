@@ -1,0 +1,256 @@
+"""What can be known wrong before a cluster or a model is touched is refused here."""
+
+import datetime
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from magpie_ray import build, preflight
+from magpie_ray.build import BuildRecord
+from magpie_ray.config import Config
+from magpie_ray.errors import (
+    BuildMismatchError,
+    ConfigError,
+    CorruptBuildError,
+    FormatError,
+    PreflightError,
+    StorageError,
+)
+from magpie_ray.prompts import MULTI_TURN_PROMPT
+from magpie_ray.storage import Storage
+from tests.builds import DATED, GEMMA_LIKE, commit, config_of, memory_storage, model_folder
+
+
+@pytest.fixture
+def gemma_like(tmp_path: Path) -> str:
+    return model_folder(tmp_path / "gemma-like", GEMMA_LIKE)
+
+
+def opened(config: Config, storage: Storage, grid: int = 4) -> BuildRecord:
+    return build.open_build(storage, preflight.draw_up(config).record(grid))
+
+
+# ---- prompts and templates
+
+
+def test_a_conversation_starts_with_the_multi_turn_prompt() -> None:
+    blueprint = preflight.draw_up(config_of(n_turns=2))
+    assert [prompt.text for prompt in blueprint.prompts] == [MULTI_TURN_PROMPT]
+    assert MULTI_TURN_PROMPT in blueprint.chat_format.prefix_text(MULTI_TURN_PROMPT)
+    assert preflight.draw_up(config_of(n_turns=2, system_prompt="")).prompts == ()
+    assert preflight.draw_up(config_of()).prompts == ()
+
+
+def test_where_the_template_takes_no_system_role_the_default_prompt_is_left_out(gemma_like: str) -> None:
+    blueprint = preflight.draw_up(config_of(n_turns=2, model={"name": gemma_like}))
+    assert blueprint.prompts == ()
+    assert "multi-turn system prompt is left out" in blueprint.warnings[0]
+    assert blueprint.identity()["system_prompt"] == []
+
+
+def test_where_the_template_takes_no_system_role_a_prompt_that_was_asked_for_is_refused(
+    gemma_like: str,
+) -> None:
+    with pytest.raises(FormatError, match="system"):
+        preflight.draw_up(config_of(model={"name": gemma_like}, system_prompt="Be kind."))
+
+
+def test_a_literal_pre_query_leaves_the_default_prompt_out_and_refuses_another() -> None:
+    literal = {"name": "builtin:tiny-chat", "pre_query_template": "<|start_header_id|>user<|end_header_id|>"}
+    blueprint = preflight.draw_up(config_of(n_turns=2, model=literal))
+    assert blueprint.prompts == ()
+    assert blueprint.warnings
+    with pytest.raises(FormatError, match="pre_query_template"):
+        preflight.draw_up(config_of(model=literal, system_prompt="Be kind."))
+
+
+# ---- resuming
+
+
+def test_a_resume_keeps_the_date_of_the_template(tmp_path: Path) -> None:
+    config = config_of(model={"name": model_folder(tmp_path / "dated", DATED)})
+    record = preflight.draw_up(config).record(4)
+    today = datetime.date.today().isoformat()
+    assert record.identity["chat_format.date"] == today
+    identity = record.identity | {"chat_format.date": "2024-07-26"}
+    old = BuildRecord(**{f: getattr(record, f) for f in BuildRecord.__slots__} | {"identity": identity})
+    again = preflight.draw_up(config, old)
+    assert again.chat_format.date == "2024-07-26"
+    assert "Today is 2024-07-26." in again.chat_format.pre_query
+
+
+def test_a_resume_keeps_the_commit_unless_a_revision_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    def resolve(name: str, revision: str | None) -> Any:
+        asked.append(revision)
+        raise FormatError("far enough")
+
+    config = config_of(model={"name": "org/chat"})
+    record = preflight.draw_up(config_of()).record(4)
+    identity = record.identity | {"model.name": "org/chat", "model.commit": "abc"}
+    known = BuildRecord(**{f: getattr(record, f) for f in BuildRecord.__slots__} | {"identity": identity})
+    monkeypatch.setattr(preflight, "resolve_model", resolve)
+    for case, existing in (
+        (config, None),
+        (config, known),
+        (config_of(model={"name": "org/chat", "revision": "v2"}), known),
+        (config_of(model={"name": "org/other"}), known),
+        (config_of(), record),  # a folder
+    ):
+        with pytest.raises(FormatError, match="far enough"):
+            preflight.draw_up(case, existing)
+    assert asked == [None, "abc", "v2", None, None]
+
+
+def test_the_same_config_resumes_and_rows_may_grow() -> None:
+    storage, config = memory_storage(), config_of()
+    record = opened(config, storage)
+    commit(storage, record, 0, 4)
+    grown = config_of(num_rows=14)
+    committed = preflight.check_existing(grown, preflight.draw_up(grown, record), record, storage)
+    assert [p.start for p in committed.pending(14)] == [4, 8, 12]
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        (
+            {"sampling": {"user": {"temperature": 0.7}}},
+            "sampling.user.temperature: the build has 1.0, now 0.7",
+        ),
+        ({"n_turns": 2}, "n_turns: the build has 1, now 2"),
+        ({"system_prompt": "Be kind."}, "system_prompt: the build has []"),
+        ({"output": {"rows_per_partition": 5}}, "output.rows_per_partition: the build has 4, now 5"),
+    ],
+)
+def test_another_config_is_refused_naming_the_key(keys: dict[str, Any], named: str) -> None:
+    storage = memory_storage()
+    record = opened(config_of(), storage)
+    other = config_of(**keys)
+    with pytest.raises(BuildMismatchError) as caught:
+        preflight.check_existing(other, preflight.draw_up(other, record), record, storage)
+    assert named in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("rows_per_partition", ["auto", 4])
+def test_what_decides_no_row_may_change(rows_per_partition: Any) -> None:
+    storage = memory_storage()
+    record = opened(config_of(), storage)
+    other = config_of(
+        cluster={"num_actors": 7},
+        rounds={"cohort_size": 32},
+        engine={"device": "cpu", "max_num_seqs": 8},
+        output={"rows_per_partition": rows_per_partition, "compression": "snappy"},
+    )
+    preflight.check_existing(other, preflight.draw_up(other, record), record, storage)
+
+
+def test_a_model_that_was_changed_in_its_folder_is_refused(tmp_path: Path) -> None:
+    storage, name = memory_storage(), model_folder(tmp_path / "model", DATED)
+    config = config_of(model={"name": name})
+    record = opened(config, storage)
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(BuildMismatchError, match=r"model\.commit"):
+        preflight.check_existing(config, preflight.draw_up(config, record), record, storage)
+
+
+def test_fewer_rows_than_there_are_is_refused() -> None:
+    storage, config = memory_storage(), config_of(num_rows=7)
+    record = opened(config, storage)
+    commit(storage, record, 0, 4)
+    commit(storage, record, 4, 8)
+    with pytest.raises(
+        BuildMismatchError, match=r"num_rows: got 7, but .* up to 7 already.*Set num_rows to 8"
+    ):
+        preflight.check_existing(config, preflight.draw_up(config, record), record, storage)
+
+
+def test_files_that_do_not_belong_are_refused() -> None:
+    storage, config = memory_storage(), config_of()
+    record = opened(config, storage)
+    storage.create("data/notes.txt", b"hello")
+    with pytest.raises(CorruptBuildError, match=r"data/notes\.txt"):
+        preflight.check_existing(config, preflight.draw_up(config, record), record, storage)
+
+
+# ---- the output
+
+
+def test_an_output_that_works_is_left_as_it_was_but_for_old_leftovers(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    preflight.check_output(storage)
+    assert storage.list("") == []
+    old = tmp_path / "_magpie" / "tmp" / "left-by-a-writer"
+    old.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    preflight.check_output(storage)
+    assert not old.exists()
+
+
+def test_leftovers_that_can_not_be_removed_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Storage) -> int:
+        raise StorageError("may not list uploads")
+
+    monkeypatch.setattr(Storage, "remove_leftovers", refused)
+    preflight.check_output(memory_storage())
+
+
+def test_a_store_without_exclusive_creation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Storage, "probe", lambda _: False)
+    with pytest.raises(PreflightError, match="does not support exclusive creation"):
+        preflight.check_output(memory_storage())
+
+
+def test_a_place_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    config = config_of(output={"path": str(tmp_path / "file")})
+    with pytest.raises(PreflightError, match=r"file can't be used") as caught:
+        preflight.check_output(preflight.open_output(config))
+    assert caught.value.exit_code == 2
+
+
+def test_an_engine_of_several_devices_needs_gpus() -> None:
+    config = config_of(engine={"tensor_parallel_size": 2})
+    preflight.check_engine_device(config, device="cuda")
+    with pytest.raises(ConfigError, match="tensor_parallel_size"):
+        preflight.check_engine_device(config, device="cpu")
+
+
+# ---- the grid and the record
+
+
+def test_the_grid_is_what_was_asked_for_or_chosen_from_what_a_row_can_take() -> None:
+    explicit = config_of(output={"rows_per_partition": 50})
+    assert preflight.choose_grid(explicit, num_actors=3, device="cuda") == 50
+    many = {"num_rows": 10_000_000}
+    grids = [
+        preflight.choose_grid(config_of(**many, **keys), num_actors=1, device="cuda")
+        for keys in ({"n_turns": 3}, {"n_turns": 1}, {"only_instruction": True})
+    ]
+    assert grids == sorted(grids)
+    assert preflight.choose_grid(config_of(num_rows=80), num_actors=2, device="cuda") == 5
+
+
+@pytest.mark.parametrize(
+    ("keys", "tokens"),
+    [
+        ({}, 1536),
+        ({"only_instruction": True}, 512),
+        ({"n_turns": 3}, 4608),
+        ({"n_turns": 2, "end_with_user": True}, 2048),
+    ],
+)
+def test_the_most_tokens_of_a_row_are_those_of_its_messages(keys: dict[str, Any], tokens: int) -> None:
+    assert preflight.max_tokens_per_row(config_of(**keys)) == tokens
+
+
+def test_the_record_says_what_it_was_made_with() -> None:
+    record = preflight.draw_up(config_of()).record(4)
+    assert {"python", "pyarrow", "transformers"} <= set(record.versions)
+    assert record.columns == config_of().columns()
+    assert record.chat_format["pre_query"]
+    assert "chat_format.warnings" not in record.identity
