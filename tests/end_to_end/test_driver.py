@@ -1,4 +1,4 @@
-"""What the driver does before and around Ray; whole jobs are in end_to_end."""
+"""What the driver does before and around a job on Ray."""
 
 import os
 import signal

@@ -1,0 +1,80 @@
+"""The README tells the truth: its file tree, config keys and columns are the repository's."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from magpie_ray.config import Config
+from magpie_ray.writer import TableFormat
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def section(title: str) -> str:
+    """The text below a heading of the second level."""
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def tree() -> set[str]:
+    """The paths that the file tree names; a line's indentation says which folder it is in."""
+    paths, folders = set(), list[tuple[int, str]]()
+    for line in section("Files").splitlines():
+        if not line.startswith("    ") or not line.strip():
+            continue
+        indent = len(line) - len(line.lstrip())
+        while folders and folders[-1][0] >= indent:
+            folders.pop()
+        for name in re.split(r"\s{2,}", line.strip())[0].split(", "):
+            path = "".join(folder for _, folder in folders) + name
+            if name.endswith("/"):
+                folders.append((indent, name))
+            else:
+                paths.add(path)
+    return paths
+
+
+def files() -> set[str]:
+    """Everything that git tracks, or would; the tests of modules in one entry."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    there = {path for path in listed.stdout.splitlines() if (ROOT / path).exists()}
+    return {re.sub(r"^tests/test_\w+\.py$", "tests/test_*.py", path) for path in there}
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> set[str]:
+    found = set()
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            nested = keys(field.annotation, f"{prefix}{name}.")
+            found |= {f"{prefix}{name}"} if name in ("user", "assistant") else nested
+        else:
+            found.add(prefix + name)
+    return found
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+def test_the_file_tree_names_every_file() -> None:
+    assert tree() == files()
+
+
+def test_the_config_table_has_every_key() -> None:
+    rows = [line.split("|")[1] for line in section("Config").splitlines() if line.startswith("| `")]
+    assert {key for row in rows for key in re.findall(r"`([\w.]+)`", row)} == keys(Config)
+
+
+def test_the_column_table_has_every_column() -> None:
+    rows = [line.split("|")[1] for line in section("What it writes").splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert TableFormat.schema_of(named).names == named
+    every_mode = [{"num_rows": 1, "system_prompt": {"a": "b"}, "n_turns": n} for n in (1, 2)]
+    written = {name for mode in every_mode for name in Config.model_validate(mode).columns()}
+    assert set(named) == written
+
+
+def test_every_config_it_links_to_is_there() -> None:
+    for target in re.findall(r"\]\(((?:jobs|magpie_ray)/[^)]+)\)", README):
+        assert (ROOT / target).is_file(), target
