@@ -31,7 +31,8 @@ from magpie_ray.preflight import Blueprint
 from magpie_ray.progress import ProgressDisplay
 from magpie_ray.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
-from magpie_ray.worker import EngineFactory, Event, ShardWorker, WorkerSpec
+from magpie_ray.worker import Event, ShardWorker
+from magpie_ray.worker_spec import EngineFactory, WorkerSpec
 
 log = logging.getLogger(__name__)
 

@@ -114,6 +114,13 @@ class Storage:
         """Whether there is an object (not a directory) under that key."""
         return self._call("look for", key, lambda store: store.size(key)) is not None
 
+    def size(self, key: str) -> int:
+        """The bytes of an object. Raises `ObjectNotFoundError` when there is none."""
+        size = self._call("look for", key, lambda store: store.size(key))
+        if size is None:
+            raise ObjectNotFoundError(f"There is no {self.display(key)}")
+        return size
+
     def list(self, prefix: str) -> list[StoredObject]:
         """All objects below a directory (`""`: the whole output), by key; none when it does not exist."""
         directory = prefix.strip("/")

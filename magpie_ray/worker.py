@@ -9,25 +9,26 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from magpie_ray import plan
-from magpie_ray.acceptance import rules
-from magpie_ray.chat_format import ChatFormat, load_tokenizer
-from magpie_ray.config import Config, SamplingSettings
 from magpie_ray.engine import Engine, EngineStats
-from magpie_ray.engine.vllm import VllmEngine, VllmSettings
 from magpie_ray.errors import AlreadyExistsError
 from magpie_ray.manifest import footer_of
 from magpie_ray.metrics import Tally
-from magpie_ray.model import Model
-from magpie_ray.rounds import Recipe, Rounds
-from magpie_ray.storage import Storage
-from magpie_ray.types import EngineFigures, Partition, PartitionRecord, Rejection, Row, Sampling, SystemPrompt
-from magpie_ray.window import Window, choose_window
-from magpie_ray.writer import TableFormat, to_parquet
+from magpie_ray.rounds import Rounds
+from magpie_ray.types import EngineFigures, Partition, PartitionRecord, Rejection, Row
+from magpie_ray.window import Window
+from magpie_ray.worker_spec import (
+    EngineFactory,
+    WorkerSpec,
+    make_recipe,
+    make_table_format,
+    make_window,
+    vllm_engine,
+)
+from magpie_ray.writer import to_parquet
 
 log = logging.getLogger(__name__)
 
@@ -38,32 +39,6 @@ _HUNGRY_SECONDS = 0.5
 # Finished partitions that may wait for storage before the engine does.
 _MAX_UPLOADS = 4
 _UPLOADERS = 2
-# The part of max_tokens that messages use on average, as in the paper's rows.
-_FILL = 0.28
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerSpec:
-    """Everything a worker is made from. `engine_start` numbers the engine starts of the run."""
-
-    config: Config
-    model: Model
-    chat_format: ChatFormat
-    prompts: tuple[SystemPrompt, ...]
-    storage: Storage
-    fingerprint: str
-    run: int
-    engine_start: int
-    device: str
-    distributed_executor_backend: str | None
-
-    @property
-    def engine_seed(self) -> int:
-        """A seed that no other engine start of the build has had."""
-        return plan.engine_seed(seed=self.config.seed, run=self.run, start=self.engine_start)
-
-
-EngineFactory = Callable[[WorkerSpec], Engine]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,12 +103,7 @@ class ShardWorker:
     def __init__(self, spec: WorkerSpec, engine_factory: EngineFactory | None = None) -> None:
         self._spec = spec
         self._engine_factory = engine_factory or vllm_engine
-        self._table_format = TableFormat(
-            columns=spec.config.columns(),
-            compression=spec.config.output.compression,
-            include_system_prompt=spec.config.include_system_prompt,
-            model_name=spec.config.model.name,
-        )
+        self._table_format = make_table_format(spec.config)
         self._changed = threading.Condition()
         self._inbox: deque[Partition] = deque()
         self._finishing = False
@@ -168,13 +138,7 @@ class ShardWorker:
         spec = self._spec
         recipe = make_recipe(spec)
         engine = self._engine_factory(spec)
-        config = spec.config.rounds
-        window = choose_window(
-            engine.figures,
-            cohort_size=None if config.cohort_size == "auto" else config.cohort_size,
-            cohorts_in_flight=None if config.cohorts_in_flight == "auto" else config.cohorts_in_flight,
-            tokens_per_conversation=_expected_tokens(spec, engine.figures),
-        )
+        window = make_window(spec, engine.figures)
         log.info("engine start %d is up: %s, %s", spec.engine_start, engine.figures, window)
         yield Ready(figures=engine.figures, seconds=time.monotonic() - started)
         with ThreadPoolExecutor(1) as judge, ThreadPoolExecutor(_UPLOADERS) as uploader:
@@ -286,8 +250,7 @@ class ShardWorker:
             spec.storage.create(key, data)
         except AlreadyExistsError:
             found = True
-            size = next(item.size for item in spec.storage.list(key.rpartition("/")[0]) if item.key == key)
-            record = footer_of(spec.storage, key, size=size)
+            record = footer_of(spec.storage, key, size=spec.storage.size(key))
         seconds = time.monotonic() - opened.opened
         log.info("%s %s in %.1f s", key, "was there already" if found else "committed", seconds)
         return Committed(partition=opened.partition, record=record, found=found, seconds=seconds)
@@ -313,75 +276,3 @@ class ShardWorker:
             live_window=window.live,
             busy=busy,
         )
-
-
-def make_recipe(spec: WorkerSpec) -> Recipe:
-    """What decides the content of the build's rows, with a tokenizer loaded to decode them."""
-    config, form = spec.config, spec.chat_format
-    tokenizer = load_tokenizer(
-        spec.model.location,
-        revision=spec.model.revision,
-        trust_remote_code=config.model.trust_remote_code,
-    ).tokenizer
-
-    def decode(messages: list[list[int]]) -> list[str]:
-        texts: list[str] = tokenizer.batch_decode(
-            messages, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        # A format's prefix may leave the white space before a message to the model (see ChatFormat).
-        return [text.strip() for text in texts]
-
-    rejects_cut_answers = config.acceptance.truncated_response == "reject"
-    return Recipe(
-        chat_format=form,
-        decode=decode,
-        rules=rules(
-            markers=form.role_markers,
-            special_token_ids=frozenset(form.special_token_ids),
-            truncated_roles=frozenset({"user", "assistant"} if rejects_cut_answers else {"user"}),
-        ),
-        user=_sampling(config.sampling.user, form.user_stop_token_ids, form.stop_strings),
-        assistant=_sampling(config.sampling.assistant, form.assistant_stop_token_ids, form.stop_strings),
-        messages_per_row=config.messages_per_row,
-        prompts=spec.prompts,
-        seed=config.seed,
-        reproducible=config.sampling.reproducible,
-        max_attempts=config.acceptance.max_attempts,
-    )
-
-
-def vllm_engine(spec: WorkerSpec) -> Engine:
-    """The real engine of a build."""
-    config = spec.config
-    return VllmEngine(
-        VllmSettings(
-            model=spec.model.location,
-            revision=spec.model.revision,
-            device=spec.device,
-            seed=spec.engine_seed,
-            tensor_parallel_size=config.engine.tensor_parallel_size,
-            pipeline_parallel_size=config.engine.pipeline_parallel_size,
-            max_model_len=config.engine.max_model_len,
-            max_num_seqs=config.engine.max_num_seqs,
-            gpu_memory_utilization=config.engine.gpu_memory_utilization,
-            dtype=config.engine.dtype,
-            quantization=config.engine.quantization,
-            trust_remote_code=config.model.trust_remote_code,
-            distributed_executor_backend=spec.distributed_executor_backend,
-            extra=config.engine.extra,
-        )
-    )
-
-
-def _sampling(
-    settings: SamplingSettings, stop_token_ids: tuple[int, ...], stop_strings: tuple[str, ...]
-) -> Sampling:
-    return Sampling(**settings.model_dump(), stop_token_ids=stop_token_ids, stop_strings=stop_strings)
-
-
-def _expected_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
-    """Tokens of KV cache that a finished conversation takes, before any has been seen."""
-    sampling, messages = spec.config.sampling, spec.config.messages_per_row
-    allowed = (messages + 1) // 2 * sampling.user.max_tokens + messages // 2 * sampling.assistant.max_tokens
-    prefix = max((len(spec.chat_format.prefix(p.text)) for p in spec.prompts), default=0)
-    return min(figures.max_model_len, prefix + int(allowed * _FILL))

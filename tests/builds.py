@@ -12,7 +12,8 @@ from magpie_ray.config import Config, parse_config
 from magpie_ray.metrics import Tally
 from magpie_ray.storage import Storage
 from magpie_ray.types import Message, PartitionRecord, Row, SystemPrompt
-from magpie_ray.writer import TableFormat, to_parquet
+from magpie_ray.worker_spec import make_table_format
+from magpie_ray.writer import to_parquet
 
 PROMPT = SystemPrompt(key=None, text="Be kind.", weight=1.0)
 
@@ -23,15 +24,6 @@ def memory_storage() -> Storage:
 
 def config_of(**keys: Any) -> Config:
     return parse_config({"num_rows": 10} | keys)
-
-
-def format_of(config: Config) -> TableFormat:
-    return TableFormat(
-        columns=config.columns(),
-        compression=config.output.compression,
-        include_system_prompt=config.include_system_prompt,
-        model_name=config.model.name,
-    )
 
 
 def row_of(
@@ -77,7 +69,7 @@ def commit(
     rows = [row_of(row_id, texts) for row_id in range(start, stop)]
     data, written = to_parquet(
         rows,
-        table_format=format_of(config or config_of()),
+        table_format=make_table_format(config or config_of()),
         fingerprint=record.fingerprint,
         run=1,
         tally=Tally.sum(Tally.of_row(row) for row in rows),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from magpie_ray.chat_format import load_tokenizer
 from magpie_ray.engine.simulated import Answer, SimulatedEngine
 from magpie_ray.types import EngineFigures, Request
-from magpie_ray.worker import WorkerSpec
+from magpie_ray.worker_spec import WorkerSpec
 
 FIGURES = EngineFigures(max_num_seqs=16, kv_cache_tokens=100_000, max_model_len=2048)
 

@@ -32,7 +32,8 @@ from magpie_ray.preflight import Blueprint
 from magpie_ray.progress import ProgressDisplay, Snapshot
 from magpie_ray.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
-from magpie_ray.worker import Committed, Event, Progress, Ready, ShardWorker, WorkerSpec
+from magpie_ray.worker import Committed, Event, Progress, Ready, ShardWorker
+from magpie_ray.worker_spec import WorkerSpec
 from tests.engines import FIGURES, ScriptedEngine
 
 Told = Event | Lost | Left

@@ -643,3 +643,11 @@ def test_no_secret_is_in_a_message_a_log_or_a_repr(
     assert "trying again" in told
     assert "hunter2" not in told
     assert "4711" not in told
+
+
+def test_the_size_of_an_object_is_told(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "out"))
+    storage.create("data/a", b"12345")
+    assert storage.size("data/a") == 5
+    with pytest.raises(ObjectNotFoundError, match=r"There is no .*data/b"):
+        storage.size("data/b")

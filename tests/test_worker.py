@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from magpie_ray import worker as worker_module
+from magpie_ray import worker_spec
 from magpie_ray.config import load_config
 from magpie_ray.engine.simulated import Answer, SimulatedEngine
 from magpie_ray.errors import CorruptBuildError, EngineError, StorageError
@@ -18,7 +19,8 @@ from magpie_ray.metrics import Tally
 from magpie_ray.preflight import draw_up
 from magpie_ray.storage import Storage
 from magpie_ray.types import EngineFigures, Partition, PartitionRecord, Request
-from magpie_ray.worker import Committed, Event, Progress, Ready, ShardWorker, WorkerSpec, make_recipe
+from magpie_ray.worker import Committed, Event, Progress, Ready, ShardWorker
+from magpie_ray.worker_spec import WorkerSpec, make_recipe
 from tests.engines import FIGURES, ScriptedEngine
 
 FIRST, SECOND, THIRD = (Partition(start=n, stop=n + 8) for n in (0, 8, 16))
@@ -345,7 +347,7 @@ def test_what_a_conversation_may_take_of_the_cache_counts_the_messages_it_has(tm
     user, assistant = 512, 1024
 
     def expected(*overrides: str) -> int:
-        return worker_module._expected_tokens(make_spec(tmp_path, 'system_prompt=""', *overrides), figures)
+        return worker_spec._expected_tokens(make_spec(tmp_path, 'system_prompt=""', *overrides), figures)
 
     assert expected("only_instruction=true") == int(0.28 * user)
     assert expected("n_turns=1") == int(0.28 * (user + assistant))

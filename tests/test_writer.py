@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.metrics import Tally
 from magpie_ray.types import PartitionRecord, Row, SystemPrompt
+from magpie_ray.worker_spec import make_table_format
 from magpie_ray.writer import footer_bytes, parse_record, read_record, to_parquet
-from tests.builds import PROMPT, config_of, format_of, row_of
+from tests.builds import PROMPT, config_of, row_of
 
 ALWAYS = ["model_name", "finish_reasons", "prompt_tokens", "completion_tokens", "attempt"]
 TALLY = Tally(rows=3, rejected={"empty": 2}, user_tokens=60, assistant_tokens=63)
@@ -28,7 +29,7 @@ TALLY = Tally(rows=3, rejected={"empty": 2}, user_tokens=60, assistant_tokens=63
 
 def written(rows: list[Row], **keys: Any) -> tuple[bytes, PartitionRecord]:
     return to_parquet(
-        rows, table_format=format_of(config_of(**keys)), fingerprint="f" * 64, run=7, tally=TALLY
+        rows, table_format=make_table_format(config_of(**keys)), fingerprint="f" * 64, run=7, tally=TALLY
     )
 
 
@@ -61,7 +62,7 @@ def test_the_schema_follows_from_the_config_alone(keys: dict[str, Any], columns:
     tables = [table_of(written(rows, **keys)[0]) for rows in (bare, full)]
     assert tables[0].schema.equals(tables[1].schema, check_metadata=False)
     assert tables[0].column_names == ["row_id", *columns, *ALWAYS]
-    assert tables[0].schema.equals(format_of(config_of(**keys)).schema, check_metadata=False)
+    assert tables[0].schema.equals(make_table_format(config_of(**keys)).schema, check_metadata=False)
 
 
 def test_a_row_is_in_its_columns() -> None:

@@ -19,7 +19,7 @@ from magpie_ray.config import Config
 from magpie_ray.engine.simulated import SimulatedEngine
 from magpie_ray.errors import GenerationFailedError, PreflightError, RowExhaustedError
 from magpie_ray.storage import Storage
-from magpie_ray.worker import WorkerSpec
+from magpie_ray.worker_spec import WorkerSpec
 from tests.end_to_end.cluster import ROOT, RayCluster, run_command
 from tests.engines import ScriptedEngine
 

@@ -1,0 +1,137 @@
+"""What a worker is made from: its spec as plain data, and the engine, recipe and window it leads to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from magpie_ray import plan
+from magpie_ray.acceptance import rules
+from magpie_ray.chat_format import ChatFormat, load_tokenizer
+from magpie_ray.config import Config, SamplingSettings
+from magpie_ray.engine import Engine
+from magpie_ray.engine.vllm import VllmEngine, VllmSettings
+from magpie_ray.model import Model
+from magpie_ray.rounds import Recipe
+from magpie_ray.storage import Storage
+from magpie_ray.types import EngineFigures, Sampling, SystemPrompt
+from magpie_ray.window import Window, choose_window
+from magpie_ray.writer import TableFormat
+
+# The part of max_tokens that messages use on average, as in the paper's rows.
+_FILL = 0.28
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSpec:
+    """Everything a worker is made from. `engine_start` numbers the engine starts of the run."""
+
+    config: Config
+    model: Model
+    chat_format: ChatFormat
+    prompts: tuple[SystemPrompt, ...]
+    storage: Storage
+    fingerprint: str
+    run: int
+    engine_start: int
+    device: str
+    distributed_executor_backend: str | None
+
+    @property
+    def engine_seed(self) -> int:
+        """A seed that no other engine start of the build has had."""
+        return plan.engine_seed(seed=self.config.seed, run=self.run, start=self.engine_start)
+
+
+EngineFactory = Callable[[WorkerSpec], Engine]
+
+
+def make_recipe(spec: WorkerSpec) -> Recipe:
+    """What decides the content of the build's rows, with a tokenizer loaded to decode them."""
+    config, form = spec.config, spec.chat_format
+    tokenizer = load_tokenizer(
+        spec.model.location,
+        revision=spec.model.revision,
+        trust_remote_code=config.model.trust_remote_code,
+    ).tokenizer
+
+    def decode(messages: list[list[int]]) -> list[str]:
+        texts: list[str] = tokenizer.batch_decode(
+            messages, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        # A format's prefix may leave the white space before a message to the model (see ChatFormat).
+        return [text.strip() for text in texts]
+
+    rejects_cut_answers = config.acceptance.truncated_response == "reject"
+    return Recipe(
+        chat_format=form,
+        decode=decode,
+        rules=rules(
+            markers=form.role_markers,
+            special_token_ids=frozenset(form.special_token_ids),
+            truncated_roles=frozenset({"user", "assistant"} if rejects_cut_answers else {"user"}),
+        ),
+        user=_sampling(config.sampling.user, form.user_stop_token_ids, form.stop_strings),
+        assistant=_sampling(config.sampling.assistant, form.assistant_stop_token_ids, form.stop_strings),
+        messages_per_row=config.messages_per_row,
+        prompts=spec.prompts,
+        seed=config.seed,
+        reproducible=config.sampling.reproducible,
+        max_attempts=config.acceptance.max_attempts,
+    )
+
+
+def vllm_engine(spec: WorkerSpec) -> Engine:
+    """The real engine of a build."""
+    config = spec.config
+    return VllmEngine(
+        VllmSettings(
+            model=spec.model.location,
+            revision=spec.model.revision,
+            device=spec.device,
+            seed=spec.engine_seed,
+            tensor_parallel_size=config.engine.tensor_parallel_size,
+            pipeline_parallel_size=config.engine.pipeline_parallel_size,
+            max_model_len=config.engine.max_model_len,
+            max_num_seqs=config.engine.max_num_seqs,
+            gpu_memory_utilization=config.engine.gpu_memory_utilization,
+            dtype=config.engine.dtype,
+            quantization=config.engine.quantization,
+            trust_remote_code=config.model.trust_remote_code,
+            distributed_executor_backend=spec.distributed_executor_backend,
+            extra=config.engine.extra,
+        )
+    )
+
+
+def make_window(spec: WorkerSpec, figures: EngineFigures) -> Window:
+    """How many conversations are alive at once on an engine of these figures."""
+    rounds = spec.config.rounds
+    return choose_window(
+        figures,
+        cohort_size=None if rounds.cohort_size == "auto" else rounds.cohort_size,
+        cohorts_in_flight=None if rounds.cohorts_in_flight == "auto" else rounds.cohorts_in_flight,
+        tokens_per_conversation=_expected_tokens(spec, figures),
+    )
+
+
+def make_table_format(config: Config) -> TableFormat:
+    """How the rows of a build become files."""
+    return TableFormat(
+        columns=config.columns(),
+        compression=config.output.compression,
+        include_system_prompt=config.include_system_prompt,
+        model_name=config.model.name,
+    )
+
+
+def _sampling(
+    settings: SamplingSettings, stop_token_ids: tuple[int, ...], stop_strings: tuple[str, ...]
+) -> Sampling:
+    return Sampling(**settings.model_dump(), stop_token_ids=stop_token_ids, stop_strings=stop_strings)
+
+
+def _expected_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
+    """Tokens of KV cache that a finished conversation takes, before any has been seen."""
+    sampling, messages = spec.config.sampling, spec.config.messages_per_row
+    allowed = (messages + 1) // 2 * sampling.user.max_tokens + messages // 2 * sampling.assistant.max_tokens
+    prefix = max((len(spec.chat_format.prefix(p.text)) for p in spec.prompts), default=0)
+    return min(figures.max_model_len, prefix + int(allowed * _FILL))
