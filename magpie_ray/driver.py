@@ -69,9 +69,13 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
         committed = preflight.check_existing(config, blueprint, existing, storage)
         if not committed.pending(config.num_rows):
             return _nothing_to_do(config, storage, existing, committed.records)
-    with _ray_session(config):
-        resources = _cluster_resources()
+    with _ray_session(config) as local:
+        resources = _cluster_resources(may_grow=not local)
         device = choose_device(config, resources)
+        if device == "cpu" and config.engine.device == "auto":
+            log.warning(
+                "the cluster has no GPU: engines run on CPUs. Set engine.device to decide it yourself"
+            )
         preflight.check_engine_device(config, device=device)
         placement = place(config, device=device, resources=resources)
         num_actors = choose_num_actors(config, placement=placement, resources=resources)
@@ -273,10 +277,13 @@ class _RayActors:
 
 
 @contextlib.contextmanager
-def _ray_session(config: Config) -> Iterator[None]:
-    """Connect to a cluster (cluster.address, RAY_ADDRESS, one on this machine) or start a local one."""
+def _ray_session(config: Config) -> Iterator[bool]:
+    """Connect to a cluster (cluster.address, RAY_ADDRESS, one on this machine) or start a local one.
+
+    Yields whether it is one of our own, which gets no further nodes.
+    """
     if ray.is_initialized():
-        yield
+        yield False
         return
     address = config.cluster.address or os.environ.get("RAY_ADDRESS") or _cluster_on_this_machine()
     if address and not _answers(address):
@@ -291,7 +298,7 @@ def _ray_session(config: Config) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as exc:
         raise _no_cluster(address or "local", str(exc)) from exc
     try:
-        yield
+        yield address is None
     finally:
         ray.shutdown()
 
@@ -324,8 +331,8 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _cluster_resources() -> ClusterResources:
-    """What the cluster has now, and what its autoscaler may bring."""
+def _cluster_resources(*, may_grow: bool) -> ClusterResources:
+    """What the cluster has now, and what its autoscaler may bring where it tells."""
     # No public call tells what an autoscaler may add; Ray's own libraries ask here.
     from ray._private.state import state
 
@@ -336,6 +343,7 @@ def _cluster_resources() -> ClusterResources:
         node_gpus=tuple(float(node.get("GPU", 0)) for node in nodes),
         limit_cpus=float(limits.get("CPU", 0)),
         limit_gpus=float(limits.get("GPU", 0)),
+        may_grow=may_grow,
     )
 
 

@@ -12,12 +12,16 @@ from magpie_ray.errors import PreflightError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterResources:
-    """CPUs and GPUs of each node that is up, and of the whole cluster at its largest (0: unknown)."""
+    """CPUs and GPUs of each node that is up, and of the whole cluster at its largest (0: unknown).
+
+    may_grow: whether nodes may come that nothing tells of.
+    """
 
     node_cpus: tuple[float, ...]
     node_gpus: tuple[float, ...]
     limit_cpus: float = 0.0
     limit_gpus: float = 0.0
+    may_grow: bool = False
 
     @property
     def most_gpus(self) -> float:
@@ -80,7 +84,11 @@ def place(config: Config, *, device: str, resources: ClusterResources) -> Placem
 
 
 def choose_num_actors(config: Config, *, placement: Placement, resources: ClusterResources) -> int:
-    """As configured, or as many as the cluster can hold. PreflightError when it can never hold one."""
+    """As configured, or as many as the cluster can hold. PreflightError when it can't hold one.
+
+    Most autoscalers don't tell what they may bring: a number that was asked for is believed where the cluster
+    may grow, and the job then waits for nodes up to cluster.start_timeout_seconds.
+    """
     world = config.engine.tensor_parallel_size * config.engine.pipeline_parallel_size
     if placement.device == "cpu":
         kind, each = "CPU", placement.num_cpus
@@ -93,13 +101,13 @@ def choose_num_actors(config: Config, *, placement: Placement, resources: Cluste
     spread = placement.strategy == "PACK"  # one actor over several nodes
     fits = sum(nodes) // each if spread else sum(node // each for node in nodes)
     fits = int(max(fits, limit // each))
-    if fits < 1:
+    asked = config.cluster.num_actors
+    if fits < 1 and (asked == "auto" or not resources.may_grow):
+        grows = ", or, where an autoscaler brings nodes, set cluster.num_actors" if resources.may_grow else ""
         raise PreflightError(
             f"one actor needs {_units(each, kind)} (engine.device {placement.device}, tensor_parallel_size x "
-            f"pipeline_parallel_size), and the cluster can have {_units(has, kind)}, autoscaler included: "
-            f"{advice}"
+            f"pipeline_parallel_size), and the cluster has {_units(has, kind)}: {advice}{grows}"
         )
-    asked = config.cluster.num_actors
     return fits if asked == "auto" else asked
 
 

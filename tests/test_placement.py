@@ -1,5 +1,7 @@
 """What an actor takes of a cluster, and how many actors it holds."""
 
+from dataclasses import replace
+
 import pytest
 
 from magpie_ray.config import Config, load_config
@@ -80,14 +82,23 @@ def test_a_number_of_actors_that_was_asked_for_is_taken() -> None:
 
 
 def test_an_engine_that_never_fits_is_refused_with_what_there_is_and_what_to_do() -> None:
-    with pytest.raises(PreflightError, match=r"needs 32 GPUs.*can have 16 GPUs.*tensor_parallel_size"):
+    with pytest.raises(PreflightError, match=r"needs 32 GPUs.*has 16 GPUs.*tensor_parallel_size"):
         actors(config("engine.tensor_parallel_size=32"), TWO_NODES_OF_EIGHT)
-    with pytest.raises(PreflightError, match=r"needs 1 GPU .*can have 0 GPUs.*engine\.device: cpu"):
+    with pytest.raises(PreflightError, match=r"needs 1 GPU .*has 0 GPUs.*engine\.device: cpu"):
         actors(config("engine.device=cuda"), CPUS_ONLY)
+
+
+def test_a_number_asked_for_is_believed_where_nodes_may_still_come() -> None:
+    empty = replace(CPUS_ONLY, may_grow=True)
+    assert actors(config("engine.device=cuda", "cluster.num_actors=5"), empty) == 5
+    with pytest.raises(PreflightError, match=r"where an autoscaler brings nodes, set cluster\.num_actors"):
+        actors(config("engine.device=cuda"), empty)
+    with pytest.raises(PreflightError, match=r"needs 1 GPU "):
+        actors(config("engine.device=cuda", "cluster.num_actors=5"), CPUS_ONLY)
 
 
 def test_a_cluster_without_cpus_is_not_told_to_use_cpus() -> None:
     nothing = ClusterResources(node_cpus=(0.0,), node_gpus=(0.0,))
-    with pytest.raises(PreflightError, match=r"needs 1 CPU .*can have 0 CPUs") as caught:
+    with pytest.raises(PreflightError, match=r"needs 1 CPU .*has 0 CPUs") as caught:
         actors(config(), nothing)
     assert "engine.device: cpu" not in str(caught.value)

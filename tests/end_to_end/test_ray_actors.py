@@ -116,12 +116,13 @@ def test_an_engine_over_several_gpus_gets_a_placement_group_that_is_given_back(
     assert {group["state"] for group in groups} == {"REMOVED"}
 
 
-def test_an_engine_that_the_cluster_can_never_hold_is_refused_before_anything_starts(
+def test_an_engine_that_the_cluster_can_not_hold_is_refused_before_anything_starts(
     connection: None, tmp_path: Path
 ) -> None:
     output = tmp_path / "build"
-    with pytest.raises(PreflightError, match=r"needs 8 GPUs.*can have 4 GPUs"):
-        generate(config(output, "engine.device=cuda", "engine.tensor_parallel_size=8"))
+    gpus = ["engine.device=cuda", "engine.tensor_parallel_size=8", "cluster.num_actors=auto"]
+    with pytest.raises(PreflightError, match=r"needs 8 GPUs.*has 4 GPUs.*set cluster\.num_actors"):
+        generate(config(output, *gpus))
     assert not (output / "_magpie" / "build.json").exists()
 
 
