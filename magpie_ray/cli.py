@@ -18,6 +18,7 @@ from magpie_ray import views
 from magpie_ray.config import load_config
 from magpie_ray.config_source import read_source
 from magpie_ray.errors import MagpieError
+from magpie_ray.progress import terminal
 
 if TYPE_CHECKING:
     from magpie_ray.storage import Storage
@@ -189,10 +190,10 @@ def _out(text: str) -> None:
 
 
 def _set_up_logging(*, verbose: bool) -> None:
-    console = Console(stderr=True)
+    console = terminal()
     handler: logging.Handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    layout = "%(asctime)s %(levelname)s %(message)s"
     if console.is_terminal:  # rich keeps log lines apart from the progress line
-        handler = RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+        handler, layout = RichHandler(console=console, show_path=False, markup=False), "%(message)s"
+    logging.basicConfig(level=logging.WARNING, format=layout, handlers=[handler])
     logging.getLogger("magpie_ray").setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -5,9 +5,9 @@ Pure rendering of snapshots; how the numbers come about is the job's business.
 
 import logging
 import math
-import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 log = logging.getLogger(__name__)
 
 LOG_SECONDS = 30.0
+_WIDE_COLUMNS = 120
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,24 +53,31 @@ class Snapshot:
         return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
     def line(self) -> str:
-        """Everything but the bar, in one line."""
+        """Everything but the bar, in one line; what matters least comes last, where narrow terminals cut."""
         accepted = f"{1 - self.rejected / self.attempts:.1%}" if self.attempts else "-"
         actors = f"{self.actors_up}/{self.actors_wanted} actors"
         lost = f", {self.lost} replaced" if self.lost else ""
         return (
             f"{self.rows:,}/{self.num_rows:,} rows, {self.rows_per_second:,.1f} rows/s, "
-            f"{self.tokens_per_second:,.0f} tokens/s, {accepted} accepted, {actors}{lost}, ETA {self.eta}"
+            f"{self.tokens_per_second:,.0f} tokens/s, ETA {self.eta}, {actors}{lost}, {accepted} accepted"
         )
+
+
+@cache
+def terminal() -> Console:
+    """Standard error. One console for the bar and the log, so that neither writes into the other."""
+    return Console(stderr=True)
 
 
 class ProgressDisplay:
     """A context: `show` as often as you like, it draws or logs as often as is useful."""
 
     def __init__(self, console: Console | None = None) -> None:
-        console = console or Console(file=sys.stderr)
+        console = console or terminal()
         self._bar: Progress | None = None
         if console.is_terminal:
-            columns = (BarColumn(bar_width=24), TaskProgressColumn(), TextColumn("{task.description}"))
+            bar = BarColumn(bar_width=24 if console.width >= _WIDE_COLUMNS else 8)
+            columns = (bar, TaskProgressColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=console, transient=False)
             self._task = self._bar.add_task("starting", total=None)
         self._last: Snapshot | None = None

@@ -30,14 +30,14 @@ def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_the_line_has_rows_rates_acceptance_actors_and_time_left() -> None:
     assert HALF_WAY.line() == (
-        "1,000/2,000 rows, 5.0 rows/s, 500 tokens/s, 97.5% accepted, 2/3 actors, ETA 3:20"
+        "1,000/2,000 rows, 5.0 rows/s, 500 tokens/s, ETA 3:20, 2/3 actors, 97.5% accepted"
     )
     assert "2/3 actors, 4 replaced," in replace(HALF_WAY, lost=4).line()
 
 
 def test_before_anything_happened_there_are_no_rates_and_no_time_left() -> None:
     start = replace(HALF_WAY, rows=0, rows_this_run=0, tokens=0, rejected=0, attempts=0, seconds=0.0)
-    assert start.line() == "0/2,000 rows, 0.0 rows/s, 0 tokens/s, - accepted, 2/3 actors, ETA -"
+    assert start.line() == "0/2,000 rows, 0.0 rows/s, 0 tokens/s, ETA -, 2/3 actors, - accepted"
 
 
 @pytest.mark.parametrize(
