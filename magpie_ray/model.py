@@ -4,6 +4,7 @@ What always holds: the commit is resolved once, by the driver, and everybody loa
 """
 
 import hashlib
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -26,23 +27,41 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """name: as the user wrote it. commit: a hash that changes when the model does, for the fingerprint."""
+    """A model and its commit: a hash that changes when the model does, for the fingerprint.
+
+    name: as the user wrote it. folder: where it lies, absolute; None for the bundled one and for the hub's.
+    """
 
     name: str
     commit: str
+    folder: str | None = None
 
     @property
     def location(self) -> str:
         """What to load on the machine that asks: a folder, or the repository's id."""
         if self.name in _BUILTIN:
             return str(files("magpie_ray").joinpath(_BUILTIN[self.name]))
-        folder = Path(self.name).expanduser()
-        return str(folder.resolve()) if folder.is_dir() else self.name
+        return self.folder or self.name
 
     @property
     def revision(self) -> str | None:
         """The commit to load from the repository; None for a folder."""
-        return None if Path(self.location).is_dir() else self.commit
+        return None if self.is_folder else self.commit
+
+    def check(self) -> None:
+        """FormatError unless this machine has the very same folder; the hub's commits need no check."""
+        if not self.is_folder:
+            return
+        if not Path(self.location).is_dir():
+            raise FormatError(
+                f"{platform.node()} has no folder {self.location}: put the model where every node reads it "
+                "under that path, or name it by its Hugging Face id"
+            )
+        if _folder_digest(Path(self.location), with_code=self.name not in _BUILTIN) != self.commit:
+            raise FormatError(
+                f"{self.location} on {platform.node()} holds another model than on the machine that began "
+                "this run: give every node the same files"
+            )
 
     @property
     def is_folder(self) -> bool:
@@ -57,14 +76,16 @@ def resolve_model(name: str, revision: str | None) -> Model:
     """
     if name.startswith(BUILTIN_PREFIX) and name not in _BUILTIN:
         raise FormatError(f"model.name: got {name!r}; bundled models are {', '.join(_BUILTIN)}")
-    folder = Path(Model(name=name, commit="").location)
+    builtin = name in _BUILTIN
+    folder = Path(Model(name=name, commit="").location if builtin else name).expanduser().resolve()
     if folder.is_dir():
         if revision is not None:
             raise FormatError(
                 f"model.revision: got {revision!r}, but model.name {name!r} is a folder, which has no "
                 "revisions: leave model.revision out"
             )
-        return Model(name=name, commit=_folder_digest(folder, with_code=name not in _BUILTIN))
+        digest = _folder_digest(folder, with_code=not builtin)
+        return Model(name=name, commit=digest, folder=None if builtin else str(folder))
     return Model(name=name, commit=_hub_commit(name, revision))
 
 

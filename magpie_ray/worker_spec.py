@@ -45,8 +45,12 @@ EngineFactory = Callable[[WorkerSpec], Engine]
 
 
 def make_recipe(spec: WorkerSpec) -> Recipe:
-    """What decides the content of the build's rows, with a tokenizer loaded to decode them."""
+    """What decides the content of the build's rows, with a tokenizer loaded to decode them.
+
+    FormatError when this machine does not have the build's model.
+    """
     config, form = spec.config, spec.chat_format
+    spec.model.check()
     tokenizer = load_tokenizer(
         spec.model.location,
         revision=spec.model.revision,

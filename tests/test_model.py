@@ -121,3 +121,24 @@ def test_a_model_that_is_not_there_is_named_with_what_to_try(
         resolve_model(name, revision)
     assert repr(name) in str(caught.value)
     assert revision is None or repr(revision) in str(caught.value)
+
+
+def test_a_folder_is_named_by_its_full_path_and_checked_where_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    model = resolve_model("./model", None)
+    monkeypatch.chdir("/")
+    assert model.location == str(folder)
+    assert model.revision is None
+    model.check()
+    (folder / "config.json").write_text('{"changed": true}')
+    with pytest.raises(FormatError, match="holds another model"):
+        model.check()
+    (folder / "config.json").unlink()
+    folder.rmdir()
+    with pytest.raises(FormatError, match=r"has no folder .*model"):
+        model.check()
