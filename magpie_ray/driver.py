@@ -9,13 +9,13 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray._private.utils import read_ray_address
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -23,14 +23,20 @@ from magpie_ray import build, manifest, preflight
 from magpie_ray.build import BuildRecord, RunRecord
 from magpie_ray.config import Config
 from magpie_ray.dispatch import Dispatcher
-from magpie_ray.errors import GenerationFailedError, InterruptedJobError, MagpieError, PreflightError
+from magpie_ray.errors import (
+    BuildMismatchError,
+    GenerationFailedError,
+    InterruptedJobError,
+    MagpieError,
+    PreflightError,
+)
 from magpie_ray.job import Job, Left, Lost
 from magpie_ray.metrics import Tally
 from magpie_ray.placement import ClusterResources, Placement, choose_device, choose_num_actors, place
-from magpie_ray.preflight import Blueprint
+from magpie_ray.preflight import Blueprint, CommittedBuild
 from magpie_ray.progress import ProgressDisplay
 from magpie_ray.storage import Storage
-from magpie_ray.types import Partition, PartitionRecord
+from magpie_ray.types import Partition
 from magpie_ray.worker import Event, ShardWorker
 from magpie_ray.worker_spec import EngineFactory, WorkerSpec
 
@@ -61,40 +67,33 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
     """
     storage = preflight.open_output(config)
     preflight.check_output(storage)
-    existing = build.read_build(storage)
+    existing = preflight.read_existing(storage)
     blueprint = preflight.draw_up(config, existing)
     for warning in blueprint.warnings:
         log.warning("%s", warning)
-    if existing:
-        committed = preflight.check_existing(config, blueprint, existing, storage)
-        if not committed.pending(config.num_rows):
-            return _nothing_to_do(config, storage, existing, committed.records)
-    with _ray_session(config) as local:
-        resources = _cluster_resources(may_grow=not local)
-        device = choose_device(config, resources)
-        if device == "cpu" and config.engine.device == "auto":
-            log.warning(
-                "the cluster has no GPU: engines run on CPUs. Set engine.device to decide it yourself"
-            )
-        preflight.check_engine_device(config, device=device)
-        placement = place(config, device=device, resources=resources)
-        num_actors = choose_num_actors(config, placement=placement, resources=resources)
-        record = existing or _open_build(config, storage, blueprint, device=device, num_actors=num_actors)
-        committed = preflight.check_existing(config, blueprint, record, storage)
+    committed = preflight.check_existing(config, blueprint, existing, storage) if existing else None
+    if committed and not committed.pending(config.num_rows):
+        return _nothing_to_do(config, storage, committed)
+    with _ray_session(config) as local, _stop_signals() as stop_requested:
+        if local and engine_factory is None:
+            preflight.check_engine_is_installed()
+        placement, num_actors = _choose_actors(config, may_grow=not local)
+        if committed is None:
+            record = _open_build(config, storage, blueprint, device=placement.device, num_actors=num_actors)
+            committed = preflight.check_existing(config, blueprint, record, storage)
         pending = committed.pending(config.num_rows)
-        if not pending:
-            return _nothing_to_do(config, storage, record, committed.records)
+        if not pending:  # another driver was quicker
+            return _nothing_to_do(config, storage, committed)
+        manifest.mark_growing(storage)
         host = socket.gethostname()
         run = build.start_run(storage, num_rows=config.num_rows, host=host, config=config.recorded())
-        manifest.mark_growing(storage)
-        log.info(
-            "run %d: %d rows to generate in %s", run.number, sum(p.num_rows for p in pending), storage.url
-        )
+        rows = sum(partition.num_rows for partition in pending)
+        log.info("run %d: %d rows to generate in %s", run.number, rows, storage.url)
         actors = _RayActors(
             config=config,
             blueprint=blueprint,
             storage=storage,
-            record=record,
+            record=committed.build,
             run=run,
             placement=placement,
             engine_factory=engine_factory,
@@ -102,26 +101,35 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
         dispatcher = Dispatcher(
             pending,
             num_slots=min(num_actors, len(pending)),
-            grid=record.rows_per_partition,
+            grid=committed.build.rows_per_partition,
             max_failures_per_partition=config.cluster.max_failures_per_partition,
         )
         job = Job(
             config=config,
             storage=storage,
-            build=record,
+            build=committed.build,
             records=committed.records,
             dispatcher=dispatcher,
             actors=actors,
         )
-        return _run(job, run, storage, record)
+        return _run(job, run, storage, committed.build, stop_requested)
 
 
-def _nothing_to_do(
-    config: Config, storage: Storage, record: BuildRecord, records: Sequence[PartitionRecord]
-) -> BuildResult:
+def _choose_actors(config: Config, *, may_grow: bool) -> tuple[Placement, int]:
+    """What an actor takes on this cluster, and how many there are to be. PreflightError if it holds none."""
+    resources = _cluster_resources(may_grow=may_grow)
+    device = choose_device(config, resources)
+    if device == "cpu" and config.engine.device == "auto":
+        log.warning("the cluster has no GPU: engines run on CPUs (engine.device: auto)")
+    preflight.check_engine_device(config, device=device)
+    placement = place(config, device=device, resources=resources)
+    return placement, choose_num_actors(config, placement=placement, resources=resources)
+
+
+def _nothing_to_do(config: Config, storage: Storage, committed: CommittedBuild) -> BuildResult:
     """Everything is committed: see to it that the last words are written too."""
     if not manifest.is_marked_complete(storage):
-        manifest.finish(storage, record, records, num_rows=config.num_rows)
+        manifest.finish(storage, committed.build, committed.records, num_rows=config.num_rows, run=None)
     return BuildResult(
         url=storage.url, num_rows=config.num_rows, new_rows=0, tokens=0, seconds=0.0, attempts=0, rejected=0
     )
@@ -130,16 +138,28 @@ def _nothing_to_do(
 def _open_build(
     config: Config, storage: Storage, blueprint: Blueprint, *, device: str, num_actors: int
 ) -> BuildRecord:
-    """Create the build with its grid, or join one that another driver has just created."""
+    """Create the build with its grid, or join one that another driver has just created.
+
+    A grid that was left to us is then the other's.
+    """
     grid = preflight.choose_grid(config, num_actors=num_actors, device=device)
-    return build.open_build(storage, blueprint.record(grid))
+    try:
+        return build.open_build(storage, blueprint.record(grid))
+    except BuildMismatchError:
+        found = build.read_build(storage)
+        if config.output.rows_per_partition != "auto" or found is None:
+            raise
+        build.check_same_build(found, blueprint.record(found.rows_per_partition), storage)
+        return found
 
 
-def _run(job: Job, run: RunRecord, storage: Storage, record: BuildRecord) -> BuildResult:
+def _run(
+    job: Job, run: RunRecord, storage: Storage, record: BuildRecord, stop_requested: Callable[[], bool]
+) -> BuildResult:
     """Work, then write the last words of the run whatever happened."""
     num_rows = run.num_rows
     try:
-        with ProgressDisplay() as display, _stop_signals() as stop_requested:
+        with ProgressDisplay() as display:
             job.work(display, stop_requested)
         records = manifest.read_committed(storage, record)
         if left := manifest.pending(num_rows, record, records):
@@ -147,13 +167,13 @@ def _run(job: Job, run: RunRecord, storage: Storage, record: BuildRecord) -> Bui
                 f"{storage.url} still lacks {', '.join(map(str, left[:3]))} though all partitions were "
                 "reported as committed: were files removed? Run the same command again"
             )
-        manifest.finish(storage, record, records, num_rows=num_rows)
+        manifest.finish(storage, record, records, num_rows=num_rows, run=run)
         build.end_run(storage, run, outcome="done")
-    except InterruptedJobError as exc:
-        build.end_run(storage, run, outcome="interrupted", cause=str(exc))
+    except (InterruptedJobError, KeyboardInterrupt, SystemExit) as exc:
+        build.end_run(storage, run, outcome="interrupted", cause=_cause(exc))
         raise
-    except MagpieError as exc:
-        build.end_run(storage, run, outcome="failed", cause=str(exc))
+    except BaseException as exc:
+        build.end_run(storage, run, outcome="failed", cause=_cause(exc))
         raise
     tally = Tally.sum(Tally.of_record(r) for r in records if r.run == run.number)
     return BuildResult(
@@ -165,6 +185,19 @@ def _run(job: Job, run: RunRecord, storage: Storage, record: BuildRecord) -> Bui
         attempts=tally.attempts,
         rejected=tally.attempts - tally.rows,
     )
+
+
+def _cause(exc: BaseException) -> str:
+    return str(exc) if isinstance(exc, MagpieError) else f"{type(exc).__name__}: {exc}"
+
+
+class _LoggingWorker(ShardWorker):
+    """ShardWorker in a process of its own: what it logs goes to the actor's log file."""
+
+    def __init__(self, spec: WorkerSpec, engine_factory: EngineFactory | None) -> None:
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("magpie_ray").setLevel(logging.INFO)
+        super().__init__(spec, engine_factory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +229,7 @@ class _RayActors:
         self._placement = placement
         self._engine_factory = engine_factory
         self._actors: dict[int, _Actor] = {}
+        self._actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0)(_LoggingWorker)
         self._listening: dict[Any, int] = {}  # events -> slot, of actors that have not ended
 
     def start(self, slot: int, *, engine_start: int) -> None:
@@ -220,10 +254,7 @@ class _RayActors:
                 placement_group_bundle_index=0,
                 placement_group_capture_child_tasks=True,
             )
-        actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0, **options)(
-            ShardWorker
-        )
-        handle = actor_class.remote(spec, self._engine_factory)
+        handle = self._actor_class.options(**options).remote(spec, self._engine_factory)
         events = handle.run.options(num_returns="streaming").remote()
         self._actors[slot] = _Actor(handle, events, group)
         self._listening[events] = slot
@@ -265,8 +296,8 @@ class _RayActors:
         except RayTaskError as exc:
             error = exc.cause if isinstance(exc.cause, MagpieError) else None
             return Lost(cause=f"{type(exc.cause).__name__}: {exc.cause}", error=error)
-        except RayActorError as exc:
-            return Lost(cause=str(exc))
+        except RayError as exc:  # a dead actor or node, no memory, a runtime environment that can't be made
+            return Lost(cause=f"{type(exc).__name__}: {exc}")
         return event
 
     def describe(self) -> str:
@@ -295,7 +326,7 @@ def _ray_session(config: Config) -> Iterator[bool]:
             log_to_driver=False,
             **({} if address else {"include_dashboard": False}),
         )
-    except (ConnectionError, RuntimeError, ValueError) as exc:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as exc:
         raise _no_cluster(address or "local", str(exc)) from exc
     try:
         yield address is None
@@ -349,14 +380,15 @@ def _cluster_resources(*, may_grow: bool) -> ClusterResources:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM become a question to ask; a second one acts as usual."""
+    """SIGINT and SIGTERM become a question to ask; a second one is a KeyboardInterrupt."""
     received: list[int] = []
     previous: dict[int, Any] = {}
 
     def note(number: int, _: object) -> None:
         received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
         log.warning("%s: stopping; finished rows are being committed", signal.Signals(number).name)
-        signal.signal(number, previous[number])
 
     try:
         for awaited in (signal.SIGINT, signal.SIGTERM):

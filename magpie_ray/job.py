@@ -7,6 +7,7 @@ whatever ends the loop, all actors are ended.
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,11 +18,9 @@ from magpie_ray.dispatch import Dispatcher
 from magpie_ray.errors import (
     ConfigError,
     CorruptBuildError,
-    FormatError,
     GenerationFailedError,
     InterruptedJobError,
     MagpieError,
-    PreflightError,
     RowExhaustedError,
 )
 from magpie_ray.metrics import Tally
@@ -42,8 +41,6 @@ _CHECKPOINT_SECONDS = 60.0
 FATAL_ERRORS: tuple[type[MagpieError], ...] = (
     RowExhaustedError,
     ConfigError,
-    FormatError,
-    PreflightError,
     CorruptBuildError,
 )
 
@@ -119,8 +116,11 @@ class Job:
         self._engine_starts = 0
         self._lost = 0
         self._lost_tally = Tally()
-        self._started = time.monotonic()
-        self._last_up = self._started
+        self._last_up = time.monotonic()
+        self._checkpoints = ThreadPoolExecutor(1)
+        self._checkpoint: Future[None] = Future()
+        self._checkpoint.set_result(None)
+        self._next_checkpoint = self._last_up + _CHECKPOINT_SECONDS
         self._first_ready: float | None = None
         self._ended: float | None = None
 
@@ -133,17 +133,17 @@ class Job:
         try:
             for slot in range(len(self._slots)):
                 self._start(slot)
-            checkpoint = time.monotonic() + _CHECKPOINT_SECONDS
-            while not self._dispatcher.done:
-                if stop_requested():
-                    self._take_leave(display)
-                for slot, event in self._actors.poll(_POLL_SECONDS):
-                    self._take(slot, event)
-                self._check_times()
-                display.show(self.snapshot())
-                if time.monotonic() >= checkpoint:
-                    self._write_checkpoint()
-                    checkpoint = time.monotonic() + _CHECKPOINT_SECONDS
+            try:
+                done = self._loop(display, stop_requested)
+            except (GenerationFailedError, RowExhaustedError):
+                self._take_leave(display)
+                raise
+            if not done:
+                self._take_leave(display)
+                raise InterruptedJobError(
+                    f"stopped with {self._committed_rows:,} of {self._config.num_rows:,} rows committed in "
+                    f"{self._storage.url}; run the same command again to go on"
+                )
             self._ended = time.monotonic()
             for slot, state in enumerate(self._slots):
                 if state.ready:
@@ -152,6 +152,21 @@ class Job:
         finally:
             for slot in range(len(self._slots)):
                 self._actors.end(slot)
+            self._checkpoints.shutdown()
+
+    def _loop(self, display: ProgressDisplay, stop_requested: Callable[[], bool]) -> bool:
+        """Take events until all is committed; False when told to stop before that."""
+        while not self._dispatcher.done:
+            if stop_requested():
+                return False
+            for slot, event in self._actors.poll(_POLL_SECONDS):
+                self._take(slot, event)
+            self._check_times()
+            display.show(self.snapshot())
+            if time.monotonic() >= self._next_checkpoint:
+                self._next_checkpoint = time.monotonic() + _CHECKPOINT_SECONDS
+                self._write_checkpoint()
+        return True
 
     def snapshot(self) -> Snapshot:
         """Where the job stands."""
@@ -232,16 +247,13 @@ class Job:
             )
 
     def _take_leave(self, display: ProgressDisplay) -> None:
-        """Let the workers commit what they have finished, then raise InterruptedJobError."""
+        """Let the workers commit what they have finished."""
         for slot, state in enumerate(self._slots):
             if state.ready:
                 self._actors.stop(slot)
         self._see_off(_NOTICE_SECONDS, display)
+        wait([self._checkpoint])
         self._write_checkpoint()
-        raise InterruptedJobError(
-            f"stopped with {self._committed_rows:,} of {self._config.num_rows:,} rows committed in "
-            f"{self._storage.url}; run the same command again to go on"
-        )
 
     def _see_off(self, seconds: float, display: ProgressDisplay) -> None:
         """Take the last events of the workers that are up, until all have left or the time is over."""
@@ -260,6 +272,15 @@ class Job:
             display.show(self.snapshot())
 
     def _write_checkpoint(self) -> None:
-        manifest.write_manifest(
-            self._storage, self._build, self._records.values(), num_rows=self._config.num_rows
+        """Beside the loop: it only saves reading footers, so that it holds up nothing and may fail."""
+        if not self._checkpoint.done():
+            return
+        if error := self._checkpoint.exception():
+            log.warning("the last checkpoint could not be written: %s", error)
+        self._checkpoint = self._checkpoints.submit(
+            manifest.write_manifest,
+            self._storage,
+            self._build,
+            list(self._records.values()),
+            num_rows=self._config.num_rows,
         )

@@ -5,13 +5,14 @@ may be stale, missing or damaged without harm: what it can't tell is read from t
 checkpoint replaces it; _SUCCESS stands only over a complete build.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from magpie_ray import plan
-from magpie_ray.build import BuildRecord, now, parse_json, to_json
+from magpie_ray.build import BuildRecord, RunRecord, now, parse_json, read_runs
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.metrics import Tally
 from magpie_ray.storage import ObjectNotFoundError, Storage, StoredObject
@@ -131,18 +132,28 @@ def write_manifest(
         "written": now(),
         "partitions": [asdict(record) for record in ordered],
     }
-    storage.replace(MANIFEST_KEY, to_json(fields))
+    # Compact: a hundred thousand partitions make tens of megabytes otherwise, several times an hour.
+    storage.replace(MANIFEST_KEY, json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
 
 
 def finish(
-    storage: Storage, build: BuildRecord, records: Sequence[PartitionRecord], *, num_rows: int
+    storage: Storage,
+    build: BuildRecord,
+    records: Sequence[PartitionRecord],
+    *,
+    num_rows: int,
+    run: RunRecord | None,
 ) -> None:
-    """The last words over rows 0..num_rows-1, all committed.
+    """The last words of `run` (None: there was nothing to do) over rows 0..num_rows-1, all committed.
 
-    _SUCCESS waits when another run has committed rows further up and not yet all of those between.
+    _SUCCESS is left to a run that began later and still works on more rows, and it waits while rows further
+    up are committed and not yet all of those between.
     """
     write_manifest(storage, build, records, num_rows=num_rows)
-    end = max([num_rows, *(record.stop for record in records)])
+    later = [
+        r.num_rows for r in read_runs(storage) if run and r.number > run.number and r.outcome == "running"
+    ]
+    end = max([num_rows, *later, *(record.stop for record in records)])
     if not pending(end, build, records):
         mark_complete(storage)
 

