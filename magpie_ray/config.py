@@ -220,7 +220,8 @@ class Config(_Section):
         num_rows, which may grow; output, cluster, rounds and the engine's device, memory and parallelism, as
         a resume may run elsewhere; model.revision, as the commit it resolves to stands for it;
         model.trust_remote_code, a permission: the code comes with the commit, and what it does to the prompts
-        shows in the chat format; and whatever looks like a secret.
+        shows in the chat format; acceptance.max_attempts, which decides when to give up and no row; and
+        whatever looks like a secret.
         """
         prompts = [[prompt.key, prompt.text, float(f"{prompt.weight:.12g}")] for prompt in self.prompts]
         return {
@@ -238,7 +239,7 @@ class Config(_Section):
             "engine.quantization": self.engine.quantization,
             "engine.max_model_len": self.engine.max_model_len,
             **{f"engine.extra.{name}": value for name, value in identity_of(self.engine.extra).items()},
-            **_flat("acceptance", self.acceptance.model_dump()),
+            "acceptance.truncated_response": self.acceptance.truncated_response,
         }
 
     def recorded(self) -> dict[str, Any]:

@@ -58,13 +58,15 @@ class Dispatcher:
         """The slot's worker has begun `started` rows so far: what to give it now.
 
         It gets partitions until its unstarted rows fill its live window, counting those that are on their way
-        to it. Its own shard comes first. From another shard it takes only when it is about to run dry, so
-        that a worker that is up early does not hoard what others could begin.
+        to it. Its own shard comes first. From another shard it takes only when it is about to run dry, and
+        one at a time, so that a worker that is up early leaves something to the others.
         """
         own = self._slots[slot]
         given: list[Partition] = []
         while (unstarted := own.given_rows - started) < live_window:
-            partition = self._next(own, may_steal=unstarted * _STEAL_BELOW < live_window)
+            if not own.pending and (given or unstarted * _STEAL_BELOW >= live_window):
+                break
+            partition = self._next(own)
             if partition is None:
                 break
             own.open.append(partition)
@@ -73,11 +75,11 @@ class Dispatcher:
             given.append(partition)
         return given
 
-    def _next(self, own: _Slot, *, may_steal: bool) -> Partition | None:
+    def _next(self, own: _Slot) -> Partition | None:
         if own.pending:
             return own.pending.popleft()
         fullest = max(self._slots, key=lambda slot: len(slot.pending))
-        return fullest.pending.pop() if may_steal and fullest.pending else None
+        return fullest.pending.pop() if fullest.pending else None
 
     def committed(self, slot: int, partition: Partition, record: PartitionRecord) -> None:
         """The slot's partition ended in a file. What the file does not cover is pending again.

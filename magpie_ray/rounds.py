@@ -301,5 +301,6 @@ def _exhausted(failures: list[Rejection]) -> str:
     return (
         f"row {example.row_id} was rejected {len(failures)} times (acceptance.max_attempts), "
         f"{times} of them for {prevailing!r}. Example, the {example.role}'s message of "
-        f"turn {example.turn}: {example.example!r}. What to try: {remedy(prevailing, example.role)}."
+        f"turn {example.turn}: {example.example!r}. What to try: {remedy(prevailing, example.role)}. "
+        "acceptance.max_attempts may be raised on this build; other settings need another output.path."
     )

@@ -118,7 +118,7 @@ class VllmEngine:
                 {"type": "token", "prompt_token_ids": request.prompt_token_ids},
                 params,
             )
-        except ValueError as exc:
+        except Exception as exc:  # its validation errors have no base of their own in all versions
             raise EngineError(f"vLLM refused a request: {exc}") from exc
         self._outstanding.add(request.request_id)
 
@@ -183,7 +183,8 @@ def _message_ids(answer: Any, decode: Callable[[list[int]], str]) -> list[int]:
         return token_ids
     if not isinstance(answer.stop_reason, str):
         return token_ids[:-1]
-    while token_ids and len(decode(token_ids)) > len(answer.text):
+    # vLLM's running text keeps a leading blank that decoding a whole message may drop.
+    while token_ids and len(decode(token_ids).lstrip()) > len(answer.text.lstrip()):
         token_ids.pop()
     return token_ids
 
