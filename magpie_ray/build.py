@@ -16,6 +16,7 @@ from typing import Any
 from magpie_ray import plan
 from magpie_ray.errors import AlreadyExistsError, BuildMismatchError, CorruptBuildError, PreflightError
 from magpie_ray.storage import ObjectNotFoundError, Storage
+from magpie_ray.types import DATA_PREFIX
 
 BUILD_KEY = "_magpie/build.json"
 RUNS_PREFIX = "_magpie/runs/"
@@ -127,10 +128,13 @@ def check_same_build(found: BuildRecord, wanted: BuildRecord, storage: Storage) 
         if has != asked:
             same = next((i for i, (a, b) in enumerate(zip(has, asked, strict=False)) if a != b), 0)
             lines.append(f"  {key}: the build has {_shown(has, same)}, now {_shown(asked, same)}")
+    remedy = "set these back, or choose another output.path."
+    if not storage.list(DATA_PREFIX):
+        remedy = f"there are no rows yet, so delete {storage.display('_magpie')} to begin anew, or {remedy}"
     raise BuildMismatchError(
         f"{storage.url} holds a build made with other settings:\n"
         + "\n".join(lines)
-        + "\nA build never mixes two configs: set these back, or choose another output.path."
+        + f"\nA build never mixes two configs: {remedy}"
     )
 
 

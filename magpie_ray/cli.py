@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the work failed, 2 bad usage or config, 3 interrupted and 
 
 import importlib.metadata
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -165,13 +166,17 @@ def show(
 
 def main() -> None:
     """Entry point of the `magpie-ray` command and of jobs/generate.py."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; the driver has its own
     try:
         app(prog_name="magpie-ray")
     except MagpieError as exc:
         sys.stderr.write(views.safe(f"error: {exc}\n"))
         sys.exit(exc.exit_code)
     except SystemExit as exc:
-        sys.exit(3 if exc.code == _TYPER_INTERRUPTED else exc.code)
+        if exc.code != _TYPER_INTERRUPTED:
+            raise
+        sys.stderr.write("error: interrupted; what is committed stays, the same command goes on\n")
+        sys.exit(3)
 
 
 def _storage(url: str, options: list[str] | None) -> "Storage":

@@ -66,6 +66,7 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
     RowExhaustedError when the job gives up. What is committed stays; the same call resumes.
     """
     storage = preflight.open_output(config)
+    preflight.check_output_is_shared(storage)
     preflight.check_output(storage)
     existing = preflight.read_existing(storage)
     blueprint = preflight.draw_up(config, existing)
@@ -75,8 +76,12 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
     if committed and not committed.pending(config.num_rows):
         return _nothing_to_do(config, storage, committed)
     with _ray_session(config) as local, _stop_signals() as stop_requested:
+        log.info("running on %s Ray cluster %s", "a local" if local else "the", _gcs_address())
         if local and engine_factory is None:
             preflight.check_engine_is_installed()
+        if not local:
+            nodes = sum(node["Alive"] for node in ray.nodes())
+            preflight.warn_of_local_output(config, storage, nodes=nodes)
         placement, num_actors = _choose_actors(config, may_grow=not local)
         if committed is None:
             record = _open_build(config, storage, blueprint, device=placement.device, num_actors=num_actors)
@@ -115,6 +120,10 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
         return _run(job, run, storage, committed.build, stop_requested)
 
 
+def _gcs_address() -> str:
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def _choose_actors(config: Config, *, may_grow: bool) -> tuple[Placement, int]:
     """What an actor takes on this cluster, and how many there are to be. PreflightError if it holds none."""
     resources = _cluster_resources(may_grow=may_grow)
@@ -128,7 +137,7 @@ def _choose_actors(config: Config, *, may_grow: bool) -> tuple[Placement, int]:
 
 def _nothing_to_do(config: Config, storage: Storage, committed: CommittedBuild) -> BuildResult:
     """Everything is committed: see to it that the last words are written too."""
-    if not manifest.is_marked_complete(storage):
+    if not manifest.is_up_to_date(storage, committed.records):
         manifest.finish(storage, committed.build, committed.records, num_rows=config.num_rows, run=None)
     return BuildResult(
         url=storage.url, num_rows=config.num_rows, new_rows=0, tokens=0, seconds=0.0, attempts=0, rejected=0

@@ -26,6 +26,8 @@ SUCCESS_KEY = "_SUCCESS"
 
 # One footer is two small requests of mostly waiting; S3 serves far more in parallel.
 _READERS = 32
+# A message names so many files; `verify` lists all.
+_SHOWN_PROBLEMS = 20
 
 
 def read_committed(storage: Storage, build: BuildRecord) -> list[PartitionRecord]:
@@ -47,9 +49,10 @@ def read_committed(storage: Storage, build: BuildRecord) -> list[PartitionRecord
     problems = [result for result in results if isinstance(result, str)]
     problems += chain_problems(records, build)
     if problems:
+        more = [f"... and {len(problems) - _SHOWN_PROBLEMS} more"] if len(problems) > _SHOWN_PROBLEMS else []
         raise CorruptBuildError(
             f"{storage.display(DATA_PREFIX)} holds what does not belong to this build:\n  "
-            + "\n  ".join(problems)
+            + "\n  ".join([*problems[:_SHOWN_PROBLEMS], *more])
         )
     return records
 
@@ -111,6 +114,15 @@ def read_manifest(storage: Storage) -> dict[str, PartitionRecord]:
     except (KeyError, TypeError, ValueError) as exc:
         raise CorruptBuildError(f"{storage.display(MANIFEST_KEY)} is foreign or damaged: {exc}") from exc
     return {record.partition.key: record for record in records}
+
+
+def is_up_to_date(storage: Storage, records: Iterable[PartitionRecord]) -> bool:
+    """Whether the last words are written: _SUCCESS, and a manifest of exactly these partitions."""
+    try:
+        told = read_manifest(storage)
+    except CorruptBuildError:
+        return False
+    return is_marked_complete(storage) and told == {record.partition.key: record for record in records}
 
 
 def write_manifest(

@@ -86,6 +86,8 @@ def resolve_model(name: str, revision: str | None) -> Model:
             )
         digest = _folder_digest(folder, with_code=not builtin)
         return Model(name=name, commit=digest, folder=None if builtin else str(folder))
+    if name.startswith(("/", ".", "~")):
+        raise FormatError(f"model.name: got {name!r}, but there is no folder {folder} on {platform.node()}")
     return Model(name=name, commit=_hub_commit(name, revision))
 
 

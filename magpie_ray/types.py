@@ -102,6 +102,12 @@ class EngineFigures:
     kv_cache_tokens: int
     max_model_len: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.max_num_seqs} sequences at once, {self.kv_cache_tokens:,} tokens of KV cache, "
+            f"{self.max_model_len:,} tokens a sequence"
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Zero-width, but part of how Persian, Indic scripts and emoji are written.
 _JOINERS = "\u200c\u200d"
 
+_SHOWN_PROBLEMS = 50
 _ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "green"}
 
 
@@ -159,7 +160,14 @@ def verification_text(fields: dict[str, Any]) -> str:
     head = f"{fields['output']}: {fields['rows']:,} rows in {fields['partitions']:,} files"
     if fields["ok"]:
         return f"{head}, complete and consistent: row_id 0..{fields['num_rows'] - 1}, each once"
-    return "\n  ".join([f"{head}, {len(fields['problems'])} problems:", *fields["problems"]])
+    problems = fields["problems"]
+    more = [f"... and {len(problems) - _SHOWN_PROBLEMS:,} more (--json has all)"]
+    shown = [*problems[:_SHOWN_PROBLEMS], *(more if len(problems) > _SHOWN_PROBLEMS else [])]
+    return "\n  ".join([f"{head}, {_count(len(problems), 'problem')}:", *shown])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def row_panel(row: Record) -> Panel:

@@ -108,7 +108,7 @@ def test_the_first_help_lists_the_commands(run: Run) -> None:
         (["verify", "nowhere"], "holds no build"),
         (["show", "nowhere"], "holds no build"),
         (["status", "nowhere", "--storage-option", "anon"], "key=value"),
-        (["template", "./missing"], "neither a local folder"),
+        (["template", "./missing"], "there is no folder"),
         (["plan"], "Missing argument"),
         (["build", "CONFIG"], "No such command"),
         (["show", "nowhere", "--rows", "0"], "--rows"),

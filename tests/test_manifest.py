@@ -169,3 +169,14 @@ def test_success_is_left_to_a_later_run_that_works_on_more_rows() -> None:
     records.append(commit(storage, record, 4, 8))
     manifest.finish(storage, record, records, num_rows=8, run=theirs)
     assert manifest.is_marked_complete(storage)
+
+
+def test_last_words_that_are_missing_damaged_or_stale_are_noticed() -> None:
+    storage = memory_storage()
+    _, records = complete_build(storage)
+    assert manifest.is_up_to_date(storage, records)
+    assert not manifest.is_up_to_date(storage, records[:-1])
+    storage.replace(MANIFEST_KEY, b"{")
+    assert not manifest.is_up_to_date(storage, records)
+    storage.delete(MANIFEST_KEY)
+    assert not manifest.is_up_to_date(storage, records)

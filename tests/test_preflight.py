@@ -253,3 +253,37 @@ def test_the_record_says_what_it_was_made_with() -> None:
     assert record.columns == config_of().columns()
     assert record.chat_format["pre_query"]
     assert "chat_format.warnings" not in record.identity
+
+
+def test_files_without_a_build_are_refused_and_nothing_is_written() -> None:
+    storage = memory_storage()
+    storage.create("data/part-000000000000.parquet", b"rows of somebody")
+    with pytest.raises(PreflightError, match=r"holds files, but there is no _magpie/build\.json"):
+        preflight.read_existing(storage)
+    assert [item.key for item in storage.list("")] == ["data/part-000000000000.parquet"]
+
+
+def test_an_output_that_other_processes_can_not_see_is_refused() -> None:
+    with pytest.raises(PreflightError, match="which every process has for itself"):
+        preflight.check_output_is_shared(Storage("memory://rows"))
+
+
+def test_a_folder_is_warned_of_where_nodes_must_share_it_and_where_it_goes_with_the_job(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1/out"
+    preflight.warn_of_local_output(config_of(output={"path": "./out"}), Storage(job), nodes=3)
+    assert "all 3 nodes of the cluster must share it" in caplog.text
+    assert "temporary working directory" in caplog.text
+    caplog.clear()
+    preflight.warn_of_local_output(config_of(output={"path": "/out"}), Storage("/out"), nodes=1)
+    preflight.warn_of_local_output(config_of(), Storage("s3://bucket/out"), nodes=3)
+    assert not caplog.text
+
+
+def test_a_build_without_rows_may_be_deleted_where_the_settings_were_wrong() -> None:
+    storage, config = memory_storage(), config_of()
+    record = opened(config, storage)
+    other = config_of(seed=1)
+    with pytest.raises(BuildMismatchError, match=r"there are no rows yet, so delete memory://.*/_magpie"):
+        preflight.check_existing(other, preflight.draw_up(other, record), record, storage)
