@@ -7,9 +7,8 @@ out on Ray. What always holds: whatever ends a run, what is committed stays and 
 import contextlib
 import logging
 import os
-import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,17 +23,14 @@ from magpie_ray.build import BuildRecord, RunRecord
 from magpie_ray.config import Config
 from magpie_ray.dispatch import Dispatcher
 from magpie_ray.errors import (
-    BuildMismatchError,
-    GenerationFailedError,
-    InterruptedJobError,
     MagpieError,
     PreflightError,
 )
 from magpie_ray.job import Job, Left, Lost
-from magpie_ray.metrics import Tally
 from magpie_ray.placement import ClusterResources, Placement, choose_device, choose_num_actors, place
-from magpie_ray.preflight import Blueprint, CommittedBuild
-from magpie_ray.progress import ProgressDisplay
+from magpie_ray.preflight import Blueprint
+from magpie_ray.run import BuildResult, carry_out, nothing_to_do, open_build
+from magpie_ray.stop_signals import stop_signals
 from magpie_ray.storage import Storage
 from magpie_ray.types import Partition
 from magpie_ray.worker import Event, ShardWorker
@@ -43,19 +39,6 @@ from magpie_ray.worker_spec import EngineFactory, WorkerSpec
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuildResult:
-    """A complete build. Rows, tokens and attempts of this run; `seconds` from the first engine's start on."""
-
-    url: str
-    num_rows: int
-    new_rows: int
-    tokens: int
-    seconds: float
-    attempts: int
-    rejected: int
 
 
 def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> BuildResult:
@@ -74,8 +57,8 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
         log.warning("%s", warning)
     committed = preflight.check_existing(config, blueprint, existing, storage) if existing else None
     if committed and not committed.pending(config.num_rows):
-        return _nothing_to_do(config, storage, committed)
-    with _ray_session(config) as local, _stop_signals() as stop_requested:
+        return nothing_to_do(config, storage, committed)
+    with _ray_session(config) as local, stop_signals() as stop_requested:
         log.info("running on %s Ray cluster %s", "a local" if local else "the", _gcs_address())
         if local and engine_factory is None:
             preflight.check_engine_is_installed()
@@ -84,11 +67,11 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
             preflight.warn_of_local_output(config, storage, nodes=nodes)
         placement, num_actors = _choose_actors(config, may_grow=not local)
         if committed is None:
-            record = _open_build(config, storage, blueprint, device=placement.device, num_actors=num_actors)
+            record = open_build(config, storage, blueprint, device=placement.device, num_actors=num_actors)
             committed = preflight.check_existing(config, blueprint, record, storage)
         pending = committed.pending(config.num_rows)
         if not pending:  # another driver was quicker
-            return _nothing_to_do(config, storage, committed)
+            return nothing_to_do(config, storage, committed)
         manifest.mark_growing(storage)
         host = socket.gethostname()
         run = build.start_run(storage, num_rows=config.num_rows, host=host, config=config.recorded())
@@ -117,7 +100,7 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
             dispatcher=dispatcher,
             actors=actors,
         )
-        return _run(job, run, storage, committed.build, stop_requested)
+        return carry_out(job, run, storage, committed.build, stop_requested)
 
 
 def _gcs_address() -> str:
@@ -133,71 +116,6 @@ def _choose_actors(config: Config, *, may_grow: bool) -> tuple[Placement, int]:
     preflight.check_engine_device(config, device=device)
     placement = place(config, device=device, resources=resources)
     return placement, choose_num_actors(config, placement=placement, resources=resources)
-
-
-def _nothing_to_do(config: Config, storage: Storage, committed: CommittedBuild) -> BuildResult:
-    """Everything is committed: see to it that the last words are written too."""
-    if not manifest.is_up_to_date(storage, committed.records):
-        manifest.finish(storage, committed.build, committed.records, num_rows=config.num_rows, run=None)
-    return BuildResult(
-        url=storage.url, num_rows=config.num_rows, new_rows=0, tokens=0, seconds=0.0, attempts=0, rejected=0
-    )
-
-
-def _open_build(
-    config: Config, storage: Storage, blueprint: Blueprint, *, device: str, num_actors: int
-) -> BuildRecord:
-    """Create the build with its grid, or join one that another driver has just created.
-
-    A grid that was left to us is then the other's.
-    """
-    grid = preflight.choose_grid(config, num_actors=num_actors, device=device)
-    try:
-        return build.open_build(storage, blueprint.record(grid))
-    except BuildMismatchError:
-        found = build.read_build(storage)
-        if config.output.rows_per_partition != "auto" or found is None:
-            raise
-        build.check_same_build(found, blueprint.record(found.rows_per_partition), storage)
-        return found
-
-
-def _run(
-    job: Job, run: RunRecord, storage: Storage, record: BuildRecord, stop_requested: Callable[[], bool]
-) -> BuildResult:
-    """Work, then write the last words of the run whatever happened."""
-    num_rows = run.num_rows
-    try:
-        with ProgressDisplay() as display:
-            job.work(display, stop_requested)
-        records = manifest.read_committed(storage, record)
-        if left := manifest.pending(num_rows, record, records):
-            raise GenerationFailedError(
-                f"{storage.url} still lacks {', '.join(map(str, left[:3]))} though all partitions were "
-                "reported as committed: were files removed? Run the same command again"
-            )
-        manifest.finish(storage, record, records, num_rows=num_rows, run=run)
-        build.end_run(storage, run, outcome="done")
-    except (InterruptedJobError, KeyboardInterrupt, SystemExit) as exc:
-        build.end_run(storage, run, outcome="interrupted", cause=_cause(exc))
-        raise
-    except BaseException as exc:
-        build.end_run(storage, run, outcome="failed", cause=_cause(exc))
-        raise
-    tally = Tally.sum(Tally.of_record(r) for r in records if r.run == run.number)
-    return BuildResult(
-        url=storage.url,
-        num_rows=num_rows,
-        new_rows=tally.rows,
-        tokens=tally.tokens,
-        seconds=job.snapshot().seconds,
-        attempts=tally.attempts,
-        rejected=tally.attempts - tally.rows,
-    )
-
-
-def _cause(exc: BaseException) -> str:
-    return str(exc) if isinstance(exc, MagpieError) else f"{type(exc).__name__}: {exc}"
 
 
 class _LoggingWorker(ShardWorker):
@@ -385,28 +303,3 @@ def _cluster_resources(*, may_grow: bool) -> ClusterResources:
         limit_gpus=float(limits.get("GPU", 0)),
         may_grow=may_grow,
     )
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM become a question to ask; a second one is a KeyboardInterrupt."""
-    received: list[int] = []
-    previous: dict[int, Any] = {}
-
-    def note(number: int, _: object) -> None:
-        received.append(number)
-        if len(received) > 1:
-            raise KeyboardInterrupt
-        log.warning("%s: stopping; finished rows are being committed", signal.Signals(number).name)
-
-    try:
-        for awaited in (signal.SIGINT, signal.SIGTERM):
-            previous[awaited] = signal.signal(awaited, note)
-    except ValueError:  # not the main thread: signals are the caller's business
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -17,7 +17,7 @@ from rich.text import Text
 from magpie_ray.reader import Record, messages_of
 
 if TYPE_CHECKING:
-    from magpie_ray.driver import BuildResult
+    from magpie_ray.run import BuildResult
     from magpie_ray.verify import Status, Verification
 
 # Zero-width, but part of how Persian, Indic scripts and emoji are written.

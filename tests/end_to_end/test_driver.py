@@ -13,6 +13,8 @@ from magpie_ray.build import BuildRecord
 from magpie_ray.config import load_config
 from magpie_ray.errors import BuildMismatchError, PreflightError
 from magpie_ray.job import Lost
+from magpie_ray.run import open_build
+from magpie_ray.stop_signals import stop_signals
 from tests.builds import memory_storage
 
 
@@ -49,7 +51,7 @@ def test_a_cluster_that_listens_on_this_machine_is_used(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_signal_is_a_question_first_and_an_interrupt_the_second_time(number: signal.Signals) -> None:
     usual = signal.getsignal(number)
-    with driver._stop_signals() as stop_requested:
+    with stop_signals() as stop_requested:
         assert not stop_requested()
         os.kill(os.getpid(), number)
         assert stop_requested()
@@ -63,7 +65,7 @@ def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_a
 
     def opened(*keys: str) -> BuildRecord:
         config = load_config(None, ["engine.device=cpu", *keys])
-        return driver._open_build(config, storage, preflight.draw_up(config), device="cpu", num_actors=1)
+        return open_build(config, storage, preflight.draw_up(config), device="cpu", num_actors=1)
 
     first = opened("num_rows=1000")
     assert opened("num_rows=2000") == first

@@ -1,0 +1,109 @@
+"""One run of a build, from opening the build to the last words. Knows no Ray.
+
+What always holds: whatever ends a run, what is committed stays and its record says how it ended.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from magpie_ray import build, manifest, preflight
+from magpie_ray.build import BuildRecord, RunRecord
+from magpie_ray.config import Config
+from magpie_ray.errors import (
+    BuildMismatchError,
+    GenerationFailedError,
+    InterruptedJobError,
+    MagpieError,
+    StorageError,
+)
+from magpie_ray.job import Job
+from magpie_ray.metrics import Tally
+from magpie_ray.preflight import Blueprint, CommittedBuild
+from magpie_ray.progress import ProgressDisplay
+from magpie_ray.storage import Storage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildResult:
+    """A complete build. Rows, tokens and attempts of this run; `seconds` from the first engine's start on."""
+
+    url: str
+    num_rows: int
+    new_rows: int
+    tokens: int
+    seconds: float
+    attempts: int
+    rejected: int
+
+
+def nothing_to_do(config: Config, storage: Storage, committed: CommittedBuild) -> BuildResult:
+    """Everything is committed: see to it that the last words are written too."""
+    if not manifest.is_up_to_date(storage, committed.records):
+        manifest.finish(storage, committed.build, committed.records, num_rows=config.num_rows, run=None)
+    return BuildResult(
+        url=storage.url, num_rows=config.num_rows, new_rows=0, tokens=0, seconds=0.0, attempts=0, rejected=0
+    )
+
+
+def open_build(
+    config: Config, storage: Storage, blueprint: Blueprint, *, device: str, num_actors: int
+) -> BuildRecord:
+    """Create the build with its grid, or join one that another driver has just created.
+
+    A grid that was left to us is then the other's.
+    """
+    grid = preflight.choose_grid(config, num_actors=num_actors, device=device)
+    try:
+        return build.open_build(storage, blueprint.record(grid))
+    except BuildMismatchError:
+        found = build.read_build(storage)
+        if config.output.rows_per_partition != "auto" or found is None:
+            raise
+        build.check_same_build(found, blueprint.record(found.rows_per_partition), storage)
+        return found
+
+
+def carry_out(
+    job: Job, run: RunRecord, storage: Storage, record: BuildRecord, stop_requested: Callable[[], bool]
+) -> BuildResult:
+    """Work, then write the last words of the run whatever happened."""
+    num_rows = run.num_rows
+    try:
+        with ProgressDisplay() as display:
+            job.work(display, stop_requested)
+        records = manifest.read_committed(storage, record)
+        if left := manifest.pending(num_rows, record, records):
+            raise GenerationFailedError(
+                f"{storage.url} still lacks {', '.join(map(str, left[:3]))} though all partitions were "
+                "reported as committed: were files removed? Run the same command again"
+            )
+        manifest.finish(storage, record, records, num_rows=num_rows, run=run)
+        build.end_run(storage, run, outcome="done")
+    except (InterruptedJobError, KeyboardInterrupt, SystemExit) as exc:
+        _note_end(storage, run, "interrupted", exc)
+        raise
+    except BaseException as exc:
+        _note_end(storage, run, "failed", exc)
+        raise
+    tally = Tally.sum(Tally.of_record(r) for r in records if r.run == run.number)
+    return BuildResult(
+        url=storage.url,
+        num_rows=num_rows,
+        new_rows=tally.rows,
+        tokens=tally.tokens,
+        seconds=job.snapshot().seconds,
+        attempts=tally.attempts,
+        rejected=tally.attempts - tally.rows,
+    )
+
+
+def _note_end(storage: Storage, run: RunRecord, outcome: str, exc: BaseException) -> None:
+    """Record how the run ended. A store that is gone must not hide why it did."""
+    cause = str(exc) if isinstance(exc, MagpieError) else f"{type(exc).__name__}: {exc}"
+    try:
+        build.end_run(storage, run, outcome=outcome, cause=cause)
+    except StorageError as error:
+        log.warning("how run %d ended could not be recorded: %s", run.number, error)

@@ -1,0 +1,34 @@
+"""SIGINT and SIGTERM as a question that a running job asks."""
+
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM become a question to ask; a second one is a KeyboardInterrupt."""
+    received: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+        log.warning("%s: stopping; finished rows are being committed", signal.Signals(number).name)
+
+    try:
+        for awaited in (signal.SIGINT, signal.SIGTERM):
+            previous[awaited] = signal.signal(awaited, note)
+    except ValueError:  # not the main thread: signals are the caller's business
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
