@@ -160,6 +160,7 @@ class _RayActors:
         self._listening: dict[Any, int] = {}  # events -> slot, of actors that have not ended
 
     def start(self, slot: int, *, engine_start: int) -> None:
+        """Ask Ray for an actor, in a placement group of its own where the placement has bundles."""
         spec = WorkerSpec(
             config=self._config,
             model=self._blueprint.model,
@@ -205,6 +206,7 @@ class _RayActors:
             remove_placement_group(actor.group)
 
     def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
+        """The next event of every actor that has one."""
         # The first wait sleeps until anything is there, the second takes all that is.
         everyone = list(self._listening)
         if not everyone:

@@ -106,6 +106,7 @@ class VllmEngine:
         return len(self._outstanding)
 
     def submit(self, request: Request) -> None:
+        """Queue a request. EngineError when vLLM refuses it."""
         params = self._params.get(request.sampling)
         if params is None:
             params = self._params[request.sampling] = self._sampling_params(request.sampling)
