@@ -1,20 +1,42 @@
-"""What may be a secret in a config: which values no message, log or record may show.
+"""What may be a secret: which values of a config or of the environment no message, log or record may show.
 
-Owns: the names that give a secret away, and the redacted copy of a mapping. `output.storage_options` is taken
-to be secret throughout, since every file system calls its credentials something else.
+Owns: the names that give a secret away, the redacted copy of a mapping, and the scrubbing of other people's
+texts, which may quote anything. `output.storage_options` is taken to be secret throughout, since every file
+system calls its credentials something else.
 """
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import quote
 
 REDACTED = "(left out)"
+# As texts of others have it. Shorter values are no secrets, and would be found in the middle of words.
+_SCRUBBED = "***"
+_SHORTEST_SECRET = 5
 
 _SECRET_NAME = re.compile(
     r"(?:^|_)token$|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|auth|cookie|header",
     re.IGNORECASE,
 )
 # Values that give themselves away: well-known token prefixes, and URLs with a password in them.
-_SECRET_VALUE = re.compile(r"\b(?:hf_|sk-|gh[pousr]_|AKIA|ASIA)[A-Za-z0-9_-]{8}|://[^/\s:@]*:[^/\s@]+@")
+_SECRET_VALUE = re.compile(
+    r"\b(?:hf_|sk-|gh[pousr]_|AKIA|ASIA)[A-Za-z0-9_-]{8,}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
+)
+# Stricter than _SECRET_NAME: RAY_AUTH_MODE=disabled is no secret.
+_SECRET_VARIABLE = re.compile(r"(?:token|secret|passw(?:or)?d|key|connection_string)$", re.IGNORECASE)
+_PUBLIC_OPTIONS = frozenset(
+    {
+        "account_name",
+        "addressing_style",
+        "default_cache_type",
+        "endpoint_url",
+        "profile",
+        "project",
+        "region_name",
+        "signature_version",
+    }
+)
 
 
 def hides_value(path: tuple[object, ...]) -> bool:
@@ -45,3 +67,37 @@ def redact_all(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: redact_all(item) for key, item in value.items()}
     return value if value is None or isinstance(value, bool) else REDACTED
+
+
+def secret_leaves(
+    data: Mapping[str, object], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Path and text of whatever may be a secret in a config, or a part of one, as the user wrote it."""
+    for name, value in data.items():
+        at = (*path, str(name))
+        if isinstance(value, list):
+            value = dict(enumerate(value))
+        if isinstance(value, Mapping):
+            yield from secret_leaves(value, at)
+        elif isinstance(value, str) and (_is_hidden(at) or _SECRET_VALUE.search(value)):
+            yield at, value
+
+
+def _is_hidden(path: tuple[str, ...]) -> bool:
+    return hides_value(path) and path[-1] not in _PUBLIC_OPTIONS
+
+
+def secrets_of(extra: Mapping[str, object], storage_options: Mapping[str, object]) -> frozenset[str]:
+    """The texts that no message may show: those in a config, and in the environment of this process."""
+    config = {"engine": {"extra": extra}, "output": {"storage_options": storage_options}}
+    variables = {text for name, text in os.environ.items() if _SECRET_VARIABLE.search(name)}
+    found = {text for _, text in secret_leaves(config)} | {t for t in variables if not t.startswith("/")}
+    return frozenset(text for text in found if len(text) >= _SHORTEST_SECRET)
+
+
+def scrub(text: str, secrets: Iterable[str]) -> str:
+    """A text of others without the secrets, also where it shows them quoted or as part of a URL."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        for form in (secret, repr(secret)[1:-1], quote(secret), quote(secret, safe="")):
+            text = text.replace(form, _SCRUBBED)
+    return _SECRET_VALUE.sub(_SCRUBBED, text)

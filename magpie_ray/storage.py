@@ -18,6 +18,8 @@ storage_errors (what their failures mean).
 
 import logging
 import os
+import re
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -46,8 +48,10 @@ PROBE_SECONDS = 20.0
 READ_SECONDS = 30.0
 # With hundreds of writers at once, waits must spread (full jitter) and not grow past what throttling needs.
 MAX_WAIT_SECONDS = 20.0
-# No upload takes a day: what is older was left by a process that died, whatever the clocks say.
-LEFTOVER_SECONDS = 86_400.0
+# A probe takes seconds: one of yesterday was left by a process that died, whatever the clocks say.
+_OLD_PROBE_SECONDS = 86_400.0
+
+_PROBE_KEY = re.compile(r"_magpie/probe-(\d+)-\w+")
 
 _Store: TypeAlias = LocalStore | RemoteStore
 
@@ -79,6 +83,19 @@ class Storage:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_opened": None}
+
+    def retrying_for(self, seconds: float) -> "Storage":
+        """The same place, for someone with less (or more) patience."""
+        return Storage(self.url, self._options, exclusive=self._exclusive, retry_seconds=seconds)
+
+    def for_single_writer(self) -> "Storage":
+        """The same place, for one writer at a time: `create` looks and then writes."""
+        return Storage(self.url, self._options, exclusive=False, retry_seconds=self._retry_seconds)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether of several creations of one object only one succeeds."""
+        return self._exclusive
 
     def display(self, key: str) -> str:
         """The full URL of a key, for messages."""
@@ -133,15 +150,24 @@ class Storage:
             self._call("delete", key, lambda store: store.delete(key))
 
     def remove_leftovers(self) -> int:
-        """Removes what writers that died left outside data/ over a day ago; returns how many there were."""
-        return self._call("clean", "_magpie", lambda store: store.remove_leftovers(LEFTOVER_SECONDS))
+        """Removes what writers that died left outside what readers see; returns how many there were.
+
+        Nothing that a live writer needs: what can't be told from that stays until it is old.
+        """
+        removed = self._call("clean", "_magpie", lambda store: store.remove_leftovers())
+        for stored in self.list("_magpie"):
+            probe = _PROBE_KEY.fullmatch(stored.key)
+            if probe and time.time() - int(probe[1]) > _OLD_PROBE_SECONDS:
+                self.delete(stored.key)
+                removed += 1
+        return removed
 
     def probe(self) -> bool:
         """Writes, reads and deletes a small object: True when a second creation of it is refused.
 
         Raises `PreflightError`, with what to do about it, when the location can't be used.
         """
-        key = f"_magpie/probe-{uuid.uuid4().hex}"
+        key = f"_magpie/probe-{time.time():.0f}-{uuid.uuid4().hex}"
         seconds = min(self._retry_seconds, PROBE_SECONDS)
         quick = Storage(self.url, self._options, retry_seconds=seconds)
         try:
@@ -210,7 +236,8 @@ class Storage:
         except FileExistsError as exc:
             raise AlreadyExistsError(f"{self.display(key)} exists already") from exc
         except Exception as exc:
-            if isinstance(exc, FileNotFoundError) and not bucket_is_missing(exc):
+            missing = isinstance(exc, FileNotFoundError) and not bucket_is_missing(exc)
+            if missing and verb not in ("create", "write"):
                 raise ObjectNotFoundError(f"There is no {self.display(key)}") from exc
             tried = f" (tried for up to {self._retry_seconds:.0f} s)" if is_transient(exc) else ""
             raise StorageError(

@@ -6,26 +6,46 @@ text that leaves through `scrubbed` holds no credential.
 
 import errno
 import functools
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+
+from magpie_ray.redaction import scrub, secrets_of
 
 _PASSING_ERRNOS = {errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR}
+# What passes though its status does not say so.
 # NoSuchUpload: a completion whose answer was lost and whose clean-up then found the upload gone.
+# RequestTimeTooSkewed: a clock that jumped is set right within minutes, and until then the rows at hand can
+# wait; one that is wrong from the start is told at the start, whose probe waits for seconds only.
+# Throttling: of the service that gives out credentials.
 _PASSING_CODES = {
     "BadDigest",
     "IncompleteBody",
     "NoSuchUpload",
+    "RequestLimitExceeded",
+    "RequestTimeTooSkewed",
     "RequestTimeout",
+    "Throttling",
+    "ThrottlingException",
     "XAmzContentSHA256Mismatch",
 }
 _NO_CREDENTIALS = {
+    "CredentialRetrievalError",
+    "DefaultCredentialsError",
     "NoCredentialsError",
     "PartialCredentialsError",
     "ProfileNotFound",
-    "DefaultCredentialsError",
+    "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
 }
-_PUBLIC_OPTIONS = {"endpoint_url", "region_name", "profile", "project", "account_name"}
-_SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_BAD_CREDENTIALS = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_CODES = {"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
 
 
 def answer_of(exc: BaseException | None) -> tuple[int | None, str]:
@@ -46,9 +66,17 @@ def answer_of(exc: BaseException | None) -> tuple[int | None, str]:
 def _passing_errors() -> tuple[type[BaseException], ...]:
     # Imported when something fails: a job on a local disk never needs them.
     from aiohttp import ClientConnectionError, ClientPayloadError
+    from botocore.exceptions import ConnectionError as NoConnectionError
     from s3fs.core import S3_RETRYABLE_ERRORS
 
-    return (ConnectionError, TimeoutError, ClientConnectionError, ClientPayloadError, *S3_RETRYABLE_ERRORS)
+    return (
+        ConnectionError,
+        TimeoutError,
+        ClientConnectionError,
+        ClientPayloadError,
+        NoConnectionError,  # which is no ConnectionError and not among those of s3fs
+        *S3_RETRYABLE_ERRORS,
+    )
 
 
 def is_transient(exc: BaseException) -> bool:
@@ -61,7 +89,7 @@ def is_transient(exc: BaseException) -> bool:
     if isinstance(exc, _passing_errors()):
         return True
     if status is not None:
-        return status in (408, 409, 429) or (status >= 500 and status != 501)
+        return status in (408, 409, 429) or (status >= 500 and status not in (501, 507))
     return isinstance(exc, OSError) and exc.errno in _PASSING_ERRNOS
 
 
@@ -72,16 +100,23 @@ def bucket_is_missing(exc: BaseException) -> bool:
 
 def remedy(exc: Exception) -> str:
     """What the reader of the message can do, as a sentence."""
-    status, _ = answer_of(exc)
+    status, code = answer_of(exc)
     number = exc.errno if isinstance(exc, OSError) and status is None else None
     if bucket_is_missing(exc):
         return "Create the bucket, or correct output.path."
     if type(exc).__name__ in _NO_CREDENTIALS:
         return "Give credentials: in the environment, by an instance role, or in output.storage_options."
-    if status in (401, 403) or (isinstance(exc, PermissionError) and status is not None):
-        return "Check that the credentials are valid and allow to list, read, write and delete there."
-    if number in (errno.ENOSPC, errno.EDQUOT):
+    if code == "RequestTimeTooSkewed":
+        return "Set the clock of this machine right; the same command then resumes."
+    if code in _BAD_CREDENTIALS:
+        return "The credentials are wrong or have expired: renew them; the same command then resumes."
+    if number in _FULL or code in _FULL_CODES or status == 507:
         return "Free some space or raise the quota; the same command then resumes."
+    if status in (401, 403) or (isinstance(exc, PermissionError) and status is not None):
+        return (
+            "Check that the credentials are valid and allow to list, read, write and delete there; the same "
+            "command then resumes."
+        )
     if number in (errno.ENOTDIR, errno.EACCES, errno.EROFS):
         return "Choose an output.path that is, or can become, a directory this user may write to."
     if number is not None and getattr(exc, "filename2", None) is not None:  # a link
@@ -92,18 +127,7 @@ def remedy(exc: Exception) -> str:
 
 
 def scrubbed(exc: BaseException | None, options: Mapping[str, object]) -> str:
-    """Type and text of an exception, without the credentials in the storage options or the environment."""
-    text = f"{type(exc).__name__}: {exc}".rstrip(":. ")
-    for secret in [*_secrets(options), *(os.environ.get(name, "") for name in _SECRET_VARIABLES)]:
-        text = text.replace(secret, "***") if len(secret) > 3 else text
-    return text
-
-
-def _secrets(value: object) -> Iterator[str]:
-    """The texts in storage options that may be secret: all but those known to be public."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            if name not in _PUBLIC_OPTIONS:
-                yield from _secrets(inner)
+    """Type, code and text of an exception, without the credentials in the storage options or environment."""
+    code = answer_of(exc)[1]
+    name = f"{type(exc).__name__} ({code})" if code and code not in str(exc) else type(exc).__name__
+    return scrub(f"{name}: {exc}".rstrip(":. "), secrets_of({}, options))

@@ -1,19 +1,27 @@
 """A directory as a store: objects get their name in one step, once their bytes are on the disk.
 
-fsspec's own "create" on a local disk looks, then opens: neither exclusive nor atomic.
+fsspec's own "create" on a local disk looks, then opens: neither exclusive nor atomic. What always holds:
+who writes a temporary file holds a lock on it, which the kernel lifts however the process ends. So a cleaner
+on the same host knows the file of a dead writer from that of a live one.
 """
 
 import errno
+import fcntl
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from typing import BinaryIO
 
 from magpie_ray.types import StoredObject
 
 # Under the output, so that it is the same file system; listings leave it out.
 _TEMPORARY = "_magpie/tmp"
+# No write takes a day: what is older was left by a process that died, wherever it ran.
+_LEFTOVER_SECONDS = 86_400.0
+# File systems without locks, or with a lock server that is not there.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class LocalStore:
@@ -79,13 +87,13 @@ class LocalStore:
     def delete(self, key: str) -> None:
         os.unlink(os.path.join(self._root, key))
 
-    def remove_leftovers(self, age_seconds: float) -> int:
-        removed, now = 0, datetime.now(UTC).timestamp()
+    def remove_leftovers(self) -> int:
+        """Removes the temporary files of dead writers; of those on other hosts, whose locks may not show, the
+        old ones."""
+        removed = 0
         for path in self._files(os.path.join(self._root, _TEMPORARY)):
-            with suppress(FileNotFoundError):  # another run cleans too
-                if now - os.path.getmtime(path) > age_seconds:
-                    os.unlink(path)
-                    removed += 1
+            with suppress(FileNotFoundError):  # its writer, or another cleaner, was quicker
+                removed += _remove_if_left(path)
         return removed
 
     def _files(self, directory: str) -> Iterator[str]:
@@ -98,18 +106,64 @@ class LocalStore:
 
     @contextmanager
     def _temporary(self, data: bytes) -> Iterator[str]:
+        """A path that holds the bytes, synced, and is gone afterwards."""
         directory = os.path.join(self._root, _TEMPORARY)
         _make_directory(directory)
-        path = os.path.join(directory, f"{os.getpid()}-{uuid.uuid4().hex}")
-        try:
-            with open(path, "xb") as file:
+        with _locked_file(directory) as file:
+            try:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            yield path
-        finally:
-            with suppress(FileNotFoundError):
+                yield file.name
+            except FileNotFoundError as exc:  # somebody removed it, or a directory: begin again
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), file.name) from exc
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(file.name)
+
+
+def _locked_file(directory: str) -> BinaryIO:
+    """A new file in that directory, locked by whoever holds it open."""
+    while True:
+        path = os.path.join(directory, f"{_host()}.{os.getpid()}-{uuid.uuid4().hex}")
+        file = open(path, "xb")  # noqa: SIM115  returned open
+        # Between the two steps a cleaner may have taken it for a dead writer's.
+        if _lock(file) is not False and os.path.exists(path):
+            return file
+        file.close()
+
+
+def _remove_if_left(path: str) -> bool:
+    """Unlinks a temporary file if its writer is dead, and says whether it was."""
+    host = os.path.basename(path).rpartition(".")[0]
+    if host == _host():
+        with open(path, "r+b") as file:  # for writing, as NFS grants no other exclusive lock
+            locked = _lock(file)
+            if locked:  # and unlinked under the lock, so that its writer can't take it in between
                 os.unlink(path)
+            if locked is not None:
+                return locked
+    left = time.time() - os.path.getmtime(path) > _LEFTOVER_SECONDS
+    if left:
+        os.unlink(path)
+    return left
+
+
+def _lock(file: BinaryIO) -> bool | None:
+    """Whether the lock on an open file is now its own; None where the file system has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as exc:
+        if exc.errno in _NO_LOCKS:
+            return None
+        raise
+    return True
+
+
+def _host() -> str:
+    return os.uname().nodename
 
 
 def _make_directory(path: str) -> None:

@@ -5,18 +5,21 @@ Whole bodies only: a file handle that fails publishes what it has.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import fsspec
 
-from magpie_ray.storage_errors import answer_of, bucket_is_missing
+from magpie_ray.storage_errors import answer_of, bucket_is_missing, is_transient
 from magpie_ray.types import StoredObject
 
 # Parts small enough that a failed one is cheap and several travel at once; two of them or more go in parts.
 PART_BYTES = 32 * 2**20
+# No upload of ours takes an hour: a partition is some minutes of one actor, and a part that stands still
+# times out after one. One that is aborted all the same, as by a clock that jumped, begins again.
+_LEFTOVER_SECONDS = 3_600.0
 
 _MEMORY_LOCK = threading.Lock()
 
@@ -27,8 +30,10 @@ class RemoteStore:
     def __init__(self, protocol: str, url: str, options: Mapping[str, object], exclusive: bool) -> None:
         settings: dict[str, Any] = dict(options)
         self._upload: dict[str, Any] = {}
+        self._download: dict[str, Any] = {}
         if protocol in ("s3", "s3a"):
             self._upload["chunksize"] = PART_BYTES
+            self._download["max_concurrency"] = 1  # with more it looks how much to share out before each read
             settings["config_kwargs"] = {
                 "retries": {"total_max_attempts": 1},
                 "connect_timeout": 10,
@@ -68,7 +73,7 @@ class RemoteStore:
         self._fs.pipe_file(f"{self._root}/{key}", data, **self._upload)
 
     def read(self, key: str) -> bytes:
-        return bytes(self._fs.cat_file(f"{self._root}/{key}"))
+        return bytes(self._fs.cat_file(f"{self._root}/{key}", **self._download))
 
     def read_tail(self, key: str, nbytes: int) -> bytes:
         try:
@@ -85,6 +90,11 @@ class RemoteStore:
             if bucket_is_missing(exc):
                 raise
             return None
+        except OSError as exc:
+            if not is_transient(exc):  # the answer to a HEAD can't say why; a GET does, by failing too
+                with suppress(FileNotFoundError):
+                    self.read_tail(key, 1)
+            raise
         return int(info["size"]) if info["type"] == "file" else None
 
     def list(self, prefix: str) -> list[StoredObject]:
@@ -103,20 +113,29 @@ class RemoteStore:
     def delete(self, key: str) -> None:
         self._fs.rm_file(f"{self._root}/{key}")
 
-    def remove_leftovers(self, age_seconds: float) -> int:
+    def remove_leftovers(self) -> int:
+        """Aborts the uploads in parts that can't end any more: of objects that exist, and old ones."""
         if not hasattr(self._fs, "abort_mpu"):
             return 0
-        bucket, prefix, _ = self._fs.split_path(self._root)
-        # One page (1,000 uploads): the next run takes the rest.
-        answer = self._fs.call_s3(
-            "list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/" if prefix else ""
-        )
-        old = [
-            upload
-            for upload in answer.get("Uploads", [])
-            if (datetime.now(UTC) - upload["Initiated"]).total_seconds() > age_seconds
-        ]
-        for upload in old:
-            with suppress(FileNotFoundError):  # another run cleans too
-                self._fs.abort_mpu(bucket, upload["Key"], upload["UploadId"])
-        return len(old)
+        bucket, root, _ = self._fs.split_path(self._root)
+        # Only below our own directories: a bucket, and even a prefix, may hold uploads of others.
+        prefixes = [f"{root}/{directory}/".lstrip("/") for directory in ("data", "_magpie")]
+        removed = 0
+        for upload in [upload for prefix in prefixes for upload in self._uploads(bucket, prefix)]:
+            age = (datetime.now(UTC) - upload["Initiated"]).total_seconds()
+            key = f"{bucket}/{upload['Key']}".removeprefix(f"{self._root}/")
+            if age > _LEFTOVER_SECONDS or self.size(key) is not None:
+                with suppress(FileNotFoundError):  # its writer, or another cleaner, was quicker
+                    self._fs.abort_mpu(bucket, upload["Key"], upload["UploadId"])
+                    removed += 1
+        return removed
+
+    def _uploads(self, bucket: str, prefix: str) -> Iterator[Mapping[str, Any]]:
+        """The uploads in parts that have begun and not ended."""
+        after: dict[str, str] = {}
+        while True:
+            page = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **after)
+            yield from page.get("Uploads", [])
+            if not page.get("IsTruncated"):
+                return
+            after = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}

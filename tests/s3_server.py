@@ -6,13 +6,15 @@ processes, Ray actors among them, reach both through `env`. Nothing here sleeps 
 
 import contextlib
 import http.client
+import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 import boto3
@@ -119,19 +121,45 @@ def s3_server() -> Iterator[S3Server]:
         yield server
 
 
+@dataclass(frozen=True, slots=True)
+class _Storm:
+    rate: float
+    faults: tuple[str, ...]
+    method: str
+    random: random.Random
+
+    def fault(self, request: str) -> str | None:
+        if request.startswith(self.method) and self.random.random() < self.rate:
+            return self.random.choice(self.faults)
+        return None
+
+
 class FaultProxy:
     """Passes requests on to a server, and spoils the ones it was told to.
 
-    `spoil("PUT", "lost_reply")` does so to the next PUT; several wait in line, each for its method. Faults:
-    `lost_reply` (done, but the connection closes without an answer), `reset` (closes before it is done),
-    `cut_body` (half of the answer's body), or an HTTP status with an S3 error code, as in `"503 SlowDown"`.
+    `spoil("PUT", "lost_reply")` does so to the next PUT; several wait in line, each for its method. `storm`
+    spoils a share of all requests, `outage` every one, until `calm`. Faults: `lost_reply` (done, but the
+    connection closes without an answer), `reset` (closes before it is done), `cut_body` (half of the answer's
+    body), `stall` (no answer, not done, the connection stays open until `calm`), or an HTTP status with an S3
+    error code, as in `"503 SlowDown"`.
+
+    conditions: what becomes of If-None-Match. `heeded` by the server behind, `ignored` (as by `rclone serve
+    s3`) or `refused` with 501: the latter two are stores without exclusive creation.
+
+    `injected` counts the faults by kind, `requests` holds every request in order.
     """
 
-    def __init__(self, server: S3Server) -> None:
+    def __init__(
+        self, server: S3Server, *, conditions: Literal["heeded", "ignored", "refused"] = "heeded"
+    ) -> None:
         self._target = urlsplit(server.endpoint_url)
-        self._lock = threading.Lock()
+        self._conditions = conditions
+        self._lock = threading.Condition()
         self._waiting: list[tuple[str, str]] = []
+        self._storm: _Storm | None = None
+        self._calm = threading.Event()
         self.requests: list[str] = []
+        self.injected: Counter[str] = Counter()
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -161,6 +189,7 @@ class FaultProxy:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.calm()
         self._http.shutdown()
         self._thread.join()
         self._http.socket.close()  # without waiting for connections that clients keep open
@@ -170,25 +199,62 @@ class FaultProxy:
         with self._lock:
             self._waiting += [(f"{method} {part}", fault) for fault in faults]
 
+    def storm(self, rate: float, faults: Sequence[str], *, seed: int, method: str = "") -> None:
+        """From now until `calm`, every request (of that method) suffers one of the faults with probability
+        `rate`. A second storm takes the place of the first."""
+        with self._lock:
+            self._storm = _Storm(rate, tuple(faults), method, random.Random(seed))
+
+    def outage(self) -> None:
+        """From now until `calm`, every request is answered with 503."""
+        self.storm(1.0, ["503 ServiceUnavailable"], seed=0)
+
+    def calm(self) -> None:
+        """Ends the storm, and lets go of what is stalled. Faults that wait in line stay there."""
+        with self._lock:
+            self._storm = None
+            self._calm.set()
+            self._calm = threading.Event()
+
+    def wait_for(self, fault: str, count: int = 1, *, timeout_seconds: float = 60) -> None:
+        """Returns once so many faults of a kind have been injected. TimeoutError when they don't come."""
+        with self._lock:
+            if not self._lock.wait_for(lambda: self.injected[fault] >= count, timeout_seconds):
+                raise TimeoutError(f"{self.injected[fault]} of {count} times {fault}")
+
     @property
     def unused(self) -> int:
         """How many faults still wait for their request."""
         return len(self._waiting)
 
-    def _fault_for(self, request: str) -> str | None:
+    def _fault_for(self, request: str) -> tuple[str | None, threading.Event]:
+        """What a request suffers, and what ends it if that is a stall."""
         with self._lock:
             self.requests.append(request)
-            for i, (pattern, fault) in enumerate(self._waiting):
-                method, part = pattern.split(" ", 1)
-                if request.startswith(method + " ") and part in request:
-                    del self._waiting[i]
-                    return fault
+            fault = self._waiting_fault(request) or (self._storm.fault(request) if self._storm else None)
+            if fault:
+                self.injected[fault] += 1
+                self._lock.notify_all()
+            return fault, self._calm
+
+    def _waiting_fault(self, request: str) -> str | None:
+        for i, (pattern, fault) in enumerate(self._waiting):
+            method, part = pattern.split(" ", 1)
+            if request.startswith(method + " ") and part in request:
+                del self._waiting[i]
+                return fault
         return None
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        fault = self._fault_for(f"{handler.command} {handler.path}")
-        if fault == "reset":
+        fault, calm = self._fault_for(f"{handler.command} {handler.path}")
+        if "If-None-Match" in handler.headers and self._conditions != "heeded":
+            del handler.headers["If-None-Match"]
+            if self._conditions == "refused":
+                fault = fault or "501 NotImplemented"
+        if fault == "stall":
+            calm.wait()
+        if fault in ("reset", "stall"):
             handler.close_connection = True
             return
         if fault and fault[0].isdigit():
@@ -225,6 +291,7 @@ class FaultProxy:
                 handler.send_header(name, value)
         handler.send_header("Content-Length", length)
         handler.end_headers()
-        handler.wfile.write(body[: len(body) // 2] if cut else body)
+        if handler.command != "HEAD":
+            handler.wfile.write(body[: len(body) // 2] if cut else body)
         if cut:
             handler.close_connection = True

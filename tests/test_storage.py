@@ -2,19 +2,23 @@
 
 import contextlib
 import errno
+import fcntl
 import functools
 import logging
 import multiprocessing
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import botocore.exceptions
 import botocore.session
@@ -30,6 +34,7 @@ from magpie_ray import storage_remote
 from magpie_ray.errors import AlreadyExistsError, MagpieError, PreflightError, StorageError
 from magpie_ray.storage import ObjectNotFoundError, Storage, StoredObject
 from magpie_ray.storage_errors import is_transient
+from magpie_ray.storage_remote import RemoteStore
 from tests.s3_server import FaultProxy, S3Server, running_s3_server
 
 PLACES = ["local", "memory", "s3"]
@@ -286,12 +291,85 @@ def test_a_writer_killed_at_any_moment_leaves_nothing_short(
         process.kill()
     storage = Storage(str(tmp_path))
     assert [stored.size for stored in storage.list("")] == [100_000] * visible
-    leftovers = list((tmp_path / "_magpie" / "tmp").iterdir())
-    assert len(leftovers) == 1
-    assert storage.remove_leftovers() == 0  # it could be a writer at work
-    os.utime(leftovers[0], (0, 0))
-    assert storage.remove_leftovers() == 1
+    assert (storage.remove_leftovers(), temporaries(tmp_path)) == (1, [])
     assert [stored.size for stored in storage.list("")] == [100_000] * visible
+
+
+def temporaries(output: Path) -> list[Path]:
+    return list((output / "_magpie" / "tmp").iterdir())
+
+
+@contextlib.contextmanager
+def writer_at_work(output: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process in the middle of a write; killed on leaving if it still is."""
+    command = [sys.executable, "-c", KILLED, str(output), "half written"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "here\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_the_file_of_a_live_writer_stays_however_old_and_its_write_succeeds(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    with writer_at_work(tmp_path) as writer:
+        os.utime(temporaries(tmp_path)[0], (0, 0))
+        assert (storage.remove_leftovers(), len(temporaries(tmp_path))) == (0, 1)
+        writer.communicate(timeout=60)  # its standard input ends, and so does its wait
+        assert writer.returncode == 0
+    assert keys(storage) == ["data/part-0.parquet"]
+    assert temporaries(tmp_path) == []
+
+
+@pytest.mark.parametrize("reason", ["another host", "no locks"])
+def test_where_locks_tell_nothing_only_old_files_are_leftovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with writer_at_work(tmp_path):
+        pass
+    [left] = temporaries(tmp_path)
+    if reason == "another host":
+        left = left.rename(left.with_name("elsewhere.1-abc"))
+    else:
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    storage = Storage(str(tmp_path))
+    storage.create("data/a", b"written all the same")
+    assert storage.remove_leftovers() == 0
+    os.utime(left, (0, 0))
+    assert (storage.remove_leftovers(), temporaries(tmp_path)) == (1, [])
+
+
+@pytest.mark.parametrize("moment", ["before the lock", "after the lock"])
+def test_a_writer_whose_file_is_taken_for_a_leftover_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A cleaner between creation and lock; and one that goes by a clock that jumped."""
+    storage, taken = Storage(str(tmp_path)), list[int]()
+    monkeypatch.setattr(storage_module, "MAX_WAIT_SECONDS", 0.01)
+    flock, link = fcntl.flock, os.link
+
+    def clean_then_lock(file: BinaryIO, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        taken.append(Storage(str(tmp_path)).remove_leftovers())
+        flock(file, operation)
+
+    def lose_then_link(source: str, target: str) -> None:
+        monkeypatch.setattr(os, "link", link)
+        os.unlink(source)
+        taken.append(1)
+        link(source, target)
+
+    if moment == "before the lock":
+        monkeypatch.setattr(fcntl, "flock", clean_then_lock)
+    else:
+        monkeypatch.setattr(os, "link", lose_then_link)
+    storage.create("data/a", b"x")
+    assert (taken, storage.read("data/a"), temporaries(tmp_path)) == ([1], b"x", [])
 
 
 # ---- the local disk
@@ -308,7 +386,43 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(StorageError, match="Free some space"):
             storage.create("data/b", b"y")
     assert keys(storage) == ["data/a"]
-    assert list((tmp_path / "_magpie" / "tmp").iterdir()) == []
+    assert temporaries(tmp_path) == []
+
+
+FULL = """
+import os, resource, sys
+from magpie_ray.errors import StorageError
+from magpie_ray.storage import Storage
+
+storage = Storage(sys.argv[1])
+storage.create("data/a", b"x")
+if sys.argv[2] == "limit":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+try:
+    storage.create("data/b", b"y" * 2_000_000)
+except StorageError as exc:
+    print(exc)
+for parent, _, names in os.walk(sys.argv[1]):
+    for name in names:
+        print(os.path.relpath(os.path.join(parent, name), sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("bound", ["disk", "limit"])
+def test_a_write_that_fills_the_disk_leaves_nothing_and_says_so(tmp_path: Path, bound: str) -> None:
+    """On a disk of one megabyte, mounted where only the child sees it; and under a limit to a file's size."""
+    command = [sys.executable, "-c", FULL, str(tmp_path / "output"), bound]
+    if bound == "disk":
+        mount = 'mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@"'
+        command = ["unshare", "-rm", "sh", "-c", mount, str(tmp_path), *command]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    if bound == "disk" and ("unshare:" in done.stderr or "mount:" in done.stderr):
+        pytest.skip("this machine lets nobody mount")
+    assert done.stderr == ""
+    message, *files = done.stdout.splitlines()
+    assert "Could not create" in message
+    assert "Free some space or raise the quota; the same command then resumes" in message
+    assert files == ["data/a"]
 
 
 def test_a_disk_without_hard_links_needs_a_single_writer(
@@ -322,7 +436,8 @@ def test_a_disk_without_hard_links_needs_a_single_writer(
     assert storage.probe() is False
     with pytest.raises(StorageError, match="hard links"):
         storage.create("data/a", b"x")
-    alone = Storage(str(tmp_path), exclusive=False)
+    alone = storage.for_single_writer()
+    assert (storage.exclusive, alone.exclusive) == (True, False)
     alone.create("data/a", b"x")
     with pytest.raises(AlreadyExistsError):
         alone.create("data/a", b"y")
@@ -383,16 +498,45 @@ class RefusesTheCondition(IgnoresTheCondition):
         super().pipe_file(path, value)
 
 
+@pytest.mark.parametrize("conditions", ["ignored", "refused"])
+def test_s3_without_conditional_writes_serves_a_single_writer(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, conditions: Literal["ignored", "refused"]
+) -> None:
+    monkeypatch.setattr(storage_module, "MAX_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(storage_remote, "PART_BYTES", PART)
+    with FaultProxy(s3, conditions=conditions) as proxy:
+        storage = on_s3(proxy.server)
+        assert (storage.probe(), keys(storage)) == (False, [])
+        alone = pickle.loads(pickle.dumps(storage.for_single_writer())).retrying_for(60)
+        for data in (b"mine", b"m" * BIG):
+            key = f"data/{len(data)}"
+            whole = len(data) < BIG
+            proxy.spoil("PUT" if whole else "POST", "lost_reply", part="" if whole else "uploadId")
+            alone.create(key, data)
+            assert (proxy.unused, alone.read(key)) == (0, data)
+            with pytest.raises(AlreadyExistsError):
+                alone.create(key, b"theirs" * len(data))
+            assert alone.read(key) == data
+
+
 @pytest.mark.parametrize("store", [IgnoresTheCondition, RefusesTheCondition])
 def test_the_probe_finds_a_store_without_exclusive_creation(store: type[IgnoresTheCondition]) -> None:
     fsspec.register_implementation(store.protocol, store, clobber=True)
     url = f"{store.protocol}://{uuid.uuid4().hex}"
     assert Storage(url).probe() is False
-    alone = Storage(url, exclusive=False)
+    alone = Storage(url).for_single_writer()
     alone.create("data/a", b"x")
     with pytest.raises(AlreadyExistsError):
         alone.create("data/a", b"y")
     assert keys(alone) == ["data/a"]
+
+
+def test_a_probe_that_was_killed_is_cleaned_up_by_a_later_run(storage: Storage) -> None:
+    fresh, old = f"_magpie/probe-{time.time():.0f}-abc", "_magpie/probe-1700000000-abc"
+    for key in (fresh, old, "_magpie/probe-notes"):
+        storage.create(key, b"first")
+    assert storage.remove_leftovers() == 1
+    assert keys(storage) == [fresh, "_magpie/probe-notes"]
 
 
 def test_the_probe_names_a_file_in_place_of_the_directory(tmp_path: Path) -> None:
@@ -496,13 +640,17 @@ def test_failures_that_pass_are_retried(
     ("status", "code", "passes"),
     [
         (400, "RequestTimeout", True),
+        (400, "Throttling", True),
+        (403, "RequestTimeTooSkewed", True),
         (409, "OperationAborted", True),
         (409, "ConditionalRequestConflict", True),
         (429, "TooManyRequests", True),
         (500, "InternalError", True),
         (503, "ServiceUnavailable", True),
         (501, "NotImplemented", False),
+        (507, "XMinioStorageFull", False),
         (400, "ExpiredToken", False),
+        (403, "InvalidAccessKeyId", False),
         (403, "AccessDenied", False),
         (403, "SignatureDoesNotMatch", False),
         (404, "NoSuchBucket", False),
@@ -513,6 +661,111 @@ def test_which_answers_of_a_store_pass(status: int, code: str, passes: bool) -> 
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
     raised = botocore.exceptions.ClientError(answer, "PutObject")
     assert is_transient(translate_boto_error(raised)) is passes
+
+
+REFUSALS = [
+    ("400 ExpiredToken", "have expired: renew them; the same command then resumes"),
+    ("403 InvalidAccessKeyId", "renew them; the same command then resumes"),
+    ("403 SignatureDoesNotMatch", "renew them; the same command then resumes"),
+    ("403 QuotaExceeded", "Free some space or raise the quota; the same command then resumes"),
+    ("507 XMinioStorageFull", "Free some space or raise the quota; the same command then resumes"),
+    ("404 NoSuchBucket", "Create the bucket"),
+]
+
+
+@pytest.mark.parametrize(("fault", "remedy"), REFUSALS)
+def test_what_does_not_pass_is_told_at_once_with_its_code_and_what_to_do(
+    proxy: FaultProxy, fault: str, remedy: str
+) -> None:
+    storage = on_s3(proxy.server)
+    storage.create("data/a", b"x")
+    proxy.storm(1.0, [fault], seed=0)
+    actions = {
+        "create": lambda: storage.create("data/b", b"y"),
+        "read": lambda: storage.read("data/a"),
+        "look for": lambda: storage.exists("data/a"),  # by a HEAD, whose answer has no room for the code
+        "list": lambda: storage.list("data"),
+    }
+    for verb, action in actions.items():
+        told_at_once = f"Could not {verb} s3://.*{fault.split()[1]}.*{remedy}"
+        with pytest.raises(StorageError, match=told_at_once) as told:
+            action()
+        assert "tried for" not in str(told.value)
+    proxy.calm()
+    storage.create("data/b", b"y")
+
+
+def test_a_bucket_that_is_deleted_in_the_middle_is_told_at_once(s3: S3Server) -> None:
+    with contextlib.closing(s3.client()) as client:
+        client.create_bucket(Bucket="short-lived")
+        storage = Storage("s3://short-lived/x", s3.storage_options)
+        assert storage.probe()
+        client.delete_bucket(Bucket="short-lived")
+    with pytest.raises(StorageError, match=r"NoSuchBucket.*Create the bucket") as told:
+        storage.create("data/a", b"x")
+    assert "tried for" not in str(told.value)
+
+
+def test_a_clock_that_is_set_right_meanwhile_loses_nothing(proxy: FaultProxy) -> None:
+    storage = on_s3(proxy.server)
+    skewed = "403 RequestTimeTooSkewed"
+    proxy.spoil("PUT", skewed)
+    proxy.spoil("HEAD", skewed)
+    proxy.spoil("GET", skewed, part="data/a")
+    storage.create("data/a", b"x")
+    assert (proxy.unused, storage.read("data/a")) == (0, b"x")
+    proxy.storm(1.0, [skewed], seed=0)
+    with pytest.raises(StorageError, match=r"tried for up to.*Set the clock of this machine right"):
+        storage.retrying_for(0.2).create("data/b", b"x")
+
+
+def test_an_endpoint_that_refuses_connections_is_tried_again(s3: S3Server) -> None:
+    with socket.socket() as taken:  # nobody listens there
+        taken.bind(("127.0.0.1", 0))
+        options = s3.storage_options | {"endpoint_url": f"http://127.0.0.1:{taken.getsockname()[1]}"}
+        down = Storage(f"s3://{s3.bucket}/x", options, retry_seconds=0.1)
+        with pytest.raises(StorageError, match=r"Could not connect.*tried for up to.*once the store answers"):
+            down.create("data/a", b"x")
+
+
+def test_an_answer_that_never_comes_is_given_up_and_asked_for_again(proxy: FaultProxy) -> None:
+    options = proxy.server.storage_options | {"config_kwargs": {"read_timeout": 0.3}}
+    storage = Storage(f"s3://{proxy.server.bucket}/{uuid.uuid4().hex}", options)
+    proxy.spoil("PUT", "stall")
+    storage.create("data/a", b"x")
+    proxy.spoil("GET", "stall")
+    assert (storage.read("data/a"), proxy.injected) == (b"x", {"stall": 2})
+
+
+def test_an_outage_is_sat_out_and_its_faults_are_counted(proxy: FaultProxy) -> None:
+    storage = on_s3(proxy.server)
+    proxy.outage()
+    with ThreadPoolExecutor(1) as pool:
+        creation = pool.submit(storage.create, "data/a", b"x")
+        with contextlib.suppress(StorageError):
+            storage.retrying_for(0.2).read("data/a")
+        assert not creation.done()
+        proxy.calm()
+        creation.result(timeout=60)
+    assert storage.read("data/a") == b"x"
+    assert proxy.injected.keys() == {"503 ServiceUnavailable"}
+
+
+def test_a_storm_costs_no_object_and_the_same_seed_spoils_the_same_requests(s3: S3Server) -> None:
+    injected = []
+    for _ in range(2):
+        with FaultProxy(s3) as proxy, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(storage_module, "MAX_WAIT_SECONDS", 0.02)
+            storage = on_s3(proxy.server)
+            faults = ["503 SlowDown", "500 InternalError", "reset", "409 ConditionalRequestConflict"]
+            proxy.storm(0.5, faults, seed=1, method="PUT")
+            for i in range(6):
+                storage.create(f"data/{i}", b"%d" % i)
+            proxy.calm()
+            assert [storage.read(key) for key in keys(storage, "data")] == [b"%d" % i for i in range(6)]
+            injected.append(proxy.injected)
+    assert injected[0] == injected[1]
+    assert injected[0].keys() == set(faults)
 
 
 def test_a_body_that_is_cut_is_read_again(proxy: FaultProxy) -> None:
@@ -546,12 +799,13 @@ def test_a_store_that_answers_412_without_the_name_of_the_condition_is_understoo
         storage.create("data/a", b"x")
 
 
-def test_reading_the_tail_takes_one_request(proxy: FaultProxy) -> None:
+def test_reading_takes_one_request(proxy: FaultProxy) -> None:
     storage = on_s3(proxy.server)
     storage.create("data/a", b"x" * 10_000)
-    before = len(proxy.requests)
-    storage.read_tail("data/a", 100)
-    assert [request.split()[0] for request in proxy.requests[before:]] == ["GET"]
+    for read in (storage.read, lambda key: storage.read_tail(key, 100)):
+        before = len(proxy.requests)
+        read("data/a")
+        assert [request.split()[0] for request in proxy.requests[before:]] == ["GET"]
 
 
 # ---- uploads in parts
@@ -596,17 +850,88 @@ def test_an_upload_in_parts_survives_faults_at_its_end(proxy: FaultProxy, fault:
     assert open_uploads(proxy.server, storage) == 0
 
 
-def test_an_upload_left_behind_is_removed_once_it_is_old(
+def begin_upload(server: S3Server, storage: Storage, key: str) -> None:
+    with contextlib.closing(server.client()) as client:
+        client.create_multipart_upload(
+            Bucket=server.bucket, Key=storage.display(key).partition(server.bucket + "/")[2]
+        )
+
+
+def test_an_upload_left_behind_goes_once_it_is_old_or_its_object_is_there(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = on_s3(s3)
-    with contextlib.closing(s3.client()) as client:
-        key = storage.display("data/big").partition(s3.bucket + "/")[2]
-        client.create_multipart_upload(Bucket=s3.bucket, Key=key)
+    storage.create("data/there", b"x")
+    for key in ("data/there", "data/there", "data/missing"):
+        begin_upload(s3, storage, key)
     with monkeypatch.context() as patch:  # this server dates every upload to 2010
-        patch.setattr(storage_module, "LEFTOVER_SECONDS", 1e10)
+        patch.setattr(storage_remote, "_LEFTOVER_SECONDS", 1e10)
+        assert (storage.remove_leftovers(), open_uploads(s3, storage)) == (2, 1)
         assert (storage.remove_leftovers(), open_uploads(s3, storage)) == (0, 1)
     assert (storage.remove_leftovers(), open_uploads(s3, storage)) == (1, 0)
+
+
+def test_uploads_of_others_below_the_same_prefix_are_left_alone(s3: S3Server) -> None:
+    storage = on_s3(s3)
+    for key in ("another-build/data/a", "database/a"):
+        begin_upload(s3, storage, key)
+    assert (storage.remove_leftovers(), open_uploads(s3, storage)) == (0, 2)
+
+
+def test_all_pages_of_uploads_are_looked_through(s3: S3Server) -> None:
+    storage = on_s3(s3)
+    for count in range(5):
+        begin_upload(s3, storage, f"data/{count}")
+    store = RemoteStore("s3", storage.url, s3.storage_options, exclusive=True)
+    call = store._fs.call_s3
+
+    def two_a_page(method: str, **asked: str) -> dict[str, object]:  # this server knows no pages
+        after = (asked.pop("KeyMarker", ""), asked.pop("UploadIdMarker", ""))
+        found = call(method, **asked).get("Uploads", [])
+        left = sorted((u["Key"], u["UploadId"]) for u in found if (u["Key"], u["UploadId"]) > after)
+        page = [upload for upload in found if (upload["Key"], upload["UploadId"]) in left[:2]]
+        last = left[:2][-1] if left else ("", "")
+        more = {"IsTruncated": len(left) > 2, "NextKeyMarker": last[0], "NextUploadIdMarker": last[1]}
+        return {"Uploads": page, **more}
+
+    store._fs.call_s3 = two_a_page
+    assert (store.remove_leftovers(), open_uploads(s3, storage)) == (5, 0)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_upload_that_is_aborted_by_mistake_begins_again(proxy: FaultProxy) -> None:
+    """A clock that jumped, or two runs that clean at once: the writer loses its upload, never its object."""
+    storage = on_s3(proxy.server)
+    data = os.urandom(BIG)
+    proxy.spoil("PUT", "404 NoSuchUpload", part="partNumber=2")
+    proxy.spoil("POST", "404 NoSuchUpload", part="uploadId")
+    storage.create("data/big", data)
+    assert (proxy.unused, storage.read("data/big")) == (0, data)
+
+
+UPLOADER = """
+import os, sys
+from magpie_ray import storage_remote
+from magpie_ray.storage import Storage
+
+storage_remote.PART_BYTES = int(sys.argv[2])
+Storage(sys.argv[1]).create("data/big", os.urandom(3 * storage_remote.PART_BYTES))
+"""
+
+
+def test_an_uploader_killed_between_its_parts_leaves_nothing_to_see_and_is_cleaned_up_after(
+    proxy: FaultProxy,
+) -> None:
+    storage = on_s3(proxy.server)
+    proxy.spoil("PUT", "stall", part="partNumber=2")
+    command = [sys.executable, "-c", UPLOADER, storage.url, str(PART)]
+    with subprocess.Popen(command, env=os.environ | proxy.server.env) as process:
+        proxy.wait_for("stall")
+        process.kill()
+    proxy.calm()
+    assert (keys(storage), open_uploads(proxy.server, storage)) == ([], 1)
+    storage.create("data/big", b"by its replacement")
+    assert (storage.remove_leftovers(), open_uploads(proxy.server, storage)) == (1, 0)
 
 
 # ---- secrets
