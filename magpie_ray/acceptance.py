@@ -9,15 +9,21 @@ from dataclasses import dataclass
 
 from magpie_ray.types import FinishReason, Role
 
+CONTEXT_FULL = "context_full"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """A generated message under judgement. text: decoded with special tokens kept visible."""
+    """A generated message under judgement.
+
+    text: decoded with special tokens kept visible. filled_context: it was cut where the model's context ends.
+    """
 
     role: Role
     text: str
     token_ids: Sequence[int]
     finish_reason: FinishReason
+    filled_context: bool = False
 
 
 Rule = Callable[[Utterance], str | None]
@@ -32,8 +38,9 @@ def truncated(roles: frozenset[Role]) -> Rule:
     """Cut by max_tokens or by the model's context, for the roles in which that is not wanted."""
 
     def rule(utterance: Utterance) -> str | None:
-        cut = utterance.finish_reason == "length" and utterance.role in roles
-        return "truncated" if cut else None
+        if utterance.finish_reason != "length" or utterance.role not in roles:
+            return None
+        return CONTEXT_FULL if utterance.filled_context else "truncated"
 
     return rule
 
@@ -73,7 +80,7 @@ _REMEDIES = {
     "model: use the instruct or chat version, and check the stop ids with `magpie-ray template`",
     "role_marker": "the model runs on into another turn: check the stop ids with `magpie-ray template`, "
     "or lower sampling.{role}.temperature",
-    "context_full": "the conversation outgrows the model's context: raise engine.max_model_len, "
-    "or lower n_turns or max_tokens",
+    CONTEXT_FULL: "the conversation outgrows the model's context: raise engine.max_model_len, lower n_turns "
+    "or max_tokens, or set acceptance.context_full: stop, so that such rows end with the turns they have",
 }
 _NO_REMEDY = "look at the example, and loosen the rule or change the prompts"

@@ -16,13 +16,17 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from magpie_ray import views
-from magpie_ray.config import load_config
+from magpie_ray.config import Config, load_config
+from magpie_ray.config_errors import dotted
 from magpie_ray.config_source import read_source
 from magpie_ray.errors import MagpieError
 from magpie_ray.progress import terminal
+from magpie_ray.redaction import secret_leaves
 
 if TYPE_CHECKING:
     from magpie_ray.storage import Storage
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="magpie-ray",
@@ -82,7 +86,7 @@ def generate(
 ) -> None:
     """Run, or resume, a build. The same command again goes on where the last one ended."""
     _set_up_logging(verbose=verbose)
-    parsed = load_config(config, overrides or ())
+    parsed = _load(config, overrides)
     from magpie_ray.driver import generate as run  # Ray takes a second to import
 
     _out(views.result_text(run(parsed)))
@@ -91,7 +95,7 @@ def generate(
 @app.command()
 def plan(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show what would run: partitions, the first prompt, stop ids, sizes. Starts nothing."""
-    parsed = load_config(config, overrides or ())
+    parsed = _load(config, overrides)
     from magpie_ray.planning import make_plan  # tokenizers take seconds to import
 
     _print(make_plan(parsed), as_json=as_json, text=views.plan_text)
@@ -177,6 +181,19 @@ def main() -> None:
             raise
         sys.stderr.write("error: interrupted; what is committed stays, the same command goes on\n")
         sys.exit(3)
+
+
+def _load(path: Path, overrides: list[str] | None) -> Config:
+    """The config, with a warning for each secret that stands on the command line."""
+    config = load_config(path, overrides or ())
+    given = {str(name): value for name, value in read_source(None, overrides or ()).items()}
+    for key, _ in secret_leaves(given):
+        log.warning(
+            "%s is given on the command line, which others can read: in the process list, and of a submitted "
+            "job in Ray's metadata. Give it in the environment, or in a YAML file that only you can read",
+            dotted(key),
+        )
+    return config
 
 
 def _storage(url: str, options: list[str] | None) -> "Storage":

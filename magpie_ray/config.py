@@ -25,7 +25,7 @@ from magpie_ray.config_extras import EngineExtra, StorageOptions, identity_of
 from magpie_ray.config_source import read_source
 from magpie_ray.errors import ConfigError
 from magpie_ray.prompts import SystemPromptValue, check_system_prompt, resolve_prompts
-from magpie_ray.redaction import redact_all, redact_secrets
+from magpie_ray.redaction import redact_all, redact_secrets, secrets_of
 from magpie_ray.types import SystemPrompt
 
 
@@ -104,6 +104,7 @@ class AcceptanceConfig(_Section):
 
     max_attempts: fields.Count = 8
     truncated_response: fields.OnTruncated = "keep"
+    context_full: fields.OnContextFull = "reject"
 
 
 class ClusterConfig(_Section):
@@ -123,6 +124,7 @@ class OutputConfig(_Section):
     rows_per_partition: fields.AutoRows = "auto"
     compression: fields.Compression = "zstd"
     storage_options: StorageOptions = Field(default={}, repr=False)
+    single_writer: fields.Flag = False
 
 
 class Config(_Section):
@@ -240,7 +242,12 @@ class Config(_Section):
             "engine.max_model_len": self.engine.max_model_len,
             **{f"engine.extra.{name}": value for name, value in identity_of(self.engine.extra).items()},
             "acceptance.truncated_response": self.acceptance.truncated_response,
+            "acceptance.context_full": self.acceptance.context_full,
         }
+
+    def secrets(self) -> frozenset[str]:
+        """Texts that no message may show, for `redaction.scrub`: in this config, and in the environment."""
+        return secrets_of(self.engine.extra, self.output.storage_options)
 
     def recorded(self) -> dict[str, Any]:
         """The resolved config for build.json, JSON-able: without num_rows, and with secrets left out."""

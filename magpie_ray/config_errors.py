@@ -16,11 +16,6 @@ from magpie_ray.redaction import hides_value
 
 NOT_YET = "is not supported yet"
 
-# Keys of the design that no field stands for yet: better than calling them unknown.
-_KEYS_NOT_YET = {
-    "output.single_writer": "leave it out, and use a store with exclusive creation: S3, a local disk",
-}
-
 _repr = reprlib.Repr()
 _repr.maxstring = 80
 _repr.maxother = 80
@@ -99,8 +94,6 @@ def _line(path: tuple[object, ...], value: object, must: str) -> str:
 def _unknown_key_line(path: tuple[object, ...], model: type[BaseModel]) -> str:
     # The value is not shown: under a mistyped key it may be a secret.
     key = dotted(path)
-    if key in _KEYS_NOT_YET:
-        return f"{key}: {NOT_YET}; {_KEYS_NOT_YET[key]}"
     known = list(_known_keys(model))
     parent, leaf = path[:-1], str(path[-1]).lower().replace("-", "_")
     siblings = [candidate[-1] for candidate in known if candidate[:-1] == parent]

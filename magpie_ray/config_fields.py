@@ -134,6 +134,9 @@ def _output_path(value: object) -> object:
     scheme, separator, rest = path.partition("://")
     if separator and (not scheme or not rest.strip("/")):
         raise bad_value(path, "a URL with a scheme and a place, such as s3://bucket/dataset")
+    if separator and scheme in ("http", "https"):
+        endpoint = "an S3 server's address goes to output.storage_options.endpoint_url"
+        raise bad_value(path, f"a place that can be written, such as s3://bucket/dataset; {endpoint}")
     if separator and "?" in rest:
         raise bad_value(
             path.partition("?")[0] + "?...", "without a query; options go to output.storage_options"
@@ -173,6 +176,7 @@ Dtype: TypeAlias = Annotated[
     PlainValidator(_one_of("auto", "float32", "bfloat16", "float16")),
 ]
 OnTruncated: TypeAlias = Annotated[Literal["keep", "reject"], PlainValidator(_one_of("keep", "reject"))]
+OnContextFull: TypeAlias = Annotated[Literal["reject", "stop"], PlainValidator(_one_of("reject", "stop"))]
 Compression: TypeAlias = Annotated[
     Literal["zstd", "snappy", "gzip", "lz4", "none"],
     PlainValidator(_one_of("zstd", "snappy", "gzip", "lz4", "none")),

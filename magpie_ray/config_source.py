@@ -13,6 +13,9 @@ import yaml
 
 from magpie_ray.errors import ConfigError
 
+# Thousands of system prompts fit. What is larger is another file, and would take minutes to parse.
+_MAX_BYTES = 4 << 20
+
 # PyYAML lets errors of Python through where a value contradicts its tag, as in `!!int x` or 2026-13-45.
 _YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
@@ -45,22 +48,32 @@ def read_source(path: str | os.PathLike[str] | None, overrides: Sequence[str]) -
 
 
 def _read_file(path: Path) -> dict[object, object]:
+    content = _read_bytes(path)
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{path}: has more than {_MAX_BYTES >> 20} MiB; a config is a short YAML file")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as exc:
-        raise ConfigError(f"{path}: there is no such config file") from exc
-    except IsADirectoryError as exc:
-        raise ConfigError(f"{path}: is a directory; give the YAML file in it") from exc
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {exc.start}); save it as UTF-8") from None
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"{path}: can't be read: {exc}") from exc
     data = _parse(text, str(path))
     if data is None:
         raise ConfigError(f"{path}: is empty; num_rows: 1000 is the shortest config")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {_kind(data)}; a config is a mapping such as num_rows: 1000")
     return data
+
+
+def _read_bytes(path: Path) -> bytes:
+    """What is in the file; of one that is too large its beginning."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_BYTES + 1)
+    except FileNotFoundError as exc:
+        raise ConfigError(f"{path}: there is no such config file") from exc
+    except IsADirectoryError as exc:
+        raise ConfigError(f"{path}: is a directory; give the YAML file in it") from exc
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{path}: can't be read: {exc}") from exc
 
 
 def _apply(data: dict[object, object], override: str) -> None:

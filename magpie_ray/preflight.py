@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from magpie_ray import build, chat_format, manifest, plan
 from magpie_ray.build import BuildRecord
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.config import Config
+from magpie_ray.config_errors import show
 from magpie_ray.errors import (
     BuildMismatchError,
     ConfigError,
@@ -99,10 +100,18 @@ class CommittedBuild:
 def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
     """Resolve the model and derive its chat format; what `existing` has resolved before is kept.
 
-    FormatError when the format does not derive or does not take what the config asks of it.
+    FormatError when the format does not derive or does not take what the config asks of it; ConfigError when
+    a prompt does not fit engine.max_model_len.
     """
     recorded: Mapping[str, Any] = existing.identity if existing else {}
     model = resolve_model(config.model.name, config.model.revision or _known_commit(config, recorded))
+    if config.model.trust_remote_code:
+        log.warning(
+            "model.trust_remote_code: Python code of %s at %s runs here and on every node that loads it, "
+            "with all rights of this job",
+            model.name,
+            model.commit,
+        )
     loaded = chat_format.load_tokenizer(
         model.location, revision=model.revision, trust_remote_code=config.model.trust_remote_code
     )
@@ -125,8 +134,14 @@ def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
             warnings.append(
                 "the paper's multi-turn system prompt is left out: this chat format takes no system message"
             )
+    if config.sampling.user.temperature == 0 and config.num_rows > 1:
+        warnings.append(
+            "sampling.user.temperature is 0: all rows that share a system prompt get the same instruction"
+        )
     form = derive(prompts)
     form.require(turns=config.turns, answers=config.messages_per_row > 1)
+    if config.engine.max_model_len is not None:
+        check_prompts_fit(config, form, prompts, max_model_len=config.engine.max_model_len)
     return Blueprint(
         config=config,
         model=model,
@@ -134,6 +149,26 @@ def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
         prompts=prompts,
         warnings=(*warnings, *form.warnings),
     )
+
+
+def check_prompts_fit(
+    config: Config, form: ChatFormat, prompts: Sequence[SystemPrompt], *, max_model_len: int
+) -> None:
+    """ConfigError when the first prompt of a row leaves no room for a message in the context."""
+    for prompt in prompts or (None,):
+        tokens = len(form.prefix(prompt.text if prompt else None))
+        if tokens < max_model_len:
+            continue
+        name, what = "engine.max_model_len", "the chat format's pre-query"
+        if prompt:
+            name, what = "system_prompt" + (f".{prompt.key}" if prompt.key else ""), show(prompt.text)
+        limit, remedy = f"engine.max_model_len is {max_model_len:,}", "raise engine.max_model_len"
+        if config.engine.max_model_len is None:
+            limit, remedy = f"the model's context has {max_model_len:,}", "use a model with a longer context"
+        raise ConfigError(
+            f"{name}: {what} makes a prompt of {tokens:,} tokens, and {limit}, which leaves no room for a "
+            f"message: {'shorten it, or ' if prompt else ''}{remedy}"
+        )
 
 
 def _known_commit(config: Config, recorded: Mapping[str, Any]) -> str | None:
@@ -239,21 +274,31 @@ def open_output(config: Config, *, retry_seconds: float = RETRY_SECONDS) -> Stor
     return Storage(config.output.path, config.output.storage_options, retry_seconds=retry_seconds)
 
 
-def check_output(storage: Storage) -> None:
-    """PreflightError unless objects can be written, read and created exclusively there.
+def check_output(storage: Storage, *, single_writer: bool) -> Storage:
+    """The output as it is to be used: a promised single writer needs no exclusive creation.
 
+    PreflightError unless objects can be written, read and (but for that promise) created exclusively there.
     Also removes what writers that died have left behind outside data/.
     """
     if not storage.probe():
-        raise PreflightError(
-            f"{storage.url} does not support exclusive creation (an object could be created twice), so "
-            "two runs could overwrite each other. Use a store with conditional writes (AWS S3, GCS, MinIO, "
-            "Ceph, ...) or a local disk"
-        )
+        if not single_writer:
+            raise PreflightError(
+                f"{storage.url} does not support exclusive creation (an object could be created twice), so "
+                "two runs could overwrite each other. Use a store with conditional writes (AWS S3, GCS, "
+                "MinIO, Ceph, ...) or a local disk; or set output.single_writer: true, and see to it "
+                "yourself that there is never more than one run at a time"
+            )
+        storage = storage.for_single_writer()
+    remove_leftovers(storage)
+    return storage
+
+
+def remove_leftovers(storage: Storage) -> None:
+    """Removes what writers that died have left behind, as far as it is allowed: a build does not need it."""
     try:
         if removed := storage.remove_leftovers():
             log.info("removed %d leftovers of writers that died", removed)
-    except StorageError as exc:  # many are not allowed to list uploads, and a build does not need it
+    except StorageError as exc:  # many are not allowed to list uploads
         log.info("leftovers of writers that died stay: %s", exc)
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from magpie_ray import plan
+from magpie_ray import plan, preflight
 from magpie_ray.acceptance import rules
 from magpie_ray.chat_format import ChatFormat, load_tokenizer
 from magpie_ray.config import Config, SamplingSettings
+from magpie_ray.conversation import Recipe
 from magpie_ray.engine import Engine
 from magpie_ray.engine.vllm import VllmEngine, VllmSettings
 from magpie_ray.model import Model
-from magpie_ray.rounds import Recipe
 from magpie_ray.storage import Storage
 from magpie_ray.types import EngineFigures, Sampling, SystemPrompt
 from magpie_ray.window import Window, choose_window
@@ -80,6 +80,7 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
         seed=config.seed,
         reproducible=config.sampling.reproducible,
         max_attempts=config.acceptance.max_attempts,
+        stops_when_full=config.acceptance.context_full == "stop",
     )
 
 
@@ -103,6 +104,13 @@ def vllm_engine(spec: WorkerSpec) -> Engine:
             distributed_executor_backend=spec.distributed_executor_backend,
             extra=config.engine.extra,
         )
+    )
+
+
+def check_prompts_fit(spec: WorkerSpec, figures: EngineFigures) -> None:
+    """ConfigError when a prompt fills the engine's context, which preflight knows only from the config."""
+    preflight.check_prompts_fit(
+        spec.config, spec.chat_format, spec.prompts, max_model_len=figures.max_model_len
     )
 
 

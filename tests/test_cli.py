@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from magpie_ray import cli
-from magpie_ray.errors import InterruptedJobError
+from magpie_ray.errors import EngineError, InterruptedJobError
 from magpie_ray.storage import Storage
 from tests.builds import complete_build
 from tests.s3_server import S3Server
@@ -143,6 +143,45 @@ def test_messages_can_not_steer_the_terminal(run: Run, tmp_path: Path) -> None:
     code, _, err = run("plan", str(tmp_path / "\x1b[2J:cat:[bold]"))
     assert code == 2
     assert r"\x1b[2J:cat:[bold]: there is no such config file" in err
+
+
+@pytest.mark.parametrize("command", ["plan", "generate"])
+def test_a_secret_on_the_command_line_is_warned_of_by_its_key(
+    run: Run, config: str, caplog: pytest.LogCaptureFixture, command: str
+) -> None:
+    run(
+        command,
+        config,
+        "output.path=nosuch://x",
+        "output.storage_options={secret: hunter2hunter2, client_kwargs: {endpoint_url: http://minio}}",
+        "engine.extra.hf_token=hunter2hunter2",
+    )
+    warned = [record.getMessage() for record in caplog.records if "command line" in record.getMessage()]
+    assert [text.split()[0] for text in warned] == ["output.storage_options.secret", "engine.extra.hf_token"]
+    assert all("in the environment, or in a YAML file" in text for text in warned)
+    assert "hunter2" not in caplog.text
+
+
+def test_secrets_in_the_file_are_not_warned_of(
+    run: Run, config: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Path(config).open("a") as file:
+        file.write("engine: {extra: {hf_token: hunter2hunter2}}\n")
+    assert run("plan", config).code == 0
+    assert not caplog.records
+
+
+def test_a_failure_is_told_without_the_errors_behind_it(
+    run: Run, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        try:
+            raise ValueError("input_value='hunter2'")
+        except ValueError as exc:
+            raise EngineError("vLLM could not start") from exc
+
+    monkeypatch.setattr(cli, "load_config", fail)
+    assert run("generate", config) == Outcome(1, "", "error: vLLM could not start\n")
 
 
 # ---- plan and template

@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from magpie_ray.config import Config, load_config, parse_config
 from magpie_ray.errors import ConfigError
@@ -244,6 +246,34 @@ def test_an_unreadable_file_is_one_clear_error(tmp_path: Path, content: bytes, e
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_is_no_config_by_its_size_is_not_parsed(tmp_path: Path) -> None:
+    file = tmp_path / "rows.yaml"
+    file.write_bytes(b"a: b\n" * (1 << 20))
+    with pytest.raises(ConfigError, match="has more than 4 MiB; a config is a short YAML file"):
+        load_config(file)
+
+
+def test_a_byte_order_mark_and_merge_keys_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "\ufeffnum_rows: 3\nsampling:\n  user: &same {top_p: 0.5, max_tokens: 7}\n"
+        "  assistant: {<<: *same, max_tokens: 8}\n"
+    )
+    sampling = load_config(file).sampling
+    assert (sampling.assistant.top_p, sampling.assistant.max_tokens) == (0.5, 8)
+
+
+def test_yaml_that_would_run_a_command_runs_nothing(tmp_path: Path) -> None:
+    file, sign = tmp_path / "a.yaml", tmp_path / "sign"
+    for tag in ("object/apply:os.system", "object/new:subprocess.check_output", "object/apply:eval"):
+        file.write_text(f"num_rows: !!python/{tag} ['touch {sign}']\n")
+        with pytest.raises(ConfigError, match=f"could not determine a constructor for the tag .*{tag}"):
+            load_config(file)
+        with pytest.raises(ConfigError, match="could not determine a constructor"):
+            overridden(f"seed=!!python/{tag} ['touch {sign}']")
+    assert not sign.exists()
+
+
 def test_a_missing_file_and_a_directory_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: there is no such config file"):
         load_config(tmp_path / "none.yaml")
@@ -305,16 +335,19 @@ BAD_VALUES = [
     ("rounds.cohorts_in_flight", 0, "0", "a whole number of at least 1, or auto"),
     ("acceptance.max_attempts", 0, "0", "a whole number of at least 1"),
     ("acceptance.truncated_response", "drop", "'drop'", "one of keep, reject"),
+    ("acceptance.context_full", "keep", "'keep'", "one of reject, stop"),
     ("cluster.num_actors", None, "null", "or auto"),
     ("cluster.stall_timeout_seconds", 0, "0", "a number above 0"),
     ("cluster.start_timeout_seconds", "10m", "'10m'", "a number above 0"),
     ("output.path", None, "null", "a local path or a URL"),
     ("output.path", "s3://b/{date}", "'s3://b/{date}'", "placeholders such as {date} are not supported yet"),
     ("output.path", "s3://", "'s3://'", "a URL with a scheme and a place"),
+    ("output.path", "http://minio:9000/b", "'http://minio:9000/b'", "output.storage_options.endpoint_url"),
     ("output.path", "abfs://a/b?sig=hunter2", "'abfs://a/b?...'", "without a query"),
     ("output.path", "s3://me:hunter2@b/c", "a URL with a password", "go to output.storage_options"),
     ("output.rows_per_partition", 0, "0", "at most 1000000000000, or auto"),
     ("output.compression", False, "false", "one of zstd, snappy, gzip, lz4, none"),
+    ("output.single_writer", "yes", "'yes'", "true or false, without quotes"),
     ("output.storage_options.key", object(), "the value (not shown)", "text, a number"),
     ("system_prompt", 3, "3", "text, a list of texts"),
     ("system_prompt", "  ", "'  '", '"" for no system prompt'),
@@ -351,6 +384,41 @@ def test_a_bad_value_is_named_with_its_key_and_what_would_be_right(
     assert "\n" not in message
 
 
+def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from keys_of(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+FREE_FORM = {"engine.extra", "output.storage_options"}
+NOT_A_VALUE = [object(), b"bytes", [[]], -3.5]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(key, value) for key in keys_of(Config) for value in NOT_A_VALUE]
+    + [(key, {"x": {"y": 1}}) for key in keys_of(Config) if key not in FREE_FORM],
+)
+def test_every_key_refuses_what_it_can_not_be_with_its_name_and_what_would_be_right(
+    key: str, value: object
+) -> None:
+    data: Any = value
+    for part in reversed(key.split(".")):
+        data = {part: data}
+    line = message_of({"num_rows": 1} | data)
+    assert re.match(rf"the config: {re.escape(key)}(\.\S+)?: got .+, (must|which) ", line), line
+
+
+@pytest.mark.parametrize("key", list(keys_of(Config)))
+def test_every_key_with_a_letter_too_many_is_told_the_right_one(key: str) -> None:
+    data: Any = {key.rpartition(".")[2] + "x": 1}
+    for part in reversed(key.split(".")[:-1]):
+        data = {part: data}
+    assert f"{key}x: unknown key; did you mean {key}?" in message_of({"num_rows": 1} | data)
+
+
 def test_combinations_that_contradict_each_other_are_refused() -> None:
     contradictory = {"num_rows": 1, "only_instruction": True, "include_system_prompt": True}
     assert "include_system_prompt: got true, must be false with only_instruction: true" in message_of(
@@ -369,13 +437,11 @@ def test_keys_of_later_versions_are_said_to_be_not_supported_yet() -> None:
         "num_rows": 1,
         "model": {"thinking": True},
         "sampling": {"user": [{"temperature": 1}]},
-        "output": {"single_writer": True},
     }
     lines = message_of(data).splitlines()[1:]
     assert [line.split(":")[0].strip() for line in lines] == [
         "model.thinking",
         "sampling.user",
-        "output.single_writer",
     ]
     assert all("not supported yet" in line for line in lines)
 
@@ -431,7 +497,7 @@ def test_the_identity_names_dotted_keys_and_leaves_out_what_a_resume_may_change(
         },
         "rounds": {"cohort_size": 3},
         "cluster": {"num_actors": 3},
-        "output": {"path": "s3://b/c", "compression": "gzip"},
+        "output": {"path": "s3://b/c", "compression": "gzip", "single_writer": True},
     }
     assert parse_config(elsewhere).identity() == identity
 
@@ -445,6 +511,7 @@ def test_the_identity_names_dotted_keys_and_leaves_out_what_a_resume_may_change(
         ("engine.max_model_len=4096", "engine.max_model_len"),
         ("engine.extra.rope_theta=1.0", "engine.extra.rope_theta"),
         ("acceptance.truncated_response=reject", "acceptance.truncated_response"),
+        ("acceptance.context_full=stop", "acceptance.context_full"),
         ("system_prompt=Hello", "system_prompt"),
         ("model.name=a/b", "model.name"),
         ("end_with_user=true", "end_with_user"),

@@ -1,9 +1,51 @@
-"""What is imported when: a mistake in a config is told in milliseconds, and a plan needs no engine."""
+"""What is imported when, and never: a config's mistake is told in milliseconds, nothing read can run code."""
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+PACKAGE = Path(__file__).parent.parent / "magpie_ray"
+# What turns data into code.
+RUNS_DATA = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "code", "runpy", "torch"}
+BUILTINS_THAT_RUN_TEXT = {"eval", "exec", "compile", "__import__"}
+YAML_THAT_BUILDS_OBJECTS = {
+    "load",
+    "load_all",
+    "full_load",
+    "unsafe_load",
+    "Loader",
+    "FullLoader",
+    "UnsafeLoader",
+}
+
+
+def ways_to_run_data(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names if alias.name.split(".")[0] in RUNS_DATA)
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] in RUNS_DATA:
+                yield module
+            case ast.ImportFrom(module="yaml", names=names):
+                yield from (alias.name for alias in names if alias.name in YAML_THAT_BUILDS_OBJECTS)
+            case ast.Attribute(value=ast.Name(id="yaml"), attr=attr) if attr in YAML_THAT_BUILDS_OBJECTS:
+                yield f"yaml.{attr}"
+            case ast.Call(func=ast.Name(id=name)) if name in BUILTINS_THAT_RUN_TEXT:
+                yield name
+            case ast.keyword(arg="allow_pickle" | "shell"):
+                yield str(node.arg)
+
+
+def test_nothing_that_is_read_can_run_code() -> None:
+    found = {path.name: list(ways_to_run_data(ast.parse(path.read_text()))) for path in PACKAGE.rglob("*.py")}
+    assert {name: ways for name, ways in found.items() if ways} == {}
+    for code in ("import pickle", "from torch import load", "yaml.load(x)", "eval(x)", "run(x, shell=True)"):
+        assert list(ways_to_run_data(ast.parse(code))), code
+
 
 _IN_ITS_OWN_PROCESS = """
 import sys

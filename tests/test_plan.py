@@ -1,6 +1,7 @@
 """Row ranges, shards, per-row draws, seeds and the fingerprint."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -39,6 +40,28 @@ def test_pending_and_committed_partitions_are_exactly_all_rows(
         assert sorted(rows(pending) + rows(committed)) == list(range(asked))
         assert pending == sorted(pending)
         assert all(p.start // grid == (p.stop - 1) // grid for p in pending)
+
+
+@some
+@given(
+    num_rows=st.integers(1, 10**12),
+    cells=st.integers(1, 500),
+    grown=st.integers(0, 500),
+    cut=st.integers(1, 10**9),
+)
+def test_builds_of_any_size_are_covered_without_gap_or_overlap_and_so_is_what_they_grow_by(
+    num_rows: int, cells: int, grown: int, cut: int
+) -> None:
+    grid = -(-num_rows // cells)
+    first = plan.pending(num_rows, grid, [])
+    assert [p.start for p in first] == [0, *(p.stop for p in first[:-1])]
+    assert first[-1].stop == num_rows
+    # A notice has cut the last file short; then the build grows.
+    last = first[-1]
+    committed = [*first[:-1], Partition(start=last.start, stop=min(last.stop, last.start + cut))]
+    more = plan.pending(num_rows + grown, grid, committed)
+    assert sum(p.num_rows for p in [*committed, *more]) == num_rows + grown
+    assert all(a.stop == b.start for a, b in pairwise(sorted([*committed, *more])))
 
 
 @some

@@ -65,6 +65,49 @@ def test_a_literal_pre_query_leaves_the_default_prompt_out_and_refuses_another()
         preflight.draw_up(config_of(model=literal, system_prompt="Be kind."))
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"system_prompt": "kind " * 99},
+            r"^system_prompt: 'kind .* prompt of \d+ tokens, and .*: shorten it, or raise",
+        ),
+        ({"system_prompt": {"a": "Be kind.", "b": "kind " * 99}}, r"^system_prompt\.b: 'kind "),
+        ({"n_turns": 2}, r"^system_prompt: 'You are a helpful AI "),
+        ({"engine": {"max_model_len": 3}}, r"^engine\.max_model_len: the chat format's .*: raise engine"),
+    ],
+)
+def test_a_prompt_that_leaves_no_room_in_the_context_is_refused(keys: dict[str, Any], message: str) -> None:
+    short = {"user": {"max_tokens": 2}, "assistant": {"max_tokens": 2}}
+    with pytest.raises(ConfigError, match=message):
+        preflight.draw_up(config_of(**({"engine": {"max_model_len": 40}, "sampling": short} | keys)))
+
+
+def test_a_prompt_that_leaves_room_for_one_token_is_taken() -> None:
+    config = config_of(system_prompt="Be kind.", engine={"max_model_len": 3000})
+    tokens = len(preflight.draw_up(config).chat_format.prefix("Be kind."))
+    short = {"user": {"max_tokens": 1}, "assistant": {"max_tokens": 1}}
+    limited = {"system_prompt": "Be kind.", "sampling": short}
+    preflight.draw_up(config_of(**limited, engine={"max_model_len": tokens + 1}))
+    with pytest.raises(ConfigError, match=rf"of {tokens} tokens, and engine\.max_model_len is {tokens}"):
+        preflight.draw_up(config_of(**limited, engine={"max_model_len": tokens}))
+
+
+def test_trust_in_a_models_code_says_what_it_means(caplog: pytest.LogCaptureFixture) -> None:
+    preflight.draw_up(config_of())
+    assert not caplog.text
+    preflight.draw_up(config_of(model={"trust_remote_code": True}))
+    assert "Python code of builtin:tiny-chat at sha256-" in caplog.text
+    assert "all rights of this job" in caplog.text
+
+
+def test_instructions_that_would_all_be_the_same_are_warned_of() -> None:
+    greedy = {"user": {"temperature": 0}}
+    [warning] = preflight.draw_up(config_of(sampling=greedy)).warnings
+    assert warning.startswith("sampling.user.temperature is 0")
+    assert preflight.draw_up(config_of(sampling=greedy, num_rows=1)).warnings == ()
+
+
 # ---- resuming
 
 
@@ -181,12 +224,12 @@ def test_files_that_do_not_belong_are_refused() -> None:
 
 def test_an_output_that_works_is_left_as_it_was_but_for_old_leftovers(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
-    preflight.check_output(storage)
+    assert preflight.check_output(storage, single_writer=False) is storage
     assert storage.list("") == []
     old = tmp_path / "_magpie" / "tmp" / "left-by-a-writer"
     old.write_bytes(b"half")
     os.utime(old, (0, 0))
-    preflight.check_output(storage)
+    preflight.check_output(storage, single_writer=False)
     assert not old.exists()
 
 
@@ -195,20 +238,29 @@ def test_leftovers_that_can_not_be_removed_stop_nothing(monkeypatch: pytest.Monk
         raise StorageError("may not list uploads")
 
     monkeypatch.setattr(Storage, "remove_leftovers", refused)
-    preflight.check_output(memory_storage())
+    preflight.check_output(memory_storage(), single_writer=False)
 
 
 def test_a_store_without_exclusive_creation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Storage, "probe", lambda _: False)
-    with pytest.raises(PreflightError, match="does not support exclusive creation"):
-        preflight.check_output(memory_storage())
+    refusal = r"does not support exclusive creation.*output\.single_writer: true.*never more than one run"
+    with pytest.raises(PreflightError, match=refusal):
+        preflight.check_output(memory_storage(), single_writer=False)
+
+
+def test_a_single_writer_may_use_a_store_without_exclusive_creation(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = memory_storage()
+    assert preflight.check_output(storage, single_writer=True) is storage  # which has it
+    monkeypatch.setattr(Storage, "probe", lambda _: False)
+    alone = preflight.check_output(storage, single_writer=True)
+    assert (alone.url, alone.exclusive) == (storage.url, False)
 
 
 def test_a_place_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     config = config_of(output={"path": str(tmp_path / "file")})
     with pytest.raises(PreflightError, match=r"file can't be used") as caught:
-        preflight.check_output(preflight.open_output(config))
+        preflight.check_output(preflight.open_output(config), single_writer=True)
     assert caught.value.exit_code == 2
 
 

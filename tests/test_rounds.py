@@ -3,7 +3,7 @@
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magpie_ray.acceptance import rules
+from magpie_ray.conversation import Recipe
 from magpie_ray.engine.simulated import Answer, SimulatedEngine
 from magpie_ray.errors import RowExhaustedError
-from magpie_ray.rounds import Recipe, Rounds
+from magpie_ray.patience import TRIAL_MESSAGES
+from magpie_ray.rounds import Rounds
 from magpie_ray.types import EngineFigures, Rejection, Request, Row, Sampling, SystemPrompt
 from magpie_ray.window import Window
 
@@ -314,6 +316,346 @@ def test_a_first_prompt_that_never_fits_exhausts_its_row_without_reaching_the_en
     with pytest.raises(RowExhaustedError, match=r"'context_full'.*engine\.max_model_len"):
         outcomes(rounds)
     assert engine.requests == []
+
+
+# ---- conversations that outgrow the context
+
+
+@pytest.mark.parametrize("messages_per_row", [4, 6])
+def test_a_conversation_that_outgrows_the_context_may_end_with_the_turns_it_has(
+    messages_per_row: int,
+) -> None:
+    lengths = iter([10, 15, *[3] * 100])
+    engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=28))
+    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=True), WINDOW)
+    rounds.add([0])
+    [row] = outcomes(rounds)
+    assert isinstance(row, Row)
+    assert ([m.role for m in row.messages], row.attempt) == (["user", "assistant"], 1)
+
+
+def test_a_row_that_is_to_end_with_the_user_ends_so_when_the_context_is_full() -> None:
+    lengths = iter([10, 15, *[3] * 100])
+    engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=28))
+    rounds = Rounds(engine, recipe(messages_per_row=5, stops_when_full=True), WINDOW)
+    rounds.add([0])
+    [row] = outcomes(rounds)
+    assert isinstance(row, Row)
+    assert [m.role for m in row.messages] == ["user"]
+
+
+@pytest.mark.parametrize("messages_per_row", [1, 2, 4, 5])
+def test_a_row_without_a_whole_turn_is_rejected_when_the_context_is_full(messages_per_row: int) -> None:
+    lengths = iter([30, *[3] * 100])
+    engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=30))
+    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=True), WINDOW)
+    rounds.add([0])
+    [rejection, row] = outcomes(rounds)
+    assert isinstance(rejection, Rejection)
+    assert (rejection.reason, rejection.role, rejection.turn) == ("context_full", "user", 1)
+    assert isinstance(row, Row)
+    assert len(row.messages) == messages_per_row
+
+
+@pytest.mark.parametrize(
+    ("length", "reason"), [(USER.max_tokens, "truncated"), (USER.max_tokens - 1, "context_full")]
+)
+def test_a_message_cut_by_the_context_is_told_from_one_cut_by_max_tokens(length: int, reason: str) -> None:
+    lengths = iter([99, *[3] * 100])
+    engine = WatchedEngine(
+        lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=1 + length)
+    )
+    rounds = Rounds(engine, recipe(), WINDOW)
+    rounds.add([0])
+    [rejection] = [o for o in outcomes(rounds) if isinstance(o, Rejection)]
+    assert (rejection.reason, rejection.role) == (reason, "user")
+
+
+@pytest.mark.parametrize(
+    ("rejects_cut_answers", "stops", "kept"),
+    [(False, False, 0), (False, True, 4), (True, False, 0), (True, True, 2)],
+)
+def test_an_answer_cut_by_the_context_is_kept_or_left_out_as_the_recipe_says(
+    rejects_cut_answers: bool, stops: bool, kept: int
+) -> None:
+    lengths = iter([3, 3, 3, 40, *[1] * 100])
+    roles = frozenset({"user", "assistant"} if rejects_cut_answers else {"user"})
+    engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=20))
+    judged = rules(markers=(), special_token_ids=frozenset(), truncated_roles=roles)
+    rounds = Rounds(engine, recipe(messages_per_row=6, stops_when_full=stops, rules=judged), WINDOW)
+    rounds.add([0])
+    first = outcomes(rounds)[0]
+    if kept:
+        assert isinstance(first, Row)
+        assert len(first.messages) == kept
+        assert first.messages[-1].finish_reason == ("stop" if rejects_cut_answers else "length")
+    else:
+        assert isinstance(first, Rejection)
+        assert first.reason == "context_full"
+        assert first.role == ("assistant" if rejects_cut_answers else "user")
+
+
+@some
+@given(
+    messages_per_row=st.integers(1, 7),
+    max_model_len=st.integers(15, 60),
+    stops=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_rows_in_a_narrow_context_end_as_rows_of_the_build_do(
+    messages_per_row: int, max_model_len: int, stops: bool, seed: int
+) -> None:
+    engine = WatchedEngine(unique_words(seed, longest=8), replace(FIGURES, max_model_len=max_model_len))
+    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=stops), WINDOW)
+    rounds.add(range(15))
+    found: list[Row | Rejection] = []
+    while rounds.busy and len(found) < 200:  # rejecting, few rows of many messages fit
+        found += rounds.step()
+    for row in finished(found).values():
+        assert (messages_per_row - len(row.messages)) % 2 == 0
+        assert stops or len(row.messages) == messages_per_row
+        assert sum(map(len, generated(row))) < max_model_len
+    if stops:
+        assert sorted(finished(found)) == list(range(15)) or len(found) >= 200
+
+
+# ---- models that write nothing that counts
+
+
+def endless(request: Request) -> Answer:
+    return [7] * 1000, "stop"
+
+
+def test_a_model_that_never_ends_its_turns_stops_the_job_with_its_first_messages() -> None:
+    engine = WatchedEngine(endless, replace(FIGURES, max_num_seqs=256))
+    rounds = Rounds(engine, recipe(max_attempts=8), Window(cohort_size=64, cohorts_in_flight=12))
+    rounds.add(range(100_000))
+    with pytest.raises(RowExhaustedError) as caught:
+        outcomes(rounds)
+    assert engine.stats().steps == USER.max_tokens
+    for part in (
+        f"none of the first {TRIAL_MESSAGES} messages of the user was accepted",
+        f"{TRIAL_MESSAGES} of them for 'truncated'",
+        "'7 7 7",
+        "sampling.user.max_tokens",
+        "use the instruct or chat version",
+    ):
+        assert part in str(caught.value)
+
+
+def test_in_a_small_build_it_is_the_attempts_of_a_row_that_end_the_job() -> None:
+    rounds = Rounds(WatchedEngine(endless), recipe(max_attempts=8), WINDOW)
+    rounds.add(range(3))
+    with pytest.raises(RowExhaustedError, match="was rejected 8 times"):
+        outcomes(rounds)
+
+
+def test_a_few_rows_with_many_attempts_are_given_up_on_all_the_same() -> None:
+    engine = WatchedEngine(endless)
+    rounds = Rounds(engine, recipe(max_attempts=10_000), WINDOW)
+    rounds.add(range(3))
+    with pytest.raises(RowExhaustedError, match="none of the first"):
+        outcomes(rounds)
+    assert len(engine.requests) <= TRIAL_MESSAGES + 3
+
+
+def test_questions_may_be_good_and_answers_never() -> None:
+    def respond(request: Request) -> Answer:
+        return ([] if request.prompt_token_ids[-1] == ASKS_ANSWER else [7, 7]), "stop"
+
+    rounds = Rounds(WatchedEngine(respond), recipe(), WINDOW)
+    rounds.add(range(1000))
+    with pytest.raises(RowExhaustedError, match=r"messages of the assistant .*'empty'.*sampling\.assistant"):
+        outcomes(rounds)
+
+
+def test_short_messages_that_end_first_do_not_speak_for_the_others() -> None:
+    draw = random.Random(1)
+    short = [draw.random() < 0.3 for _ in range(2000)]
+
+    def respond(request: Request) -> Answer:
+        return ([] if short[request.request_id % len(short)] else [7] * 9), "stop"
+
+    engine = WatchedEngine(respond, replace(FIGURES, max_num_seqs=1000))
+    rounds = Rounds(engine, recipe(messages_per_row=2), Window(cohort_size=1000, cohorts_in_flight=1))
+    rounds.add(range(1000))
+    assert sum(short[:1000]) > TRIAL_MESSAGES
+    assert len(finished(outcomes(rounds))) == 1000
+
+
+def test_a_role_that_was_accepted_once_is_never_given_up_on_as_a_whole() -> None:
+    accepted = iter([True])
+    engine = WatchedEngine(lambda request: ([7] if next(accepted, False) else [MARKER], "stop"))
+    rounds = Rounds(engine, recipe(messages_per_row=1), WINDOW)
+    rounds.add(range(1000))
+    for _ in range(2000):
+        rounds.step()
+    assert len(engine.requests) > 10 * TRIAL_MESSAGES
+
+
+# ---- rows that are not wanted any more
+
+
+@settings(some, max_examples=150)
+@given(
+    data=st.data(),
+    cohort_size=st.integers(1, 6),
+    slots=st.integers(1, 10),
+    messages_per_row=st.integers(1, 3),
+    reject_every=st.sampled_from([0, 3, 10]),
+    max_model_len=st.sampled_from([25, 10_000]),
+    stops=st.booleans(),
+    late=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_discarded_rows_never_come_out_and_all_others_once(
+    data: st.DataObject,
+    cohort_size: int,
+    slots: int,
+    messages_per_row: int,
+    reject_every: int,
+    max_model_len: int,
+    stops: bool,
+    late: bool,
+    seed: int,
+) -> None:
+    engine = WatchedEngine(
+        unique_words(seed, longest=9, reject_every=reject_every),
+        replace(FIGURES, max_num_seqs=slots, max_model_len=max_model_len),
+    )
+    window = Window(cohort_size=cohort_size, cohorts_in_flight=3)
+    judge = LateExecutor() if late else None
+    made = recipe(messages_per_row=messages_per_row, stops_when_full=stops)
+    rounds = Rounds(engine, made, window, executor=judge)
+    added, discarded, came_out = 0, set[int](), set[int]()
+    done = list[int]()
+
+    def step() -> None:
+        if judge and (not engine.outstanding or data.draw(st.booleans(), "verdicts arrive")):
+            judge.catch_up()
+        for outcome in rounds.step():
+            assert outcome.row_id not in discarded
+            came_out.add(outcome.row_id)
+            if isinstance(outcome, Row):
+                done.append(outcome.row_id)
+
+    for act in data.draw(st.lists(st.sampled_from(["add", "step", "steps", "discard"]), max_size=30)):
+        match act:
+            case "add":
+                count = data.draw(st.integers(1, 8))
+                rounds.add(range(added, added + count))
+                added += count
+            case "discard":
+                start = data.draw(st.integers(0, added))
+                rows = range(start, data.draw(st.integers(start, added)))
+                rounds.discard(rows)
+                discarded.update(rows)
+            case _:
+                for _ in range(1 if act == "step" else 7):
+                    step()
+        assert rounds.live <= window.live
+        assert rounds.unstarted <= len(set(range(added)) - discarded - came_out)
+        assert rounds.busy == bool(set(range(added)) - discarded - set(done))
+    while rounds.busy:
+        step()
+    assert len(done) == len(set(done))
+    assert set(done) - discarded == set(range(added)) - discarded
+    assert engine.outstanding == 0
+
+
+class LateExecutor(Executor):
+    """Runs nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._waiting.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def catch_up(self) -> None:
+        for future, work in self._waiting:
+            future.set_result(work())
+        self._waiting.clear()
+
+
+def test_the_engine_is_free_at_once_of_rows_that_are_discarded() -> None:
+    engine = WatchedEngine(unique_words())
+    rounds = Rounds(engine, recipe(), WINDOW)
+    rounds.add(range(100))
+    rounds.step()
+    rounds.discard(range(100))
+    assert (rounds.busy, rounds.live, rounds.unstarted, engine.outstanding) == (False, 0, 0, 0)
+    assert rounds.step() == []
+
+
+def test_those_who_waited_for_discarded_rows_alone_begin_their_next_turn() -> None:
+    lengths = iter([2, 30, 2])
+    engine = WatchedEngine(lambda request: ([7] * next(lengths, 2), "stop"))
+    rounds = Rounds(engine, recipe(), Window(cohort_size=2, cohorts_in_flight=1))
+    rounds.add(range(2))
+    rounds.step()
+    while not rounds._live[0].cohort.ended:
+        rounds.step()
+    rounds.discard(range(1, 2))
+    assert engine.requests[-1].prompt_token_ids[-1] == NEXT_USER
+    assert sorted(finished(outcomes(rounds))) == [0]
+
+
+def test_a_row_that_a_discard_brings_to_its_end_still_comes_out() -> None:
+    figures = replace(FIGURES, max_num_seqs=1, max_model_len=11)  # 1 + 4 + 1 + 4 + 1 tokens fill it
+    engine = WatchedEngine(lambda request: ([7] * 4, "stop"), figures)
+    rounds = Rounds(engine, recipe(stops_when_full=True), Window(cohort_size=2, cohorts_in_flight=1))
+    rounds.add(range(2))
+    rounds.step()
+    while not rounds._live[0].cohort.ended:
+        rounds.step()
+    rounds.discard(range(1, 2))
+    assert rounds.live == 0
+    assert [row.row_id for row in outcomes(rounds)] == [0]
+
+
+def test_a_discarded_row_is_not_exhausted_by_an_attempt_that_was_under_way() -> None:
+    engine = WatchedEngine(lambda request: ([MARKER], "stop"))
+    rounds = Rounds(engine, recipe(max_attempts=2), WINDOW)
+    rounds.add([5])
+    while len(engine.requests) < 2 or engine.outstanding:
+        rounds.step()
+    rounds.discard(range(5, 6))  # its last attempt has ended and is not judged yet
+    assert rounds.step() == []
+    assert not rounds.busy
+
+
+def test_a_row_that_was_discarded_may_be_added_again() -> None:
+    engine = WatchedEngine(unique_words())
+    judge = LateExecutor()
+    rounds = Rounds(engine, recipe(messages_per_row=1), WINDOW, executor=judge)
+    rounds.add([0])
+    while not engine.stats().steps or engine.outstanding:
+        rounds.step()
+    rounds.discard(range(1))
+    rounds.add([0])
+    judge.catch_up()
+    found = rounds.step()
+    while rounds.busy:
+        if not engine.outstanding:
+            judge.catch_up()
+        found += rounds.step()
+    assert sorted(finished(found)) == [0]
+
+
+def test_discarded_rows_have_no_part_in_giving_up_on_a_role() -> None:
+    engine = WatchedEngine(endless)
+    rounds = Rounds(engine, recipe(), WINDOW)
+    for start in range(0, 10 * TRIAL_MESSAGES, 10):
+        rounds.add(range(start, start + 10))
+        for _ in range(3):
+            rounds.step()
+        rounds.discard(range(start, start + 10))
+    rounds.add(range(1000))
+    with pytest.raises(RowExhaustedError, match=f"none of the first {TRIAL_MESSAGES} messages"):
+        outcomes(rounds)
 
 
 def seeds_by_row(rows: list[int], window: Window, slots: int) -> dict[int, tuple[int | None, ...]]:

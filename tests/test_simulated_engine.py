@@ -73,6 +73,16 @@ def test_statistics_count_steps_and_tokens() -> None:
     assert (stats.steps, stats.prompt_tokens, stats.generated_tokens) == (4, 10, 5)
 
 
+def test_an_aborted_request_frees_its_slot_and_never_comes_out() -> None:
+    simulated = engine({n: ([1] * 9, "stop") for n in range(4)}, slots=2)
+    for number in range(4):
+        simulated.submit(request(number))
+    simulated.step()
+    simulated.abort([0, 2])  # one that runs, one that waits
+    assert simulated.outstanding == 2
+    assert {n: step for n, (step, _) in run(simulated).items()} == {1: 10, 3: 11}
+
+
 def test_a_closed_engine_has_nothing_outstanding() -> None:
     simulated = engine({1: ([7], "stop"), 2: ([7], "stop")}, slots=1)
     simulated.submit(request(1))

@@ -10,9 +10,10 @@ import pytest
 from magpie_ray import build, manifest
 from magpie_ray.errors import CorruptBuildError, PreflightError
 from magpie_ray.manifest import MANIFEST_KEY, SUCCESS_KEY
+from magpie_ray.reader import messages_of, read_rows
 from magpie_ray.storage import Storage
 from magpie_ray.verify import read_status, verify
-from tests.builds import build_of, commit, complete_build, finish, memory_storage
+from tests.builds import build_of, commit, complete_build, config_of, finish, memory_storage
 
 FIRST, SECOND, THIRD = (f"data/part-{start:012d}.parquet" for start in (0, 4, 8))
 
@@ -191,3 +192,21 @@ def test_the_status_of_a_build_with_foreign_files_is_refused(storage: Storage) -
     storage.create("data/notes.txt", b"hello")
     with pytest.raises(CorruptBuildError, match=r"data/notes\.txt"):
         read_status(storage)
+
+
+def test_rows_that_ended_early_are_as_good_as_the_others() -> None:
+    storage, config = memory_storage(), config_of(num_rows=8, n_turns=3, acceptance={"context_full": "stop"})
+    record = build.open_build(storage, build_of(4, config))
+    run = build.start_run(storage, num_rows=8, host="here", config={})
+    texts = ["Why?", "Because.", "How?", "So.", "When?", "Now."]
+    records = [
+        commit(storage, record, start, start + 4, config=config, texts=texts[:count])
+        for start, count in ((0, 6), (4, 2))
+    ]
+    finish(storage, record, records, 8)
+    build.end_run(storage, run, outcome="done")
+    assert verify(storage).problems == ()
+    rows = list(read_rows(storage))
+    assert [len(row["conversation"]) for row in rows] == [6] * 4 + [2] * 4
+    assert [len(row["completion_tokens"]) for row in rows] == [6] * 4 + [2] * 4
+    assert [text for _, text in messages_of(rows[-1])] == texts[:2]

@@ -31,7 +31,13 @@ PLAIN = shown("plain")
     [
         ("\x1b[2J\x1b[31mred", r"\x1b[2J\x1b[31mred"),
         ("\x1b]8;;http://evil\x07link\x1b]8;;\x07", r"\x1b]8;;http://evil\x07link"),
+        ("\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\", r"\x1b]8;;http://evil\x1b\link"),
         ("\x9b31mred", r"\x9b31mred"),
+        ("\x9d8;;http://evil\x9clink", r"\x9d8;;http://evil\x9clink"),
+        ("\x1b]52;c;ZXZpbA==\x07", r"\x1b]52;c;ZXZpbA==\x07"),
+        ("\x90q\x9c", r"\x90q\x9c"),
+        ("line\u2028break", r"line\u2028break"),
+        ("\u200fright\u061c", r"\u200fright\u061c"),
         ("over\rwritten\x08", r"over\rwritten\x08"),
         ("nul\0", r"nul\x00"),
         ("\u202egnp.exe", r"\u202egnp.exe"),
@@ -61,6 +67,9 @@ def test_what_could_steer_a_terminal_is_made_visible(hostile: str, visible: str)
         ":smile:",
         "<b>&amp;",
         "**md** # h",
+        "[text](http://evil) ![image](http://evil/x.png)",
+        "<script>alert(1)</script>",
+        "{{ 7 * 7 }} {% raw %}",
     ],
 )
 def test_markup_in_generated_text_is_only_text(text: str) -> None:

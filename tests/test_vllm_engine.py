@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import pydantic
 import pytest
+from pydantic import ValidationError
 
 from magpie_ray.engine import vllm
-from magpie_ray.engine.vllm import VllmSettings
-from magpie_ray.errors import ConfigError
+from magpie_ray.engine.vllm import VllmEngine, VllmSettings
+from magpie_ray.errors import ConfigError, EngineError
+from magpie_ray.redaction import secrets_of
 
 
 def settings(device: str = "cuda", **changes: object) -> VllmSettings:
@@ -72,6 +75,52 @@ def test_an_extra_argument_that_vllm_does_not_have_is_refused_by_name() -> None:
     vllm._check_extra({"block_size": 16}, FewArgs)
     with pytest.raises(ConfigError, match=r"engine\.extra has a_typo, blocksize, which"):
         vllm._check_extra({"blocksize": 16, "a_typo": 1, "block_size": 16}, FewArgs)
+
+
+@pydantic.dataclasses.dataclass
+class CheckedArgs:
+    hf_token: bool
+    block_size: int
+
+
+def test_a_value_that_vllm_refuses_is_named_and_not_shown() -> None:
+    with pytest.raises(ValidationError) as caught:
+        CheckedArgs(hf_token={"x": "secret" * 20}, block_size="secret")  # type: ignore[arg-type]
+    refusal = vllm._refusal(caught.value)
+    assert "engine.extra: hf_token: Input should be a valid boolean; block_size: Input should" in refusal
+    assert "secret" not in refusal
+
+
+class FailingEngine:
+    """A vLLM engine that quotes what it was given whenever it is called."""
+
+    def __getattr__(self, name: str) -> object:
+        def fail(*_: object) -> None:
+            raise RuntimeError(f"{name} failed: EngineArgs(hf_token='hunter2hunter2')")
+
+        return fail
+
+
+def stubbed(inner: object, outstanding: set[int]) -> VllmEngine:
+    """An engine around something else than vLLM's."""
+    engine = object.__new__(VllmEngine)
+    engine._engine, engine._outstanding = inner, outstanding
+    engine._secrets = secrets_of({"hf_token": "hunter2hunter2"}, {})
+    return engine
+
+
+def test_errors_of_vllm_are_told_without_secrets() -> None:
+    engine = stubbed(FailingEngine(), {1})
+    for call in (engine.step, lambda: engine.abort([1])):
+        with pytest.raises(EngineError, match=r"RuntimeError: .* failed: EngineArgs\(hf_token='\*\*\*'\)$"):
+            call()
+
+
+def test_aborted_requests_are_not_outstanding_any_more() -> None:
+    aborted: list[str] = []
+    engine = stubbed(SimpleNamespace(abort_request=aborted.extend), {1, 2, 3})
+    engine.abort([1, 3])
+    assert (aborted, engine.outstanding) == (["1", "3"], 1)
 
 
 def test_the_users_own_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:

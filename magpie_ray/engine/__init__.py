@@ -4,6 +4,7 @@
 `step` is only called while something is outstanding. An engine is driven by one thread.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +35,9 @@ class Engine(Protocol):
     def submit(self, request: Request) -> None: ...
 
     def step(self) -> list[Completion]: ...
+
+    def abort(self, request_ids: Collection[int]) -> None:
+        """Give up outstanding requests: `step` returns nothing of them."""
 
     def stats(self) -> EngineStats: ...
 

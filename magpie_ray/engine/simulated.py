@@ -6,7 +6,7 @@ without a model.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from magpie_ray.engine import EngineStats
@@ -86,6 +86,11 @@ class SimulatedEngine:
             )
             for r in ended
         ]
+
+    def abort(self, request_ids: Collection[int]) -> None:
+        """Give up outstanding requests; their slots are free at once."""
+        self._waiting = deque(r for r in self._waiting if r.request_id not in request_ids)
+        self._running = [r for r in self._running if r.request.request_id not in request_ids]
 
     def stats(self) -> EngineStats:
         return self._stats

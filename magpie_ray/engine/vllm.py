@@ -12,11 +12,14 @@ import dataclasses
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from magpie_ray.engine import EngineStats
 from magpie_ray.errors import ConfigError, EngineError, PreflightError
+from magpie_ray.redaction import scrub, secrets_of
 from magpie_ray.types import Completion, EngineFigures, Request, Sampling
 
 log = logging.getLogger(__name__)
@@ -57,8 +60,8 @@ class VllmSettings:
 class VllmEngine:
     """A vLLM LLMEngine, stepped by its owner's thread.
 
-    PreflightError when vLLM is not installed; ConfigError when `extra` names what EngineArgs does not have;
-    EngineError when vLLM fails to start.
+    PreflightError when vLLM is not installed; ConfigError when `extra` names what EngineArgs does not have
+    or vLLM refuses a value; EngineError when it fails to start.
     """
 
     def __init__(self, settings: VllmSettings) -> None:
@@ -76,14 +79,18 @@ class VllmEngine:
             ) from exc
 
         self._counters = _Counters()
+        self._secrets = secrets_of(settings.extra, {})
         _check_extra(settings.extra, EngineArgs)
         try:
             args = EngineArgs(**_engine_args(settings))
             self._engine = LLMEngine.from_engine_args(
                 args, usage_context=UsageContext.LLM_CLASS, stat_loggers=[_stat_logger(self._counters)]
             )
+        except ValidationError as exc:
+            # Without its chain: pydantic quotes values in part, where no search for a secret finds them.
+            raise ConfigError(scrub(_refusal(exc), self._secrets)) from None
         except Exception as exc:  # vLLM raises whatever its parts raise; the cause goes to the user
-            raise EngineError(f"vLLM could not start {settings.model}: {type(exc).__name__}: {exc}") from exc
+            raise EngineError(f"vLLM could not start {settings.model}: {self._cause(exc)}") from exc
         config = self._engine.vllm_config
         blocks = config.cache_config.num_gpu_blocks
         self._figures = EngineFigures(
@@ -120,16 +127,24 @@ class VllmEngine:
                 params,
             )
         except Exception as exc:  # its validation errors have no base of their own in all versions
-            raise EngineError(f"vLLM refused a request: {exc}") from exc
+            raise EngineError(f"vLLM refused a request: {self._cause(exc)}") from exc
         self._outstanding.add(request.request_id)
 
     def step(self) -> list[Completion]:
         try:
             outputs = self._engine.step()
         except Exception as exc:  # EngineDeadError, CUDA errors, out of memory: none can be stepped over
-            raise EngineError(f"vLLM failed while generating: {type(exc).__name__}: {exc}") from exc
+            raise EngineError(f"vLLM failed while generating: {self._cause(exc)}") from exc
         self._counters.steps += 1
         return [self._completion(output) for output in outputs if output.finished]
+
+    def abort(self, request_ids: Collection[int]) -> None:
+        """Give up outstanding requests. vLLM frees their blocks and drops what it still computes for them."""
+        try:
+            self._engine.abort_request([str(request_id) for request_id in request_ids])
+        except Exception as exc:  # a dead engine says so here as in `step`
+            raise EngineError(f"vLLM failed to abort requests: {self._cause(exc)}") from exc
+        self._outstanding.difference_update(request_ids)
 
     def stats(self) -> EngineStats:
         return EngineStats(**dataclasses.asdict(self._counters))
@@ -167,6 +182,10 @@ class VllmEngine:
             finish_reason=answer.finish_reason,
             num_tokens=len(answer.token_ids),
         )
+
+    def _cause(self, exc: Exception) -> str:
+        """What vLLM's exception says, without the secrets that it may quote."""
+        return scrub(f"{type(exc).__name__}: {exc}", self._secrets)
 
     def _decode(self, token_ids: list[int]) -> str:
         text: str = self._engine.get_tokenizer().decode(token_ids, skip_special_tokens=False)
@@ -234,6 +253,15 @@ def _check_extra(extra: Mapping[str, object], engine_args: type) -> None:
             f"engine.extra has {', '.join(unknown)}, which this vLLM's EngineArgs do not know: "
             "see `vllm serve --help` for the names (with underscores here)"
         )
+
+
+def _refusal(exc: ValidationError) -> str:
+    """What vLLM finds wrong with the arguments it was given."""
+    problems = [
+        f"{error['loc'][0]}: {error['msg']}" if error["loc"] else error["msg"]
+        for error in exc.errors(include_url=False, include_input=False)
+    ]
+    return "vLLM refuses what it is given by engine and engine.extra: " + "; ".join(dict.fromkeys(problems))
 
 
 def _engine_args(settings: VllmSettings) -> dict[str, object]:

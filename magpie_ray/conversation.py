@@ -1,0 +1,96 @@
+"""A conversation while it is being generated, its cohort, and the recipe that all of a build are made by.
+
+What always holds: `message_ids` are the accepted messages, alternating from the user's; `messages` has these,
+and behind them at most the one that ended the attempt.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from magpie_ray.acceptance import Rule
+from magpie_ray.types import Message, Role, Sampling, SystemPrompt
+
+
+class Format(Protocol):
+    """What rounds needs of a ChatFormat."""
+
+    def prefix(self, system_prompt: str | None) -> tuple[int, ...]: ...
+
+    def prompt(self, prefix: Sequence[int], messages: Sequence[Sequence[int]]) -> list[int]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What decides the content of every row of a build. Shared by all of its engines.
+
+    messages_per_row: generated messages, alternating from the user's. decode: token ids of several messages
+    -> their texts, special tokens kept. stops_when_full: a row that outgrows the context ends with the whole
+    turns it has, and is not rejected.
+    """
+
+    chat_format: Format
+    decode: Callable[[list[list[int]]], list[str]]
+    rules: tuple[Rule, ...]
+    user: Sampling
+    assistant: Sampling
+    messages_per_row: int
+    prompts: tuple[SystemPrompt, ...]
+    seed: int
+    reproducible: bool
+    max_attempts: int
+    stops_when_full: bool = False
+
+    def sampling(self, role: Role) -> Sampling:
+        """How messages of the role are sampled."""
+        return self.user if role == "user" else self.assistant
+
+
+@dataclass(slots=True, eq=False)
+class Cohort:
+    """Conversations on their way through one turn; `ended` have ended it and wait for the others."""
+
+    members: int
+    ended: list["Conversation"] = field(default_factory=list)
+
+    def leave(self, conversation: "Conversation") -> None:
+        """It is finished, rejected or not wanted any more."""
+        self.members -= 1
+        if conversation in self.ended:
+            self.ended.remove(conversation)
+
+    def take_ready(self) -> list["Conversation"]:
+        """Everybody, once all who are still in it have ended the turn; until then nobody."""
+        if len(self.ended) < self.members:
+            return []
+        ready, self.ended = self.ended, []
+        return ready
+
+
+@dataclass(slots=True, eq=False)
+class Conversation:
+    """One attempt at a row. request_id: of the last message asked for."""
+
+    row_id: int
+    attempt: int
+    system_prompt: SystemPrompt | None
+    prefix: tuple[int, ...]
+    cohort: Cohort
+    message_ids: list[list[int]] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    prompt_tokens: int = 0
+    request_id: int = -1
+
+    @property
+    def next_role(self) -> Role:
+        """Whose message is being generated, or is next."""
+        return "assistant" if len(self.message_ids) % 2 else "user"
+
+    def tokens(self, role: Role) -> int:
+        """Generated so far for messages of the role."""
+        return sum(m.completion_tokens for m in self.messages if m.role == role)
+
+    def complete_messages(self, messages_per_row: int) -> int:
+        """The most accepted messages that end as a row of `messages_per_row` does: with the same role."""
+        accepted = len(self.message_ids)
+        return accepted - (messages_per_row - accepted) % 2 if accepted else 0

@@ -1,0 +1,44 @@
+"""Completions -> verdicts: decoded, and accepted or rejected. Reads conversations, changes nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from magpie_ray.acceptance import Utterance, reason_to_reject
+from magpie_ray.conversation import Conversation, Recipe
+from magpie_ray.types import Completion, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judged completion: its message, and why it is rejected (None: accepted)."""
+
+    conversation: Conversation
+    completion: Completion
+    message: Message
+    reason: str | None
+
+
+def judge(recipe: Recipe, completed: Sequence[tuple[Conversation, Completion]]) -> list[Verdict]:
+    """A verdict for each completion, in order. Safe in another thread while the engine steps on."""
+    texts = recipe.decode([completion.token_ids for _, completion in completed])
+    verdicts = []
+    for (conversation, completion), text in zip(completed, texts, strict=True):
+        role = conversation.next_role
+        message = Message(
+            role=role,
+            text=text,
+            finish_reason=completion.finish_reason,
+            prompt_tokens=conversation.prompt_tokens,
+            completion_tokens=completion.num_tokens,
+        )
+        utterance = Utterance(
+            role=role,
+            text=text,
+            token_ids=completion.token_ids,
+            finish_reason=completion.finish_reason,
+            # What cuts a message is max_tokens or, before it, the end of the context.
+            filled_context=completion.finish_reason == "length"
+            and completion.num_tokens < recipe.sampling(role).max_tokens,
+        )
+        verdicts.append(Verdict(conversation, completion, message, reason_to_reject(utterance, recipe.rules)))
+    return verdicts
