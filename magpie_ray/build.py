@@ -165,6 +165,12 @@ def read_runs(storage: Storage) -> list[RunRecord]:
     return records
 
 
+def is_second(storage: Storage, run: RunRecord) -> bool:
+    """Whether an odd number of earlier runs have not ended yet, or died without saying so."""
+    earlier = [other for other in read_runs(storage) if other.number < run.number]
+    return sum(other.outcome == "running" for other in earlier) % 2 == 1
+
+
 def rows_wanted(runs: Sequence[RunRecord]) -> int:
     """How many rows the build is to have: what its last run was asked for; 0 before the first one."""
     return runs[-1].num_rows if runs else 0

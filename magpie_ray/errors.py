@@ -55,11 +55,18 @@ class EngineError(MagpieError):
 
 
 class RowExhaustedError(MagpieError):
-    """A row used up its attempts. Says which reason prevailed, shows an example, and what to try."""
+    """A row used up its attempts, or nothing of a role was ever accepted.
+
+    Says which reason prevailed, shows an example, and what to try.
+    """
 
 
 class GenerationFailedError(MagpieError):
     """The job gave up: actors or partitions failed too often. Holds the cause from the actor."""
+
+
+class ClusterLostError(MagpieError):
+    """The Ray cluster is gone. What is committed stays; the same command resumes on another one."""
 
 
 class InterruptedJobError(MagpieError):

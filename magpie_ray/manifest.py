@@ -7,7 +7,7 @@ checkpoint replaces it; _SUCCESS stands only over a complete build.
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -54,6 +54,17 @@ def read_committed(storage: Storage, build: BuildRecord) -> list[PartitionRecord
             f"{storage.display(DATA_PREFIX)} holds what does not belong to this build:\n  "
             + "\n  ".join([*problems[:_SHOWN_PROBLEMS], *more])
         )
+    return records
+
+
+def read_new(storage: Storage, build: BuildRecord, known: Container[str]) -> list[PartitionRecord]:
+    """Partitions of the build whose keys are not known yet. CorruptBuildError for what does not belong."""
+    items = [item for item in storage.list(DATA_PREFIX) if item.key not in known]
+    with ThreadPoolExecutor(_READERS) as pool:
+        records = list(pool.map(lambda item: footer_of(storage, item.key, size=item.size), items))
+    for record in records:
+        if record.fingerprint != build.fingerprint:
+            raise CorruptBuildError(f"{storage.display(record.partition.key)} belongs to another build")
     return records
 
 

@@ -22,7 +22,11 @@ _WIDE_COLUMNS = 120
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """A job at one moment. Rates are over `seconds`, the time since the first engine was up."""
+    """A job at one moment. Rates are over `seconds`, the time since the first engine was up.
+
+    actors_starting: placed on a node, with an engine that is not up yet. lost, lost_rows: actors that were
+    lost, and the finished rows that went with them and are generated again.
+    """
 
     num_rows: int
     rows: int
@@ -31,8 +35,10 @@ class Snapshot:
     rejected: int
     attempts: int
     actors_up: int
+    actors_starting: int
     actors_wanted: int
     lost: int
+    lost_rows: int
     seconds: float
 
     @property
@@ -51,6 +57,12 @@ class Snapshot:
         left = int((self.num_rows - self.rows) / self.rows_per_second)
         hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
         return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+    def starting(self) -> str:
+        """Before the first engine is up."""
+        waiting = self.actors_wanted - self.actors_starting
+        told = f", {waiting} wait for a node" if waiting else ""
+        return f"starting {self.actors_starting} engines{told}"
 
     def line(self) -> str:
         """Everything but the bar, in one line; what matters least comes last, where narrow terminals cut."""
@@ -99,7 +111,7 @@ class ProgressDisplay:
     def show(self, snapshot: Snapshot) -> None:
         """Draw, or log when the last line is old enough. On leaving the context the last one is logged."""
         if self._bar:
-            text = snapshot.line() if snapshot.actors_up else f"starting {snapshot.actors_wanted} engines"
+            text = snapshot.line() if snapshot.actors_up else snapshot.starting()
             self._bar.update(self._task, total=snapshot.num_rows, completed=snapshot.rows, description=text)
             return
         self._last = snapshot

@@ -25,6 +25,9 @@ from magpie_ray.storage import Storage
 
 log = logging.getLogger(__name__)
 
+# Whoever stops a job has given it a notice of half a minute.
+_LAST_WORDS_SECONDS = 10.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildResult:
@@ -82,6 +85,7 @@ def carry_out(
             )
         manifest.finish(storage, record, records, num_rows=num_rows, run=run)
         build.end_run(storage, run, outcome="done")
+        preflight.remove_leftovers(storage)
     except (InterruptedJobError, KeyboardInterrupt, SystemExit) as exc:
         _note_end(storage, run, "interrupted", exc)
         raise
@@ -101,9 +105,9 @@ def carry_out(
 
 
 def _note_end(storage: Storage, run: RunRecord, outcome: str, exc: BaseException) -> None:
-    """Record how the run ended. A store that is gone must not hide why it did."""
+    """Record how the run ended. A store that is gone must neither hide why it did nor hold up the end."""
     cause = str(exc) if isinstance(exc, MagpieError) else f"{type(exc).__name__}: {exc}"
     try:
-        build.end_run(storage, run, outcome=outcome, cause=cause)
+        build.end_run(storage.retrying_for(_LAST_WORDS_SECONDS), run, outcome=outcome, cause=cause)
     except StorageError as error:
         log.warning("how run %d ended could not be recorded: %s", run.number, error)

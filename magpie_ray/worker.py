@@ -2,19 +2,21 @@
 
 `run` owns the engine and is driven by one thread; `give`, `finish` and `stop` may be called from another.
 What always holds: rows flow across partition borders without a drain; the engine never waits for storage
-until the bounded buffer of finished partitions is full; every event is a frozen value.
+until the bounded buffer of finished partitions is full; whatever ends a worker but a kill, the finished head
+of each open partition is committed first; every event is a frozen value.
 """
 
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import Literal
 
 from magpie_ray.engine import Engine, EngineStats
-from magpie_ray.errors import AlreadyExistsError
+from magpie_ray.errors import AlreadyExistsError, CorruptBuildError, StorageError
 from magpie_ray.manifest import footer_of
 from magpie_ray.metrics import Tally
 from magpie_ray.rounds import Rounds
@@ -23,6 +25,7 @@ from magpie_ray.window import Window
 from magpie_ray.worker_spec import (
     EngineFactory,
     WorkerSpec,
+    check_prompts_fit,
     make_recipe,
     make_table_format,
     make_window,
@@ -42,6 +45,16 @@ _UPLOADERS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """The worker runs on a node, as process `pid`, which logs to `log_path`; its engine is starting."""
+
+    node_id: str
+    host: str
+    pid: int
+    log_path: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Ready:
     """The engine is up."""
 
@@ -54,30 +67,30 @@ class Progress:
     """Totals since the worker started.
 
     started: rows that have begun, of those given to it. live_window: conversations that can be under way.
-    busy: whether the engine is to step; not so where it has nothing to do, or waits for storage.
+    doing: whether the engine is to step, waits for storage, or has nothing to do.
     """
 
     tally: Tally
     engine: EngineStats
     started: int
     live_window: int
-    busy: bool
+    doing: Literal["generating", "storing", "nothing"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Committed:
-    """A file is in place, written here or, with `found`, by somebody else who was first.
+    """What was open here as `partition` is in these files, which chain from its first row on.
 
-    `partition` is what was open here; `record` may cover another range when it was found.
+    The last one may be written here; those before it were there already, from somebody who was first. They
+    end before the partition does when the worker was told to leave, and may end after it.
     """
 
     partition: Partition
-    record: PartitionRecord
-    found: bool
+    files: tuple[PartitionRecord, ...]
     seconds: float
 
 
-Event = Ready | Progress | Committed
+Event = Placed | Ready | Progress | Committed
 
 
 @dataclass(slots=True, eq=False)
@@ -106,6 +119,7 @@ class ShardWorker:
         self._table_format = make_table_format(spec.config)
         self._changed = threading.Condition()
         self._inbox: deque[Partition] = deque()
+        self._dropped: list[Partition] = []
         self._finishing = False
         self._stopping = False
         self._received_rows = 0
@@ -118,6 +132,12 @@ class ShardWorker:
         """Add a partition to what this worker generates."""
         with self._changed:
             self._inbox.append(partition)
+            self._changed.notify_all()
+
+    def drop(self, partition: Partition) -> None:
+        """A given partition is not wanted any more: somebody else has committed its rows."""
+        with self._changed:
+            self._dropped.append(partition)
             self._changed.notify_all()
 
     def finish(self) -> None:
@@ -138,6 +158,7 @@ class ShardWorker:
         spec = self._spec
         recipe = make_recipe(spec)
         engine = self._engine_factory(spec)
+        check_prompts_fit(spec, engine.figures)
         window = make_window(spec, engine.figures)
         log.info("engine start %d is up: %s, %s", spec.engine_start, engine.figures, window)
         yield Ready(figures=engine.figures, seconds=time.monotonic() - started)
@@ -148,8 +169,10 @@ class ShardWorker:
                 while self._uploads:
                     wait(self._uploads, return_when=FIRST_COMPLETED)
                     yield from self._finished_uploads()
-            except Exception:
-                # What is finished is committed and told all the same.
+            except Exception as exc:
+                # What is finished is committed and told all the same, unless it is storage that fails.
+                if not isinstance(exc, StorageError):
+                    self._commit_heads(uploader)
                 yield from self._salvaged_uploads()
                 raise
         yield self._progress(engine, rounds, window, busy=False)
@@ -161,7 +184,7 @@ class ShardWorker:
         """The loop: open what was given, step, hand full partitions on, tell of progress."""
         due = 0.0
         while True:
-            self._open_partitions(rounds)
+            self._take_orders(rounds)
             if self._stopping:
                 self._commit_heads(uploader)
                 return
@@ -182,14 +205,18 @@ class ShardWorker:
             elif not busy:
                 self._sleep(until=due)
 
-    def _open_partitions(self, rounds: Rounds) -> None:
+    def _take_orders(self, rounds: Rounds) -> None:
         with self._changed:
-            given = list(self._inbox)
+            given, dropped = list(self._inbox), self._dropped
             self._inbox.clear()
+            self._dropped = []
         for partition in given:
             self._open.append(_OpenPartition(partition, time.monotonic()))
             self._received_rows += partition.num_rows
             rounds.add(range(partition.start, partition.stop))
+        for opened in [opened for opened in self._open if opened.partition in dropped]:
+            self._open.remove(opened)
+            rounds.discard(range(opened.partition.start, opened.partition.stop))
 
     def _sleep(self, *, until: float) -> None:
         """Nothing to generate: wait for a partition, an order, an upload's end, or the next progress."""
@@ -198,7 +225,7 @@ class ShardWorker:
 
     def _has_news(self) -> bool:
         ended = any(upload.done() for upload in self._uploads)
-        return bool(self._inbox) or self._stopping or self._finishing or ended
+        return bool(self._inbox or self._dropped) or self._stopping or self._finishing or ended
 
     def _book(self, outcomes: list[Row | Rejection], uploader: ThreadPoolExecutor) -> None:
         """Put outcomes into their partitions; a full partition goes to the uploader."""
@@ -229,8 +256,7 @@ class ShardWorker:
         self._open.clear()
 
     def _upload(self, opened: _OpenPartition, rows: list[Row], uploader: ThreadPoolExecutor) -> None:
-        tally = Tally.sum(t for row in rows for t in opened.tallies[row.row_id])
-        future = uploader.submit(self._commit, opened, rows, tally)
+        future = uploader.submit(self._commit, opened, rows)
         future.add_done_callback(self._wake)
         self._uploads.append(future)
 
@@ -238,22 +264,36 @@ class ShardWorker:
         with self._changed:
             self._changed.notify_all()
 
-    def _commit(self, opened: _OpenPartition, rows: list[Row], tally: Tally) -> Committed:
-        """Write the file; on "exists" the winner's footer says what there is."""
+    def _commit(self, opened: _OpenPartition, rows: list[Row]) -> Committed:
+        """Write the rows. On "exists" the winner's footer says where it ends, and the rest goes behind it."""
+        files: list[PartitionRecord] = []
+        while rows:
+            files.append(self._create_or_find(rows, opened.tallies))
+            rows = [row for row in rows if row.row_id >= files[-1].stop]
+        return Committed(
+            partition=opened.partition, files=tuple(files), seconds=time.monotonic() - opened.opened
+        )
+
+    def _create_or_find(self, rows: list[Row], tallies: Mapping[int, list[Tally]]) -> PartitionRecord:
         spec = self._spec
         data, record = to_parquet(
-            rows, table_format=self._table_format, fingerprint=spec.fingerprint, run=spec.run, tally=tally
+            rows,
+            table_format=self._table_format,
+            fingerprint=spec.fingerprint,
+            run=spec.run,
+            tally=Tally.sum(tally for row in rows for tally in tallies[row.row_id]),
         )
-        found = False
         key = record.partition.key
         try:
             spec.storage.create(key, data)
         except AlreadyExistsError:
-            found = True
-            record = footer_of(spec.storage, key, size=spec.storage.size(key))
-        seconds = time.monotonic() - opened.opened
-        log.info("%s %s in %.1f s", key, "was there already" if found else "committed", seconds)
-        return Committed(partition=opened.partition, record=record, found=found, seconds=seconds)
+            found = footer_of(spec.storage, key, size=spec.storage.size(key))
+            if found.fingerprint != spec.fingerprint:
+                raise CorruptBuildError(f"{key} belongs to another build: move it away") from None
+            log.info("%s (%s) was there already", key, found.partition)
+            return found
+        log.info("%s (%s) committed", key, record.partition)
+        return record
 
     def _finished_uploads(self) -> Iterator[Committed]:
         for upload in [upload for upload in self._uploads if upload.done()]:
@@ -274,5 +314,5 @@ class ShardWorker:
             engine=engine.stats(),
             started=self._received_rows - rounds.unstarted,
             live_window=window.live,
-            busy=busy,
+            doing="generating" if busy else "storing" if self._uploads else "nothing",
         )

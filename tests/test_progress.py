@@ -18,8 +18,10 @@ HALF_WAY = Snapshot(
     rejected=25,
     attempts=1000,
     actors_up=2,
+    actors_starting=0,
     actors_wanted=3,
     lost=0,
+    lost_rows=0,
     seconds=100.0,
 )
 

@@ -109,7 +109,7 @@ def test_a_worker_commits_exactly_the_partitions_it_was_given(spec: WorkerSpec) 
     assert {c.partition for c in commits(events)} == {FIRST, THIRD}
     assert [item.key for item in spec.storage.list("data")] == [FIRST.key, THIRD.key]
     for committed in commits(events):
-        assert not committed.found
+        assert [record.run for record in committed.files] == [1]
         rows = rows_of(spec.storage, committed.partition)
         assert [row["row_id"] for row in rows] == list(
             range(committed.partition.start, committed.partition.stop)
@@ -124,17 +124,18 @@ def test_the_events_of_a_worker_tell_what_it_did(spec: WorkerSpec) -> None:
     assert isinstance(ready, Ready)
     assert isinstance(last, Progress)
     assert ready.figures == FIGURES
-    assert (last.tally.rows, last.started, last.busy) == (16, 16, False)
+    assert (last.tally.rows, last.started, last.doing) == (16, 16, "nothing")
     assert last.engine.steps > 0
-    assert last.tally == Tally.sum(Tally.of_record(c.record) for c in commits(events))
+    assert last.tally == Tally.sum(Tally.of_record(c.files[0]) for c in commits(events))
     assert last.tally.rejected["empty"] > 0
 
 
 def test_a_record_is_what_the_footer_says(spec: WorkerSpec) -> None:
     [committed] = commits(list(run(ShardWorker(spec, ScriptedEngine()), FIRST)))
     [item] = spec.storage.list("data")
-    assert committed.record == footer_of(spec.storage, FIRST.key, size=item.size)
-    assert (committed.record.fingerprint, committed.record.run) == (spec.fingerprint, spec.run)
+    [record] = committed.files
+    assert record == footer_of(spec.storage, FIRST.key, size=item.size)
+    assert (record.fingerprint, record.run) == (spec.fingerprint, spec.run)
 
 
 def test_a_worker_told_to_finish_without_work_just_ends(spec: WorkerSpec) -> None:
@@ -166,16 +167,69 @@ def test_every_engine_start_writes_other_rows(spec: WorkerSpec, tmp_path: Path) 
     assert rows_of(spec.storage, FIRST) != rows_of(again.storage, FIRST)
 
 
-@pytest.mark.parametrize("stop", [3, 8, 12])
+def ranges(committed: Committed) -> list[tuple[int, int, int]]:
+    return [(record.start, record.stop, record.run) for record in committed.files]
+
+
+@pytest.mark.parametrize("stop", [8, 12])
 def test_a_file_of_somebody_elses_is_told_as_it_is_and_left_alone(spec: WorkerSpec, stop: int) -> None:
     other = replace(spec, run=2)
     list(run(ShardWorker(other, ScriptedEngine()), Partition(start=0, stop=stop)))
     before = spec.storage.read(FIRST.key)
     [committed] = commits(list(run(ShardWorker(spec, ScriptedEngine()), FIRST)))
-    assert committed.found
     assert committed.partition == FIRST
-    assert (committed.record.start, committed.record.stop, committed.record.run) == (0, stop, 2)
+    assert ranges(committed) == [(0, stop, 2)]
     assert spec.storage.read(FIRST.key) == before
+
+
+def test_rows_beyond_a_shorter_file_of_somebody_elses_are_committed_behind_it(spec: WorkerSpec) -> None:
+    other = replace(spec, run=2)
+    for head in (Partition(start=0, stop=3), Partition(start=3, stop=4)):
+        list(run(ShardWorker(other, ScriptedEngine()), head))
+    worker = ShardWorker(spec, ScriptedEngine(reject_every=4))
+    [committed] = commits(list(run(worker, FIRST)))
+    assert ranges(committed) == [(0, 3, 2), (3, 4, 2), (4, 8, 1)]
+    rest = rows_of(spec.storage, Partition(start=4, stop=8))
+    assert [row["row_id"] for row in rest] == [4, 5, 6, 7]
+    assert Tally.of_record(committed.files[-1]).attempts == sum(int(row["attempt"]) for row in rest)  # type: ignore[call-overload]
+
+
+def test_a_file_of_another_build_in_the_place_of_a_partition_ends_the_worker(spec: WorkerSpec) -> None:
+    list(run(ShardWorker(replace(spec, fingerprint="0" * 64), ScriptedEngine()), FIRST))
+    with pytest.raises(CorruptBuildError, match=r"part-000000000000.*another build"):
+        list(run(ShardWorker(spec, ScriptedEngine()), FIRST))
+
+
+@pytest.mark.usefixtures("talkative")
+def test_a_partition_that_is_not_wanted_any_more_is_dropped_and_the_others_go_on(spec: WorkerSpec) -> None:
+    worker = ShardWorker(spec, ScriptedEngine(reject_every=6))
+    dropped = False
+
+    def act(event: Event) -> None:
+        nonlocal dropped
+        if isinstance(event, Progress) and event.started and not dropped:
+            dropped = True
+            worker.drop(SECOND)
+            worker.finish()
+
+    events = list(run(worker, FIRST, SECOND, THIRD, act=act))
+    assert {c.partition for c in commits(events)} == {FIRST, THIRD}
+    assert isinstance(last := events[-1], Progress)
+    assert last.doing == "nothing"
+
+
+def test_a_partition_is_dropped_before_it_was_taken_up_or_after_it_was_committed(spec: WorkerSpec) -> None:
+    worker = ShardWorker(spec, ScriptedEngine())
+    worker.give(FIRST)
+    worker.drop(FIRST)
+
+    def act(event: Event) -> None:
+        if isinstance(event, Committed):
+            worker.drop(SECOND)
+            worker.finish()
+
+    events = list(run(worker, SECOND, act=act))
+    assert [c.partition for c in commits(events)] == [SECOND]
 
 
 def test_a_foreign_file_in_the_place_of_a_partition_ends_the_worker(spec: WorkerSpec) -> None:
@@ -201,14 +255,13 @@ def test_a_worker_told_to_stop_commits_the_finished_heads_of_its_partitions(tmp_
 
     events = list(run(worker, FIRST, SECOND, act=act))
     [committed] = commits(events)
-    assert (committed.partition, committed.found) == (FIRST, False)
-    assert committed.record.partition == Partition(start=0, stop=5)
+    assert (committed.partition, ranges(committed)) == (FIRST, [(0, 5, 1)])
     assert [row["row_id"] for row in rows_of(spec.storage, FIRST)] == list(range(5))
     assert [item.key for item in spec.storage.list("data")] == [FIRST.key]
     # What is left of the partition is a legal one.
     rest = Partition(start=5, stop=8)
     [chained] = commits(list(run(ShardWorker(spec, ScriptedEngine()), rest)))
-    assert chained.record.partition == rest
+    assert ranges(chained) == [(5, 8, 1)]
 
 
 def test_a_worker_that_is_idle_leaves_when_told_to(spec: WorkerSpec) -> None:
@@ -229,29 +282,30 @@ class GatedStorage(Storage):
         super().create(key, data)
 
 
-def test_an_engine_that_fails_does_not_take_finished_partitions_with_it(tmp_path: Path) -> None:
-    storage = GatedStorage(str(tmp_path))
-    spec = make_spec(tmp_path, "rounds.cohort_size=8", "rounds.cohorts_in_flight=1", storage=storage)
+def test_an_engine_that_fails_takes_neither_finished_partitions_nor_finished_heads_with_it(
+    tmp_path: Path,
+) -> None:
+    spec = make_spec(tmp_path, "only_instruction=true")
+    ids = word(spec)
+    endless = 11  # the request, and the row: the fourth of the second partition
 
     def factory(spec: WorkerSpec) -> SimulatedEngine:
-        engine = ScriptedEngine()(spec)
+        engine = Replies(lambda request: (ids * (400 if request.request_id == endless else 1), "stop"))(spec)
         step = engine.step
 
-        def fail_when_something_is_finished():  # type: ignore[no-untyped-def]
-            if worker._uploads:
-                storage.gate.set()
+        def fail_when_only_one_is_left():  # type: ignore[no-untyped-def]
+            if engine.stats().steps > 10 and engine.outstanding == 1:
                 raise EngineError("out of memory")
             return step()
 
-        engine.step = fail_when_something_is_finished  # type: ignore[method-assign]
+        engine.step = fail_when_only_one_is_left  # type: ignore[method-assign]
         return engine
 
-    worker = ShardWorker(spec, factory)
     told: list[Event] = []
     with pytest.raises(EngineError, match="out of memory"):
-        told.extend(run(worker, FIRST, SECOND))
-    assert [c.partition for c in commits(told)] == [FIRST]
-    assert [item.key for item in storage.list("data")] == [FIRST.key]
+        told.extend(run(ShardWorker(spec, factory), FIRST, SECOND))
+    assert {c.partition: ranges(c) for c in commits(told)} == {FIRST: [(0, 8, 1)], SECOND: [(8, 11, 1)]}
+    assert [item.key for item in spec.storage.list("data")] == [FIRST.key, SECOND.key]
 
 
 class PickyStorage(Storage):
@@ -268,7 +322,7 @@ def test_a_storage_that_fails_ends_the_worker_and_what_succeeded_is_told(spec: W
     told: list[Event] = []
     with pytest.raises(StorageError, match="the disk is full"):
         told.extend(run(worker, FIRST, SECOND, THIRD))
-    committed = {c.record.partition.key for c in commits(told)}
+    committed = {c.partition.key for c in commits(told)}
     assert committed == {item.key for item in spec.storage.list("data")}
 
 
@@ -292,7 +346,7 @@ def test_the_engine_waits_for_storage_only_when_the_buffer_of_finished_partition
     def act(event: Event) -> None:
         nonlocal most_uploads
         most_uploads = max(most_uploads, len(worker._uploads))
-        if isinstance(event, Progress) and not event.busy and not storage.gate.is_set():
+        if isinstance(event, Progress) and event.doing == "storing" and not storage.gate.is_set():
             waiting.append(event)
             if len(waiting) == 3:
                 storage.gate.set()
@@ -356,7 +410,7 @@ def test_what_a_conversation_may_take_of_the_cache_counts_the_messages_it_has(tm
 
 def test_records_of_a_partition_add_up_to_its_rows(spec: WorkerSpec) -> None:
     worker = ShardWorker(spec, ScriptedEngine(reject_every=6))
-    records: list[PartitionRecord] = [c.record for c in commits(list(run(worker, FIRST, SECOND, THIRD)))]
+    records: list[PartitionRecord] = [c.files[0] for c in commits(list(run(worker, FIRST, SECOND, THIRD)))]
     for record in records:
         rows = rows_of(spec.storage, record.partition)
         attempts = sum(int(row["attempt"]) for row in rows)  # type: ignore[call-overload]

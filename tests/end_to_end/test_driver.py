@@ -6,13 +6,21 @@ import socket
 from pathlib import Path
 
 import pytest
-from ray.exceptions import ActorUnschedulableError, NodeDiedError, OutOfMemoryError, RayError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnschedulableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+)
 
 from magpie_ray import driver, preflight
+from magpie_ray.actors import Lost
 from magpie_ray.build import BuildRecord
 from magpie_ray.config import load_config
+from magpie_ray.dispatch import Loss
+from magpie_ray.driver import actors, cluster
 from magpie_ray.errors import BuildMismatchError, PreflightError
-from magpie_ray.job import Lost
 from magpie_ray.run import open_build
 from magpie_ray.stop_signals import stop_signals
 from tests.builds import memory_storage
@@ -36,16 +44,16 @@ def test_a_cluster_address_that_does_not_answer_is_refused_at_once(tmp_path: Pat
 def test_a_cluster_that_died_on_this_machine_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, dead_address: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(driver, "read_ray_address", lambda: dead_address)
-    assert driver._cluster_on_this_machine() is None
+    monkeypatch.setattr(cluster, "read_ray_address", lambda: dead_address)
+    assert cluster._cluster_on_this_machine() is None
     assert "is gone" in caplog.text
 
 
 def test_a_cluster_that_listens_on_this_machine_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        monkeypatch.setattr(driver, "read_ray_address", lambda: address)
-        assert driver._cluster_on_this_machine() == address
+        monkeypatch.setattr(cluster, "read_ray_address", lambda: address)
+        assert cluster._cluster_on_this_machine() == address
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -76,20 +84,28 @@ def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_a
 
 
 @pytest.mark.parametrize(
-    "error",
-    [OutOfMemoryError("no memory left"), ActorUnschedulableError("no such node"), NodeDiedError("gone")],
+    ("error", "loss"),
+    [
+        (OutOfMemoryError("no memory left"), Loss.FAILED),
+        (ActorUnschedulableError("no such node"), Loss.DIED),
+        (ActorDiedError(), Loss.DIED),
+        (NodeDiedError("gone"), Loss.LEFT),
+    ],
 )
 def test_whatever_ray_says_of_an_actor_counts_as_its_loss(
-    error: RayError, monkeypatch: pytest.MonkeyPatch
+    error: RayError, loss: Loss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(driver.ray, "get", fail)
-    actors = object.__new__(driver._RayActors)
-    told = actors._next_event(iter([None]))
+    monkeypatch.setattr(actors.ray, "get", fail)
+    workers = object.__new__(actors.RayActors)
+    events = iter([None])
+    workers._listening, workers._actors = {events: 0}, {0: actors._Actor(None, events, None)}
+    told = workers._next_event(events)
     assert isinstance(told, Lost)
     assert type(error).__name__ in told.cause
+    assert told.loss == loss
 
 
 def test_an_engine_that_is_not_installed_is_told_before_anything_starts(

@@ -1,0 +1,56 @@
+"""The workers of a run as the job sees them: what they are asked for, and what is heard of them."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from magpie_ray.dispatch import Loss
+from magpie_ray.errors import MagpieError
+from magpie_ray.types import Partition
+from magpie_ray.worker import Event
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """The slot's actor died, or its run raised. `error`: what it raised, when that is one of ours."""
+
+    cause: str
+    loss: Loss
+    error: MagpieError | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """The slot's actor ended its run in order."""
+
+
+class Actors(Protocol):
+    """The workers of a run, one a slot, wherever they are. All but `poll` return at once."""
+
+    def start(self, slot: int, *, engine_start: int) -> None:
+        """Make a worker for the slot, in place of an earlier one that was ended."""
+
+    def give(self, slot: int, partition: Partition) -> None: ...
+
+    def drop(self, slot: int, partition: Partition) -> None: ...
+
+    def finish(self, slot: int) -> None: ...
+
+    def stop(self, slot: int) -> None: ...
+
+    def end(self, slot: int) -> None:
+        """Kill the slot's worker, if it still lives."""
+
+    def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
+        """Events that are there, at most one a slot; waits for the first up to the timeout.
+
+        ClusterLostError when there is no cluster any more.
+        """
+
+    def capacity(self) -> int:
+        """How many actors there should be, by what the cluster can hold now."""
+
+    def on_notice(self) -> list[int]:
+        """Slots whose node is about to leave."""
+
+    def describe(self) -> str:
+        """What the workers ask for and what there is."""

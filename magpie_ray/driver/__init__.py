@@ -1,0 +1,156 @@
+"""The driver: preflight, place actors, watch them, finish the build. The only package that imports ray.
+
+A thin shell: what is decided is decided in plan, preflight, placement, dispatch and job; here it is carried
+out on Ray. What always holds: whatever ends a run, what is committed stays and its record says how it ended.
+The parts: cluster (which one, what it has), actors (the workers of a run), process (what runs in each), and
+last_words (why one died).
+"""
+
+import logging
+import socket
+
+from magpie_ray import build, manifest, preflight
+from magpie_ray.build import RunRecord
+from magpie_ray.config import Config
+from magpie_ray.dispatch import Dispatcher
+from magpie_ray.driver import cluster
+from magpie_ray.driver.actors import RayActors
+from magpie_ray.errors import PreflightError
+from magpie_ray.job import Job
+from magpie_ray.lease import Lease
+from magpie_ray.ledger import Ledger
+from magpie_ray.placement import Placement, choose_device, choose_num_actors, place
+from magpie_ray.preflight import Blueprint, CommittedBuild
+from magpie_ray.run import BuildResult, carry_out, nothing_to_do, open_build
+from magpie_ray.stop_signals import stop_signals
+from magpie_ray.storage import READ_SECONDS, Storage
+from magpie_ray.worker_spec import EngineFactory, WorkerSpec
+
+log = logging.getLogger(__name__)
+
+
+def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> BuildResult:
+    """Run, or resume, the build that `config` describes, on the Ray cluster at hand.
+
+    Returns when the build is complete. Raises MagpieError: ConfigError, FormatError and PreflightError before
+    anything costly starts, InterruptedJobError on SIGINT or SIGTERM, GenerationFailedError, RowExhaustedError
+    or ClusterLostError when the job gives up. What is committed stays; the same call resumes.
+    """
+    storage = preflight.open_output(config)
+    preflight.check_output_is_shared(storage)
+    reading = storage.retrying_for(READ_SECONDS)
+    existing = preflight.read_existing(reading)
+    blueprint = preflight.draw_up(config, existing)
+    for warning in blueprint.warnings:
+        log.warning("%s", warning)
+    committed = preflight.check_existing(config, blueprint, existing, reading) if existing else None
+    if committed and not committed.pending(config.num_rows):
+        return nothing_to_do(config, storage, committed)
+    storage = preflight.check_output(storage, single_writer=config.output.single_writer)
+    with cluster.ray_session(config) as local, stop_signals() as stop_requested:
+        log.info("running on %s Ray cluster %s", "a local" if local else "the", cluster.gcs_address())
+        if local and engine_factory is None:
+            preflight.check_engine_is_installed()
+        if not local:
+            preflight.warn_of_local_output(config, storage, nodes=len(cluster.alive_nodes()))
+        placement, num_actors = _choose_actors(config, may_grow=not local)
+        if committed is None:
+            record = open_build(config, storage, blueprint, device=placement.device, num_actors=num_actors)
+            committed = preflight.check_existing(config, blueprint, record, storage)
+        if not committed.pending(config.num_rows):  # another driver was quicker
+            return nothing_to_do(config, storage, committed)
+        manifest.mark_growing(storage)
+        host = socket.gethostname()
+        run = build.start_run(storage, num_rows=config.num_rows, host=host, config=config.recorded())
+        lease = None if storage.exclusive else Lease(storage, run)
+        if lease and (told := lease.take()):
+            log.warning("%s", told)
+        job = _make_job(
+            config,
+            blueprint,
+            storage,
+            committed,
+            run,
+            lease,
+            placement=placement,
+            num_actors=num_actors,
+            may_grow=not local,
+            engine_factory=engine_factory,
+        )
+        return carry_out(job, run, storage, committed.build, stop_requested)
+
+
+def _make_job(
+    config: Config,
+    blueprint: Blueprint,
+    storage: Storage,
+    committed: CommittedBuild,
+    run: RunRecord,
+    lease: Lease | None,
+    *,
+    placement: Placement,
+    num_actors: int,
+    may_grow: bool,
+    engine_factory: EngineFactory | None,
+) -> Job:
+    """The parts of a run, put together; nothing starts yet."""
+    record = committed.build
+    pending = committed.pending(config.num_rows)
+    rows = sum(partition.num_rows for partition in pending)
+    log.info("run %d: %d rows to generate in %s", run.number, rows, storage.url)
+
+    def spec_of(engine_start: int) -> WorkerSpec:
+        return WorkerSpec(
+            config=config,
+            model=blueprint.model,
+            chat_format=blueprint.chat_format,
+            prompts=blueprint.prompts,
+            storage=storage,
+            fingerprint=record.fingerprint,
+            run=run.number,
+            engine_start=engine_start,
+            device=placement.device,
+            distributed_executor_backend=placement.distributed_executor_backend,
+        )
+
+    def capacity_now() -> int:
+        if config.cluster.num_actors != "auto":
+            return num_actors
+        resources = cluster.cluster_resources(may_grow=may_grow)
+        try:
+            return choose_num_actors(config, placement=placement, resources=resources)
+        except PreflightError:  # all nodes are gone for now
+            return 0
+
+    dispatcher = Dispatcher(
+        pending,
+        num_slots=min(num_actors, len(pending)),
+        grid=record.rows_per_partition,
+        max_failures_per_partition=config.cluster.max_failures_per_partition,
+        backwards=build.is_second(storage, run),
+        copies=storage.exclusive,
+    )
+    return Job(
+        config=config,
+        storage=storage,
+        ledger=Ledger(storage, record, committed.records, num_rows=config.num_rows, lease=lease),
+        dispatcher=dispatcher,
+        actors=RayActors(
+            spec_of,
+            placement,
+            capacity_now=capacity_now,
+            secrets=config.secrets(),
+            engine_factory=engine_factory,
+        ),
+    )
+
+
+def _choose_actors(config: Config, *, may_grow: bool) -> tuple[Placement, int]:
+    """What an actor takes on this cluster, and how many there are to be. PreflightError if it holds none."""
+    resources = cluster.cluster_resources(may_grow=may_grow)
+    device = choose_device(config, resources)
+    if device == "cpu" and config.engine.device == "auto":
+        log.warning("the cluster has no GPU: engines run on CPUs (engine.device: auto)")
+    preflight.check_engine_device(config, device=device)
+    placement = place(config, device=device, resources=resources)
+    return placement, choose_num_actors(config, placement=placement, resources=resources)

@@ -1,0 +1,185 @@
+"""The workers of a run as Ray actors (see magpie_ray.actors). Ray restarts none: the dispatcher decides."""
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    ActorDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from magpie_ray.actors import Left, Lost
+from magpie_ray.dispatch import Loss
+from magpie_ray.driver.cluster import alive_nodes, draining_nodes
+from magpie_ray.driver.last_words import last_words
+from magpie_ray.driver.process import ShardProcess
+from magpie_ray.errors import MagpieError
+from magpie_ray.placement import Placement
+from magpie_ray.redaction import scrub
+from magpie_ray.types import Partition
+from magpie_ray.worker import Event, Placed
+from magpie_ray.worker_spec import EngineFactory, WorkerSpec
+
+log = logging.getLogger(__name__)
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_BRIEF_CHARACTERS = 600
+# Another try would probably end in the same way.
+_OWN_FAULTS = (OutOfMemoryError, RuntimeEnvSetupError)
+
+
+@dataclass(slots=True)
+class _Actor:
+    handle: Any
+    events: Any  # ray.ObjectRefGenerator
+    group: PlacementGroup | None
+    place: Placed | None = None
+
+
+class RayActors:
+    """One actor a slot. `spec_of`: what the worker of an engine start is made from.
+
+    `capacity_now`: how many actors there should be, by what the cluster can hold. `secrets`: what is struck
+    from all that actors say.
+    """
+
+    def __init__(
+        self,
+        spec_of: Callable[[int], WorkerSpec],
+        placement: Placement,
+        *,
+        capacity_now: Callable[[], int],
+        secrets: frozenset[str],
+        engine_factory: EngineFactory | None,
+    ) -> None:
+        self._spec_of = spec_of
+        self._placement = placement
+        self._engine_factory = engine_factory
+        self._secrets = secrets
+        self.capacity = capacity_now
+        self._actors: dict[int, _Actor] = {}
+        self._actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0)(ShardProcess)
+        self._listening: dict[Any, int] = {}  # events -> slot, of actors that have not ended
+
+    def start(self, slot: int, *, engine_start: int) -> None:
+        """Ask Ray for an actor, in a placement group of its own where the placement has bundles."""
+        placement, group = self._placement, None
+        options: dict[str, Any] = {"num_cpus": placement.num_cpus, "num_gpus": placement.num_gpus}
+        if placement.bundles:
+            group = placement_group([dict(b) for b in placement.bundles], strategy=placement.strategy)
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                placement_group=group,
+                placement_group_bundle_index=0,
+                placement_group_capture_child_tasks=True,
+            )
+        spec = self._spec_of(engine_start)
+        handle = self._actor_class.options(**options).remote(spec, self._engine_factory)
+        events = handle.run.options(num_returns="streaming").remote()
+        self._actors[slot] = _Actor(handle, events, group)
+        self._listening[events] = slot
+
+    def give(self, slot: int, partition: Partition) -> None:
+        self._tell(slot, "give", partition)
+
+    def drop(self, slot: int, partition: Partition) -> None:
+        self._tell(slot, "drop", partition)
+
+    def finish(self, slot: int) -> None:
+        self._tell(slot, "finish")
+
+    def stop(self, slot: int) -> None:
+        self._tell(slot, "stop")
+
+    def _tell(self, slot: int, method: str, *arguments: object) -> None:
+        call = getattr(self._actors[slot].handle, method)
+        call.options(concurrency_group="control").remote(*arguments)
+
+    def end(self, slot: int) -> None:
+        actor = self._actors.pop(slot, None)
+        if actor is None:
+            return
+        self._listening.pop(actor.events, None)
+        ray.kill(actor.handle)
+        if actor.group is not None:
+            remove_placement_group(actor.group)
+
+    def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
+        """The next event of every actor that has one."""
+        # The first wait sleeps until anything is there, the second takes all that is.
+        everyone = list(self._listening)
+        if not everyone:
+            return []
+        ready, _ = ray.wait(everyone, num_returns=1, timeout=timeout_seconds)
+        if ready:
+            ready, _ = ray.wait(everyone, num_returns=len(everyone), timeout=0)
+        return [(self._listening[events], self._next_event(events)) for events in ready]
+
+    def _next_event(self, events: Any) -> Event | Lost | Left:
+        slot = self._listening[events]
+        try:
+            event: Event = ray.get(next(events))
+        except StopIteration:
+            del self._listening[events]
+            return Left()
+        except RayTaskError as exc:
+            error = exc.cause if isinstance(exc.cause, MagpieError) else None
+            cause = str(error) if error else f"{type(exc.cause).__name__}: {exc.cause}"
+            return Lost(cause=self._told(slot, cause), loss=Loss.FAILED, error=error)
+        except RayError as exc:  # a dead actor or node, no memory, a runtime environment that can't be made
+            return Lost(cause=self._told(slot, _brief(exc)), loss=self._loss(slot, exc))
+        if isinstance(event, Placed):
+            self._actors[slot].place = event
+        return event
+
+    def _told(self, slot: int, cause: str) -> str:
+        """The cause with the last lines of the actor's own log, fit to be shown."""
+        cause = scrub(cause, self._secrets)
+        place = self._actors[slot].place
+        if place is None or not (lines := last_words(place)):
+            return cause
+        head = f"{cause}\n  The last lines of its log (process {place.pid} on {place.host}):"
+        return "\n    ".join([head, *(scrub(line, self._secrets) for line in lines)])
+
+    def _loss(self, slot: int, exc: RayError) -> Loss:
+        place = self._actors[slot].place
+        if isinstance(exc, NodeDiedError) or (isinstance(exc, ActorDiedError) and exc.preempted):
+            return Loss.LEFT
+        if place and place.node_id not in alive_nodes():
+            return Loss.LEFT
+        return Loss.FAILED if isinstance(exc, _OWN_FAULTS) or _failed_to_start(exc) else Loss.DIED
+
+    def on_notice(self) -> list[int]:
+        """Slots on nodes that are about to leave."""
+        leaving = draining_nodes()
+        return [
+            slot for slot, actor in self._actors.items() if actor.place and actor.place.node_id in leaving
+        ]
+
+    def describe(self) -> str:
+        return (
+            f"{len(self._actors)} actors want {self._placement} each; the cluster has "
+            f"{ray.cluster_resources()}, of which {ray.available_resources()} are free"
+        )
+
+
+def _failed_to_start(exc: RayError) -> bool:
+    """Whether it was the actor's own `__init__`, or an import of it, that raised."""
+    return isinstance(exc, RayActorError) and exc.actor_init_failed
+
+
+def _brief(exc: RayError) -> str:
+    """Ray's text without its table of ids and its colours; of a traceback the last line."""
+    lines = [line for line in _COLOUR.sub("", str(exc)).splitlines() if line.strip() and line[0] != "\t"]
+    told = lines[-1:] if _failed_to_start(exc) else lines
+    return f"{type(exc).__name__}: {' '.join(' '.join(told).split())[:_BRIEF_CHARACTERS]}"

@@ -1,0 +1,132 @@
+"""What is known of each slot's current worker, and what is to be concluded from its silence.
+
+Times are seconds of one monotonic clock, given by the caller. What always holds: an engine that is to step
+and does not, or that does not come up, is overdue after a bounded time; pings are no progress.
+"""
+
+from dataclasses import dataclass, field
+
+from magpie_ray.metrics import Tally
+from magpie_ray.worker import Progress
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """One worker, from when it is asked for.
+
+    wanted: it was asked for; a slot may be given up. placed, ready: it runs on a node; its engine is up.
+    leaving: it was told to stop. since: when it was asked for, then placed. moved: when its engine last
+    stepped, or had no need to.
+    """
+
+    since: float
+    moved: float
+    wanted: bool = True
+    placed: bool = False
+    ready: bool = False
+    leaving: bool = False
+    tally: Tally = field(default_factory=Tally)
+    committed_rows: int = 0
+    steps: int = -1
+
+    @property
+    def unwritten_rows(self) -> int:
+        """Rows that it had finished by its last word, and that are in no file."""
+        return max(0, self.tally.rows - self.committed_rows)
+
+
+class Fleet:
+    """The workers of a run by slot, and the sums over them and those that were lost."""
+
+    def __init__(self, *, stall_timeout_seconds: float, start_timeout_seconds: float, now: float) -> None:
+        self._stall = stall_timeout_seconds
+        self._start = start_timeout_seconds
+        self._workers: list[WorkerState] = []
+        self._lost_tally = Tally()
+        self._last_placed = now
+        self.first_ready: float | None = None
+        self.lost = 0
+        self.lost_rows = 0
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def __getitem__(self, slot: int) -> WorkerState:
+        return self._workers[slot]
+
+    def ask_for(self, slot: int, now: float) -> None:
+        """A worker for the slot, the next new one or one that was lost, is on its way."""
+        worker = WorkerState(since=now, moved=now)
+        if slot == len(self._workers):
+            self._workers.append(worker)
+        self._workers[slot] = worker
+
+    def place(self, slot: int, now: float) -> None:
+        self._workers[slot].placed, self._workers[slot].since = True, now
+
+    def get_ready(self, slot: int, now: float) -> None:
+        worker = self._workers[slot]
+        worker.placed = worker.ready = True
+        worker.moved = now
+        self.first_ready = self.first_ready or now
+
+    def progress(self, slot: int, event: Progress, *, has_work: bool, now: float) -> None:
+        """A worker that does nothing although it was given work is no better than one that stands still."""
+        worker = self._workers[slot]
+        worker.tally = event.tally
+        if event.engine.steps != worker.steps or event.doing == "storing" or not has_work:
+            worker.steps, worker.moved = event.engine.steps, now
+
+    def lose(self, slot: int, now: float) -> int:
+        """The worker is gone; returns the finished rows that went with it."""
+        worker = self._workers[slot]
+        self.lost += 1
+        self.lost_rows += worker.unwritten_rows
+        self._lost_tally = Tally.sum([self._lost_tally, worker.tally])
+        self._workers[slot] = WorkerState(since=now, moved=now, wanted=False)
+        return worker.unwritten_rows
+
+    def overdue(self, now: float) -> list[tuple[int, str]]:
+        """Slots whose worker is to be replaced, and why."""
+        found = []
+        for slot, worker in enumerate(self._workers):
+            if worker.ready and now - worker.moved > self._stall:
+                found.append((slot, f"no engine step for {self._stall:g} s (cluster.stall_timeout_seconds)"))
+            elif worker.placed and not worker.ready and now - worker.since > self._start:
+                found.append(
+                    (slot, f"its engine was not up after {self._start:g} s (cluster.start_timeout_seconds)")
+                )
+        return found
+
+    def none_placed(self, now: float) -> bool:
+        """Whether for cluster.start_timeout_seconds no worker at all has found a node."""
+        if any(worker.placed for worker in self._workers):
+            self._last_placed = now
+        return now - self._last_placed > self._start
+
+    @property
+    def ready(self) -> list[int]:
+        """Slots whose engine is up."""
+        return [slot for slot, worker in enumerate(self._workers) if worker.ready]
+
+    @property
+    def num_starting(self) -> int:
+        return sum(worker.placed and not worker.ready for worker in self._workers)
+
+    @property
+    def num_waiting(self) -> int:
+        """Workers that have found no node yet."""
+        return sum(worker.wanted and not worker.placed for worker in self._workers)
+
+    @property
+    def num_wanted(self) -> int:
+        return sum(worker.wanted for worker in self._workers)
+
+    @property
+    def unwritten_rows(self) -> int:
+        return sum(worker.unwritten_rows for worker in self._workers)
+
+    @property
+    def tally(self) -> Tally:
+        """What all workers have generated, those that were lost included."""
+        return Tally.sum([self._lost_tally, *(worker.tally for worker in self._workers)])

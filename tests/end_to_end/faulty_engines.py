@@ -1,0 +1,67 @@
+"""Engines that fail, as factories that travel to Ray actors. A marker file says that a fault has happened."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from magpie_ray.chat_format import load_tokenizer
+from magpie_ray.engine.simulated import SimulatedEngine
+from magpie_ray.errors import EngineError
+from magpie_ray.types import Completion, Request
+from magpie_ray.worker_spec import WorkerSpec
+from tests.engines import ScriptedEngine
+
+
+def stepping(engine: SimulatedEngine, before: Callable[[], None]) -> SimulatedEngine:
+    """The engine, with something that happens before each of its steps."""
+    step = engine.step
+
+    def step_after() -> list[Completion]:
+        before()
+        return step()
+
+    engine.step = step_after  # type: ignore[method-assign]
+    return engine
+
+
+@dataclass(frozen=True)
+class Paced:
+    """A step takes some time, as on a GPU; that of one engine start may take `slow` times as much."""
+
+    seconds: float = 0.005
+    slow: float = 1.0
+    slow_start: int = 0
+
+    def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
+        factor = self.slow if spec.engine_start == self.slow_start else 1.0
+        return stepping(ScriptedEngine()(spec), lambda: time.sleep(self.seconds * factor))
+
+
+@dataclass(frozen=True)
+class NoRoom:
+    """An engine that fails to load, and tells why on standard error alone, as those in child processes do."""
+
+    def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
+        print("torch.OutOfMemoryError: tried to allocate 40.00 GiB", file=sys.stderr, flush=True)
+        raise EngineError("vLLM could not start: engine core initialization failed, see root cause above")
+
+
+@dataclass(frozen=True)
+class FailsOn:
+    """An engine that fails on every prompt with this text in it: rows that no actor can generate."""
+
+    text: str
+
+    def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
+        tokenizer = load_tokenizer(spec.model.location, revision=spec.model.revision).tokenizer
+        engine = ScriptedEngine()(spec)
+        submit = engine.submit
+
+        def submit_or_fail(request: Request) -> None:
+            if self.text in tokenizer.decode(request.prompt_token_ids):
+                raise EngineError("illegal memory access")
+            submit(request)
+
+        engine.submit = submit_or_fail  # type: ignore[method-assign]
+        return engine

@@ -1,0 +1,98 @@
+"""A job as a process of its own, with simulated engines, whose log a test reads while it runs."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.end_to_end.cluster import ROOT
+
+# `magpie-ray` as it is, but for the engine.
+_PROGRAM = """
+import functools, sys
+import magpie_ray.driver as driver
+from magpie_ray.cli import main
+from tests.engines import *
+from tests.end_to_end.faulty_engines import *
+
+factory = eval(sys.argv.pop(1))
+driver.generate = functools.partial(driver.generate, engine_factory=factory)
+main()
+"""
+
+
+class RunningJob:
+    """`magpie-ray generate ARGUMENTS` with the engines that `factory`, a Python expression, makes."""
+
+    def __init__(self, factory: str, *arguments: str, env: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, factory, "generate", "jobs/configs/demo.yaml", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **env, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._lines: list[str] = []
+        self._told = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            with self._told:
+                self._lines.append(line)
+                self._told.notify_all()
+        with self._told:
+            self._told.notify_all()
+
+    @property
+    def log(self) -> str:
+        """All that it has said so far."""
+        with self._told:
+            return "".join(self._lines)
+
+    def wait_for(self, pattern: str, *, times: int = 1, seconds: float = 120) -> list[re.Match[str]]:
+        """The first `times` matches in its log, once they are there."""
+
+        def found() -> list[re.Match[str]]:
+            return list(re.finditer(pattern, "".join(self._lines)))
+
+        with self._told:
+            there = self._told.wait_for(
+                lambda: len(found()) >= times or not self._reader.is_alive(), timeout=seconds
+            )
+            matches = found()
+        assert there, f"no {pattern!r} in {seconds} s:\n{self.log}"
+        assert len(matches) >= times, f"ended without {pattern!r}:\n{self.log}"
+        return matches[:times]
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def end(self, *, seconds: float = 180) -> int:
+        """Its exit code, once it has ended."""
+        code = self._process.wait(timeout=seconds)
+        self._reader.join()
+        return code
+
+
+def rows_settings(output: Path | str, num_rows: int, grid: int, *more: str) -> list[str]:
+    return [f"num_rows={num_rows}", f"output.rows_per_partition={grid}", f"output.path={output}", *more]

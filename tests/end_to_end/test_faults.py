@@ -1,0 +1,221 @@
+"""What a job does when something goes wrong around it: real driver and actors, simulated engines, real S3."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from ray.cluster_utils import Cluster
+
+from magpie_ray import manifest
+from magpie_ray.build import read_build, read_runs
+from magpie_ray.storage import Storage
+from magpie_ray.verify import verify
+from tests.end_to_end.cluster import RayCluster
+from tests.end_to_end.running_job import RunningJob, rows_settings
+from tests.s3_server import FaultProxy, S3Server
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+STARTS = r"the actor of slot (\d+) starts on \S+, process (\d+)"
+UP = r"engine (\d+) is up"
+
+
+def row_ids(output: Path) -> list[int]:
+    return sorted(pq.read_table(output / "data", columns=["row_id"])["row_id"].to_pylist())
+
+
+def outcomes(output: Path) -> list[str]:
+    return [run.outcome for run in read_runs(Storage(str(output)))]
+
+
+def test_an_actor_with_a_spot_notice_commits_what_it_has_finished_and_another_takes_its_place(
+    ray_cluster: RayCluster, tmp_path: Path
+) -> None:
+    output = tmp_path / "build"
+    settings = rows_settings(output, 900, 300, "cluster.num_actors=1")
+    with RunningJob("Paced(0.01)", *settings, env=ray_cluster.env) as job:
+        [started] = job.wait_for(STARTS)
+        job.wait_for(r"[1-9]\d*/900 rows")
+        os.kill(int(started[2]), signal.SIGTERM)
+        job.wait_for("lost the actor of slot 0: it left on notice")
+        assert job.end() == 0, job.log
+    assert row_ids(output) == list(range(900))
+    storage = Storage(str(output))
+    build = read_build(storage)
+    assert build is not None
+    files = manifest.read_committed(storage, build)
+    assert any(file.stop % 300 for file in files), "no head of a partition was committed"
+
+
+@pytest.fixture
+def nodes() -> Iterator[Cluster]:
+    """A cluster of nodes that come and go."""
+    head = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": 0}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_node_that_comes_is_used_and_one_that_goes_is_missed_by_no_row(
+    nodes: Cluster, tmp_path: Path
+) -> None:
+    output = tmp_path / "build"
+    settings = rows_settings(output, 4000, 50, "engine.device=cpu")
+    with RunningJob("Paced(0.01)", *settings, env={"RAY_ADDRESS": nodes.address}) as job:
+        job.wait_for(UP)
+        added = nodes.add_node(num_cpus=1)
+        job.wait_for("room for another actor: slot 1")
+        job.wait_for("engine 1 is up")
+        nodes.remove_node(added, allow_graceful=False)
+        job.wait_for("lost the actor of slot 1")
+        nodes.add_node(num_cpus=1)
+        job.wait_for("engine 1 is up", times=2)
+        assert job.end() == 0, job.log
+    assert row_ids(output) == list(range(4000))
+
+
+def test_actors_that_find_no_place_are_waited_for_while_the_others_work(
+    nodes: Cluster, tmp_path: Path
+) -> None:
+    output = tmp_path / "build"
+    settings = rows_settings(output, 3000, 50, "engine.device=cpu", "cluster.num_actors=2")
+    with RunningJob("Paced(0.01)", *settings, env={"RAY_ADDRESS": nodes.address}) as job:
+        job.wait_for("engine 0 is up")
+        assert job.end() == 0, job.log
+        assert "engine 1 is up" not in job.log
+    assert row_ids(output) == list(range(3000))
+
+
+def test_a_job_that_finds_no_place_at_all_says_what_it_waits_for_and_gives_up(
+    nodes: Cluster, tmp_path: Path
+) -> None:
+    settings = rows_settings(
+        tmp_path / "build",
+        100,
+        50,
+        "engine.device=cuda",
+        "cluster.num_actors=1",
+        "cluster.start_timeout_seconds=6",
+    )
+    with RunningJob("Paced()", *settings, env={"RAY_ADDRESS": nodes.address}) as job:
+        assert job.end() == 1
+        assert "no actor could be placed for 6 s" in job.log
+        assert "want 1 CPU and 1 GPU each" in job.log
+    assert outcomes(tmp_path / "build") == ["failed"]
+
+
+def test_an_engine_that_never_loads_ends_the_job_with_what_its_own_log_says(
+    ray_cluster: RayCluster, tmp_path: Path
+) -> None:
+    settings = rows_settings(tmp_path / "build", 100, 50, "cluster.num_actors=1")
+    with RunningJob("NoRoom()", *settings, env=ray_cluster.env) as job:
+        assert job.end() == 1
+        message = job.log[job.log.index("error: ") :]
+        assert "core initialization failed" in message
+        assert "torch.OutOfMemoryError: tried to allocate 40.00 GiB" in message
+        assert job.log.count("starts on") == 3
+
+
+def test_a_partition_that_always_fails_ends_the_job_and_what_others_committed_is_kept(
+    ray_cluster: RayCluster, tmp_path: Path
+) -> None:
+    output = tmp_path / "build"
+    prompts = "system_prompt={good: [Be kind., 0.998], bad: [Drink poison., 0.002]}"
+    settings = rows_settings(output, 1000, 10, "cluster.num_actors=2", prompts)
+    with RunningJob("FailsOn('poison')", *settings, env=ray_cluster.env) as job:
+        assert job.end() == 1
+        assert "failed 3 times (cluster.max_failures_per_partition is 3" in job.log
+        assert "illegal memory access" in job.log
+    assert len(row_ids(output)) > 10
+    assert outcomes(output) == ["failed"]
+
+
+def test_an_actor_that_is_ten_times_slower_keeps_nobody_waiting(
+    ray_cluster: RayCluster, tmp_path: Path
+) -> None:
+    output = tmp_path / "build"
+    settings = rows_settings(output, 400, 20, "cluster.num_actors=2")
+    with RunningJob("Paced(0.01, slow=10)", *settings, env=ray_cluster.env) as job:
+        assert job.end() == 0, job.log
+    assert row_ids(output) == list(range(400))
+
+
+@pytest.mark.parametrize("second", [2000, 2600])
+def test_two_drivers_on_one_output_share_the_work(
+    ray_cluster: RayCluster, tmp_path: Path, second: int
+) -> None:
+    output = tmp_path / "build"
+    jobs = []
+    for num_rows in (2000, second):
+        settings = rows_settings(output, num_rows, 50, "cluster.num_actors=1")
+        jobs.append(RunningJob("Paced(0.01)", *settings, env=ray_cluster.env))
+        jobs[-1].wait_for("starts on")
+    with jobs[0], jobs[1]:
+        assert [job.end() for job in jobs] == [0, 0], [job.log for job in jobs]
+    assert row_ids(output) == list(range(second))
+    storage = Storage(str(output))
+    assert verify(storage).ok
+    build = read_build(storage)
+    assert build is not None
+    by_run = [file.run for file in manifest.read_committed(storage, build)]
+    assert min(by_run.count(1), by_run.count(2)) > len(by_run) / 5
+
+
+def test_a_second_driver_with_another_grid_is_refused(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    output = tmp_path / "build"
+    with RunningJob("Paced(0.01)", *rows_settings(output, 300, 50), env=ray_cluster.env) as first:
+        first.wait_for("starts on")
+        with RunningJob("Paced()", *rows_settings(output, 300, 60), env=ray_cluster.env) as second:
+            assert second.end() == 2
+            assert "output.rows_per_partition: the build has 50, now 60" in second.log
+        assert first.end() == 0, first.log
+    assert row_ids(output) == list(range(300))
+
+
+def s3_settings(proxy: FaultProxy, name: str, num_rows: int, *more: str) -> list[str]:
+    output = f"s3://{proxy.server.bucket}/{name}"
+    endpoint = f"output.storage_options={{endpoint_url: '{proxy.server.endpoint_url}'}}"
+    return rows_settings(output, num_rows, 50, endpoint, *more)
+
+
+def s3_rows(server: S3Server, name: str) -> list[int]:
+    storage = Storage(f"s3://{server.bucket}/{name}", server.storage_options)
+    assert verify(storage).ok
+    build = read_build(storage)
+    assert build is not None
+    return [row for r in manifest.read_committed(storage, build) for row in range(r.start, r.stop)]
+
+
+def test_generation_goes_on_while_the_store_throttles(ray_cluster: RayCluster, s3_server: S3Server) -> None:
+    with FaultProxy(s3_server) as proxy:
+        settings = s3_settings(proxy, "throttled", 1000, "cluster.num_actors=2")
+        with RunningJob("Paced(0.005)", *settings, env=ray_cluster.env) as job:
+            job.wait_for(UP)
+            proxy.spoil(
+                "PUT", *["503 SlowDown", "500 InternalError", "reset", "lost_reply"] * 8, part="/data/"
+            )
+            assert job.end() == 0, job.log
+        assert not proxy.unused
+    assert s3_rows(s3_server, "throttled") == list(range(1000))
+
+
+def test_credentials_that_expire_end_the_job_with_a_clear_word_and_it_resumes(
+    ray_cluster: RayCluster, s3_server: S3Server
+) -> None:
+    with FaultProxy(s3_server) as proxy:
+        settings = s3_settings(proxy, "expired", 2000, "cluster.num_actors=1")
+        with RunningJob("Paced(0.01)", *settings, env=ray_cluster.env) as job:
+            job.wait_for(r"[1-9]\d*/2,000 rows")
+            proxy.spoil("PUT", *["400 ExpiredToken"] * 50)
+            assert job.end() == 1
+            assert "the output can't be used any more" in job.log
+            assert "Check that the credentials are valid" in job.log
+            assert s3_server.env["AWS_SECRET_ACCESS_KEY"] not in job.log
+        with FaultProxy(s3_server) as mended:
+            again = s3_settings(mended, "expired", 2000, "cluster.num_actors=2")
+            with RunningJob("Paced(0)", *again, env=ray_cluster.env) as job:
+                assert job.end() == 0, job.log
+    assert s3_rows(s3_server, "expired") == list(range(2000))

@@ -1,0 +1,48 @@
+"""What follows for a worker from the config and the engine it got."""
+
+from typing import Any
+
+import pytest
+
+from magpie_ray.errors import ConfigError
+from magpie_ray.preflight import draw_up
+from magpie_ray.types import EngineFigures
+from magpie_ray.worker_spec import WorkerSpec, check_prompts_fit, make_recipe
+from tests.builds import config_of, memory_storage
+
+
+def spec_of(**keys: Any) -> WorkerSpec:
+    config = config_of(**keys)
+    blueprint = draw_up(config)
+    return WorkerSpec(
+        config=config,
+        model=blueprint.model,
+        chat_format=blueprint.chat_format,
+        prompts=blueprint.prompts,
+        storage=memory_storage(),
+        fingerprint="f" * 64,
+        run=1,
+        engine_start=0,
+        device="cpu",
+        distributed_executor_backend=None,
+    )
+
+
+def figures(max_model_len: int) -> EngineFigures:
+    return EngineFigures(max_num_seqs=4, kv_cache_tokens=1000, max_model_len=max_model_len)
+
+
+def test_a_prompt_that_fills_the_models_own_context_is_refused_once_the_engine_knows_it() -> None:
+    spec = spec_of(system_prompt={"short": "Be kind.", "long": "very " * 50})
+    check_prompts_fit(spec, figures(2000))
+    with pytest.raises(
+        ConfigError, match=r"^system_prompt\.long: .* the model's context has 40, .* shorten it"
+    ):
+        check_prompts_fit(spec, figures(40))
+
+
+@pytest.mark.parametrize(("rule", "stops"), [("reject", False), ("stop", True)])
+def test_the_config_says_what_becomes_of_a_conversation_that_outgrows_the_context(
+    rule: str, stops: bool
+) -> None:
+    assert make_recipe(spec_of(acceptance={"context_full": rule})).stops_when_full is stops
