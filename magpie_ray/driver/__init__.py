@@ -48,7 +48,8 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
         return nothing_to_do(config, storage, committed)
     storage = preflight.check_output(storage, single_writer=config.output.single_writer)
     with cluster.ray_session(config) as local, stop_signals() as stop_requested:
-        log.info("running on %s Ray cluster %s", "a local" if local else "the", cluster.gcs_address())
+        head = cluster.Head()
+        log.info("running on %s Ray cluster %s", "a local" if local else "the", head)
         if local and engine_factory is None:
             preflight.check_engine_is_installed()
         if not local:
@@ -72,6 +73,7 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
             committed,
             run,
             lease,
+            head,
             placement=placement,
             num_actors=num_actors,
             may_grow=not local,
@@ -87,6 +89,7 @@ def _make_job(
     committed: CommittedBuild,
     run: RunRecord,
     lease: Lease | None,
+    head: cluster.Head,
     *,
     placement: Placement,
     num_actors: int,
@@ -138,6 +141,7 @@ def _make_job(
         actors=RayActors(
             spec_of,
             placement,
+            head,
             capacity_now=capacity_now,
             secrets=config.secrets(),
             engine_factory=engine_factory,

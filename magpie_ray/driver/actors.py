@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import (
-    ActorDiedError,
+    ActorUnavailableError,
     NodeDiedError,
     OutOfMemoryError,
     RayActorError,
@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from magpie_ray.actors import Left, Lost
 from magpie_ray.dispatch import Loss
-from magpie_ray.driver.cluster import alive_nodes, draining_nodes
+from magpie_ray.driver.cluster import Head, alive_nodes, draining_nodes
 from magpie_ray.driver.last_words import last_words
 from magpie_ray.driver.process import ShardProcess
 from magpie_ray.errors import MagpieError
@@ -58,6 +58,7 @@ class RayActors:
         self,
         spec_of: Callable[[int], WorkerSpec],
         placement: Placement,
+        head: Head,
         *,
         capacity_now: Callable[[], int],
         secrets: frozenset[str],
@@ -65,9 +66,10 @@ class RayActors:
     ) -> None:
         self._spec_of = spec_of
         self._placement = placement
+        self._head = head
         self._engine_factory = engine_factory
         self._secrets = secrets
-        self.capacity = capacity_now
+        self._capacity_now = capacity_now
         self._actors: dict[int, _Actor] = {}
         self._actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0)(ShardProcess)
         self._listening: dict[Any, int] = {}  # events -> slot, of actors that have not ended
@@ -110,12 +112,15 @@ class RayActors:
         if actor is None:
             return
         self._listening.pop(actor.events, None)
+        if not self._head.answers():
+            return  # they end by themselves, without a cluster
         ray.kill(actor.handle)
         if actor.group is not None:
             remove_placement_group(actor.group)
 
     def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
         """The next event of every actor that has one."""
+        self._head.check_now_and_then()
         # The first wait sleeps until anything is there, the second takes all that is.
         everyone = list(self._listening)
         if not everyone:
@@ -153,20 +158,26 @@ class RayActors:
 
     def _loss(self, slot: int, exc: RayError) -> Loss:
         place = self._actors[slot].place
-        if isinstance(exc, NodeDiedError) or (isinstance(exc, ActorDiedError) and exc.preempted):
+        # Unavailable: the raylet is gone, and its node known to be dead only seconds later.
+        if isinstance(exc, (NodeDiedError, ActorUnavailableError)):
             return Loss.LEFT
-        if place and place.node_id not in alive_nodes():
+        if not self._head.answers() or (place and place.node_id not in alive_nodes()):
             return Loss.LEFT
         return Loss.FAILED if isinstance(exc, _OWN_FAULTS) or _failed_to_start(exc) else Loss.DIED
 
+    def capacity(self) -> int:
+        return self._capacity_now() if self._head.answers() else 0
+
     def on_notice(self) -> list[int]:
         """Slots on nodes that are about to leave."""
-        leaving = draining_nodes()
+        leaving = draining_nodes() if self._head.answers() else set()
         return [
             slot for slot, actor in self._actors.items() if actor.place and actor.place.node_id in leaving
         ]
 
     def describe(self) -> str:
+        if not self._head.answers():
+            return f"the head of the cluster, {self._head}, does not answer"
         return (
             f"{len(self._actors)} actors want {self._placement} each; the cluster has "
             f"{ray.cluster_resources()}, of which {ray.available_resources()} are free"

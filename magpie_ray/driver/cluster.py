@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import math
 import os
 import socket
+import time
 from collections.abc import Iterator
 
 import ray
@@ -12,12 +14,52 @@ from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
 from magpie_ray.config import Config
-from magpie_ray.errors import PreflightError
+from magpie_ray.errors import ClusterLostError, PreflightError
 from magpie_ray.placement import ClusterResources
 
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
+# Ray waits a minute for a head that restarts, and then ends the driver without a word of ours.
+_HEAD_GONE_SECONDS = 40.0
+_HEAD_WARNING_SECONDS = 10.0
+_HEAD_CHECK_SECONDS = 2.0
+
+
+class Head:
+    """Whether the cluster's head still answers.
+
+    Ray calls about the cluster wait for a head that is gone, so they are made only while it `answers`.
+    """
+
+    def __init__(self) -> None:
+        self._address = str(ray.get_runtime_context().gcs_address)
+        self._checked = self._answered = time.monotonic()
+        self._warned = -math.inf
+
+    def __str__(self) -> str:
+        return self._address
+
+    def answers(self) -> bool:
+        """Asks, by a TCP connection."""
+        self._checked = time.monotonic()
+        if answers(self._address):
+            self._answered = self._checked
+        return self._answered == self._checked
+
+    def check_now_and_then(self) -> None:
+        """Asks when that was some time ago. ClusterLostError when nobody has answered for 40 s."""
+        if time.monotonic() - self._checked < _HEAD_CHECK_SECONDS or self.answers():
+            return
+        silent = self._checked - self._answered
+        if self._checked - self._warned > _HEAD_WARNING_SECONDS:
+            self._warned = self._checked
+            log.warning("the head of the Ray cluster at %s has not answered for %.0f s", self, silent)
+        if silent > _HEAD_GONE_SECONDS:
+            raise ClusterLostError(
+                f"the Ray cluster at {self} is gone: its head has not answered for {silent:.0f} s. What is "
+                "committed is kept: the same command goes on, on this cluster once it is back or on another"
+            )
 
 
 @contextlib.contextmanager
@@ -43,8 +85,12 @@ def ray_session(config: Config) -> Iterator[bool]:
         raise _no_cluster(address or "local", str(exc)) from exc
     try:
         yield address is None
-    finally:
+    except ClusterLostError:
+        raise  # there is nothing to leave, and trying to takes longer than Ray lets this process live
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 def _no_cluster(address: str, why: str) -> PreflightError:
@@ -87,11 +133,6 @@ def cluster_resources(*, may_grow: bool) -> ClusterResources:
         limit_gpus=float(limits.get("GPU", 0)),
         may_grow=may_grow,
     )
-
-
-def gcs_address() -> str:
-    """host:port of the cluster's head."""
-    return str(ray.get_runtime_context().gcs_address)
 
 
 def alive_nodes() -> set[str]:

@@ -1,10 +1,9 @@
 """The last lines that an actor wrote before it died, wherever its node is."""
 
 import logging
+import re
 from collections import deque
 from pathlib import Path
-
-import ray
 
 from magpie_ray.worker import Placed
 
@@ -14,20 +13,18 @@ _TAIL_BYTES = 64 * 1024
 _LINES = 12
 _LINE_CHARACTERS = 300
 _TIMEOUT_SECONDS = 10
-# What this project's actors tell when all is well.
-_EVERYDAY = " INFO "
+# What this project's actors tell when all is well, and Ray's own marks.
+_EVERYDAY = re.compile(r" INFO |^:(job_id|actor_name|task_name):")
 
 
 def last_words(where: Placed) -> list[str]:
     """Up to twelve lines of what went wrong, from the process's log; none when it can't be had.
 
-    On the driver's own node from the file; elsewhere through that node's agent, which the dashboard asks.
+    From the file where this machine has it; elsewhere through that node's agent, which the dashboard asks.
     """
-    if where.node_id == ray.get_runtime_context().get_node_id():
-        text = _tail_of_file(Path(where.log_path))
-    else:
-        text = _tail_through_dashboard(where)
-    lines = (_printable(line) for line in text.splitlines() if _EVERYDAY not in line)
+    path = Path(where.log_path)  # with the worker's id in its name: no other machine has the same
+    text = _tail_of_file(path) if path.exists() else _tail_through_dashboard(where)
+    lines = (_printable(line) for line in text.splitlines() if not _EVERYDAY.search(line))
     return list(deque((line for line in lines if line), _LINES))
 
 

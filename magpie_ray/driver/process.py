@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import ray
 from ray._private.worker import global_worker
 
+from magpie_ray.engine.orphans import watch_over_children
 from magpie_ray.worker import Event, Placed, ShardWorker
 from magpie_ray.worker_spec import EngineFactory, WorkerSpec
 
@@ -23,6 +24,7 @@ class ShardProcess(ShardWorker):
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger("magpie_ray").setLevel(logging.INFO)
         super().__init__(spec, engine_factory)
+        watch_over_children()
         on_sigterm(self.stop)
 
     def run(self) -> Iterator[Event]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ray.exceptions import (
     ActorDiedError,
+    ActorUnavailableError,
     ActorUnschedulableError,
     NodeDiedError,
     OutOfMemoryError,
@@ -83,12 +84,18 @@ def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_a
         opened("num_rows=2000", "seed=1")
 
 
+class AnsweringHead:
+    def answers(self) -> bool:
+        return True
+
+
 @pytest.mark.parametrize(
     ("error", "loss"),
     [
         (OutOfMemoryError("no memory left"), Loss.FAILED),
         (ActorUnschedulableError("no such node"), Loss.DIED),
         (ActorDiedError(), Loss.DIED),
+        (ActorUnavailableError("for now", None), Loss.LEFT),
         (NodeDiedError("gone"), Loss.LEFT),
     ],
 )
@@ -101,6 +108,7 @@ def test_whatever_ray_says_of_an_actor_counts_as_its_loss(
     monkeypatch.setattr(actors.ray, "get", fail)
     workers = object.__new__(actors.RayActors)
     events = iter([None])
+    workers._head, workers._secrets = AnsweringHead(), frozenset()
     workers._listening, workers._actors = {events: 0}, {0: actors._Actor(None, events, None)}
     told = workers._next_event(events)
     assert isinstance(told, Lost)

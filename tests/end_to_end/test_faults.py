@@ -89,6 +89,22 @@ def test_actors_that_find_no_place_are_waited_for_while_the_others_work(
     assert row_ids(output) == list(range(3000))
 
 
+def test_a_job_whose_cluster_is_gone_says_so_and_goes_on_on_another(nodes: Cluster, tmp_path: Path) -> None:
+    output, address = tmp_path / "build", nodes.address
+    settings = rows_settings(output, 1500, 50, "engine.device=cpu")
+    with RunningJob("Paced(0.01)", *settings, env={"RAY_ADDRESS": address}) as job:
+        job.wait_for(r"[1-9]\d*/1,500 rows")
+        nodes.head_node.kill_gcs_server(check_alive=False)
+        nodes.head_node.kill_raylet(check_alive=False)
+        assert job.end() == 1
+        assert f"the Ray cluster at {address} is gone" in job.log, job.log
+        assert "the same command goes on" in job.log
+    assert outcomes(output) == ["failed"]
+    with RunningJob("Paced(0)", *settings, env={"RAY_ADDRESS": "local"}) as job:
+        assert job.end() == 0, job.log
+    assert row_ids(output) == list(range(1500))
+
+
 def test_a_job_that_finds_no_place_at_all_says_what_it_waits_for_and_gives_up(
     nodes: Cluster, tmp_path: Path
 ) -> None:
