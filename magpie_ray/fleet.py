@@ -1,7 +1,8 @@
 """What is known of each slot's current worker, and what is to be concluded from its silence.
 
-Times are seconds of one monotonic clock, given by the caller. What always holds: an engine that is to step
-and does not, or that does not come up, is overdue after a bounded time; pings are no progress.
+Times are seconds of one monotonic clock, given by the caller. What always holds: an engine that is to get on
+and does not, or that does not come up, is overdue after a bounded time; pings are no progress, nor are steps
+in which no token is read or written.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ class WorkerState:
 
     wanted: it was asked for; a slot may be given up. placed, ready: it runs on a node; its engine is up.
     leaving: it was told to stop. since: when it was asked for, then placed. moved: when its engine last
-    stepped, or had no need to.
+    got on, or had no need to. work: tokens that it had read and written by then.
     """
 
     since: float
@@ -27,7 +28,7 @@ class WorkerState:
     leaving: bool = False
     tally: Tally = field(default_factory=Tally)
     committed_rows: int = 0
-    steps: int = -1
+    work: int = -1
 
     @property
     def unwritten_rows(self) -> int:
@@ -74,28 +75,29 @@ class Fleet:
         """A worker that does nothing although it was given work is no better than one that stands still."""
         worker = self._workers[slot]
         worker.tally = event.tally
-        if event.engine.steps != worker.steps or event.doing == "storing" or not has_work:
-            worker.steps, worker.moved = event.engine.steps, now
+        if event.engine.work != worker.work or event.doing == "storing" or not has_work:
+            worker.work, worker.moved = event.engine.work, now
 
-    def lose(self, slot: int, now: float) -> int:
-        """The worker is gone; returns the finished rows that went with it."""
+    def lose(self, slot: int, *, open_rows: int, now: float) -> int:
+        """The worker is gone; returns how many finished rows of its open partitions went with it."""
         worker = self._workers[slot]
+        rows = min(worker.unwritten_rows, open_rows)
         self.lost += 1
-        self.lost_rows += worker.unwritten_rows
+        self.lost_rows += rows
         self._lost_tally = Tally.sum([self._lost_tally, worker.tally])
         self._workers[slot] = WorkerState(since=now, moved=now, wanted=False)
-        return worker.unwritten_rows
+        return rows
 
     def overdue(self, now: float) -> list[tuple[int, str]]:
         """Slots whose worker is to be replaced, and why."""
         found = []
         for slot, worker in enumerate(self._workers):
             if worker.ready and now - worker.moved > self._stall:
-                found.append((slot, f"no engine step for {self._stall:g} s (cluster.stall_timeout_seconds)"))
+                key = "cluster.stall_timeout_seconds"
+                found.append((slot, f"no token from its engine for {self._stall:g} s ({key})"))
             elif worker.placed and not worker.ready and now - worker.since > self._start:
-                found.append(
-                    (slot, f"its engine was not up after {self._start:g} s (cluster.start_timeout_seconds)")
-                )
+                key = "cluster.start_timeout_seconds"
+                found.append((slot, f"its engine was not up after {self._start:g} s ({key})"))
         return found
 
     def none_placed(self, now: float) -> bool:

@@ -189,7 +189,7 @@ class Job:
     def _lose(self, slot: int, *, cause: str, loss: Loss, error: MagpieError | None = None) -> None:
         """The worker is gone, or as good as gone. Raises what ends the job, `error` itself perhaps."""
         again = self._dispatcher.open_rows(slot)
-        rows = self._fleet.lose(slot, time.monotonic())
+        rows = self._fleet.lose(slot, open_rows=again, now=time.monotonic())
         log.warning(
             "lost the actor of slot %d: %s. Its open partitions (%d rows, %d or more of them finished) are "
             "generated again",

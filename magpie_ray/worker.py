@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 
 # How often a worker tells of its progress: often enough for a progress line, rarely enough for 1,000 actors.
 PROGRESS_SECONDS = 2.0
-# Sooner when rows run short, but not so soon that "there are none left" is asked for again and again.
+# Sooner when rows run short, and at once when they have run out, but then not so soon again: there may be no
+# more anywhere.
 _HUNGRY_SECONDS = 0.5
 # Finished partitions that may wait for storage before the engine does.
 _MAX_UPLOADS = 4
@@ -182,7 +183,7 @@ class ShardWorker:
         self, engine: Engine, rounds: Rounds, window: Window, uploader: ThreadPoolExecutor
     ) -> Iterator[Event]:
         """The loop: open what was given, step, hand full partitions on, tell of progress."""
-        due = 0.0
+        told, dry = -PROGRESS_SECONDS, True
         while True:
             self._take_orders(rounds)
             if self._stopping:
@@ -195,10 +196,12 @@ class ShardWorker:
             if busy:
                 self._book(rounds.step(), uploader)
             yield from self._finished_uploads()
-            now = time.monotonic()
-            hungry = rounds.unstarted < window.live
-            if now >= due or (hungry and now >= due - PROGRESS_SECONDS + _HUNGRY_SECONDS):
-                due = now + PROGRESS_SECONDS
+            was_dry, dry = dry, not rounds.busy
+            hungry = rounds.busy and rounds.unstarted < window.live
+            due = told + (min(_HUNGRY_SECONDS, PROGRESS_SECONDS) if hungry else PROGRESS_SECONDS)
+            if time.monotonic() >= due or (dry and not was_dry):
+                told = time.monotonic()
+                due = told + PROGRESS_SECONDS
                 yield self._progress(engine, rounds, window, busy=busy)
             if blocked:
                 wait(self._uploads, timeout=max(0.0, due - time.monotonic()), return_when=FIRST_COMPLETED)

@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from magpie_ray.actors import Left, Lost
 from magpie_ray.dispatch import Loss
 from magpie_ray.driver.cluster import Head, alive_nodes, draining_nodes
-from magpie_ray.driver.last_words import last_words
+from magpie_ray.driver.last_words import LastWords
 from magpie_ray.driver.process import ShardProcess
 from magpie_ray.errors import MagpieError
 from magpie_ray.placement import Placement
@@ -69,6 +69,7 @@ class RayActors:
         self._head = head
         self._engine_factory = engine_factory
         self._secrets = secrets
+        self._last_words = LastWords()
         self._capacity_now = capacity_now
         self._actors: dict[int, _Actor] = {}
         self._actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0)(ShardProcess)
@@ -142,7 +143,9 @@ class RayActors:
             cause = str(error) if error else f"{type(exc.cause).__name__}: {exc.cause}"
             return Lost(cause=self._told(slot, cause), loss=Loss.FAILED, error=error)
         except RayError as exc:  # a dead actor or node, no memory, a runtime environment that can't be made
-            return Lost(cause=self._told(slot, _brief(exc)), loss=self._loss(slot, exc))
+            loss = self._loss(slot, exc)
+            cause = _brief(exc) if loss is Loss.LEFT else self._told(slot, _brief(exc))
+            return Lost(cause=cause, loss=loss)
         if isinstance(event, Placed):
             self._actors[slot].place = event
         return event
@@ -151,7 +154,7 @@ class RayActors:
         """The cause with the last lines of the actor's own log, fit to be shown."""
         cause = scrub(cause, self._secrets)
         place = self._actors[slot].place
-        if place is None or not (lines := last_words(place)):
+        if place is None or not (lines := self._last_words.of(place)):
             return cause
         head = f"{cause}\n  The last lines of its log (process {place.pid} on {place.host}):"
         return "\n    ".join([head, *(scrub(line, self._secrets) for line in lines)])

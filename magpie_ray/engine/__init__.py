@@ -21,6 +21,11 @@ class EngineStats:
     generated_tokens: int = 0
     preemptions: int = 0
 
+    @property
+    def work(self) -> int:
+        """Tokens read and written: what stands still when the engine does, whether it steps or not."""
+        return self.prompt_tokens + self.generated_tokens
+
 
 class Engine(Protocol):
     """A continuous-batching engine. Errors are EngineError; after one the engine is not used again."""

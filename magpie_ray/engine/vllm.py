@@ -175,7 +175,6 @@ class VllmEngine:
         self._outstanding.discard(request_id)
         if answer.finish_reason not in ("stop", "length"):
             raise EngineError(f"vLLM ended a request with {answer.finish_reason!r}")
-        self._counters.generated_tokens += len(answer.token_ids)
         return Completion(
             request_id=request_id,
             token_ids=_message_ids(answer, self._decode),
@@ -232,6 +231,7 @@ def _stat_logger(counters: _Counters) -> Callable[..., Any]:
                 counters.prompt_tokens += cache.queries
                 counters.cached_prompt_tokens += cache.hits
             if iteration_stats is not None:
+                counters.generated_tokens += iteration_stats.num_generation_tokens
                 counters.preemptions += iteration_stats.num_preempted_reqs
 
         def log_engine_initialized(self) -> None:

@@ -1,0 +1,184 @@
+"""One chaos build: its drivers one after another or side by side, what was injected, and what came of it.
+
+What always holds: whatever must not happen is noted as a complaint and the build goes on, so that one run
+tells all that is wrong; no driver outlives the build.
+"""
+
+import random
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+
+from tests.chaos.driver import Actor, ChaosError, Driver, is_alive
+from tests.chaos.engines import Orders
+from tests.chaos.ground import Ground
+from tests.chaos.outputs import LocalOutput, Output, Rows, S3Output, count_rows
+from tests.chaos.s3_faults import spoiled_requests
+from tests.chaos.scene import Fault, Injection, Scene
+
+ROWS_PER_PARTITION = 100
+MESSAGES_PER_ROW = 4
+_STALL_SECONDS = 8
+_SETTINGS = (
+    f"output.rows_per_partition={ROWS_PER_PARTITION}",
+    f"cluster.stall_timeout_seconds={_STALL_SECONDS}",
+    # What fails here is nobody's work: the same partition may have bad luck several times.
+    "cluster.max_failures_per_partition=10",
+)
+# A request that stalls is given up early enough to see it tried again.
+_S3_SETTINGS = ("output.storage_options={config_kwargs: {read_timeout: 4}}",)
+# How long an actor's process may be there after its driver: Ray gives a process that hangs five seconds.
+_ORPHAN_SECONDS = 20.0
+_WRITTEN = re.compile(r"part-\d+\.parquet \(rows (\d+)\.\.(\d+)\) (?:committed|was there already)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What a lost actor had generated in vain, and the rows of its open partitions, which bound that."""
+
+    cause: str
+    regenerated_rows: float
+    open_rows: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """A build after its end."""
+
+    name: str
+    seconds: float
+    injections: tuple[Injection, ...]
+    costs: tuple[Cost, ...]
+    rows: Rows
+    complaints: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Build:
+    """A build of `num_rows` rows in an output of its own, on disk or S3."""
+
+    ground: Ground
+    name: str
+    num_rows: int
+    draw: random.Random
+    step_seconds: float
+    on_disk: bool = False
+    complaints: list[str] = field(default_factory=list)
+    injections: list[Injection] = field(default_factory=list)
+    drivers: list[Driver] = field(default_factory=list)
+    output: Output = field(init=False)
+    orders: Orders = field(init=False)
+    _began: float = field(init=False)
+    _spoiled_before: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        folder = self.ground.home / self.name
+        self.orders = Orders(folder)
+        self.output = LocalOutput(folder / "build") if self.on_disk else S3Output(self.ground, self.name)
+        self._began = time.monotonic()
+        self._spoiled_before = len(self.ground.proxy.spoiled)
+
+    def start(self, address: str, *settings: str) -> Driver:
+        """A driver on the cluster at that address."""
+        given = [f"num_rows={self.num_rows}", f"output.path={self.output.url}", f"cluster.address={address}"]
+        driver = Driver(
+            self.ground,
+            self.orders.folder,
+            *given,
+            *_SETTINGS,
+            *(() if self.on_disk else _S3_SETTINGS),
+            *settings,
+            step_seconds=self.step_seconds,
+            log=self.orders.folder / f"driver-{len(self.drivers) + 1}.log",
+        )
+        self.drivers.append(driver)
+        return driver
+
+    def scene(self, driver: Driver) -> Scene:
+        """The build as faults see it."""
+        return Scene(
+            self.draw, self.orders, self.ground.proxy, driver, self.output, injections=self.injections
+        )
+
+    def wait_for_uploads(self, driver: Driver, number: int) -> None:
+        """Until so many files were put into data/."""
+        driver.wait_for(f"{number} uploads", lambda: self.output.uploads() >= number)
+
+    def inject(self, driver: Driver, schedule: Iterable[tuple[int, Fault]]) -> None:
+        """Faults, each after so many uploads of this build; a complaint when one can't be injected."""
+        scene = self.scene(driver)
+        try:
+            for uploads, fault in schedule:
+                self.wait_for_uploads(driver, uploads)
+                fault.inject(scene)
+        except ChaosError as exc:
+            self.complaints.append(f"{exc}\n{driver.last_words}")
+
+    def end(self, driver: Driver, *codes: int) -> int | None:
+        """Waits for the driver; complains of an exit code not among these (or 0), and of what it leaves."""
+        try:
+            code = driver.end(self.output.uploads)
+        except ChaosError as exc:
+            self.complaints.append(str(exc))
+            return None
+        if code not in (codes or (0,)):
+            self.complaints.append(f"a driver of {self.name} exited with {code}:\n{driver.last_words}")
+        left = _outlive(driver.actors)
+        if left:
+            self.complaints.append(f"{self.name}: processes {left} outlived their driver")
+        return code
+
+    def close(self) -> Ended:
+        """The end: recoveries that the end of a run stands for, costs, and every row."""
+        for driver in self.drivers:
+            driver.kill()
+        ended = time.monotonic()
+        spoiled = self.ground.proxy.spoiled[self._spoiled_before :]
+        ends = [driver.ended_at for driver in self.drivers]
+        losses = [actor.lost_at for driver in self.drivers for actor in driver.actors]
+        self.injections += spoiled_requests(spoiled, [at for at in (*ends, *losses) if at is not None])
+        rows = count_rows(self.output, self.num_rows)
+        return Ended(
+            name=self.name,
+            seconds=ended - self._began,
+            injections=tuple(self.injections),
+            costs=tuple(self._cost(actor) for d in self.drivers for actor in d.actors if actor.lost_at),
+            rows=rows,
+            complaints=tuple(self.complaints),
+        )
+
+    def _cost(self, actor: Actor) -> Cost:
+        """Attempts that were rejected are left out: they were in vain in any case."""
+        messages, empty = self.orders.answered(actor.pid)
+        written = sum(_rows_written(path) for path in self.ground.actor_logs(actor.pid))
+        generated = (messages - MESSAGES_PER_ROW * empty) / MESSAGES_PER_ROW
+        return Cost(
+            cause=actor.cause,
+            regenerated_rows=max(0.0, generated - written),
+            open_rows=actor.open_rows,
+        )
+
+
+def _rows_written(log: Path) -> int:
+    text = log.read_text(errors="replace")
+    return sum(int(last) - int(first) + 1 for first, last in _WRITTEN.findall(text))
+
+
+def _outlive(actors: Iterable[Actor]) -> list[int]:
+    """Actors that are still there a while after their driver is gone."""
+    pids = [actor.pid for actor in actors]
+
+    @retry(
+        stop=stop_after_delay(_ORPHAN_SECONDS),
+        wait=wait_fixed(0.05),
+        retry=retry_if_result(bool),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else [],
+    )
+    def left() -> list[int]:
+        return [pid for pid in pids if is_alive(pid)]
+
+    return left()

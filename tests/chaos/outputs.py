@@ -1,0 +1,100 @@
+"""Where a chaos build goes, seen from outside: how far it is, and every row that is there.
+
+Read with boto3 and pyarrow alone, past the proxy, so that nothing that is tested does the checking.
+"""
+
+import io
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow.parquet as pq
+
+from magpie_ray.storage import Storage
+from magpie_ray.verify import verify
+from tests.chaos.ground import Ground
+
+
+class Output(Protocol):
+    """One build's output."""
+
+    @property
+    def url(self) -> str: ...
+
+    def uploads(self) -> int:
+        """How often a file was put into data/."""
+
+    def files(self) -> list[bytes]:
+        """All files in data/."""
+
+    def storage(self) -> Storage: ...
+
+
+@dataclass(frozen=True, slots=True)
+class S3Output:
+    """A prefix of the bucket; the job goes through the proxy, this does not."""
+
+    ground: Ground
+    name: str
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.ground.server.bucket}/{self.name}"
+
+    def uploads(self) -> int:
+        return self.ground.proxy.uploads[self.name]
+
+    def files(self) -> list[bytes]:
+        client, bucket = self.ground.server.client(), self.ground.server.bucket
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{self.name}/data/")
+        keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
+        return [client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys]
+
+    def storage(self) -> Storage:
+        return Storage(self.url, self.ground.server.storage_options)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOutput:
+    """A folder."""
+
+    path: Path
+
+    @property
+    def url(self) -> str:
+        return str(self.path)
+
+    def uploads(self) -> int:
+        return len(list((self.path / "data").glob("*")))
+
+    def files(self) -> list[bytes]:
+        return [path.read_bytes() for path in (self.path / "data").iterdir()]
+
+    def storage(self) -> Storage:
+        return Storage(self.url)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """What became of rows 0..num_rows-1. foreign: rows with other ids."""
+
+    num_rows: int
+    lost: int
+    twice: int
+    foreign: int
+    problems: tuple[str, ...]
+
+
+def count_rows(output: Output, num_rows: int) -> Rows:
+    """Every row_id of every file, counted; and what verify says."""
+    seen = Counter[int]()
+    for content in output.files():
+        seen.update(pq.read_table(io.BytesIO(content))["row_id"].to_pylist())
+    return Rows(
+        num_rows=num_rows,
+        lost=sum(row_id not in seen for row_id in range(num_rows)),
+        twice=sum(times - 1 for times in seen.values()),
+        foreign=sum(not 0 <= row_id < num_rows for row_id in seen),
+        problems=verify(output.storage()).problems,
+    )

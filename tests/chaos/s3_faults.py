@@ -1,0 +1,92 @@
+"""What can happen to requests to the store: one of them is spoiled, or for a while all are refused."""
+
+import functools
+import math
+import time
+from dataclasses import dataclass
+
+from tests.chaos.ground import SpoiledRequest, WatchedProxy
+from tests.chaos.scene import RECOVERY_SECONDS, Injection, Scene
+
+_OUTAGE = "503 ServiceUnavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Spoil:
+    """The next request of a kind is spoiled: see FaultProxy. It counts when that request has come."""
+
+    method: str
+    fault: str
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"S3: {self.fault}"
+
+    def inject(self, scene: Scene) -> None:
+        self.lie_in_wait(scene.proxy)
+
+    def lie_in_wait(self, proxy: WatchedProxy) -> None:
+        proxy.spoil(self.method, self.fault, part=self.part)
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Every request is refused until the driver has said that it tries again and others have been refused."""
+
+    name: str = "S3: outage of everything"
+    requests: int = 12
+
+    def inject(self, scene: Scene) -> None:
+        proxy, driver = scene.proxy, scene.driver
+        before, said = len(proxy.spoiled), len(driver.lines)
+        proxy.outage()
+        driver.wait_for(
+            "noticing the outage",
+            lambda: (
+                len(proxy.spoiled) >= before + self.requests
+                and any("trying again" in line for line in driver.lines[said:])
+            ),
+        )
+        proxy.calm()
+        calm, uploads = time.monotonic(), proxy.uploads.total()
+        driver.wait_for("an upload after the outage", lambda: proxy.uploads.total() > uploads)
+        over = time.monotonic()
+        scene.injections.append(Injection(self.name, calm, RECOVERY_SECONDS, lambda: over))
+
+
+def spoiled_requests(spoiled: list[SpoiledRequest], deaths: list[float]) -> list[Injection]:
+    """Requests that suffered, but for those of outages, as injections.
+
+    deaths: when drivers and actors ended. What nobody lived to ask for again is their recovery, not this.
+    """
+
+    def served(one: SpoiledRequest) -> float | None:
+        until = math.inf if one.served_at is None else one.served_at
+        return None if any(one.at <= death <= until for death in deaths) else one.served_at
+
+    return [
+        Injection(
+            f"S3: {one.fault}",
+            one.at,
+            RECOVERY_SECONDS,
+            functools.partial(served, one),
+        )
+        for one in spoiled
+        if one.fault != _OUTAGE
+    ]
+
+
+# Each with its share.
+S3_FAULTS: dict[Spoil, int] = {
+    Spoil("PUT", "503 SlowDown", "/data/"): 20,
+    Spoil("PUT", "500 InternalError", "/data/"): 14,
+    Spoil("PUT", "reset", "/data/"): 14,
+    Spoil("PUT", "lost_reply", "/data/"): 16,
+    Spoil("PUT", "409 ConditionalRequestConflict", "/data/"): 12,
+    Spoil("PUT", "stall", "/data/"): 4,
+    Spoil("GET", "cut_body"): 8,
+    Spoil("GET", "503 SlowDown"): 6,
+    Spoil("GET", "reset"): 6,
+    Spoil("HEAD", "500 InternalError"): 4,
+}
