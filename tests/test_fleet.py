@@ -128,9 +128,7 @@ def test_a_replacement_has_its_own_time() -> None:
     fleet.ask_for(0, 61.0)
     fleet.place(0, 100.0)
     fleet.get_ready(0, 200.0)
-    fleet.progress(
-        0, told(tokens=0), has_work=True, now=230.0
-    )  # as few as its predecessor at first
+    fleet.progress(0, told(tokens=0), has_work=True, now=230.0)  # as few as its predecessor at first
     assert overdue(fleet, 290.0) == []
 
 

@@ -235,3 +235,22 @@ def test_credentials_that_expire_end_the_job_with_a_clear_word_and_it_resumes(
             with RunningJob("Paced(0)", *again, env=ray_cluster.env) as job:
                 assert job.end() == 0, job.log
     assert s3_rows(s3_server, "expired") == list(range(2000))
+
+
+def test_a_store_that_creates_twice_is_refused_unless_a_single_writer_is_promised(
+    ray_cluster: RayCluster, s3_server: S3Server
+) -> None:
+    with FaultProxy(s3_server, conditions="ignored") as proxy:
+        settings = s3_settings(proxy, "careless", 500, "cluster.num_actors=2")
+        with RunningJob("Paced(0)", *settings, env=ray_cluster.env) as job:
+            assert job.end() == 2
+            assert "does not support exclusive creation" in job.log
+            assert "output.single_writer: true" in job.log
+        with RunningJob("Paced(0.02)", *settings, "output.single_writer=true", env=ray_cluster.env) as job:
+            job.wait_for(r"[1-9]\d*/500 rows")
+            job.signal(signal.SIGKILL)
+            job.end()
+        with RunningJob("Paced(0)", *settings, "output.single_writer=true", env=ray_cluster.env) as job:
+            assert job.end() == 0, job.log
+            assert "If it is still at work, end one of the two" in job.log
+    assert s3_rows(s3_server, "careless") == list(range(500))
