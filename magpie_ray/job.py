@@ -97,7 +97,7 @@ class Job:
         finally:
             for slot in range(len(self._fleet)):
                 self._actors.end(slot)
-            self._ledger.close(_NOTICE_SECONDS)
+            self._ledger.close(_NOTICE_SECONDS, checkpoint=self._ended is None)
 
     def _loop(self, display: ProgressDisplay, stop_requested: Callable[[], bool]) -> bool:
         """Take events until all is committed; False when told to stop before that."""

@@ -80,11 +80,12 @@ class Ledger:
             self._visit = self._thread.submit(self._look, dict(self._records), checkpoint=checkpoint)
         return found
 
-    def close(self, seconds: float) -> None:
-        """A last checkpoint, if it takes no longer than that."""
-        if self._lease:
-            self._thread.submit(self._lease.release)
-        last = self._thread.submit(self._write, list(self._records.values()))
+    def close(self, seconds: float, *, checkpoint: bool = True) -> None:
+        """Releases the lease and writes a last checkpoint, if it takes no longer than that.
+
+        Without `checkpoint` where the run is done and writes its last words itself.
+        """
+        last = self._thread.submit(self._leave, list(self._records.values()) if checkpoint else None)
         self._thread.shutdown(wait=False)
         wait([last], timeout=seconds)
         if not last.done():
@@ -111,6 +112,12 @@ class Ledger:
         finally:
             now = time.monotonic()
             self._next_look = now + max(_LOOK_SECONDS, _LOOK_SHARE * (now - started))
+
+    def _leave(self, records: Sequence[PartitionRecord] | None) -> None:
+        if self._lease:
+            self._lease.release()
+        if records is not None:
+            self._write(records)
 
     def _write(self, records: Sequence[PartitionRecord]) -> None:
         manifest.write_manifest(self._storage, self._build, records, num_rows=self._num_rows)

@@ -583,6 +583,17 @@ def test_what_a_lost_worker_had_goes_first_to_the_one_that_replaces_it() -> None
     assert report(d, 0) == given == cells(6)[:2]
 
 
+def test_a_replacement_is_not_as_slow_as_the_worker_before_it() -> None:
+    d = dispatcher(cells(2), slots=2)
+    [mine], [theirs] = report(d, 0, live_window=10), report(d, 1, live_window=10)
+    report(d, 0, started=10, finished=10, now=10.0)
+    d.committed(0, mine, [mine])
+    assert d.lost(1, cause="stood still", loss=Loss.FAILED)
+    assert report(d, 1, live_window=10, now=100.0) == [theirs]
+    assert report(d, 0, started=10, finished=10, now=101.0) == []
+    assert report(d, 0, started=10, finished=10, now=116.0) == [theirs]
+
+
 def test_work_that_comes_back_at_the_very_end_is_taken_by_idle_workers() -> None:
     d = dispatcher(cells(2), slots=2)
     for slot in (0, 1):

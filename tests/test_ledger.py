@@ -147,7 +147,9 @@ def test_a_checkpoint_saves_the_next_run_the_footers_of_all_that_is_known(storag
     theirs, ours = commit(storage, RECORD, 0, 4), commit(storage, RECORD, 4, 8)
     with opened(storage) as ledger:
         ledger.note(ours)
-        look(ledger)
+        ledger.tend()
+        assert ledger._visit is not None
+        wait([ledger._visit], timeout=30)
         assert manifest.read_manifest(storage) == {r.partition.key: r for r in (theirs, ours)}
     fields = json.loads(storage.read(MANIFEST_KEY))
     assert (fields["num_rows"], fields["rows"], fields["fingerprint"]) == (12, 8, RECORD.fingerprint)

@@ -79,8 +79,8 @@ class Driver:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        with self._log.open("w") as log:
-            for line in self.process.stderr:
+        with self.process.stderr as told, self._log.open("w") as log:
+            for line in told:
                 log.write(line)
                 log.flush()
                 with self._changed:

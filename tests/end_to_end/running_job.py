@@ -56,10 +56,11 @@ class RunningJob:
 
     def _read(self) -> None:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            with self._told:
-                self._lines.append(line)
-                self._told.notify_all()
+        with self._process.stderr as told:
+            for line in told:
+                with self._told:
+                    self._lines.append(line)
+                    self._told.notify_all()
         with self._told:
             self._told.notify_all()
 
