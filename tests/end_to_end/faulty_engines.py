@@ -1,9 +1,10 @@
 """Engines that fail, as factories that travel to Ray actors. A marker file says that a fault has happened."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from magpie_ray.chat_format import load_tokenizer
 from magpie_ray.engine.simulated import SimulatedEngine
@@ -27,15 +28,23 @@ def stepping(engine: SimulatedEngine, before: Callable[[], None]) -> SimulatedEn
 
 @dataclass(frozen=True)
 class Paced:
-    """A step takes some time, as on a GPU; that of one engine start may take `slow` times as much."""
+    """A step takes some time, as on a GPU; that of the first engine start may take `slow` times as much.
+
+    Once there is a file of the name in HURRY_FILE, steps take no time any more.
+    """
 
     seconds: float = 0.005
     slow: float = 1.0
-    slow_start: int = 0
+    hurry_file: str = field(default_factory=lambda: os.environ["HURRY_FILE"])
 
     def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
-        factor = self.slow if spec.engine_start == self.slow_start else 1.0
-        return stepping(ScriptedEngine()(spec), lambda: time.sleep(self.seconds * factor))
+        seconds = self.seconds * (1.0 if spec.engine_start else self.slow)
+
+        def pause() -> None:
+            if not os.path.exists(self.hurry_file):
+                time.sleep(seconds)
+
+        return stepping(ScriptedEngine()(spec), pause)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +14,18 @@ from typing import Self
 
 from tests.end_to_end.cluster import ROOT
 
-# `magpie-ray` as it is, but for the engine.
+# `magpie-ray` as it is, but for the engine, and less patient: the log tells of its progress every second, and
+# a cluster is taken for gone after eight.
 _PROGRAM = """
 import functools, sys
 import magpie_ray.driver as driver
+import magpie_ray.progress
 from magpie_ray.cli import main
+from magpie_ray.driver import cluster
 from tests.engines import *
 from tests.end_to_end.faulty_engines import *
 
+magpie_ray.progress.LOG_SECONDS, cluster._HEAD_GONE_SECONDS = 1.0, 8.0
 factory = eval(sys.argv.pop(1))
 driver.generate = functools.partial(driver.generate, engine_factory=factory)
 main()
@@ -31,10 +36,12 @@ class RunningJob:
     """`magpie-ray generate ARGUMENTS` with the engines that `factory`, a Python expression, makes."""
 
     def __init__(self, factory: str, *arguments: str, env: Mapping[str, str]) -> None:
+        self._home = tempfile.TemporaryDirectory()
+        self._hurry_file = Path(self._home.name) / "hurry"
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, factory, "generate", "jobs/configs/demo.yaml", *arguments],
             cwd=ROOT,
-            env={**os.environ, **env, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **env, "PYTHONPATH": str(ROOT), "HURRY_FILE": str(self._hurry_file)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -53,6 +60,7 @@ class RunningJob:
         self._process.kill()
         self._process.wait()
         self._reader.join()
+        self._home.cleanup()
 
     def _read(self) -> None:
         assert self._process.stderr is not None
@@ -87,6 +95,10 @@ class RunningJob:
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    def hurry(self) -> None:
+        """From now on its `Paced` engines do not pause any more."""
+        self._hurry_file.touch()
 
     def end(self, *, seconds: float = 180) -> int:
         """Its exit code, once it has ended."""
