@@ -24,7 +24,7 @@ class Left:
 
 
 class Actors(Protocol):
-    """The workers of a run, one a slot, wherever they are. All but `poll` return at once."""
+    """The workers of a run, one a slot, wherever they are. None but `poll` waits for anything long."""
 
     def start(self, slot: int, *, engine_start: int) -> None:
         """Make a worker for the slot, in place of an earlier one that was ended."""
@@ -51,6 +51,9 @@ class Actors(Protocol):
 
     def on_notice(self) -> list[int]:
         """Slots whose node is about to leave."""
+
+    def explain(self, slot: int, cause: str) -> str:
+        """The cause with what the slot's worker has told of it in its own log."""
 
     def describe(self) -> str:
         """What the workers ask for and what there is."""

@@ -29,12 +29,13 @@ class Loss(Enum):
     """How a worker was lost, and how much that counts against what it was working on.
 
     FAILED: it said why, and would probably say so again. DIED: without a word, which may be the work's fault
-    (no memory, a crash) or somebody else's (kill -9), so that it counts for a quarter. LEFT: on notice, or
-    with its node: nobody's fault.
+    (no memory, a crash) or somebody else's (kill -9), so that it counts for a quarter. NODE: with its node,
+    which on the spot market is everyday, and counts only so much that it ends some time. LEFT: on notice.
     """
 
     FAILED = 1.0
     DIED = 0.25
+    NODE = 0.05
     LEFT = 0.0
 
 
@@ -243,7 +244,7 @@ class Dispatcher:
         own = self._slots[slot]
         for partition in own.open:
             self._failures[partition.start] += loss.value
-            self._times_lost[partition.start] += 1
+            self._times_lost[partition.start] += loss is not Loss.LEFT
             if loss.value and self._failures[partition.start] >= self._max_failures:
                 raise GenerationFailedError(
                     f"{partition} failed {self._times_lost[partition.start]} times "

@@ -8,7 +8,11 @@ in which no token is read or written.
 from dataclasses import dataclass, field
 
 from magpie_ray.metrics import Tally
+from magpie_ray.storage import RETRY_SECONDS
 from magpie_ray.worker import Progress
+
+# By then a store that fails has been given up by the worker itself; one that does neither hangs.
+_STORING_SECONDS = 2 * RETRY_SECONDS
 
 
 @dataclass(slots=True)
@@ -17,7 +21,8 @@ class WorkerState:
 
     wanted: it was asked for; a slot may be given up. placed, ready: it runs on a node; its engine is up.
     leaving: it was told to stop. since: when it was asked for, then placed. moved: when its engine last
-    got on, or had no need to. work: tokens that it had read and written by then.
+    got on, or had no need to. work: tokens that it had read and
+    written, and partitions stored, by then. storing: it waits for storage.
     """
 
     since: float
@@ -29,6 +34,7 @@ class WorkerState:
     tally: Tally = field(default_factory=Tally)
     committed_rows: int = 0
     work: int = -1
+    storing: bool = False
 
     @property
     def unwritten_rows(self) -> int:
@@ -75,8 +81,10 @@ class Fleet:
         """A worker that does nothing although it was given work is no better than one that stands still."""
         worker = self._workers[slot]
         worker.tally = event.tally
-        if event.engine.work != worker.work or event.doing == "storing" or not has_work:
-            worker.work, worker.moved = event.engine.work, now
+        worker.storing = event.doing == "storing"
+        work = event.engine.work + event.stored
+        if work != worker.work or not has_work:
+            worker.work, worker.moved = work, now
 
     def lose(self, slot: int, *, open_rows: int, now: float) -> int:
         """The worker is gone; returns how many finished rows of its open partitions went with it."""
@@ -92,7 +100,10 @@ class Fleet:
         """Slots whose worker is to be replaced, and why."""
         found = []
         for slot, worker in enumerate(self._workers):
-            if worker.ready and now - worker.moved > self._stall:
+            silent = now - worker.moved
+            if worker.ready and worker.storing and silent > max(self._stall, _STORING_SECONDS):
+                found.append((slot, f"storage has taken nothing from it for {silent:.0f} s"))
+            elif worker.ready and not worker.storing and silent > self._stall:
                 key = "cluster.stall_timeout_seconds"
                 found.append((slot, f"no token from its engine for {self._stall:g} s ({key})"))
             elif worker.placed and not worker.ready and now - worker.since > self._start:

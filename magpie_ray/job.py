@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 # How long actors get to commit the heads of their partitions when the job is told to stop.
-_NOTICE_SECONDS = 30.0
+_NOTICE_SECONDS = 20.0
+# How long a last checkpoint may take.
+_CHECKPOINT_SECONDS = 5.0
 # How long idle actors get to end in order when all is done.
 _FAREWELL_SECONDS = 5.0
 # How often the cluster is asked for new nodes and for nodes that are about to leave.
@@ -97,7 +99,7 @@ class Job:
         finally:
             for slot in range(len(self._fleet)):
                 self._actors.end(slot)
-            self._ledger.close(_NOTICE_SECONDS, checkpoint=self._ended is None)
+            self._ledger.close(_CHECKPOINT_SECONDS, checkpoint=self._ended is None)
 
     def _loop(self, display: ProgressDisplay, stop_requested: Callable[[], bool]) -> bool:
         """Take events until all is committed; False when told to stop before that."""
@@ -210,7 +212,7 @@ class Job:
         """Replace workers whose engine stands still or does not come up; give up when none can be placed."""
         now = time.monotonic()
         for slot, cause in self._fleet.overdue(now):
-            self._lose(slot, cause=cause, loss=Loss.FAILED)
+            self._lose(slot, cause=self._actors.explain(slot, cause), loss=Loss.FAILED)
         if self._fleet.none_placed(now):
             raise GenerationFailedError(
                 f"no actor could be placed for {self._config.cluster.start_timeout_seconds:g} s "

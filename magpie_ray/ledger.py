@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from magpie_ray import manifest
 from magpie_ray.build import BuildRecord
-from magpie_ray.errors import MagpieError
+from magpie_ray.errors import CorruptBuildError, MagpieError
 from magpie_ray.lease import RENEW_SECONDS, Lease
 from magpie_ray.storage import Storage
 from magpie_ray.types import PartitionRecord
@@ -64,11 +64,16 @@ class Ledger:
         return True
 
     def tend(self) -> list[PartitionRecord]:
-        """Send the thread on its way when it is time; returns the files of others that it has found since."""
+        """Send the thread on its way when it is time; returns the files of others that it has found since.
+
+        CorruptBuildError when there is one that does not belong: the build could never be finished over it.
+        """
         found: list[PartitionRecord] = []
         if self._visit and self._visit.done():
             try:
                 found = [record for record in self._visit.result() if self.note(record)]
+            except CorruptBuildError:
+                raise
             except MagpieError as exc:
                 log.warning("a look at the output or a checkpoint failed: %s", exc)
             self._visit = None
@@ -111,7 +116,7 @@ class Ledger:
             return found
         finally:
             now = time.monotonic()
-            self._next_look = now + max(_LOOK_SECONDS, _LOOK_SHARE * (now - started))
+            self._next_look = now + max(_LOOK_SECONDS, min(_LOOK_SHARE * (now - started), RENEW_SECONDS * 2))
 
     def _leave(self, records: Sequence[PartitionRecord] | None) -> None:
         if self._lease:

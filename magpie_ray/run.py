@@ -26,7 +26,7 @@ from magpie_ray.storage import Storage
 log = logging.getLogger(__name__)
 
 # Whoever stops a job has given it a notice of half a minute.
-_LAST_WORDS_SECONDS = 10.0
+_LAST_WORDS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,11 +70,16 @@ def open_build(
 
 
 def carry_out(
-    job: Job, run: RunRecord, storage: Storage, record: BuildRecord, stop_requested: Callable[[], bool]
+    make_job: Callable[[], Job],
+    run: RunRecord,
+    storage: Storage,
+    record: BuildRecord,
+    stop_requested: Callable[[], bool],
 ) -> BuildResult:
     """Work, then write the last words of the run whatever happened."""
     num_rows = run.num_rows
     try:
+        job = make_job()
         with ProgressDisplay() as display:
             job.work(display, stop_requested)
         records = manifest.read_committed(storage, record)

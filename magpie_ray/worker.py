@@ -1,9 +1,9 @@
 """ShardWorker, a plain class: partitions in, committed Parquet files and events out.
 
-`run` owns the engine and is driven by one thread; `give`, `finish` and `stop` may be called from another.
+`run` owns the engine and is driven by one thread; `give`, `drop`, `finish` and `stop` may come from another.
 What always holds: rows flow across partition borders without a drain; the engine never waits for storage
-until the bounded buffer of finished partitions is full; whatever ends a worker but a kill, the finished head
-of each open partition is committed first; every event is a frozen value.
+until the bounded buffer of finished partitions is full; whatever ends a worker but a kill or its storage, the
+finished head of each open partition is committed first; every event is a frozen value.
 """
 
 import logging
@@ -68,7 +68,8 @@ class Progress:
     """Totals since the worker started.
 
     started: rows that have begun, of those given to it. live_window: conversations that can be under way.
-    doing: whether the engine is to step, waits for storage, or has nothing to do.
+    doing: whether the engine is to step, waits for storage, or has nothing to do. stored: partitions that
+    storage has taken.
     """
 
     tally: Tally
@@ -76,6 +77,7 @@ class Progress:
     started: int
     live_window: int
     doing: Literal["generating", "storing", "nothing"]
+    stored: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +128,7 @@ class ShardWorker:
         self._received_rows = 0
         self._open: list[_OpenPartition] = []
         self._uploads: list[Future[Committed]] = []
+        self._stored = 0
         self._tallies: list[Tally] = []
         self._total = Tally()
 
@@ -171,8 +174,11 @@ class ShardWorker:
                     wait(self._uploads, return_when=FIRST_COMPLETED)
                     yield from self._finished_uploads()
             except Exception as exc:
-                # What is finished is committed and told all the same, unless it is storage that fails.
-                if not isinstance(exc, StorageError):
+                # What is finished is committed and told all the same. Where it is storage that fails, nothing
+                # more is tried: it would only keep the cause from the driver for as long again.
+                if isinstance(exc, StorageError):
+                    self._uploads = [upload for upload in self._uploads if not upload.cancel()]
+                else:
                     self._commit_heads(uploader)
                 yield from self._salvaged_uploads()
                 raise
@@ -301,7 +307,9 @@ class ShardWorker:
     def _finished_uploads(self) -> Iterator[Committed]:
         for upload in [upload for upload in self._uploads if upload.done()]:
             self._uploads.remove(upload)
-            yield upload.result()
+            committed = upload.result()
+            self._stored += 1
+            yield committed
 
     def _salvaged_uploads(self) -> Iterator[Committed]:
         """Those under way that succeed: why others fail counts less than what ended the worker."""
@@ -318,4 +326,5 @@ class ShardWorker:
             started=self._received_rows - rounds.unstarted,
             live_window=window.live,
             doing="generating" if busy else "storing" if self._uploads else "nothing",
+            stored=self._stored,
         )

@@ -649,6 +649,7 @@ def test_a_partition_that_fails_too_often_ends_the_job_with_the_cause_and_the_ke
 def test_a_death_without_a_word_counts_a_quarter_and_leaving_nothing() -> None:
     assert losses_until_the_job_ends(dispatcher(cells(3), slots=1), Loss.FAILED) == 3
     assert losses_until_the_job_ends(dispatcher(cells(3), slots=1), Loss.DIED) == 12
+    assert 59 <= losses_until_the_job_ends(dispatcher(cells(3), slots=1), Loss.NODE) <= 61
     assert losses_until_the_job_ends(dispatcher(cells(3), slots=1), Loss.LEFT) == 101
 
 
@@ -660,7 +661,7 @@ def test_leaving_is_never_what_ends_a_job() -> None:
     report(d, 0)
     assert d.lost(0, cause="spot notice", loss=Loss.LEFT)
     report(d, 0)
-    with pytest.raises(GenerationFailedError, match="failed 5 times"):
+    with pytest.raises(GenerationFailedError, match="failed 4 times"):
         d.lost(0, cause="killed", loss=Loss.DIED)
 
 

@@ -208,6 +208,9 @@ class ThreadActors:
     def on_notice(self) -> list[int]:
         return []
 
+    def explain(self, slot: int, cause: str) -> str:
+        return cause
+
     def describe(self) -> str:
         return "threads"
 
@@ -349,6 +352,9 @@ class ScriptedActors:
 
     def on_notice(self) -> list[int]:
         return [slot for slot in self.leaving if slot in self.running]
+
+    def explain(self, slot: int, cause: str) -> str:
+        return f"{cause}, its log says so"
 
     def describe(self) -> str:
         return "2 actors want a GPU each"

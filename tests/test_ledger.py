@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from magpie_ray import ledger as ledger_module
 from magpie_ray import manifest
 from magpie_ray.build import BuildRecord, start_run
-from magpie_ray.errors import StorageError
+from magpie_ray.errors import CorruptBuildError, StorageError
 from magpie_ray.lease import LEASE_KEY, Lease
 from magpie_ray.ledger import Ledger
 from magpie_ray.manifest import MANIFEST_KEY
@@ -201,20 +201,12 @@ def test_a_storage_that_fails_is_told_and_nothing_found_is_lost(
     ],
     ids=["foreign", "of another build"],
 )
-def test_what_does_not_belong_is_told_and_stops_nothing(
-    storage: TroubledStorage,
-    caplog: pytest.LogCaptureFixture,
-    make: Callable[[Storage], object],
-    message: str,
+def test_what_does_not_belong_ends_the_job(
+    storage: TroubledStorage, make: Callable[[Storage], object], message: str
 ) -> None:
     make(storage)
-    with opened(storage) as ledger:
-        assert look(ledger) == []
-        assert message in caplog.text
-        ours = commit(storage, RECORD, 0, 4)
-        assert ledger.note(ours)
-        ledger.close(30)
-    assert list(manifest.read_manifest(storage).values()) == [ours]
+    with opened(storage) as ledger, pytest.raises(CorruptBuildError, match=message):
+        look(ledger)
 
 
 def test_success_is_taken_away_where_a_smaller_run_has_ended_and_more_rows_are_to_come(

@@ -258,10 +258,10 @@ class Driver:
         assert self.run is not None
         job: Any = EndedJob(error)
         if error is None:
-            run.carry_out(job, self.run, self.storage, self.build, lambda: False)
+            run.carry_out(lambda: job, self.run, self.storage, self.build, lambda: False)
         else:
             with pytest.raises(type(error)):
-                run.carry_out(job, self.run, self.storage, self.build, lambda: False)
+                run.carry_out(lambda: job, self.run, self.storage, self.build, lambda: False)
 
 
 class EndedJob:

@@ -24,7 +24,7 @@ def carried_out(storage: Storage, error: BaseException) -> None:
     record = build.open_build(storage, build_of())
     begun = build.start_run(storage, num_rows=8, host="here", config={})
     job: Any = EndingJob(error)
-    run.carry_out(job, begun, storage, record, lambda: False)
+    run.carry_out(lambda: job, begun, storage, record, lambda: False)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 A thin shell: what is decided is decided in plan, preflight, placement, dispatch and job; here it is carried
 out on Ray. What always holds: whatever ends a run, what is committed stays and its record says how it ended.
-The parts: cluster (which one, what it has), actors (the workers of a run), process (what runs in each), and
-last_words (why one died).
+The parts: cluster (which one), watch (what it has, whether it is still there), actors (the workers of a run),
+process (what runs in each), and last_words (why one died).
 """
 
 import logging
@@ -15,6 +15,7 @@ from magpie_ray.config import Config
 from magpie_ray.dispatch import Dispatcher
 from magpie_ray.driver import cluster
 from magpie_ray.driver.actors import RayActors
+from magpie_ray.driver.watch import ClusterView, ClusterWatch
 from magpie_ray.errors import PreflightError
 from magpie_ray.job import Job
 from magpie_ray.lease import Lease
@@ -47,14 +48,17 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
     if committed and not committed.pending(config.num_rows):
         return nothing_to_do(config, storage, committed)
     storage = preflight.check_output(storage, single_writer=config.output.single_writer)
-    with cluster.ray_session(config) as local, stop_signals() as stop_requested:
-        head = cluster.Head()
-        log.info("running on %s Ray cluster %s", "a local" if local else "the", head)
+    with (
+        cluster.ray_session(config) as local,
+        stop_signals() as stop_requested,
+        ClusterWatch(may_grow=not local) as watch,
+    ):
+        log.info("running on %s Ray cluster %s", "a local" if local else "the", watch)
         if local and engine_factory is None:
             preflight.check_engine_is_installed()
         if not local:
-            preflight.warn_of_local_output(config, storage, nodes=len(cluster.alive_nodes()))
-        placement, num_actors = _choose_actors(config, may_grow=not local)
+            preflight.warn_of_local_output(config, storage, nodes=len(watch.view.alive))
+        placement, num_actors = _choose_actors(config, watch.view)
         if committed is None:
             record = open_build(config, storage, blueprint, device=placement.device, num_actors=num_actors)
             committed = preflight.check_existing(config, blueprint, record, storage)
@@ -63,23 +67,25 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
         manifest.mark_growing(storage)
         host = socket.gethostname()
         run = build.start_run(storage, num_rows=config.num_rows, host=host, config=config.recorded())
-        lease = None if storage.exclusive else Lease(storage, run)
-        if lease and (told := lease.take()):
-            log.warning("%s", told)
-        job = _make_job(
-            config,
-            blueprint,
-            storage,
-            committed,
-            run,
-            lease,
-            head,
-            placement=placement,
-            num_actors=num_actors,
-            may_grow=not local,
-            engine_factory=engine_factory,
-        )
-        return carry_out(job, run, storage, committed.build, stop_requested)
+
+        def make_job() -> Job:
+            lease = None if storage.exclusive else Lease(storage, run)
+            if lease and (warning := lease.take()):
+                log.warning("%s", warning)
+            return _make_job(
+                config,
+                blueprint,
+                storage,
+                committed,
+                run,
+                lease,
+                watch,
+                placement=placement,
+                num_actors=num_actors,
+                engine_factory=engine_factory,
+            )
+
+        return carry_out(make_job, run, storage, committed.build, stop_requested)
 
 
 def _make_job(
@@ -89,11 +95,10 @@ def _make_job(
     committed: CommittedBuild,
     run: RunRecord,
     lease: Lease | None,
-    head: cluster.Head,
+    watch: ClusterWatch,
     *,
     placement: Placement,
     num_actors: int,
-    may_grow: bool,
     engine_factory: EngineFactory | None,
 ) -> Job:
     """The parts of a run, put together; nothing starts yet."""
@@ -116,12 +121,11 @@ def _make_job(
             distributed_executor_backend=placement.distributed_executor_backend,
         )
 
-    def capacity_now() -> int:
+    def capacity_in(view: ClusterView) -> int:
         if config.cluster.num_actors != "auto":
             return num_actors
-        resources = cluster.cluster_resources(may_grow=may_grow)
         try:
-            return choose_num_actors(config, placement=placement, resources=resources)
+            return choose_num_actors(config, placement=placement, resources=view.resources)
         except PreflightError:  # all nodes are gone for now
             return 0
 
@@ -141,17 +145,17 @@ def _make_job(
         actors=RayActors(
             spec_of,
             placement,
-            head,
-            capacity_now=capacity_now,
+            watch,
+            capacity_in=capacity_in,
             secrets=config.secrets(),
             engine_factory=engine_factory,
         ),
     )
 
 
-def _choose_actors(config: Config, *, may_grow: bool) -> tuple[Placement, int]:
+def _choose_actors(config: Config, view: ClusterView) -> tuple[Placement, int]:
     """What an actor takes on this cluster, and how many there are to be. PreflightError if it holds none."""
-    resources = cluster.cluster_resources(may_grow=may_grow)
+    resources = view.resources
     device = choose_device(config, resources)
     if device == "cpu" and config.engine.device == "auto":
         log.warning("the cluster has no GPU: engines run on CPUs (engine.device: auto)")

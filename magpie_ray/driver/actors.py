@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +22,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from magpie_ray.actors import Left, Lost
 from magpie_ray.dispatch import Loss
-from magpie_ray.driver.cluster import Head, alive_nodes, draining_nodes
 from magpie_ray.driver.last_words import LastWords
 from magpie_ray.driver.process import ShardProcess
+from magpie_ray.driver.watch import ClusterView, ClusterWatch
 from magpie_ray.errors import MagpieError
 from magpie_ray.placement import Placement
 from magpie_ray.redaction import scrub
@@ -50,7 +51,7 @@ class _Actor:
 class RayActors:
     """One actor a slot. `spec_of`: what the worker of an engine start is made from.
 
-    `capacity_now`: how many actors there should be, by what the cluster can hold. `secrets`: what is struck
+    `capacity_in`: how many actors there should be, by what a cluster can hold. `secrets`: what is struck
     from all that actors say.
     """
 
@@ -58,25 +59,29 @@ class RayActors:
         self,
         spec_of: Callable[[int], WorkerSpec],
         placement: Placement,
-        head: Head,
+        watch: ClusterWatch,
         *,
-        capacity_now: Callable[[], int],
+        capacity_in: Callable[[ClusterView], int],
         secrets: frozenset[str],
         engine_factory: EngineFactory | None,
     ) -> None:
         self._spec_of = spec_of
         self._placement = placement
-        self._head = head
+        self._watch = watch
         self._engine_factory = engine_factory
         self._secrets = secrets
         self._last_words = LastWords()
-        self._capacity_now = capacity_now
+        self._capacity_in = capacity_in
+        self._postponed: dict[int, int] = {}  # slot -> engine start, while the head does not answer
         self._actors: dict[int, _Actor] = {}
         self._actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0)(ShardProcess)
         self._listening: dict[Any, int] = {}  # events -> slot, of actors that have not ended
 
     def start(self, slot: int, *, engine_start: int) -> None:
         """Ask Ray for an actor, in a placement group of its own where the placement has bundles."""
+        if not self._watch.reachable():
+            self._postponed[slot] = engine_start
+            return
         placement, group = self._placement, None
         options: dict[str, Any] = {"num_cpus": placement.num_cpus, "num_gpus": placement.num_gpus}
         if placement.bundles:
@@ -109,11 +114,12 @@ class RayActors:
         call.options(concurrency_group="control").remote(*arguments)
 
     def end(self, slot: int) -> None:
+        self._postponed.pop(slot, None)
         actor = self._actors.pop(slot, None)
         if actor is None:
             return
         self._listening.pop(actor.events, None)
-        if not self._head.answers():
+        if not self._watch.reachable():
             return  # they end by themselves, without a cluster
         ray.kill(actor.handle)
         if actor.group is not None:
@@ -121,10 +127,15 @@ class RayActors:
 
     def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
         """The next event of every actor that has one."""
-        self._head.check_now_and_then()
+        self._watch.check()
+        if self._postponed and self._watch.reachable():
+            for slot, engine_start in list(self._postponed.items()):
+                del self._postponed[slot]
+                self.start(slot, engine_start=engine_start)
         # The first wait sleeps until anything is there, the second takes all that is.
         everyone = list(self._listening)
         if not everyone:
+            time.sleep(timeout_seconds)
             return []
         ready, _ = ray.wait(everyone, num_returns=1, timeout=timeout_seconds)
         if ready:
@@ -141,20 +152,21 @@ class RayActors:
         except RayTaskError as exc:
             error = exc.cause if isinstance(exc.cause, MagpieError) else None
             cause = str(error) if error else f"{type(exc.cause).__name__}: {exc.cause}"
-            return Lost(cause=self._told(slot, cause), loss=Loss.FAILED, error=error)
+            return Lost(cause=self.explain(slot, cause), loss=Loss.FAILED, error=error)
         except RayError as exc:  # a dead actor or node, no memory, a runtime environment that can't be made
             loss = self._loss(slot, exc)
-            cause = _brief(exc) if loss is Loss.LEFT else self._told(slot, _brief(exc))
+            cause = self.explain(slot, _brief(exc)) if loss in (Loss.FAILED, Loss.DIED) else _brief(exc)
             return Lost(cause=cause, loss=loss)
         if isinstance(event, Placed):
             self._actors[slot].place = event
         return event
 
-    def _told(self, slot: int, cause: str) -> str:
+    def explain(self, slot: int, cause: str) -> str:
         """The cause with the last lines of the actor's own log, fit to be shown."""
         cause = scrub(cause, self._secrets)
         place = self._actors[slot].place
-        if place is None or not (lines := self._last_words.of(place)):
+        lines = self._last_words.of(place) if place and self._watch.reachable() else []
+        if not (place and lines):
             return cause
         head = f"{cause}\n  The last lines of its log (process {place.pid} on {place.host}):"
         return "\n    ".join([head, *(scrub(line, self._secrets) for line in lines)])
@@ -163,28 +175,24 @@ class RayActors:
         place = self._actors[slot].place
         # Unavailable: the raylet is gone, and its node known to be dead only seconds later.
         if isinstance(exc, (NodeDiedError, ActorUnavailableError)):
+            return Loss.NODE
+        if not self._watch.reachable():
             return Loss.LEFT
-        if not self._head.answers() or (place and place.node_id not in alive_nodes()):
-            return Loss.LEFT
+        if place and place.node_id not in self._watch.view.alive:
+            return Loss.NODE
         return Loss.FAILED if isinstance(exc, _OWN_FAULTS) or _failed_to_start(exc) else Loss.DIED
 
     def capacity(self) -> int:
-        return self._capacity_now() if self._head.answers() else 0
+        return self._capacity_in(self._watch.view)
 
     def on_notice(self) -> list[int]:
         """Slots on nodes that are about to leave."""
-        leaving = draining_nodes() if self._head.answers() else set()
-        return [
-            slot for slot, actor in self._actors.items() if actor.place and actor.place.node_id in leaving
-        ]
+        placed = [(slot, actor.place) for slot, actor in self._actors.items() if actor.place]
+        return [slot for slot, place in placed if place.node_id in self._watch.view.leaving]
 
     def describe(self) -> str:
-        if not self._head.answers():
-            return f"the head of the cluster, {self._head}, does not answer"
-        return (
-            f"{len(self._actors)} actors want {self._placement} each; the cluster has "
-            f"{ray.cluster_resources()}, of which {ray.available_resources()} are free"
-        )
+        wanted = f"{len(self._actors) + len(self._postponed)} actors want {self._placement} each"
+        return f"{wanted}; the cluster has {self._watch.view.free}"
 
 
 def _failed_to_start(exc: RayError) -> bool:

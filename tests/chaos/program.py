@@ -6,14 +6,14 @@ from pathlib import Path
 
 from magpie_ray import driver
 from magpie_ray.cli import main
-from magpie_ray.driver import cluster
+from magpie_ray.driver import watch
 from tests.chaos.engines import SteeredEngine
 
 # A head that is gone is given up after three quarters of a minute, a seventh of a chaos run.
-_HEAD_GONE_SECONDS = 8.0
+_GONE_SECONDS = 10.0
 
 if __name__ == "__main__":
-    cluster._HEAD_GONE_SECONDS = _HEAD_GONE_SECONDS
+    watch._GONE_SECONDS = _GONE_SECONDS
     folder, step_seconds = Path(sys.argv.pop(1)), float(sys.argv.pop(1))
     driver.generate = functools.partial(driver.generate, engine_factory=SteeredEngine(folder, step_seconds))
     main()

@@ -15,17 +15,17 @@ from typing import Self
 from tests.end_to_end.cluster import ROOT
 
 # `magpie-ray` as it is, but for the engine, and less patient: the log tells of its progress every second, and
-# a cluster is taken for gone after eight.
+# a cluster is taken for gone after ten.
 _PROGRAM = """
 import functools, sys
 import magpie_ray.driver as driver
 import magpie_ray.progress
 from magpie_ray.cli import main
-from magpie_ray.driver import cluster
+from magpie_ray.driver import watch
 from tests.engines import *
 from tests.end_to_end.faulty_engines import *
 
-magpie_ray.progress.LOG_SECONDS, cluster._HEAD_GONE_SECONDS = 1.0, 8.0
+magpie_ray.progress.LOG_SECONDS, watch._GONE_SECONDS = 1.0, 10.0
 factory = eval(sys.argv.pop(1))
 driver.generate = functools.partial(driver.generate, engine_factory=factory)
 main()

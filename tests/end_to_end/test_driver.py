@@ -21,7 +21,9 @@ from magpie_ray.build import BuildRecord
 from magpie_ray.config import load_config
 from magpie_ray.dispatch import Loss
 from magpie_ray.driver import actors, cluster
+from magpie_ray.driver.watch import ClusterView
 from magpie_ray.errors import BuildMismatchError, PreflightError
+from magpie_ray.placement import ClusterResources
 from magpie_ray.run import open_build
 from magpie_ray.stop_signals import stop_signals
 from tests.builds import memory_storage
@@ -84,8 +86,13 @@ def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_a
         opened("num_rows=2000", "seed=1")
 
 
-class AnsweringHead:
-    def answers(self) -> bool:
+NOTHING = ClusterResources(node_cpus=(), node_gpus=())
+
+
+class AnsweringWatch:
+    view = ClusterView(alive=frozenset(), leaving=frozenset(), resources=NOTHING, free="")
+
+    def reachable(self) -> bool:
         return True
 
 
@@ -95,8 +102,8 @@ class AnsweringHead:
         (OutOfMemoryError("no memory left"), Loss.FAILED),
         (ActorUnschedulableError("no such node"), Loss.DIED),
         (ActorDiedError(), Loss.DIED),
-        (ActorUnavailableError("for now", None), Loss.LEFT),
-        (NodeDiedError("gone"), Loss.LEFT),
+        (ActorUnavailableError("for now", None), Loss.NODE),
+        (NodeDiedError("gone"), Loss.NODE),
     ],
 )
 def test_whatever_ray_says_of_an_actor_counts_as_its_loss(
@@ -108,7 +115,7 @@ def test_whatever_ray_says_of_an_actor_counts_as_its_loss(
     monkeypatch.setattr(actors.ray, "get", fail)
     workers = object.__new__(actors.RayActors)
     events = iter([None])
-    workers._head, workers._secrets = AnsweringHead(), frozenset()
+    workers._watch, workers._secrets = AnsweringWatch(), frozenset()
     workers._listening, workers._actors = {events: 0}, {0: actors._Actor(None, events, None)}
     told = workers._next_event(events)
     assert isinstance(told, Lost)
