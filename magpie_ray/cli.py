@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the work failed, 2 bad usage or config, 3 interrupted and 
 
 import importlib.metadata
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from magpie_ray import views
 from magpie_ray.config import Config, load_config
 from magpie_ray.config_errors import dotted
 from magpie_ray.config_source import read_source
-from magpie_ray.errors import MagpieError
+from magpie_ray.errors import ClusterLostError, MagpieError
 from magpie_ray.progress import terminal
 from magpie_ray.redaction import secret_leaves
 
@@ -175,6 +176,9 @@ def main() -> None:
         app(prog_name="magpie-ray")
     except MagpieError as exc:
         sys.stderr.write(views.safe(f"error: {exc}\n"))
+        if isinstance(exc, ClusterLostError):
+            sys.stderr.flush()
+            os._exit(exc.exit_code)  # Ray's own clean-up would wait for the head that is gone
         sys.exit(exc.exit_code)
     except SystemExit as exc:
         if exc.code != _TYPER_INTERRUPTED:

@@ -3,7 +3,6 @@
 What always holds: an Injection stands for one fault that really happened, at the moment it did.
 """
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -70,18 +69,13 @@ class Scene:
 
 
 def replaced(driver: Driver, actor: Actor) -> float | None:
-    """When the engine of the slot's next actor was up; the run's end if there was nothing left to do for one.
-
-    Never, when the driver ended without having noticed.
-    """
+    """When the engine of the slot's next actor was up, or the run's end where others did its work before."""
     later = [
         other.up_at
         for other in driver.actors
         if other.slot == actor.slot and other.placed_at > actor.placed_at and other.up_at is not None
     ]
-    if later or driver.ended_at is None:
-        return later[0] if later else None
-    return driver.ended_at if actor.lost_at is not None else math.inf
+    return later[0] if later else driver.ended_at
 
 
 class Fault(Protocol):
