@@ -189,7 +189,7 @@ class ShardWorker:
         self, engine: Engine, rounds: Rounds, window: Window, uploader: ThreadPoolExecutor
     ) -> Iterator[Event]:
         """The loop: open what was given, step, hand full partitions on, tell of progress."""
-        told, dry = -PROGRESS_SECONDS, True
+        told, dry, waited = -PROGRESS_SECONDS, True, False
         while True:
             self._take_orders(rounds)
             if self._stopping:
@@ -199,6 +199,10 @@ class ShardWorker:
                 return
             blocked = len(self._uploads) > _MAX_UPLOADS
             busy = rounds.busy and not blocked
+            if busy and waited:
+                # Before the step, which may never return: who is thought to store is not missed for long.
+                told, waited = time.monotonic(), False
+                yield self._progress(engine, rounds, window, busy=True)
             if busy:
                 self._book(rounds.step(), uploader)
             yield from self._finished_uploads()
@@ -206,7 +210,7 @@ class ShardWorker:
             hungry = rounds.busy and rounds.unstarted < window.live
             due = told + (min(_HUNGRY_SECONDS, PROGRESS_SECONDS) if hungry else PROGRESS_SECONDS)
             if time.monotonic() >= due or (dry and not was_dry):
-                told = time.monotonic()
+                told, waited = time.monotonic(), not busy
                 due = told + PROGRESS_SECONDS
                 yield self._progress(engine, rounds, window, busy=busy)
             if blocked:

@@ -1,6 +1,7 @@
 """A worker without Ray: partitions in, files and events out."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from magpie_ray.manifest import footer_of
 from magpie_ray.metrics import Tally
 from magpie_ray.preflight import draw_up
 from magpie_ray.storage import Storage
-from magpie_ray.types import EngineFigures, Partition, PartitionRecord, Request
+from magpie_ray.types import Completion, EngineFigures, Partition, PartitionRecord, Request
 from magpie_ray.worker import Committed, Event, Progress, Ready, ShardWorker
 from magpie_ray.worker_spec import WorkerSpec, make_recipe
 from tests.engines import FIGURES, ScriptedEngine
@@ -358,6 +359,48 @@ def test_the_engine_waits_for_storage_only_when_the_buffer_of_finished_partition
     assert most_uploads == worker_module._MAX_UPLOADS + 1
     assert len({event.engine.steps for event in waiting}) == 1  # it stood still, and told so
     assert waiting[0].tally.rows == 8 * most_uploads
+
+
+@dataclass(frozen=True)
+class WatchedEngine:
+    """An engine factory: calls `before_step` whenever the engine is about to step."""
+
+    before_step: Callable[[], None]
+
+    def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
+        engine = ScriptedEngine()(spec)
+        step = engine.step
+
+        def watched() -> list[Completion]:
+            self.before_step()
+            return step()
+
+        engine.step = watched  # type: ignore[method-assign]
+        return engine
+
+
+def test_an_engine_never_steps_while_its_worker_is_thought_to_wait_for_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "PROGRESS_SECONDS", 0.01)
+    storage = GatedStorage(str(tmp_path))
+    spec = make_spec(tmp_path, "only_instruction=true", storage=storage)
+    told = ["nothing"]
+    steps_after = Counter[str]()
+    worker = ShardWorker(spec, WatchedEngine(lambda: steps_after.update([told[-1]])))
+
+    def act(event: Event) -> None:
+        if isinstance(event, Progress):
+            told.append(event.doing)
+            if event.doing == "storing":
+                storage.gate.set()
+            if event.tally.rows == 96:
+                worker.finish()
+
+    list(run(worker, *(Partition(start=8 * n, stop=8 * n + 8) for n in range(12)), act=act))
+    assert "storing" in told
+    assert steps_after["generating"] > 0
+    assert "storing" not in steps_after
 
 
 @pytest.mark.usefixtures("talkative")

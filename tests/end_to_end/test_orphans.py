@@ -86,7 +86,8 @@ def build(
         None,
         [
             *(f"num_rows={_ROWS}", "n_turns=1", "engine.device=cpu", "output.rows_per_partition=20"),
-            *("cluster.num_actors=1", f"output.path={output}", *settings),
+            *("cluster.num_actors=1", "cluster.start_timeout_seconds=150", f"output.path={output}"),
+            *settings,
         ],
     )
     with ThreadPoolExecutor(1) as executor:
