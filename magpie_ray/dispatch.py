@@ -3,18 +3,19 @@
 A worker is a slot's current actor. Events go in, decisions come out; the job carries them out. What always
 holds: a row that is not committed is pending in one slot, or open with one worker or two, never both; a
 partition handed out is taken back only when its rows are committed or its worker is lost; while anything is
-left to do, some slot has a worker.
+left to do, some slot has a worker. An event costs no more with ten thousand slots than with ten.
 """
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from statistics import median
+from statistics import mean
 
 from magpie_ray import plan
 from magpie_ray.errors import GenerationFailedError
 from magpie_ray.pace import Pace
+from magpie_ray.ranking import Ranking
 from magpie_ray.types import Partition
 
 # Workers of a slot that fail in a row without having been given anything: by then it is not bad luck.
@@ -56,7 +57,7 @@ class _Slot:
     fruitless: float = 0.0
     staffed: bool = True
 
-    def close(self, partition: Partition, *, dropped: bool = False) -> None:
+    def close(self, partition: Partition, *, dropped: bool) -> None:
         """The partition is not open any more: all of it was finished, or the worker is told to drop it."""
         unfinished = min(partition.num_rows, self.unfinished(partition)) if dropped else 0
         self.ended_rows += partition.num_rows - unfinished
@@ -99,6 +100,16 @@ class Dispatcher:
         self._failures = defaultdict[int, float](float)  # by the partition's first row
         self._times_lost = Counter[int]()
         self._files = defaultdict[int, list[Partition]](list)  # by cell; those this run has heard of
+        self._holders: dict[Partition, list[int]] = {}  # slots, by open partition
+        self._num_pending = self._num_open = 0
+        self._fullest = Ranking[tuple[int, int]]()  # by pending partitions, the lower slot last among equals
+        # Brought up to date when somebody asks for a copy, which nobody does while anything is pending.
+        self._changed = set[int]()
+        self._slowest = Ranking[tuple[float, Partition]]()  # by seconds left at its rate
+        self._stillest = Ranking[tuple[float, Partition]]()  # by how long ago a row ended
+        self._rates = Ranking[float]()  # rows/s
+        for number in range(len(self._slots)):
+            self._refill(number)
 
     @property
     def num_slots(self) -> int:
@@ -107,12 +118,12 @@ class Dispatcher:
     @property
     def done(self) -> bool:
         """Whether nothing is pending or open any more."""
-        return not any(slot.pending or slot.open for slot in self._slots)
+        return self.num_left == 0
 
     @property
     def num_left(self) -> int:
         """Partitions that are pending or open, copies included."""
-        return sum(len(slot.pending) + len(slot.open) for slot in self._slots)
+        return self._num_pending + self._num_open
 
     def open_rows(self, slot: int) -> int:
         """Rows of the partitions that the slot's worker has open."""
@@ -136,37 +147,72 @@ class Dispatcher:
         own = self._slots[slot]
         if own.pace:
             own.pace.note(finished, now)
+            self._changed.add(slot)
         given: list[Partition] = []
         while (unstarted := own.given_rows - started) < live_window:
             if not own.pending and (given or unstarted * _STEAL_BELOW >= live_window):
                 break
-            partition = self._next(own) or self._copy(own, now)
+            partition = self._next(slot) or self._copy(slot, now)
             if partition is None:
                 break
             own.pace = own.pace or Pace.starting(now)
-            own.open.append(partition)
+            self._open(slot, partition)
             own.given_rows += partition.num_rows
             own.fruitless = 0.0
             given.append(partition)
         return given
 
-    def _next(self, own: _Slot) -> Partition | None:
+    def _next(self, slot: int) -> Partition | None:
+        """Of its own shard the first, of the fullest other one the last."""
+        own = self._slots[slot]
         if own.pending:
-            return own.pending.popleft()
-        fullest = max(self._slots, key=lambda slot: len(slot.pending))
-        return fullest.pending.pop() if fullest.pending else None
+            partition = own.pending.popleft()
+        elif fullest := self._fullest.last():
+            slot = fullest[1]
+            partition = self._slots[slot].pending.pop()
+        else:
+            return None
+        self._refill(slot)
+        return partition
 
-    def _copy(self, own: _Slot, now: float) -> Partition | None:
-        """The last open partition of the worker that takes longest, if `own` would be done much sooner."""
+    def _refill(self, slot: int, *front: Partition) -> None:
+        """Put partitions before those that are pending there; to be called after every other change, too."""
+        pending = self._slots[slot].pending
+        pending.extendleft(reversed(front))
+        before, _ = self._fullest.key(slot) or (0, 0)
+        self._num_pending += len(pending) - before
+        self._fullest.put(slot, (len(pending), -slot) if pending else None)
+
+    def _open(self, slot: int, partition: Partition) -> None:
+        self._slots[slot].open.append(partition)
+        holders = self._holders.setdefault(partition, [])
+        holders.append(slot)
+        self._num_open += 1
+        self._changed.update(holders)
+
+    def _close(self, slot: int, partition: Partition, *, dropped: bool = False) -> None:
+        self._slots[slot].close(partition, dropped=dropped)
+        self._let_go(slot, partition)
+
+    def _let_go(self, slot: int, partition: Partition) -> None:
+        holders = self._holders[partition]
+        self._changed.update(holders)
+        self._num_open -= 1
+        holders.remove(slot)
+        if not holders:
+            del self._holders[partition]
+
+    def _copy(self, slot: int, now: float) -> Partition | None:
+        """The last open partition of the worker that takes longest, if this one would be done much sooner."""
         if not self._copies:
             return None
-        holders = Counter(partition for slot in self._slots for partition in slot.open)
+        self._rank()
+        longest = [ranking.last(but=slot) for ranking in (self._slowest, self._stillest)]
         others = [
-            (slot.seconds_left(partition, now), partition)
-            for slot in self._slots
-            for partition in [p for p in slot.open if holders[p] == 1][-1:]
-            if slot is not own
+            (self._slots[other].seconds_left(partition, now), partition)
+            for (_, partition), other in filter(None, longest)
         ]
+        own = self._slots[slot]
         rate = self._rate(own)
         if not others or rate is None:
             return None
@@ -174,12 +220,28 @@ class Dispatcher:
         unfinished = own.unfinished(own.open[-1]) if own.open else 0
         return partition if seconds > _COPY_GAIN * (unfinished + partition.num_rows) / rate else None
 
+    def _rank(self) -> None:
+        """Sort those slots anew of which something was heard: each by its last partition that nobody copies.
+
+        A worker's seconds left are what its rate says or what it has stood still, whichever is more: its rank
+        in each of the two changes with its own events alone.
+        """
+        for number in self._changed:
+            slot = self._slots[number]
+            rate = slot.pace.rows_per_second if slot.pace else None
+            alone = [partition for partition in slot.open if len(self._holders[partition]) == 1]
+            rows = slot.unfinished(alone[-1]) if alone else 0
+            self._rates.put(number, rate or None)
+            self._slowest.put(number, (rows / rate, alone[-1]) if rows and rate else None)
+            self._stillest.put(number, (-slot.pace.moved, alone[-1]) if rows and slot.pace else None)
+        self._changed.clear()
+
     def _rate(self, own: _Slot) -> float | None:
         """Rows/s of a worker, or, before its first row, those of a middling one."""
         if own.pace and (rate := own.pace.rows_per_second):
             return rate
-        rates = [rate for slot in self._slots if slot.pace and (rate := slot.pace.rows_per_second)]
-        return median(rates) if rates else None
+        middle = self._rates.middle()
+        return mean(middle) if middle else None
 
     def committed(self, slot: int, partition: Partition, files: Iterable[Partition]) -> list[int]:
         """The slot's partition ended in these files, its own or such as were there: who is to drop it.
@@ -187,32 +249,32 @@ class Dispatcher:
         What they do not cover is left to another worker that has the partition, or pending again.
         """
         self._note(files)
-        own = self._slots[slot]
-        if partition not in own.open:
+        if slot not in self._holders.get(partition, ()):
             return []  # told to drop it, or told twice
-        own.close(partition)
-        holders = [number for number, other in enumerate(self._slots) if partition in other.open]
+        self._close(slot, partition)
+        holders = sorted(self._holders.get(partition, ()))
         left = self._uncovered(partition)
         if left and not holders:
-            own.pending.extendleft(reversed(left))
+            self._refill(slot, *left)
         if left:
             return []
         for holder in holders:
-            self._slots[holder].close(partition, dropped=True)
+            self._close(holder, partition, dropped=True)
         return holders
 
     def found(self, files: Iterable[Partition]) -> list[tuple[int, Partition]]:
         """Somebody else has committed these files: which slots are to drop which partitions."""
         touched = self._note(files)
         drops = []
-        for number, slot in enumerate(self._slots):
+        for number, slot in enumerate(self._slots if touched else ()):
             if any(self._cell(p) in touched for p in slot.pending):
                 slot.pending = deque(
                     hole for partition in slot.pending for hole in self._uncovered(partition)
                 )
+                self._refill(number)
             for partition in list(slot.open):
                 if self._cell(partition) in touched and not self._uncovered(partition):
-                    slot.close(partition, dropped=True)
+                    self._close(number, partition, dropped=True)
                     drops.append((number, partition))
         return drops
 
@@ -254,13 +316,15 @@ class Dispatcher:
                 )
         if not own.open:
             own.fruitless += loss.value
-        others = {partition for other in self._slots if other is not own for partition in other.open}
-        left = [hole for p in own.open if p not in others for hole in self._uncovered(p)]
-        own.pending.extendleft(reversed(left))
+        for partition in own.open:
+            self._let_go(slot, partition)
+        left = [hole for p in own.open if p not in self._holders for hole in self._uncovered(p)]
+        self._refill(slot, *left)
         own.open.clear()
         own.given_rows = own.ended_rows = 0
         own.pace = None
-        own.staffed = own.fruitless < _MAX_FRUITLESS and any(s.pending for s in self._slots)
+        self._changed.add(slot)
+        own.staffed = own.fruitless < _MAX_FRUITLESS and self._num_pending > 0
         if not self.done and not any(s.staffed for s in self._slots):
             raise GenerationFailedError(
                 "actors died again and again before they generated anything, and none is left. The last one "

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 import pytest
 from hypothesis import settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from magpie_ray import plan
-from magpie_ray.dispatch import Dispatcher, Loss
+from magpie_ray.dispatch import Dispatcher, Loss, _Slot
 from magpie_ray.errors import GenerationFailedError
 from magpie_ray.types import Partition
 
@@ -52,6 +53,27 @@ def report(
 
 def rows_of(partitions: Sequence[Partition]) -> list[int]:
     return [row for p in partitions for row in range(p.start, p.stop)]
+
+
+def slowest_elsewhere(slots: Sequence[_Slot], own: _Slot, now: float) -> Partition | None:
+    """What is to be copied to `own`, found by looking at all that everybody has open."""
+    holders = Counter(partition for slot in slots for partition in slot.open)
+    others = [
+        (slot.seconds_left(partition, now), partition)
+        for slot in slots
+        for partition in [p for p in slot.open if holders[p] == 1][-1:]
+        if slot is not own
+    ]
+    rates = {i: slot.pace.rows_per_second for i, slot in enumerate(slots) if slot.pace}
+    known = [rate for rate in rates.values() if rate]
+    rate = rates.get(next(i for i, slot in enumerate(slots) if slot is own)) or (
+        median(known) if known else None
+    )
+    if not others or rate is None:
+        return None
+    seconds, partition = max(others)
+    unfinished = own.unfinished(own.open[-1]) if own.open else 0
+    return partition if seconds > 1.5 * (unfinished + partition.num_rows) / rate else None
 
 
 @dataclass
@@ -215,6 +237,21 @@ class Workers(RuleBasedStateMachine):
         for partition in (p for slot in slots for p in slot.open):
             assert not set(rows_of([partition])) <= committed, "open, though nothing of it is left"
         assert all(len(slot.open) == len(set(slot.open)) for slot in slots)
+
+    @invariant()
+    def what_it_finds_by_rank_is_what_a_look_at_everything_finds(self) -> None:
+        if self.given_up:
+            return
+        slots, now = self.dispatcher._slots, self.now
+        longest = max((len(slot.pending) for slot in slots), default=0)
+        fullest = self.dispatcher._fullest.last()
+        if longest:
+            assert fullest is not None
+            assert -fullest[0][1] == next(i for i, slot in enumerate(slots) if len(slot.pending) == longest)
+        else:
+            assert fullest is None
+        for number, own in enumerate(slots):
+            assert self.dispatcher._copy(number, now) == slowest_elsewhere(slots, own, now)
 
     @invariant()
     def what_it_says_of_itself_is_so(self) -> None:
