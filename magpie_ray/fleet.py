@@ -2,12 +2,15 @@
 
 Times are seconds of one monotonic clock, given by the caller. What always holds: an engine that is to get on
 and does not, or that does not come up, is overdue after a bounded time; pings are no progress, nor are steps
-in which no token is read or written.
+in which no token is read or written. What is asked of all workers costs no more with ten thousand than with
+ten: sums are kept, and the next one to be overdue is first in a ranking.
 """
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
 from magpie_ray.metrics import Tally
+from magpie_ray.ranking import Ranking
 from magpie_ray.storage import RETRY_SECONDS
 from magpie_ray.worker import Progress
 
@@ -15,14 +18,14 @@ from magpie_ray.worker import Progress
 _STORING_SECONDS = 2 * RETRY_SECONDS
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerState:
     """One worker, from when it is asked for.
 
     wanted: it was asked for; a slot may be given up. placed, ready: it runs on a node; its engine is up.
     leaving: it was told to stop. since: when it was asked for, then placed. moved: when its engine last
-    got on, or had no need to. work: tokens that it had read and
-    written, and partitions stored, by then. storing: it waits for storage.
+    got on, or had no need to. work: tokens that it had read and written, and partitions stored, by then.
+    storing: it waits for storage.
     """
 
     since: float
@@ -43,17 +46,23 @@ class WorkerState:
 
 
 class Fleet:
-    """The workers of a run by slot, and the sums over them and those that were lost."""
+    """The workers of a run by slot, and the sums over them and those that were lost.
+
+    num_ready: engines that are up. num_starting, num_waiting: workers that are placed and not up, and those
+    that have found no node yet. num_wanted: all three.
+    """
 
     def __init__(self, *, stall_timeout_seconds: float, start_timeout_seconds: float, now: float) -> None:
         self._stall = stall_timeout_seconds
         self._start = start_timeout_seconds
         self._workers: list[WorkerState] = []
-        self._lost_tally = Tally()
+        self._deadlines = Ranking[float]()
         self._last_placed = now
+        self._rows = self._user_tokens = self._assistant_tokens = 0
+        self._rejected = Counter[str]()
         self.first_ready: float | None = None
-        self.lost = 0
-        self.lost_rows = 0
+        self.lost = self.lost_rows = self.unwritten_rows = 0
+        self.num_ready = self.num_starting = self.num_waiting = 0
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -61,59 +70,89 @@ class Fleet:
     def __getitem__(self, slot: int) -> WorkerState:
         return self._workers[slot]
 
+    def _set(self, slot: int, worker: WorkerState) -> None:
+        """All that happens to a worker comes by here, and is counted."""
+        for state, sign in ((self._workers[slot], -1), (worker, 1)):
+            self.num_ready += sign * state.ready
+            self.num_starting += sign * (state.placed and not state.ready)
+            self.num_waiting += sign * (state.wanted and not state.placed)
+            self.unwritten_rows += sign * state.unwritten_rows
+        self._workers[slot] = worker
+        self._deadlines.put(slot, self._deadline(worker))
+
+    def _deadline(self, worker: WorkerState) -> float | None:
+        if worker.ready:
+            return worker.moved + (max(self._stall, _STORING_SECONDS) if worker.storing else self._stall)
+        return worker.since + self._start if worker.placed else None
+
     def ask_for(self, slot: int, now: float) -> None:
         """A worker for the slot, the next new one or one that was lost, is on its way."""
-        worker = WorkerState(since=now, moved=now)
         if slot == len(self._workers):
-            self._workers.append(worker)
-        self._workers[slot] = worker
+            self._workers.append(WorkerState(since=now, moved=now, wanted=False))
+        self._set(slot, WorkerState(since=now, moved=now))
 
     def place(self, slot: int, now: float) -> None:
-        self._workers[slot].placed, self._workers[slot].since = True, now
+        self._set(slot, replace(self._workers[slot], placed=True, since=now))
 
     def get_ready(self, slot: int, now: float) -> None:
-        worker = self._workers[slot]
-        worker.placed = worker.ready = True
-        worker.moved = now
+        self._set(slot, replace(self._workers[slot], placed=True, ready=True, moved=now))
         self.first_ready = self.first_ready or now
 
     def progress(self, slot: int, event: Progress, *, has_work: bool, now: float) -> None:
         """A worker that does nothing although it was given work is no better than one that stands still."""
         worker = self._workers[slot]
-        worker.tally = event.tally
-        worker.storing = event.doing == "storing"
         work = event.engine.work + event.stored
-        if work != worker.work or not has_work:
-            worker.work, worker.moved = work, now
+        moved = worker.moved if has_work and work == worker.work else now
+        self._count(event.tally, worker.tally)
+        self._set(
+            slot,
+            replace(worker, tally=event.tally, storing=event.doing == "storing", work=work, moved=moved),
+        )
+
+    def tell(self, slot: int, tally: Tally) -> None:
+        """What a worker that leaves has generated in all."""
+        worker = self._workers[slot]
+        self._count(tally, worker.tally)
+        self._set(slot, replace(worker, tally=tally))
+
+    def _count(self, tally: Tally, before: Tally) -> None:
+        self._rows += tally.rows - before.rows
+        self._user_tokens += tally.user_tokens - before.user_tokens
+        self._assistant_tokens += tally.assistant_tokens - before.assistant_tokens
+        self._rejected.update(tally.rejected)
+        self._rejected.subtract(before.rejected)
+
+    def commit(self, slot: int, rows: int) -> None:
+        """So many rows of the worker are in files now."""
+        worker = self._workers[slot]
+        self._set(slot, replace(worker, committed_rows=worker.committed_rows + rows))
+
+    def leave(self, slot: int) -> None:
+        """The worker was told to stop."""
+        self._set(slot, replace(self._workers[slot], leaving=True))
 
     def lose(self, slot: int, *, open_rows: int, now: float) -> int:
         """The worker is gone; returns how many finished rows of its open partitions went with it."""
-        worker = self._workers[slot]
-        rows = min(worker.unwritten_rows, open_rows)
+        rows = min(self._workers[slot].unwritten_rows, open_rows)
         self.lost += 1
         self.lost_rows += rows
-        self._lost_tally = Tally.sum([self._lost_tally, worker.tally])
-        self._workers[slot] = WorkerState(since=now, moved=now, wanted=False)
+        self._set(slot, WorkerState(since=now, moved=now, wanted=False))
         return rows
 
     def overdue(self, now: float) -> list[tuple[int, str]]:
         """Slots whose worker is to be replaced, and why."""
-        found = []
-        for slot, worker in enumerate(self._workers):
-            silent = now - worker.moved
-            if worker.ready and worker.storing and silent > max(self._stall, _STORING_SECONDS):
-                found.append((slot, f"storage has taken nothing from it for {silent:.0f} s"))
-            elif worker.ready and not worker.storing and silent > self._stall:
-                key = "cluster.stall_timeout_seconds"
-                found.append((slot, f"no token from its engine for {self._stall:g} s ({key})"))
-            elif worker.placed and not worker.ready and now - worker.since > self._start:
-                key = "cluster.start_timeout_seconds"
-                found.append((slot, f"its engine was not up after {self._start:g} s ({key})"))
-        return found
+        return [(slot, self._why(self._workers[slot], now)) for slot in self._deadlines.until(now)]
+
+    def _why(self, worker: WorkerState, now: float) -> str:
+        if not worker.ready:
+            return f"its engine was not up after {self._start:g} s (cluster.start_timeout_seconds)"
+        if worker.storing:
+            return f"storage has taken nothing from it for {now - worker.moved:.0f} s"
+        return f"no token from its engine for {self._stall:g} s (cluster.stall_timeout_seconds)"
 
     def none_placed(self, now: float) -> bool:
         """Whether for cluster.start_timeout_seconds no worker at all has found a node."""
-        if any(worker.placed for worker in self._workers):
+        if self.num_ready or self.num_starting:
             self._last_placed = now
         return now - self._last_placed > self._start
 
@@ -123,23 +162,15 @@ class Fleet:
         return [slot for slot, worker in enumerate(self._workers) if worker.ready]
 
     @property
-    def num_starting(self) -> int:
-        return sum(worker.placed and not worker.ready for worker in self._workers)
-
-    @property
-    def num_waiting(self) -> int:
-        """Workers that have found no node yet."""
-        return sum(worker.wanted and not worker.placed for worker in self._workers)
-
-    @property
     def num_wanted(self) -> int:
-        return sum(worker.wanted for worker in self._workers)
-
-    @property
-    def unwritten_rows(self) -> int:
-        return sum(worker.unwritten_rows for worker in self._workers)
+        return self.num_ready + self.num_starting + self.num_waiting
 
     @property
     def tally(self) -> Tally:
         """What all workers have generated, those that were lost included."""
-        return Tally.sum([self._lost_tally, *(worker.tally for worker in self._workers)])
+        return Tally(
+            rows=self._rows,
+            rejected={reason: number for reason, number in self._rejected.items() if number},
+            user_tokens=self._user_tokens,
+            assistant_tokens=self._assistant_tokens,
+        )

@@ -129,7 +129,7 @@ class Job:
             tokens=tally.tokens,
             rejected=sum(tally.rejected.values()),
             attempts=tally.attempts,
-            actors_up=len(fleet.ready),
+            actors_up=fleet.num_ready,
             actors_starting=fleet.num_starting,
             actors_wanted=fleet.num_wanted,
             lost=fleet.lost,
@@ -174,7 +174,7 @@ class Job:
             self._actors.give(slot, partition)
 
     def _note_commit(self, slot: int, event: Committed) -> None:
-        self._fleet[slot].committed_rows += sum(record.rows for record in event.files)
+        self._fleet.commit(slot, sum(record.rows for record in event.files))
         for record in event.files:
             self._ledger.note(record)
 
@@ -228,7 +228,7 @@ class Job:
         for slot in self._actors.on_notice():
             if not self._fleet[slot].leaving:
                 log.warning("the node of slot %d is about to leave: its finished rows are committed", slot)
-                self._fleet[slot].leaving = True
+                self._fleet.leave(slot)
                 self._actors.stop(slot)
         wanted = min(self._actors.capacity(), self._dispatcher.num_left)
         while self._dispatcher.num_slots < wanted:
@@ -254,7 +254,7 @@ class Job:
             for slot, event in self._actors.poll(min(left, _POLL_SECONDS)):
                 match event:
                     case Progress():
-                        self._fleet[slot].tally = event.tally
+                        self._fleet.tell(slot, event.tally)
                     case Committed():
                         self._note_commit(slot, event)
                     case Lost() | Left():

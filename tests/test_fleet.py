@@ -151,7 +151,7 @@ def test_finished_rows_that_are_in_no_file_are_lost_with_their_worker() -> None:
     fleet = ready_fleet(2)
     fleet.progress(0, told(tokens=5, rows=12), has_work=True, now=1.0)
     fleet.progress(1, told(tokens=5, rows=3), has_work=True, now=1.0)
-    fleet[0].committed_rows = 8
+    fleet.commit(0, 8)
     assert fleet.unwritten_rows == 4 + 3
     assert fleet.lose(0, open_rows=100, now=2.0) == 4
     assert (fleet.lost, fleet.lost_rows, fleet.unwritten_rows) == (1, 4, 3)
@@ -163,7 +163,7 @@ def test_finished_rows_that_are_in_no_file_are_lost_with_their_worker() -> None:
 def test_more_rows_in_files_than_were_finished_here_are_no_debt() -> None:
     fleet = ready_fleet()
     fleet.progress(0, told(tokens=5, rows=3), has_work=True, now=1.0)
-    fleet[0].committed_rows = 10  # it found somebody else's file
+    fleet.commit(0, 10)  # it found somebody else's file
     assert fleet.unwritten_rows == 0
     assert fleet.lose(0, open_rows=100, now=2.0) == 0
 
@@ -200,7 +200,7 @@ def test_a_slot_whose_worker_is_not_replaced_waits_for_nothing() -> None:
 
 def test_a_replacement_was_not_told_to_stop() -> None:
     fleet = ready_fleet()
-    fleet[0].leaving = True
+    fleet.leave(0)
     fleet.lose(0, open_rows=100, now=1.0)
     fleet.ask_for(0, 1.0)
     assert not fleet[0].leaving
