@@ -21,8 +21,8 @@ from magpie_ray.types import PartitionRecord
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
-# Listings of many files take their time: looking takes a twentieth of the thread's at most.
-_LOOK_SECONDS, _LOOK_SHARE = 5.0, 20
+# Listings and checkpoints of many files take their time: of the driver's they take a hundredth at most.
+_LOOK_SECONDS, _LOOK_SHARE = 5.0, 100
 # Whoever waits for a checkpoint does so at the end of a notice.
 _RETRY_SECONDS = 20.0
 
@@ -116,7 +116,8 @@ class Ledger:
             return found
         finally:
             now = time.monotonic()
-            self._next_look = now + max(_LOOK_SECONDS, min(_LOOK_SHARE * (now - started), RENEW_SECONDS * 2))
+            pause = max(_LOOK_SECONDS, _LOOK_SHARE * (now - started))
+            self._next_look = now + (min(pause, RENEW_SECONDS * 2) if self._lease else pause)
 
     def _leave(self, records: Sequence[PartitionRecord] | None) -> None:
         if self._lease:
