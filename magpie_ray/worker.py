@@ -35,11 +35,11 @@ from magpie_ray.writer import to_parquet
 
 log = logging.getLogger(__name__)
 
-# How often a worker tells of its progress: often enough for a progress line, rarely enough for 1,000 actors.
+# How often a worker tells of its progress, unless its spec says more rarely: often enough for a progress line.
 PROGRESS_SECONDS = 2.0
-# Sooner when rows run short, and at once when they have run out, but then not so soon again: there may be no
-# more anywhere.
-_HUNGRY_SECONDS = 0.5
+# So many times sooner when rows run short, and at once when they have run out, but then not so soon again:
+# there may be no more anywhere.
+_HUNGRY_HASTE = 4
 # Finished partitions that may wait for storage before the engine does.
 _MAX_UPLOADS = 4
 _UPLOADERS = 2
@@ -189,7 +189,8 @@ class ShardWorker:
         self, engine: Engine, rounds: Rounds, window: Window, uploader: ThreadPoolExecutor
     ) -> Iterator[Event]:
         """The loop: open what was given, step, hand full partitions on, tell of progress."""
-        told, dry, waited = -PROGRESS_SECONDS, True, False
+        every = max(PROGRESS_SECONDS, self._spec.progress_seconds)
+        told, dry, waited = -every, True, False
         while True:
             self._take_orders(rounds)
             if self._stopping:
@@ -208,10 +209,10 @@ class ShardWorker:
             yield from self._finished_uploads()
             was_dry, dry = dry, not rounds.busy
             hungry = rounds.busy and rounds.unstarted < window.live
-            due = told + (min(_HUNGRY_SECONDS, PROGRESS_SECONDS) if hungry else PROGRESS_SECONDS)
+            due = told + (every / _HUNGRY_HASTE if hungry else every)
             if time.monotonic() >= due or (dry and not was_dry):
                 told, waited = time.monotonic(), not busy
-                due = told + PROGRESS_SECONDS
+                due = told + every
                 yield self._progress(engine, rounds, window, busy=busy)
             if blocked:
                 wait(self._uploads, timeout=max(0.0, due - time.monotonic()), return_when=FIRST_COMPLETED)

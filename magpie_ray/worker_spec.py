@@ -22,7 +22,10 @@ _FILL = 0.28
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerSpec:
-    """Everything a worker is made from. `engine_start` numbers the engine starts of the run."""
+    """Everything a worker is made from. `engine_start` numbers the engine starts of the run.
+
+    progress_seconds: between two words of its progress, at least, as the driver hears many workers.
+    """
 
     config: Config
     model: Model
@@ -34,6 +37,7 @@ class WorkerSpec:
     engine_start: int
     device: str
     distributed_executor_backend: str | None
+    progress_seconds: float = 0.0
 
     @property
     def engine_seed(self) -> int:

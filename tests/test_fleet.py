@@ -3,7 +3,7 @@
 from typing import Literal
 
 from magpie_ray.engine import EngineStats
-from magpie_ray.fleet import Fleet
+from magpie_ray.fleet import Fleet, progress_seconds
 from magpie_ray.metrics import Tally
 from magpie_ray.worker import Progress
 
@@ -212,3 +212,9 @@ def test_workers_that_are_wanted_are_those_that_were_asked_for_and_are_not_lost(
     fleet.lose(1, open_rows=100, now=1.0)
     fleet.ask_for(1, 1.0)
     assert (len(fleet), fleet.num_wanted) == (3, 2)
+
+
+def test_the_more_workers_there_are_the_more_rarely_each_tells_of_its_progress() -> None:
+    seconds = [progress_seconds(n, stall_timeout_seconds=600) for n in (1, 100, 1000, 10_000)]
+    assert seconds == [0.02, 2.0, 20.0, 30.0]
+    assert progress_seconds(1000, stall_timeout_seconds=60) == 6.0, "or it would be taken for a stall"

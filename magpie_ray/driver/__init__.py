@@ -17,6 +17,7 @@ from magpie_ray.driver import cluster
 from magpie_ray.driver.actors import RayActors
 from magpie_ray.driver.watch import ClusterView, ClusterWatch
 from magpie_ray.errors import PreflightError
+from magpie_ray.fleet import progress_seconds
 from magpie_ray.job import Job
 from magpie_ray.lease import Lease
 from magpie_ray.ledger import Ledger
@@ -119,6 +120,9 @@ def _make_job(
             engine_start=engine_start,
             device=placement.device,
             distributed_executor_backend=placement.distributed_executor_backend,
+            progress_seconds=progress_seconds(
+                dispatcher.num_slots, stall_timeout_seconds=config.cluster.stall_timeout_seconds
+            ),
         )
 
     def capacity_in(view: ClusterView) -> int:

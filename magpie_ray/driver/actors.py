@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _BRIEF_CHARACTERS = 600
+# What the turns of the job's loop may take of a core, as long as they come twice a second. Asking Ray for the
+# events of 1,000 actors takes a millisecond, whether there is one or a hundred.
+_LOOP_SHARE = 0.01
 # Another try would probably end in the same way.
 _OWN_FAULTS = (OutOfMemoryError, RuntimeEnvSetupError)
 
@@ -76,6 +79,7 @@ class RayActors:
         self._actors: dict[int, _Actor] = {}
         self._actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0)(ShardProcess)
         self._listening: dict[Any, int] = {}  # events -> slot, of actors that have not ended
+        self._turned = time.thread_time()
 
     def start(self, slot: int, *, engine_start: int) -> None:
         """Ask Ray for an actor, in a placement group of its own where the placement has bundles."""
@@ -132,15 +136,21 @@ class RayActors:
             for slot, engine_start in list(self._postponed.items()):
                 del self._postponed[slot]
                 self.start(slot, engine_start=engine_start)
-        # The first wait sleeps until anything is there, the second takes all that is.
         everyone = list(self._listening)
         if not everyone:
             time.sleep(timeout_seconds)
             return []
-        ready, _ = ray.wait(everyone, num_returns=1, timeout=timeout_seconds)
-        if ready:
-            ready, _ = ray.wait(everyone, num_returns=len(everyone), timeout=0)
+        self._rest(timeout_seconds)
+        # The first wait takes all that is there, the second sleeps until anything is.
+        ready, _ = ray.wait(everyone, num_returns=len(everyone), timeout=0)
+        if not ready:
+            ready, _ = ray.wait(everyone, num_returns=1, timeout=timeout_seconds)
         return [(self._listening[events], self._next_event(events)) for events in ready]
+
+    def _rest(self, at_most_seconds: float) -> None:
+        """Let events gather, the longer the more the last turn of the job's loop took."""
+        time.sleep(min(at_most_seconds, (time.thread_time() - self._turned) / _LOOP_SHARE))
+        self._turned = time.thread_time()
 
     def _next_event(self, events: Any) -> Event | Lost | Left:
         slot = self._listening[events]
