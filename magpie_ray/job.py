@@ -50,12 +50,20 @@ FATAL_ERRORS: tuple[type[MagpieError], ...] = (
 
 
 class Job:
-    """The event loop."""
+    """The event loop. `clock`: seconds, monotonic; None is this machine's."""
 
     def __init__(
-        self, *, config: Config, storage: Storage, ledger: Ledger, dispatcher: Dispatcher, actors: Actors
+        self,
+        *,
+        config: Config,
+        storage: Storage,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        actors: Actors,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        now = time.monotonic()
+        self._clock = clock or time.monotonic
+        now = self._clock()
         self._config = config
         self._storage = storage
         self._ledger = ledger
@@ -92,7 +100,7 @@ class Job:
                     f"stopped with {self._ledger.rows:,} of {self._config.num_rows:,} rows committed in "
                     f"{self._storage.url}; run the same command again to go on"
                 )
-            self._ended = time.monotonic()
+            self._ended = self._clock()
             for slot in self._fleet.ready:
                 self._actors.finish(slot)
             self._see_off(_FAREWELL_SECONDS, display)
@@ -121,7 +129,7 @@ class Job:
         fleet = self._fleet
         rows = min(self._ledger.rows + fleet.unwritten_rows, self._config.num_rows)
         tally = fleet.tally
-        ended = self._ended or time.monotonic()
+        ended = self._ended or self._clock()
         return Snapshot(
             num_rows=self._config.num_rows,
             rows=rows,
@@ -138,12 +146,12 @@ class Job:
         )
 
     def _start(self, slot: int) -> None:
-        self._fleet.ask_for(slot, time.monotonic())
+        self._fleet.ask_for(slot, self._clock())
         self._actors.start(slot, engine_start=self._engine_starts)
         self._engine_starts += 1
 
     def _take(self, slot: int, event: Event | Lost | Left) -> None:
-        now = time.monotonic()
+        now = self._clock()
         match event:
             case Placed():
                 self._fleet.place(slot, now)
@@ -191,7 +199,7 @@ class Job:
     def _lose(self, slot: int, *, cause: str, loss: Loss, error: MagpieError | None = None) -> None:
         """The worker is gone, or as good as gone. Raises what ends the job, `error` itself perhaps."""
         again = self._dispatcher.open_rows(slot)
-        rows = self._fleet.lose(slot, open_rows=again, now=time.monotonic())
+        rows = self._fleet.lose(slot, open_rows=again, now=self._clock())
         log.warning(
             "lost the actor of slot %d: %s. Its open partitions (%d rows, %d or more of them finished) are "
             "generated again",
@@ -210,7 +218,7 @@ class Job:
 
     def _check_times(self) -> None:
         """Replace workers whose engine stands still or does not come up; give up when none can be placed."""
-        now = time.monotonic()
+        now = self._clock()
         for slot, cause in self._fleet.overdue(now):
             self._lose(slot, cause=self._actors.explain(slot, cause), loss=Loss.FAILED)
         if self._fleet.none_placed(now):
@@ -221,7 +229,7 @@ class Job:
 
     def _look_around(self) -> None:
         """Use nodes that have come, leave nodes in time that are about to go, say what is waited for."""
-        now = time.monotonic()
+        now = self._clock()
         if now - self._looked_around < _LOOK_AROUND_SECONDS:
             return
         self._looked_around = now
@@ -248,9 +256,9 @@ class Job:
 
     def _see_off(self, seconds: float, display: ProgressDisplay) -> None:
         """Take the last events of the workers that are up, until all have left or the time is over."""
-        deadline = time.monotonic() + seconds
+        deadline = self._clock() + seconds
         staying = set(self._fleet.ready)
-        while staying and (left := deadline - time.monotonic()) > 0:
+        while staying and (left := deadline - self._clock()) > 0:
             for slot, event in self._actors.poll(min(left, _POLL_SECONDS)):
                 match event:
                     case Progress():
