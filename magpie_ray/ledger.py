@@ -21,8 +21,8 @@ from magpie_ray.types import PartitionRecord
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
-# Listings and checkpoints of many files take their time: of the driver's they take a hundredth at most.
-_LOOK_SECONDS, _LOOK_SHARE = 5.0, 100
+# Listings and checkpoints of many files take their time: of the driver they take a half percent at most.
+_LOOK_SECONDS, _LOOK_SHARE = 5.0, 200
 # Whoever waits for a checkpoint does so at the end of a notice.
 _RETRY_SECONDS = 20.0
 

@@ -55,7 +55,7 @@ class RayActors:
     """One actor a slot. `spec_of`: what the worker of an engine start is made from.
 
     `capacity_in`: how many actors there should be, by what a cluster can hold. `secrets`: what is struck
-    from all that actors say.
+    from all that actors say. `process`: the class that runs in each.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class RayActors:
         capacity_in: Callable[[ClusterView], int],
         secrets: frozenset[str],
         engine_factory: EngineFactory | None,
+        process: type[ShardProcess] = ShardProcess,
     ) -> None:
         self._spec_of = spec_of
         self._placement = placement
@@ -77,7 +78,7 @@ class RayActors:
         self._capacity_in = capacity_in
         self._postponed: dict[int, int] = {}  # slot -> engine start, while the head does not answer
         self._actors: dict[int, _Actor] = {}
-        self._actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0)(ShardProcess)
+        self._actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0)(process)
         self._listening: dict[Any, int] = {}  # events -> slot, of actors that have not ended
         self._turned = time.thread_time()
 
