@@ -1,0 +1,309 @@
+"""The writer: rows to one Parquet object, and that to a local disk and to an S3 server over HTTP.
+
+Also what a message costs to judge, which like writing happens beside the engine's loop.
+"""
+
+import io
+import json
+import os
+import random
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.benchmarks.result import Cell, Claim, Result, Table
+from magpie_ray import preflight
+from magpie_ray.acceptance import Utterance, reason_to_reject
+from magpie_ray.config import Config, load_config
+from magpie_ray.metrics import Tally
+from magpie_ray.storage import Storage
+from magpie_ray.types import Message, PartitionRecord, Role, Row
+from magpie_ray.worker_spec import WorkerSpec, make_recipe, make_table_format
+from magpie_ray.writer import to_parquet
+from tests.s3_server import running_s3_server
+
+# What one actor is taken to generate, and so what writing is measured against.
+TOKENS_PER_SECOND = 5000
+# One actor's rows of five minutes, the size of a partition.
+ROWS = {1: 3500, 3: 1200}
+_REPEATS = 5
+_JUDGED = 256
+# English in the tokens of a large vocabulary.
+_CHARACTERS_PER_TOKEN = 4.4
+_SHORTEST_TEXT = 100
+
+
+def run() -> Result:
+    """Under a minute."""
+    tables: list[Table] = []
+    claims: list[Claim] = []
+    text = Text(seed=0)
+    for turns, num_rows in ROWS.items():
+        rows = make_rows(text, num_rows, turns=turns)
+        title = f"{turns} turn{'s' * (turns > 1)}, partitions of {num_rows:,} rows"
+        costs = _measure_writing(rows, turns=turns)
+        tables.append(Table(title=f"writing, {title}", rows=[cost.figures(rows) for cost in costs]))
+        tables.append(Table(title=f"bytes, {title}", rows=_sizes(rows, turns=turns)))
+        claims.append(
+            Claim(
+                what=f"cores that writing to S3 takes at {TOKENS_PER_SECOND:,} tokens/s, n_turns {turns}",
+                value=costs[-1].cores(rows),
+                must_be="at most",
+                bound=0.03,
+            )
+        )
+    judging, rules_seconds = _measure_judging(text)
+    tables.append(judging)
+    claims.append(
+        Claim(
+            what="microseconds of the acceptance rules for a message",
+            value=1e6 * rules_seconds,
+            must_be="at most",
+            bound=20.0,
+        )
+    )
+    return Result(name="storage", tables=tables, claims=claims, notes=_notes(text))
+
+
+class Text:
+    """English: what Python's own modules and its manual say, 2 MB, cut into messages one after the other.
+
+    At its end it begins again, from further away than anything compressed at once reaches back.
+    """
+
+    def __init__(self, *, seed: int) -> None:
+        self._random = random.Random(seed)
+        self.source, self._position = _documentation(), 0
+
+    def message(self, tokens: int) -> str:
+        """About so many tokens of it."""
+        end = self._position + round(tokens * _CHARACTERS_PER_TOKEN)
+        message = self.source[self._position : end]
+        self._position = end if end < len(self.source) else 0
+        return message.strip() or "."
+
+    def length(self, role: Role) -> int:
+        """Tokens of a message: magpie-lengths, a turn like those of the paper's Table 4 (426+-217)."""
+        if role == "user":
+            return round(min(max(self._random.lognormvariate(0.0, 0.6) * 30, 4), 256))
+        return round(min(max(self._random.normalvariate(400, 210), 16), 1024))
+
+
+def _documentation() -> str:
+    texts = list(topics.values())
+    for file in sorted(Path(os.__file__).parent.rglob("*.py")):
+        if not {"site-packages", "test", "tests", "idlelib"} & set(file.parts):
+            quoted = file.read_text(encoding="utf-8", errors="ignore").split('"""')[1::2]
+            texts += [text for text in quoted if len(text) > _SHORTEST_TEXT]
+    return re.sub(r"\n +", "\n", "\n".join(texts))
+
+
+def make_rows(text: Text, num_rows: int, *, turns: int) -> list[Row]:
+    """Rows 0..num_rows-1 as the rounds hand them out."""
+    return [_row(text, row_id, turns) for row_id in range(num_rows)]
+
+
+def _row(text: Text, row_id: int, turns: int) -> Row:
+    messages, prompt = list[Message](), 5
+    for index in range(2 * turns):
+        role: Role = "assistant" if index % 2 else "user"
+        tokens = text.length(role)
+        cut = tokens == 1024
+        messages.append(
+            Message(
+                role=role,
+                text=text.message(tokens),
+                finish_reason="length" if cut else "stop",
+                prompt_tokens=prompt,
+                completion_tokens=tokens,
+            )
+        )
+        prompt += tokens + 5
+    # As where a few in a hundred messages are rejected.
+    attempt = 2 if text.length("user") > 90 else 1
+    return Row(row_id=row_id, messages=tuple(messages), system_prompt=None, attempt=attempt)
+
+
+def make_config(output: str, *, turns: int) -> Config:
+    """A build whose rows have the model name of a real one."""
+    return load_config(None, ["num_rows=1", f"n_turns={turns}", f"output.path={output}"])
+
+
+def as_parquet(rows: Sequence[Row], *, turns: int) -> tuple[bytes, PartitionRecord]:
+    """As a worker writes them."""
+    return to_parquet(
+        rows,
+        table_format=make_table_format(make_config("memory://x", turns=turns)),
+        fingerprint="0" * 64,
+        run=1,
+        tally=Tally.sum(Tally.of_row(row) for row in rows),
+    )
+
+
+def tokens_of(rows: Sequence[Row]) -> int:
+    """Generated for all of them."""
+    return sum(message.completion_tokens for row in rows for message in row.messages)
+
+
+# ---- writing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Cost:
+    """Of one partition: medians. cpu_seconds: of this process, all threads."""
+
+    step: str
+    seconds: float
+    cpu_seconds: float
+    megabytes: float
+
+    def cores(self, rows: Sequence[Row]) -> float:
+        """What an engine of TOKENS_PER_SECOND keeps busy with it."""
+        return self.cpu_seconds / tokens_of(rows) * TOKENS_PER_SECOND
+
+    def figures(self, rows: Sequence[Row]) -> dict[str, Cell]:
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "rows_per_s": len(rows) / self.seconds,
+            "MB_per_s": self.megabytes / self.seconds,
+            "cpu_us_per_row": 1e6 * self.cpu_seconds / len(rows),
+            f"cores_at_{TOKENS_PER_SECOND}_tokens_per_s": self.cores(rows),
+        }
+
+
+def _measure_writing(rows: Sequence[Row], *, turns: int) -> list[_Cost]:
+    """Building the file, and doing so and storing it; the last on S3."""
+    data, _ = as_parquet(rows, turns=turns)
+    names = iter(range(1000))
+
+    def write_to(storage: Storage) -> Callable[[], None]:
+        return lambda: storage.create(f"data/{next(names)}.parquet", as_parquet(rows, turns=turns)[0])
+
+    with tempfile.TemporaryDirectory() as folder, running_s3_server() as s3:
+        actions = {
+            "Parquet in memory": lambda: as_parquet(rows, turns=turns),
+            "Parquet to a local disk": write_to(Storage(folder)),
+            "Parquet to S3": write_to(Storage(f"s3://{s3.bucket}/x", s3.storage_options)),
+        }
+        return [_cost(step, action, len(data) / 1e6) for step, action in actions.items()]
+
+
+def _cost(step: str, action: Callable[[], object], megabytes: float) -> _Cost:
+    action()  # whatever is imported or opened the first time
+    spent = []
+    for _ in range(_REPEATS):
+        started, cpu_started = time.perf_counter(), time.process_time()
+        action()
+        spent.append((time.perf_counter() - started, time.process_time() - cpu_started))
+    seconds, cpu_seconds = (sorted(column)[_REPEATS // 2] for column in zip(*spent, strict=True))
+    return _Cost(step=step, seconds=seconds, cpu_seconds=cpu_seconds, megabytes=megabytes)
+
+
+# ---- bytes
+
+
+def _sizes(rows: Sequence[Row], *, turns: int) -> list[dict[str, Cell]]:
+    """The same rows in the formats they might be in."""
+    ours = pq.read_table(pa.BufferReader(as_parquet(rows, turns=turns)[0]))
+    jsonl = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ours.to_pylist()).encode()
+    text = sum(len(message.text.encode()) for row in rows for message in row.messages)
+    peer = pa.Table.from_pylist([_distilabel_row(row) for row in rows])
+    sizes = {
+        "the messages' text alone": text,
+        "ours": len(as_parquet(rows, turns=turns)[0]),
+        "ours as JSONL": len(jsonl),
+        "ours as JSONL in zstd": len(pa.compress(jsonl, codec="zstd", asbytes=True)),
+        "distilabel's columns, its Parquet (snappy)": _parquet_size(peer, "snappy"),
+        "distilabel's columns, zstd": _parquet_size(peer, "zstd"),
+    }
+    mine = sizes["ours"]
+    return [
+        {"format": name, "bytes_per_row": size / len(rows), "times_ours": size / mine}
+        for name, size in sizes.items()
+    ]
+
+
+def _distilabel_row(row: Row) -> Mapping[str, Any]:
+    """The columns of its MagpieGenerator (its steps/tasks/magpie/base.py): one turn has no conversation."""
+    if len(row.messages) == 2:
+        texts: dict[str, Any] = {"instruction": row.messages[0].text, "response": row.messages[1].text}
+    else:
+        texts = {"conversation": [{"role": m.role, "content": m.text} for m in row.messages]}
+    statistics = {
+        "input_tokens": [m.prompt_tokens for m in row.messages],
+        "output_tokens": [m.completion_tokens for m in row.messages],
+    }
+    metadata = {"statistics_magpie_generator_0": statistics}
+    return texts | {"model_name": "builtin:tiny-chat", "distilabel_metadata": metadata}
+
+
+def _parquet_size(table: pa.Table, compression: str) -> int:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression=compression)
+    return len(sink.getvalue())
+
+
+# ---- judging
+
+
+def _measure_judging(text: Text) -> tuple[Table, float]:
+    """What a message costs to decode and to check, and the seconds of the latter."""
+    blueprint = preflight.draw_up(make_config("memory://x", turns=1))
+    recipe = make_recipe(
+        WorkerSpec(
+            config=make_config("memory://x", turns=1),
+            model=blueprint.model,
+            chat_format=blueprint.chat_format,
+            prompts=blueprint.prompts,
+            storage=Storage("memory://x"),
+            fingerprint="0" * 64,
+            run=1,
+            engine_start=0,
+            device="cpu",
+            distributed_executor_backend=None,
+        )
+    )
+    draw = random.Random(0)
+    ordinary = sorted(set(range(1, 1900)) - set(blueprint.chat_format.special_token_ids))
+    messages = [draw.choices(ordinary, k=text.length("assistant")) for _ in range(_JUDGED)]
+    texts = recipe.decode(messages)
+
+    def check() -> None:
+        for ids, decoded in zip(messages, texts, strict=True):
+            utterance = Utterance(role="assistant", text=decoded, token_ids=ids, finish_reason="stop")
+            assert reason_to_reject(utterance, recipe.rules) is None
+
+    tokens = sum(map(len, messages))
+    costs = {
+        "decoding, in batches": _cost("", lambda: recipe.decode(messages), 0.0).cpu_seconds,
+        "acceptance rules": _cost("", check, 0.0).cpu_seconds,
+    }
+    rows: list[Mapping[str, Cell]] = [
+        {
+            "step": step,
+            "cpu_us_per_message": 1e6 * seconds / _JUDGED,
+            f"cores_at_{TOKENS_PER_SECOND}_tokens_per_s": seconds / tokens * TOKENS_PER_SECOND,
+        }
+        for step, seconds in costs.items()
+    ]
+    title = f"judging, assistant messages of {tokens / _JUDGED:.0f} tokens"
+    return Table(title=title, rows=rows), costs["acceptance rules"] / _JUDGED
+
+
+def _notes(text: Text) -> list[str]:
+    return [
+        f"texts: docstrings and manual of Python itself ({len(text.source) / 1e6:.1f} MB), cut at "
+        f"magpie-lengths, {_CHARACTERS_PER_TOKEN} characters a token",
+        "CPU is this process's, all threads; the S3 server is another process, and its seconds are not S3's",
+        "a partition is one PUT: nothing is listed or looked up before or after it",
+        "with one turn the schema holds every text twice (conversation, and instruction and response)",
+    ]
