@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
 # Listings and checkpoints of many files take their time: of the driver they take a half percent at most.
-_LOOK_SECONDS, _LOOK_SHARE = 5.0, 200
+_LOOK_SECONDS, LOOK_SHARE = 5.0, 200
 # Whoever waits for a checkpoint does so at the end of a notice.
 _RETRY_SECONDS = 20.0
 
@@ -116,7 +116,7 @@ class Ledger:
             return found
         finally:
             now = time.monotonic()
-            pause = max(_LOOK_SECONDS, _LOOK_SHARE * (now - started))
+            pause = max(_LOOK_SECONDS, LOOK_SHARE * (now - started))
             self._next_look = now + (min(pause, RENEW_SECONDS * 2) if self._lease else pause)
 
     def _leave(self, records: Sequence[PartitionRecord] | None) -> None:

@@ -40,7 +40,7 @@ def pending(num_rows: int, grid: int, committed: Iterable[Partition]) -> list[Pa
     """The ranges of 0..num_rows-1 that no committed partition covers, cut at grid lines, in order."""
     holes: list[Partition] = []
     position = 0
-    for done in sorted(committed):
+    for done in sorted(committed, key=lambda partition: partition.start):
         holes += _cells(position, min(done.start, num_rows), grid)
         position = max(position, done.stop)
     return holes + _cells(position, num_rows, grid)

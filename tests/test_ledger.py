@@ -24,7 +24,7 @@ from tests.builds import build_of, commit, memory_storage
 
 @pytest.fixture(autouse=True)
 def always_time_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_LOOK_SECONDS", "_LOOK_SHARE", "CHECKPOINT_SECONDS"):
+    for name in ("_LOOK_SECONDS", "LOOK_SHARE", "CHECKPOINT_SECONDS"):
         monkeypatch.setattr(ledger_module, name, 0)
 
 
@@ -169,7 +169,7 @@ def test_checkpoints_are_written_more_rarely_than_it_looks(
 def test_looking_takes_a_small_part_of_the_time_however_long_a_listing_takes(
     storage: TroubledStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "_LOOK_SHARE", 1e9)
+    monkeypatch.setattr(ledger_module, "LOOK_SHARE", 1e9)
     with opened(storage) as ledger:
         assert ledger.tend() == []
         assert ledger._visit is not None

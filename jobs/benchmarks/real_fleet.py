@@ -1,0 +1,323 @@
+"""Real Ray actors with simulated engines of a fixed speed, on this machine, under the real driver.
+
+Everything is what a job runs (RayActors, ShardProcess, Rounds, Parquet on a local disk) but for two things:
+an engine sleeps where a GPU would compute, and the actors' tokenizer is a stand-in, as loading a real one
+imports transformers and torch: 4 s of CPU and 300 MB each, and a hundred of them share this machine.
+"""
+
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import ray
+
+from jobs.benchmarks.virtual_fleet import Silent
+from magpie_ray import build, plan, preflight, worker_spec
+from magpie_ray.actors import Left, Lost
+from magpie_ray.chat_format_load import LoadedTokenizer
+from magpie_ray.config import load_config
+from magpie_ray.dispatch import Dispatcher
+from magpie_ray.driver.actors import RayActors
+from magpie_ray.driver.process import ShardProcess
+from magpie_ray.driver.watch import ClusterWatch
+from magpie_ray.engine import EngineStats
+from magpie_ray.engine.simulated import Answer, SimulatedEngine
+from magpie_ray.errors import InterruptedJobError
+from magpie_ray.fleet import progress_seconds
+from magpie_ray.job import Job
+from magpie_ray.ledger import Ledger
+from magpie_ray.placement import Placement
+from magpie_ray.types import Completion, EngineFigures, Request
+from magpie_ray.worker import Committed, Event, Progress, Ready
+from magpie_ray.worker_spec import EngineFactory, WorkerSpec
+
+SLOTS = 16
+STEP_SECONDS = 0.25
+_FIGURES = EngineFigures(max_num_seqs=SLOTS, kv_cache_tokens=100_000, max_model_len=2048)
+_USER_TOKENS, _ASSISTANT_TOKENS = (2, 6), (4, 16)
+_START_SECONDS = 150.0
+
+
+@dataclass(frozen=True)
+class FixedSpeed:
+    """An engine factory: `SLOTS` tokens each `STEP_SECONDS` by the clock, however busy the machine is."""
+
+    def __call__(self, spec: WorkerSpec) -> "FixedSpeedEngine":
+        draw = random.Random(spec.engine_seed)
+
+        def respond(request: Request) -> Answer:
+            shortest, longest = _USER_TOKENS if request.sampling.temperature else _ASSISTANT_TOKENS
+            return [97] * draw.randint(shortest, longest), "stop"
+
+        return FixedSpeedEngine(respond, figures=_FIGURES)
+
+
+class FixedSpeedEngine(SimulatedEngine):
+    """Steps at the times at which an engine of that speed would have ended them, late ones made up for."""
+
+    _due = 0.0
+
+    def step(self) -> list[Completion]:
+        now = time.monotonic()
+        # Who had nothing to step for longer than a step begins anew: that time is lost, as on a GPU.
+        self._due = max(self._due, now - STEP_SECONDS) + STEP_SECONDS
+        time.sleep(max(0.0, self._due - now))
+        return super().step()
+
+
+def _show_ids(messages: list[list[int]], **_: object) -> list[str]:
+    return [" ".join(map(str, ids)) for ids in messages]
+
+
+class BareProcess(ShardProcess):
+    """An actor whose text is made of token ids, without transformers."""
+
+    def __init__(self, spec: WorkerSpec, engine_factory: EngineFactory | None) -> None:
+        bare = SimpleNamespace(batch_decode=_show_ids)
+        # In this process alone, before the worker asks for it.
+        vars(worker_spec)["load_tokenizer"] = lambda *_, **__: LoadedTokenizer(bare, ())
+        super().__init__(spec, engine_factory)
+
+
+@contextmanager
+def own_ray() -> Iterator[None]:
+    """A Ray of its own on this machine; its actors import what this process can."""
+    os.environ.update({"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"})
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        object_store_memory=200 << 20,
+        # With two cores under a hundred processes one may well take minutes to come up.
+        _system_config={"worker_register_timeout_seconds": 300},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@dataclass(slots=True)
+class Heard:
+    """What the driver heard, with the time of each. Seconds of this machine's monotonic clock."""
+
+    begun: float = field(default_factory=time.monotonic)
+    ready: dict[int, float] = field(default_factory=dict)
+    stats: dict[int, list[tuple[float, EngineStats, int]]] = field(default_factory=dict)
+    committed_rows: int = 0
+    events: int = 0
+    polls: int = 0
+
+
+class CountedActors(RayActors):
+    """RayActors, with a note of all that comes by."""
+
+    heard: Heard
+
+    def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
+        told = super().poll(timeout_seconds)
+        now, heard = time.monotonic(), self.heard
+        heard.polls += 1
+        heard.events += len(told)
+        for slot, event in told:
+            match event:
+                case Ready():
+                    heard.ready[slot] = now
+                case Progress():
+                    heard.stats.setdefault(slot, []).append((now, event.engine, event.tally.rows))
+                case Committed():
+                    heard.committed_rows += sum(record.rows for record in event.files)
+        return told
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RealRun:
+    """A fleet at work for a while after its last engine was up.
+
+    cpu_seconds: of the whole driver process, Ray's threads included; loop_cpu_seconds: of its one thread that
+    runs the job. tokens_per_second: of all engines, each between its first and last word in that time.
+    """
+
+    actors: int
+    start_seconds: float
+    call_seconds: float
+    seconds: float
+    events: int
+    polls: int
+    cpu_seconds: float
+    loop_cpu_seconds: float
+    driver_mib: float
+    actor_mib: float
+    tokens_per_second: float
+    rows_per_second: float
+    committed_rows: int
+
+
+def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float | None = None) -> RealRun:
+    """So many actors, measured for so long in the middle of a job that is then stopped.
+
+    words_every: seconds between a worker's reports; None: as the driver asks for it.
+    """
+    config = load_config(
+        None,
+        [
+            f"num_rows={num_actors * 2000}",
+            f"output.path={output}",
+            "output.rows_per_partition=40",
+            "engine.device=cpu",
+            f"cluster.num_actors={num_actors}",
+        ],
+    )
+    blueprint = preflight.draw_up(config)
+    storage = preflight.check_output(preflight.open_output(config), single_writer=False)
+    record = build.open_build(storage, blueprint.record(40))
+    run = build.start_run(storage, num_rows=config.num_rows, host=socket.gethostname(), config={})
+    dispatcher = Dispatcher(
+        plan.pending(config.num_rows, 40, []), num_slots=num_actors, grid=40, max_failures_per_partition=3
+    )
+    asked = progress_seconds(num_actors, stall_timeout_seconds=config.cluster.stall_timeout_seconds)
+
+    def spec_of(engine_start: int) -> WorkerSpec:
+        return WorkerSpec(
+            config=config,
+            model=blueprint.model,
+            chat_format=blueprint.chat_format,
+            prompts=blueprint.prompts,
+            storage=storage,
+            fingerprint=record.fingerprint,
+            run=run.number,
+            engine_start=engine_start,
+            device="cpu",
+            distributed_executor_backend=None,
+            progress_seconds=asked if words_every is None else words_every,
+        )
+
+    with ClusterWatch(may_grow=False) as watch:
+        actors = CountedActors(
+            spec_of,
+            Placement(device="cpu", num_cpus=0.001, num_gpus=0),
+            watch,
+            capacity_in=lambda _: num_actors,
+            secrets=frozenset(),
+            engine_factory=FixedSpeed(),
+            process=BareProcess,
+        )
+        actors.heard = Heard()
+        job = Job(
+            config=config,
+            storage=storage,
+            ledger=Ledger(storage, record, [], num_rows=config.num_rows),
+            dispatcher=dispatcher,
+            actors=actors,
+        )
+        meter = _Meter(actors.heard, num_actors=num_actors, seconds=seconds)
+        try:
+            with Silent() as display:
+                job.work(display, meter.over)
+        except InterruptedJobError:
+            pass
+    return meter.result()
+
+
+class _Meter:
+    """Asked by the job's loop at every turn whether to stop: when all engines have been up for so long."""
+
+    def __init__(self, heard: Heard, *, num_actors: int, seconds: float) -> None:
+        self._heard, self._actors, self._seconds = heard, num_actors, seconds
+        self._process = psutil.Process()
+        self._called: float | None = None
+        self._from: tuple[float, float, float, int, int, int] | None = None
+        self._result: RealRun | None = None
+        self._settle = 4.0
+
+    def _now(self) -> tuple[float, float, float, int, int, int]:
+        cpu = self._process.cpu_times()
+        heard = self._heard
+        return (
+            time.monotonic(),
+            cpu.user + cpu.system,
+            time.thread_time(),
+            heard.events,
+            heard.polls,
+            heard.committed_rows,
+        )
+
+    def over(self) -> bool:
+        """Whether the time is over; measures by the way."""
+        now = time.monotonic()
+        self._called = self._called or now
+        if self._from is None:
+            if now - self._heard.begun > _START_SECONDS + 2 * self._actors:
+                return True
+            if (
+                len(self._heard.ready) == self._actors
+                and now > max(self._heard.ready.values()) + self._settle
+            ):
+                self._from = self._now()
+            return False
+        if now - self._from[0] < self._seconds:
+            return False
+        if self._result is None:
+            self._result = self._measure(self._from, self._now())
+        return True
+
+    def _measure(
+        self, begin: tuple[float, float, float, int, int, int], end: tuple[float, float, float, int, int, int]
+    ) -> RealRun:
+        tokens = rows = 0.0
+        for told in self._heard.stats.values():
+            inside = [entry for entry in told if begin[0] <= entry[0] <= end[0]]
+            if len(inside) > 1:
+                (t0, first, rows0), (t1, last, rows1) = inside[0], inside[-1]
+                tokens += (last.generated_tokens - first.generated_tokens) / (t1 - t0)
+                rows += (rows1 - rows0) / (t1 - t0)
+        workers = [p for p in self._process.children(recursive=True) if "BareProcess" in _name(p)]
+        pss = [_pss(p) for p in workers[:8]]
+        assert self._called is not None
+        return RealRun(
+            actors=self._actors,
+            start_seconds=max(self._heard.ready.values()) - self._heard.begun,
+            call_seconds=self._called - self._heard.begun,
+            seconds=end[0] - begin[0],
+            events=end[3] - begin[3],
+            polls=end[4] - begin[4],
+            cpu_seconds=end[1] - begin[1],
+            loop_cpu_seconds=end[2] - begin[2],
+            driver_mib=self._process.memory_info().rss / 2**20,
+            actor_mib=sum(pss) / max(1, len(pss)),
+            tokens_per_second=tokens,
+            rows_per_second=rows,
+            committed_rows=end[5] - begin[5],
+        )
+
+    def result(self) -> RealRun:
+        """What was measured. RuntimeError where the actors did not come up in time."""
+        if self._result is None:
+            up = len(self._heard.ready)
+            raise RuntimeError(f"only {up} of {self._actors} actors came up: is the machine busy?")
+        return self._result
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _pss(process: psutil.Process) -> float:
+    """MiB of memory, what is shared with others divided among them."""
+    try:
+        return float(process.memory_full_info().pss / 2**20)
+    except psutil.Error:
+        return 0.0

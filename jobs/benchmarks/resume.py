@@ -1,0 +1,203 @@
+"""Resuming a build of many partitions, stage by stage, in a process of its own.
+
+What `generate` does between its start and its first actor, without a cluster: read what the build is, derive
+its chat format, look at what is committed, plan the rest, give every worker its first partitions.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from magpie_ray import build, manifest, preflight
+from magpie_ray.config import Config, load_config
+from magpie_ray.dispatch import Dispatcher
+from magpie_ray.ledger import Ledger
+from magpie_ray.metrics import Tally
+from magpie_ray.storage import Storage, StoredObject
+from magpie_ray.types import Message, Partition, PartitionRecord, Row
+from magpie_ray.worker_spec import make_table_format
+from magpie_ray.writer import to_parquet
+
+GRID = 100
+_WINDOW = 768
+_WITHOUT_TORCH = "--without-torch"
+
+
+class CountingStorage(Storage):
+    """A storage that counts the calls for it, by kind."""
+
+    calls: Counter[str]
+
+    def list(self, prefix: str) -> list[StoredObject]:
+        self.calls["list"] += 1
+        return super().list(prefix)
+
+    def read(self, key: str) -> bytes:
+        self.calls["read"] += 1
+        return super().read(key)
+
+    def read_tail(self, key: str, nbytes: int) -> bytes:
+        self.calls["read_tail"] += 1
+        return super().read_tail(key, nbytes)
+
+    def size(self, key: str) -> int:
+        self.calls["size"] += 1
+        return super().size(key)
+
+
+def config_of(output: str, num_rows: int) -> Config:
+    """A one-turn build of that many rows in cells of GRID."""
+    return load_config(
+        None, [f"num_rows={num_rows}", f"output.path={output}", f"output.rows_per_partition={GRID}"]
+    )
+
+
+def make_build(output: str, *, known: int, newer: int) -> None:
+    """A build with so many partitions that its manifest knows, and so many real files that came after it.
+
+    Files that the manifest knows are never opened: here they are one byte.
+    """
+    config = config_of(output, GRID * (known + newer))
+    storage = Storage(output)
+    record = build.open_build(storage, preflight.draw_up(config).record(GRID))
+    fingerprint = record.fingerprint
+    told = [
+        PartitionRecord(
+            start=GRID * n,
+            stop=GRID * n + GRID,
+            fingerprint=fingerprint,
+            run=1,
+            size=1,
+            rejected={"empty": n % 5 + 1, "role_marker": n % 3 + 1},
+            user_tokens=30 * GRID + n % 100,
+            assistant_tokens=396 * GRID + n % 1000,
+        )
+        for n in range(known)
+    ]
+    manifest.write_manifest(storage, record, told, num_rows=config.num_rows)
+    local = "://" not in output
+    if local:
+        (Path(output) / "data").mkdir(exist_ok=True)
+    for each in told:
+        if local:  # a hundred thousand syncs would take minutes
+            (Path(output) / each.partition.key).write_bytes(b"x")
+        else:
+            storage.replace(each.partition.key, b"x")
+    for n in range(known, known + newer):
+        data, written = to_parquet(
+            [_row(row_id) for row_id in range(GRID * n, GRID * n + GRID)],
+            table_format=make_table_format(config),
+            fingerprint=fingerprint,
+            run=1,
+            tally=Tally(rows=GRID, user_tokens=30 * GRID, assistant_tokens=396 * GRID),
+        )
+        storage.create(written.partition.key, data)
+
+
+def _row(row_id: int) -> Row:
+    messages = (
+        Message(
+            role="user", text=f"Why {row_id}?", finish_reason="stop", prompt_tokens=9, completion_tokens=30
+        ),
+        Message(role="assistant", text="So.", finish_reason="stop", prompt_tokens=40, completion_tokens=396),
+    )
+    return Row(row_id=row_id, messages=messages, system_prompt=None, attempt=1)
+
+
+def resume(output: str, *, num_rows: int, num_workers: int) -> dict[str, Any]:
+    """Seconds of each stage and MB at its end, the storage's calls, and what came of it."""
+    stages = list[dict[str, Any]]()
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        began, cpu = time.perf_counter(), time.process_time()
+        yield
+        stages.append(
+            {
+                "stage": name,
+                "seconds": time.perf_counter() - began,
+                "cpu_seconds": time.process_time() - cpu,
+                "peak_mb": _peak_mb(),
+            }
+        )
+
+    config = config_of(output, num_rows)
+    storage = CountingStorage(output)
+    storage.calls = Counter()
+    with stage("what the build is, its chat format (imports transformers)"):
+        existing = preflight.read_existing(storage)
+        blueprint = preflight.draw_up(config, existing)
+    opening = dict(storage.calls)
+    storage.calls.clear()
+    with stage("what is committed"):
+        if existing is None:
+            existing = build.open_build(storage, blueprint.record(GRID))
+        committed = preflight.check_existing(config, blueprint, existing, storage)
+    calls = dict(storage.calls)
+    with stage("what is pending, in shards"):
+        pending = committed.pending(num_rows)
+        dispatcher = Dispatcher(pending, num_slots=num_workers, grid=GRID, max_failures_per_partition=3)
+    with stage("ledger"):
+        ledger = Ledger(storage, existing, committed.records, num_rows=num_rows)
+    with stage("first partitions to every worker"):
+        given = [
+            dispatcher.progress(slot, started=0, finished=0, live_window=_WINDOW, now=0.0)
+            for slot in range(num_workers)
+        ]
+    return {
+        "stages": stages,
+        "opening_calls": opening,
+        "calls": calls,
+        "committed": len(committed.records),
+        "committed_rows": ledger.rows,
+        "pending": len(pending),
+        "given": Counter(len(partitions) for partitions in given),
+        "first_given": given[0][0] == Partition(start=pending[0].start, stop=pending[0].stop),
+        "manifest_bytes": storage_size(storage),
+    }
+
+
+def storage_size(storage: Storage) -> int:
+    """Bytes of the manifest, 0 where there is none."""
+    return len(storage.read(manifest.MANIFEST_KEY)) if storage.exists(manifest.MANIFEST_KEY) else 0
+
+
+def resume_in_own_process(
+    output: str, *, num_rows: int, num_workers: int, with_torch: bool
+) -> dict[str, Any]:
+    """As `resume`; `wall_seconds` have the process's own start and imports, too.
+
+    with_torch: where torch is installed, transformers imports it with every tokenizer. A plain install of
+    magpie-ray, enough for a driver, has none.
+    """
+    command = [sys.executable, "-m", "jobs.benchmarks.resume", output, str(num_rows), str(num_workers)]
+    command += [] if with_torch else [_WITHOUT_TORCH]
+    began = time.perf_counter()
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found["wall_seconds"] = time.perf_counter() - began
+    return found
+
+
+def _peak_mb() -> float:
+    """The most memory that this process has had (its own, not its parent's as in ru_maxrss)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return 0.0
+
+
+if __name__ == "__main__":
+    if _WITHOUT_TORCH in sys.argv:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # Python's way to say that there is none
+
+    import magpie_ray.driver  # noqa: F401  what the driver's process holds, Ray included
+
+    print(json.dumps(resume(sys.argv[1], num_rows=int(sys.argv[2]), num_workers=int(sys.argv[3]))))
