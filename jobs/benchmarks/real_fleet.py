@@ -40,7 +40,7 @@ from magpie_ray.worker import Committed, Event, Progress, Ready
 from magpie_ray.worker_spec import EngineFactory, WorkerSpec
 
 SLOTS = 16
-STEP_SECONDS = 0.25
+STEP_SECONDS = 0.5
 _FIGURES = EngineFigures(max_num_seqs=SLOTS, kv_cache_tokens=100_000, max_model_len=2048)
 _USER_TOKENS, _ASSISTANT_TOKENS = (2, 6), (4, 16)
 _START_SECONDS = 150.0
