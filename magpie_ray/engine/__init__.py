@@ -13,13 +13,18 @@ from magpie_ray.types import Completion, EngineFigures, Request
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineStats:
-    """Totals since the engine started. Tokens of prompts are counted once per request."""
+    """Totals since the engine started. Tokens of prompts are counted once per request.
+
+    running: requests in the batch, summed over steps. recomputed_tokens: read again after a preemption.
+    """
 
     steps: int = 0
+    running: int = 0
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
     generated_tokens: int = 0
     preemptions: int = 0
+    recomputed_tokens: int = 0
 
     @property
     def work(self) -> int:
