@@ -54,6 +54,12 @@ def test_memory_is_a_matter_of_gpus_and_vllm_chooses_the_batch_there() -> None:
     assert "gpu_memory_utilization" not in arguments("cpu")
 
 
+def test_on_cpu_prefixes_are_cached_in_small_blocks_unless_told_otherwise() -> None:
+    assert arguments("cpu")["block_size"] == 32
+    assert arguments("cpu", extra={"block_size": 64})["block_size"] == 64
+    assert "block_size" not in arguments("cuda")
+
+
 def test_on_cpu_the_batch_is_small_and_numbers_are_float32_unless_told_otherwise() -> None:
     assert (arguments("cpu")["max_num_seqs"], arguments("cpu")["dtype"]) == (128, "float32")
     told = arguments("cpu", max_num_seqs=4, dtype="bfloat16")

@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore")]
 
 PRE_QUERY = [1, 2, 1996, 3, 1908]
 CONTEXT, SLOTS = 64, 4
+BLOCK, CACHE_BLOCKS = 32, 40
 
 
 def made(**extra: object) -> VllmEngine:
@@ -39,7 +40,7 @@ def made(**extra: object) -> VllmEngine:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[VllmEngine]:
-    engine = made()
+    engine = made(num_gpu_blocks_override=CACHE_BLOCKS)
     yield engine
     engine.close()
 
@@ -78,6 +79,40 @@ def test_a_message_that_fills_the_context_is_cut_before_its_max_tokens(engine: V
     submit(engine, range(200, 230), prompt=CONTEXT - 2)
     cut = [found for found in drained(engine).values() if found.finish_reason == "length"]
     assert {found.num_tokens for found in cut} == {2}
+
+
+def test_a_prefix_that_is_refreshed_is_not_evicted_and_nothing_comes_out_of_it(engine: VllmEngine) -> None:
+    sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=1)
+
+    def cached_of(number: int, first: int) -> int:
+        """Tokens found in the cache of a prompt of one block and a token."""
+        before = engine.stats().cached_prompt_tokens
+        ids = [first, *[7] * BLOCK]
+        engine.submit(Request(request_id=number, prompt_token_ids=ids, sampling=sampling))
+        assert set(drained(engine)) == {number}
+        return engine.stats().cached_prompt_tokens - before
+
+    kept, left = 5, 6
+    cached_of(400, kept)
+    cached_of(401, left)
+    for number in range(402, 402 + 2 * CACHE_BLOCKS):
+        if number % (CACHE_BLOCKS // 4) == 0:
+            engine.refresh([kept] + [7] * (BLOCK + 9))
+        cached_of(number, number)
+    assert (cached_of(900, kept), cached_of(901, left)) == (BLOCK, 0)
+
+
+def test_its_figures_account_for_every_token_and_every_slot(engine: VllmEngine) -> None:
+    before = engine.stats()
+    submit(engine, range(300, 310))
+    generated = sum(found.num_tokens for found in drained(engine).values())
+    after = engine.stats()
+    assert after.generated_tokens - before.generated_tokens == generated
+    assert after.prompt_tokens - before.prompt_tokens == 10 * len(PRE_QUERY)
+    # Whoever is in the batch gets a token: nothing was preempted, and no prompt was read in pieces.
+    assert after.running - before.running == generated
+    assert generated <= SLOTS * (after.steps - before.steps)
+    assert (after.preemptions, after.recomputed_tokens) == (0, 0)
 
 
 def test_a_value_that_vllm_refuses_is_an_error_of_the_config_and_not_shown() -> None:

@@ -1,0 +1,238 @@
+"""A real vLLM engine whose messages have drawn lengths, and what is measured at its border.
+
+What always holds: a message's length follows from its seed alone (that of plan.request_seed, so from row,
+attempt and message), and no message holds a special token, so that every system generates the same lengths
+for the same rows and none of them is rejected. Its stop tokens are masked until the drawn length is reached,
+which vLLM's `min_tokens` does; `ignore_eos` would let them into the text.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from magpie_ray.engine import EngineStats
+from magpie_ray.engine.vllm import VllmEngine
+from magpie_ray.types import Completion, EngineFigures, Request, Role, Sampling
+from magpie_ray.worker_spec import WorkerSpec, vllm_engine
+
+# "magpie-lengths" (user messages lognormal with median 30 tokens and sigma 0.6, clipped to 4..256; assistant
+# messages normal 400+-210, clipped to 16..1024; their sum as in Table 4 of the paper) at an eighth of their
+# size, as the bundled model on a CPU generates a few thousand tokens a second.
+SCALE = 8
+MAX_TOKENS: dict[Role, int] = {"user": 256 // SCALE, "assistant": 1024 // SCALE}
+
+
+@cache
+def drawn_length(seed: int, role: Role) -> int:
+    """Tokens of the message with that seed."""
+    draw = random.Random(seed)
+    if role == "user":
+        tokens, least = draw.lognormvariate(0.0, 0.6) * 30, 4
+    else:
+        tokens, least = draw.normalvariate(400, 210), 16
+    return min(max(round(tokens / SCALE), least // SCALE, 1), MAX_TOKENS[role])
+
+
+@dataclass(kw_only=True, slots=True)
+class Measured:
+    """What a system did to the engine, from its first request to the end of its last step.
+
+    Seconds of the wall clock; `cpu` is that of the stepping thread. Slots are counted once a step: `running`
+    are taken, `idle` free before the last step that fills all, `tail` free after it. later_*: tokens of
+    prompts that continue a conversation, `known` those that an earlier prompt or message of it had computed.
+    """
+
+    steps: int = 0
+    first_request: float = 0.0
+    last_step: float = 0.0
+    step_seconds: float = 0.0
+    add_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    step_cpu_seconds: float = 0.0
+    running: int = 0
+    idle: int = 0
+    tail: int = 0
+    tokens: int = 0
+    preemptions: int = 0
+    recomputed_tokens: int = 0
+    later_tokens: int = 0
+    later_known_tokens: int = 0
+    later_cached_tokens: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return self.last_step - self.first_request
+
+    @property
+    def outside(self) -> float:
+        """The part of `seconds` that is not in `step`; what vLLM does to take a request in is outside."""
+        return 1 - self.step_seconds / self.seconds
+
+    @property
+    def cpu_outside(self) -> float:
+        """The same of the thread's own CPU seconds, which other processes on the machine do not lengthen."""
+        return 1 - self.step_cpu_seconds / self.cpu_seconds
+
+
+class TimedLlmEngine:
+    """A vLLM LLMEngine that measures its two calls. Everything else is the engine's own."""
+
+    def __init__(self, llm_engine: Any, running: Callable[[], int], slots: int) -> None:
+        self._llm_engine, self._running, self._slots = llm_engine, running, slots
+        self._first_prompt = self._new_tokens = 0
+        self._cpu_started = 0.0
+        self.measured = Measured()
+
+    def begin(self, *, first_prompt: int, new_tokens: int) -> None:
+        """Measure anew.
+
+        first_prompt: the length of a prompt that begins a conversation. new_tokens: what stands in a later
+        one behind its messages, and their last token, whose keys and values nobody has computed.
+        """
+        self._first_prompt, self._new_tokens = first_prompt, new_tokens
+        self._running_before = self._running()
+        self.measured = Measured()
+
+    def add_request(self, *arguments: Any) -> Any:
+        started = time.perf_counter()
+        if not self.measured.first_request:
+            self.measured.first_request, self._cpu_started = started, time.thread_time()
+        answer = self._llm_engine.add_request(*arguments)
+        self.measured.add_seconds += time.perf_counter() - started
+        return answer
+
+    def step(self) -> Any:
+        measured = self.measured
+        started, cpu_started = time.perf_counter(), time.thread_time()
+        outputs = self._llm_engine.step()
+        measured.last_step, cpu_ended = time.perf_counter(), time.thread_time()
+        measured.steps += 1
+        measured.step_seconds += measured.last_step - started
+        measured.step_cpu_seconds += cpu_ended - cpu_started
+        measured.cpu_seconds = cpu_ended - self._cpu_started
+        running = self._running() - self._running_before - measured.running
+        measured.running += running
+        measured.tail += self._slots - running
+        if running >= self._slots:
+            measured.idle, measured.tail = measured.idle + measured.tail, 0
+        for output in outputs:
+            if not output.request_id.isdigit():
+                continue  # no message's: it only keeps a prefix cached
+            if (length := len(output.prompt_token_ids)) > self._first_prompt:
+                measured.later_tokens += length
+                measured.later_known_tokens += length - self._new_tokens
+                measured.later_cached_tokens += output.num_cached_tokens
+        return outputs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._llm_engine, name)
+
+
+class DrawnEngine:
+    """An Engine around vLLM's. Takes requests of a reproducible build, whose seeds say how long they get.
+
+    The seeds themselves are kept from vLLM: seeded sampling is another, slower path on CPUs. `report_to`:
+    where `close` writes what was measured; without it the engine outlives its worker.
+    """
+
+    def __init__(self, inner: VllmEngine, spec: WorkerSpec, *, report_to: str | None = None) -> None:
+        self._inner = inner
+        counters, slots = inner._counters, inner.figures.max_num_seqs
+        self.timed = inner._engine = TimedLlmEngine(inner._engine, lambda: counters.running, slots)
+        self._report_to = report_to
+        self._drawn: dict[tuple[Sampling, int], Sampling] = {}
+        self.begin(spec)
+
+    def begin(self, spec: WorkerSpec) -> None:
+        """Forget what was measured and what is cached; the next requests are of this build."""
+        assert self.timed.reset_prefix_cache(), "the prefix cache is in use"
+        form = spec.chat_format
+        self._special = tuple(form.special_token_ids)
+        self._user_temperature = spec.config.sampling.user.temperature
+        self.timed.begin(
+            first_prompt=len(form.prefix(spec.prompts[0].text if spec.prompts else None)),
+            new_tokens=1 + max(len(form.user_to_assistant_ids), len(form.next_user_ids)),
+        )
+        self._before = self.stats()
+
+    @property
+    def figures(self) -> EngineFigures:
+        return self._inner.figures
+
+    @property
+    def outstanding(self) -> int:
+        return self._inner.outstanding
+
+    def submit(self, request: Request) -> None:
+        assert request.seed is not None, "drawn lengths need sampling.reproducible"
+        role: Role = "user" if request.sampling.temperature == self._user_temperature else "assistant"
+        self._inner.submit(
+            Request(
+                request_id=request.request_id,
+                prompt_token_ids=request.prompt_token_ids,
+                sampling=self._sampling(request.sampling, drawn_length(request.seed, role)),
+            )
+        )
+
+    def params(self, sampling: Sampling, length: int) -> Any:
+        """vLLM's SamplingParams for a message of exactly so many tokens."""
+        return self._inner._params_of(self._sampling(sampling, length))
+
+    def _sampling(self, sampling: Sampling, length: int) -> Sampling:
+        if (drawn := self._drawn.get((sampling, length))) is None:
+            drawn = replace(sampling, max_tokens=length, stop_token_ids=self._special)
+            params = self._inner._params_of(drawn)
+            params.min_tokens = length
+            self._drawn[sampling, length] = drawn
+        return drawn
+
+    def step(self) -> list[Completion]:
+        # A message's drawn end is its own, not a cut.
+        return [
+            Completion(
+                request_id=completion.request_id,
+                token_ids=completion.token_ids,
+                finish_reason="stop",
+                num_tokens=completion.num_tokens,
+            )
+            for completion in self._inner.step()
+        ]
+
+    def refresh(self, token_ids: list[int]) -> None:
+        self._inner.refresh(token_ids)
+
+    def abort(self, request_ids: Collection[int]) -> None:
+        self._inner.abort(request_ids)
+
+    def stats(self) -> EngineStats:
+        return self._inner.stats()
+
+    def end(self) -> Measured:
+        """What was measured since `begin`."""
+        measured, now, before = self.timed.measured, self.stats(), self._before
+        measured.tokens = now.generated_tokens - before.generated_tokens
+        measured.preemptions = now.preemptions - before.preemptions
+        measured.recomputed_tokens = now.recomputed_tokens - before.recomputed_tokens
+        return measured
+
+    def close(self) -> None:
+        if self._report_to:
+            Path(self._report_to).write_text(json.dumps(asdict(self.end())))
+            self._inner.close()
+
+
+@dataclass(frozen=True)
+class DrawnEngineFactory:
+    """Makes a worker's DrawnEngine, in whatever process the worker runs."""
+
+    report_to: str | None = None
+
+    def __call__(self, spec: WorkerSpec) -> DrawnEngine:
+        inner = vllm_engine(spec)
+        assert isinstance(inner, VllmEngine)
+        return DrawnEngine(inner, spec, report_to=self.report_to)
