@@ -46,6 +46,9 @@ class Engine(Protocol):
 
     def step(self) -> list[Completion]: ...
 
+    def refresh(self, token_ids: list[int]) -> None:
+        """Count the cached prefix of these as used now, at the cost of a token or so. Not outstanding."""
+
     def abort(self, request_ids: Collection[int]) -> None:
         """Give up outstanding requests: `step` returns nothing of them."""
 

@@ -1,0 +1,91 @@
+"""The KV cache of a simulated engine: blocks, prefixes that are found again, and who is evicted first.
+
+As in vLLM: a block holds 16 tokens; a full block is known by its tokens and all before them; blocks that
+nobody uses keep their content until they are needed, the longest unused first and of one sequence the last
+first. What always holds: blocks in use, blocks kept and blocks that are empty add up to the capacity.
+"""
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+
+BLOCK_TOKENS = 16
+_BLOCK_BYTES = BLOCK_TOKENS * array("q").itemsize
+
+
+class BlockCache:
+    """`capacity` in blocks. A block is private to a sequence until the sequence gives it back."""
+
+    def __init__(self, capacity: int) -> None:
+        self._empty = capacity
+        self._kept: OrderedDict[int, None] = OrderedDict()  # by hash, the next to be evicted first
+        self._users: dict[int, int] = {}  # hash -> sequences that use the block
+
+    @property
+    def available(self) -> int:
+        """Blocks that can be had, kept ones included."""
+        return self._empty + len(self._kept)
+
+    def take(self, blocks: int) -> bool:
+        """Make so many private, at the cost of what is kept. False, and nothing happens, without so many."""
+        if blocks > self.available:
+            return False
+        evicted = max(0, blocks - self._empty)
+        for _ in range(evicted):
+            self._kept.popitem(last=False)
+        self._empty += evicted - blocks
+        return True
+
+    def find(self, hashes: Sequence[int]) -> int:
+        """How many of a sequence's blocks, from its first on, are there."""
+        found = 0
+        for block in hashes:
+            if block not in self._users and block not in self._kept:
+                break
+            found += 1
+        return found
+
+    def use_and_take(self, hashes: Sequence[int], blocks: int) -> bool:
+        """One more sequence uses these blocks, which are there, and makes so many others private."""
+        if blocks > self.available - sum(block in self._kept for block in hashes):
+            return False
+        for block in hashes:
+            self._kept.pop(block, None)
+            self._users[block] = self._users.get(block, 0) + 1
+        return self.take(blocks)
+
+    def touch(self, hashes: Sequence[int]) -> None:
+        """Count these blocks as used now, as far as they are kept."""
+        for block in reversed(hashes):
+            if block in self._kept:
+                self._kept.move_to_end(block)
+
+    def give_back(self, hashes: Sequence[int], *, shared: int, blocks: int) -> None:
+        """A sequence ends that had so many blocks, the first `shared` of them found, the others its own.
+
+        hashes: of its full blocks. Those that nobody else uses are kept, the last to be evicted first.
+        """
+        own = hashes[shared:]
+        self._empty += blocks - shared - len(own)
+        for block in reversed(own):
+            if block in self._users or block in self._kept:
+                self._empty += 1  # somebody else has written the same
+            else:
+                self._kept[block] = None
+        for block in reversed(hashes[:shared]):
+            self._users[block] -= 1
+            if not self._users[block]:
+                del self._users[block]
+                self._kept[block] = None
+
+
+def block_hashes(token_ids: Sequence[int], known: Sequence[int] = ()) -> list[int]:
+    """One hash for each full block, of its tokens and all before them; `known`: those of the first blocks."""
+    hashes = list(known)
+    parent = hashes[-1] if hashes else 0
+    begin = len(hashes) * BLOCK_TOKENS
+    content = array("q", token_ids[begin:]).tobytes()  # hashed in a third of the time of the integers
+    for start in range(0, len(content) - _BLOCK_BYTES + 1, _BLOCK_BYTES):
+        parent = hash((parent, content[start : start + _BLOCK_BYTES]))
+        hashes.append(parent)
+    return hashes
