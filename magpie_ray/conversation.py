@@ -48,10 +48,26 @@ class Recipe:
 
 @dataclass(slots=True, eq=False)
 class Cohort:
-    """Conversations on their way through one turn; `ended` have ended it and wait for the others."""
+    """Conversations on their way through one turn; `ended` have ended it and wait for the others.
+
+    began: the engine step in which the turn began. turns: the tokens and engine steps that each of those took
+    that have ended it, finished ones included.
+    """
 
     members: int
+    began: int
     ended: list["Conversation"] = field(default_factory=list)
+    turns: list[tuple[int, int]] = field(default_factory=list)
+
+    def begin(self, step: int) -> None:
+        """Another turn begins."""
+        self.began = step
+        self.turns.clear()
+
+    def note_turn(self, conversation: "Conversation", step: int) -> None:
+        """It has ended a whole turn."""
+        self.turns.append((conversation.held - conversation.held_before, step - self.began))
+        conversation.held_before = conversation.held
 
     def leave(self, conversation: "Conversation") -> None:
         """It is finished, rejected or not wanted any more."""
@@ -69,17 +85,24 @@ class Cohort:
 
 @dataclass(slots=True, eq=False)
 class Conversation:
-    """One attempt at a row. request_id: of the last message asked for."""
+    """One attempt at a row.
+
+    request_id: of the last message asked for. held: tokens of the engine's cache, but for the first
+    shared_tokens; held_before: the same when the turn began.
+    """
 
     row_id: int
     attempt: int
     system_prompt: SystemPrompt | None
     prefix: tuple[int, ...]
     cohort: Cohort
+    shared_tokens: int = 0
     message_ids: list[list[int]] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     prompt_tokens: int = 0
     request_id: int = -1
+    held: int = 0
+    held_before: int = 0
 
     @property
     def next_role(self) -> Role:

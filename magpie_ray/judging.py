@@ -1,6 +1,8 @@
 """Completions -> verdicts: decoded, and accepted or rejected. Reads conversations, changes nothing."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from magpie_ray.acceptance import Utterance, reason_to_reject
@@ -42,3 +44,27 @@ def judge(recipe: Recipe, completed: Sequence[tuple[Conversation, Completion]]) 
         )
         verdicts.append(Verdict(conversation, completion, message, reason_to_reject(utterance, recipe.rules)))
     return verdicts
+
+
+class Judge:
+    """Judges on the executor while the engine steps on; without one in the caller's thread, deterministic."""
+
+    def __init__(self, recipe: Recipe, executor: Executor | None) -> None:
+        self._recipe = recipe
+        self._executor = executor
+        self._under_way: deque[Future[list[Verdict]]] = deque()
+
+    def submit(self, completed: Sequence[tuple[Conversation, Completion]]) -> None:
+        """Completions to be judged, in order."""
+        if self._executor is None:
+            future: Future[list[Verdict]] = Future()
+            future.set_result(judge(self._recipe, completed))
+        else:
+            future = self._executor.submit(judge, self._recipe, completed)
+        self._under_way.append(future)
+
+    def verdicts(self, *, wait: bool) -> Iterator[Verdict]:
+        """Those that are there; with `wait`, of at least one batch if any is under way."""
+        while self._under_way and (wait or self._under_way[0].done()):
+            wait = False
+            yield from self._under_way.popleft().result()

@@ -12,18 +12,22 @@ on the executor while the engine steps on.
 
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
+from statistics import fmean as mean
 
 from magpie_ray import plan
 from magpie_ray.acceptance import CONTEXT_FULL
 from magpie_ray.conversation import Cohort, Conversation, Recipe
 from magpie_ray.engine import Engine
-from magpie_ray.judging import Verdict, judge
+from magpie_ray.judging import Judge, Verdict
 from magpie_ray.patience import Patience
-from magpie_ray.types import Completion, Rejection, Request, Row
+from magpie_ray.residency import Residency
+from magpie_ray.types import Rejection, Request, Row
 from magpie_ray.window import Window
 
 _EXAMPLE_CHARACTERS = 200
+# A system prompt is held once in the cache when so many slots of the engine begin with it.
+_SLOTS_PER_SHARED_PROMPT = 8
 
 
 class Rounds:
@@ -38,15 +42,18 @@ class Rounds:
         self._engine = engine
         self._recipe = recipe
         self._window = window
-        self._executor = executor
+        self._judge = Judge(recipe, executor)
+        self._residency = Residency()
         self._patience = Patience(max_attempts=recipe.max_attempts)
         self._fresh: deque[int] = deque()
         self._retries: deque[tuple[int, int]] = deque()  # (row_id, attempt)
         self._live: dict[int, Conversation] = {}  # by row_id
         self._in_engine: dict[int, Conversation] = {}  # by request_id
-        self._judging: deque[Future[list[Verdict]]] = deque()
         self._outcomes: list[Row | Rejection] = []
         self._next_request = 0
+        self._steps = 0
+        slots = _SLOTS_PER_SHARED_PROMPT * len(recipe.prompts)
+        self._shares_prompts = slots <= engine.figures.max_num_seqs
 
     @property
     def unstarted(self) -> int:
@@ -78,6 +85,7 @@ class Rounds:
         dropped = [conversation for row_id, conversation in self._live.items() if row_id in rows]
         for conversation in dropped:
             del self._live[conversation.row_id]
+            self._residency.left(conversation)
             conversation.cohort.leave(conversation)
             self._patience.withdraw(conversation.request_id)
         for row_id in rows:
@@ -94,26 +102,35 @@ class Rounds:
         RowExhaustedError when a row is rejected for the last time, or nothing of a role is ever accepted;
         EngineError from the engine.
         """
-        self._settle(wait=not self._engine.outstanding)
+        for verdict in self._judge.verdicts(wait=not self._engine.outstanding):
+            if self._live.get(verdict.conversation.row_id) is verdict.conversation:
+                self._act_on(verdict)
         self._start_cohorts()
         if self._engine.outstanding:
+            self._refresh()
+            self._steps += 1
             completions = self._engine.step()
             if completions:
-                self._judge([(self._in_engine.pop(c.request_id), c) for c in completions])
+                self._judge.submit([(self._in_engine.pop(c.request_id), c) for c in completions])
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
     def _start_cohorts(self) -> None:
         while waiting := len(self._fresh) + len(self._retries):
             size = min(waiting, self._window.cohort_size)
-            if self.live + size > self._window.live:
+            if not self._window.admits(
+                size,
+                step=self._steps,
+                outstanding=self._engine.outstanding,
+                live=self.live,
+                held=self._residency.held(self._steps),
+            ):
                 return
-            if size < self._window.cohort_size and self.live >= self._engine.figures.max_num_seqs:
-                return  # the batch is full: wait for more rows to make a whole cohort
+            self._window.started(size, step=self._steps)
             self._start_cohort(size)
 
     def _start_cohort(self, size: int) -> None:
-        cohort = Cohort(members=size)
+        cohort = Cohort(members=size, began=self._steps)
         # All are chosen before any is submitted: one that is rejected at once joins a later cohort.
         starting = [
             self._retries.popleft() if self._retries else (self._fresh.popleft(), 1) for _ in range(size)
@@ -121,9 +138,20 @@ class Rounds:
         for row_id, attempt in starting:
             prompt = plan.system_prompt_of(row_id, seed=self._recipe.seed, prompts=self._recipe.prompts)
             prefix = self._recipe.chat_format.prefix(prompt.text if prompt else None)
-            self._live[row_id] = Conversation(row_id, attempt, prompt, prefix, cohort)
+            shared = len(prefix) if self._shares_prompts else 0
+            self._live[row_id] = Conversation(row_id, attempt, prompt, prefix, cohort, shared)
         for row_id, _ in starting:
             self._submit(self._live[row_id])
+
+    def _refresh(self) -> None:
+        """Let the engine use what it has cached of waiting conversations before it evicts it."""
+        held = self._residency.held(self._steps)
+        after = self._window.refresh_after(outstanding=self._engine.outstanding, held=held)
+        for conversation in self._residency.take_unused(self._steps, after=after):
+            prompt = self._recipe.chat_format.prompt(conversation.prefix, conversation.message_ids)
+            # Of what comes behind the last message, which was never read, no more than a token.
+            known = conversation.prompt_tokens + len(conversation.message_ids[-1])
+            self._engine.refresh(prompt[: known + 1])
 
     def _submit(self, conversation: Conversation) -> None:
         """Ask for the conversation's next message."""
@@ -151,28 +179,14 @@ class Rounds:
             seed=seed,
         )
         self._in_engine[request.request_id] = conversation
+        self._residency.asked(conversation, self._steps)
         self._patience.asked(role, request.request_id)
         self._engine.submit(request)
-
-    def _judge(self, completed: list[tuple[Conversation, Completion]]) -> None:
-        if self._executor is None:
-            future: Future[list[Verdict]] = Future()
-            future.set_result(judge(self._recipe, completed))
-        else:
-            future = self._executor.submit(judge, self._recipe, completed)
-        self._judging.append(future)
-
-    def _settle(self, *, wait: bool) -> None:
-        """Act on the verdicts that are there; with `wait`, on at least one batch if any is under way."""
-        while self._judging and (wait or self._judging[0].done()):
-            wait = False
-            for verdict in self._judging.popleft().result():
-                if self._live.get(verdict.conversation.row_id) is verdict.conversation:
-                    self._act_on(verdict)
 
     def _act_on(self, verdict: Verdict) -> None:
         conversation, message = verdict.conversation, verdict.message
         conversation.messages.append(message)
+        self._residency.answered(conversation, message.completion_tokens)
         if verdict.reason is None:
             self._patience.accepted(message.role)
             conversation.message_ids.append(verdict.completion.token_ids)
@@ -184,13 +198,19 @@ class Rounds:
 
     def _advance(self, conversation: Conversation) -> None:
         """After an accepted message: finish the row, ask for the answer, or wait for the cohort."""
-        if len(conversation.messages) == self._recipe.messages_per_row:
-            self._finish(conversation)
-        elif conversation.next_role == "assistant":
+        last = len(conversation.messages) == self._recipe.messages_per_row
+        if conversation.next_role == "assistant" and not last:
             self._submit(conversation)
-        else:
-            conversation.cohort.ended.append(conversation)
-            self._open_barrier(conversation.cohort)
+            return
+        cohort = conversation.cohort
+        if conversation.next_role == "user" or self._recipe.messages_per_row == 1:
+            cohort.note_turn(conversation, self._steps)
+        if last:
+            self._finish(conversation)
+            return
+        cohort.ended.append(conversation)
+        self._residency.waits(conversation, self._steps)
+        self._open_barrier(cohort)
 
     def _outgrow(self, conversation: Conversation, *, example: str) -> None:
         """The context is full: the row ends with the whole turns it has, or is rejected."""
@@ -231,10 +251,17 @@ class Rounds:
 
     def _leave(self, conversation: Conversation) -> None:
         del self._live[conversation.row_id]
+        self._residency.left(conversation)
         conversation.cohort.leave(conversation)
         self._open_barrier(conversation.cohort)
 
     def _open_barrier(self, cohort: Cohort) -> None:
         """Start the cohort's next turn once everybody still in it has ended this one."""
+        if len(cohort.ended) < cohort.members:
+            return
+        if cohort.turns:
+            tokens, steps = zip(*cohort.turns, strict=True)
+            self._window.learn(tokens=mean(tokens), steps=mean(steps), cohort_steps=max(steps))
+        cohort.begin(self._steps)
         for conversation in cohort.take_ready():
             self._submit(conversation)

@@ -13,7 +13,7 @@ from magpie_ray.engine.vllm import VllmEngine, VllmSettings
 from magpie_ray.model import Model
 from magpie_ray.storage import Storage
 from magpie_ray.types import EngineFigures, Sampling, SystemPrompt
-from magpie_ray.window import Window, choose_window
+from magpie_ray.window import Window
 from magpie_ray.writer import TableFormat
 
 # The part of max_tokens that messages use on average, as in the paper's rows.
@@ -120,12 +120,13 @@ def check_prompts_fit(spec: WorkerSpec, figures: EngineFigures) -> None:
 
 def make_window(spec: WorkerSpec, figures: EngineFigures) -> Window:
     """How many conversations are alive at once on an engine of these figures."""
-    rounds = spec.config.rounds
-    return choose_window(
+    rounds, messages = spec.config.rounds, spec.config.messages_per_row
+    return Window(
         figures,
         cohort_size=None if rounds.cohort_size == "auto" else rounds.cohort_size,
         cohorts_in_flight=None if rounds.cohorts_in_flight == "auto" else rounds.cohorts_in_flight,
-        tokens_per_conversation=_expected_tokens(spec, figures),
+        turns=messages / 2,
+        tokens_per_turn=_expected_turn_tokens(spec, figures),
     )
 
 
@@ -145,9 +146,8 @@ def _sampling(
     return Sampling(**settings.model_dump(), stop_token_ids=stop_token_ids, stop_strings=stop_strings)
 
 
-def _expected_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
-    """Tokens of KV cache that a finished conversation takes, before any has been seen."""
+def _expected_turn_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
+    """Tokens that a turn adds to a conversation, before any has been seen."""
     sampling, messages = spec.config.sampling, spec.config.messages_per_row
-    allowed = (messages + 1) // 2 * sampling.user.max_tokens + messages // 2 * sampling.assistant.max_tokens
-    prefix = max((len(spec.chat_format.prefix(p.text)) for p in spec.prompts), default=0)
-    return min(figures.max_model_len, prefix + int(allowed * _FILL))
+    allowed = sampling.user.max_tokens + (sampling.assistant.max_tokens if messages > 1 else 0)
+    return min(figures.max_model_len, int(allowed * _FILL))

@@ -25,8 +25,11 @@ some = settings(max_examples=40, derandomize=True, deadline=None)
 FIGURES = EngineFigures(max_num_seqs=8, kv_cache_tokens=10_000, max_model_len=10_000)
 USER = Sampling(temperature=1.0, top_p=1.0, max_tokens=50)
 ASSISTANT = Sampling(temperature=0.0, top_p=1.0, max_tokens=60)
-WINDOW = Window(cohort_size=4, cohorts_in_flight=3)
 PREFIX, ASKS_ANSWER, WAS_ANSWERED, NEXT_USER, MARKER = 1, 2, 3, 4, 9
+
+
+def window(cohort_size: int = 4, cohorts_in_flight: int = 3) -> Window:
+    return Window(FIGURES, cohort_size=cohort_size, cohorts_in_flight=cohorts_in_flight)
 
 
 class MarkedFormat:
@@ -127,8 +130,7 @@ def test_every_row_comes_out_once_and_its_cohort_never_splits_by_a_turn(
     engine = WatchedEngine(
         unique_words(seed, reject_every=reject_every), replace(FIGURES, max_num_seqs=slots)
     )
-    window = Window(cohort_size=cohort_size, cohorts_in_flight=cohorts_in_flight)
-    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row), window)
+    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row), window(cohort_size, cohorts_in_flight))
     cohorts: dict[object, list[Any]] = defaultdict(list)
     gone = set[object]()
     submit, leave = rounds._submit, rounds._leave
@@ -166,7 +168,7 @@ def test_nobody_begins_a_turn_before_the_whole_cohort_has_ended_the_one_before()
         return list(range(100, 140 if slow else 102)), "stop"
 
     engine = WatchedEngine(respond)
-    rounds = Rounds(engine, recipe(), Window(cohort_size=4, cohorts_in_flight=1))
+    rounds = Rounds(engine, recipe(), window(4, 1))
     rounds.add(range(4))
     second_turns: list[int] = []
     while rounds.busy:
@@ -180,7 +182,7 @@ def test_nobody_begins_a_turn_before_the_whole_cohort_has_ended_the_one_before()
 def test_an_answer_is_asked_for_as_soon_as_its_own_question_is_there() -> None:
     lengths = iter([2, 30, 30, 30, *[2] * 100])
     engine = WatchedEngine(lambda request: (list(range(100, 100 + next(lengths))), "stop"))
-    rounds = Rounds(engine, recipe(messages_per_row=2), Window(cohort_size=4, cohorts_in_flight=1))
+    rounds = Rounds(engine, recipe(messages_per_row=2), window(4, 1))
     rounds.add(range(4))
     first_row_after = 0
     while not finished(rounds.step()):
@@ -194,16 +196,14 @@ def test_one_turn_builds_start_new_cohorts_while_a_straggler_goes_on() -> None:
     def respond(request: Request) -> Answer:
         return [7] * (40 if straggler and straggler.pop() else 2), "stop"
 
-    rounds = Rounds(
-        WatchedEngine(respond), recipe(messages_per_row=1), Window(cohort_size=2, cohorts_in_flight=2)
-    )
+    rounds = Rounds(WatchedEngine(respond), recipe(messages_per_row=1), window(2, 2))
     rounds.add(range(12))
     rows = [o.row_id for o in outcomes(rounds) if isinstance(o, Row)]
     assert rows == [*range(1, 12), 0]
 
 
 def test_several_cohorts_are_in_flight() -> None:
-    rounds = Rounds(WatchedEngine(unique_words()), recipe(), WINDOW)
+    rounds = Rounds(WatchedEngine(unique_words()), recipe(), window())
     rounds.add(range(30))
     rounds.step()
     assert (rounds.live, rounds.unstarted) == (12, 18)
@@ -211,7 +211,7 @@ def test_several_cohorts_are_in_flight() -> None:
 
 def test_a_part_of_a_cohort_waits_while_the_batch_is_full() -> None:
     engine = WatchedEngine(unique_words())
-    rounds = Rounds(engine, recipe(), WINDOW)
+    rounds = Rounds(engine, recipe(), window())
     rounds.add(range(9))
     rounds.step()
     assert (rounds.live, rounds.unstarted) == (8, 1)
@@ -223,7 +223,7 @@ def test_a_part_of_a_cohort_waits_while_the_batch_is_full() -> None:
 def test_a_rejected_row_joins_a_later_cohort() -> None:
     rejects = iter([True])
     engine = WatchedEngine(lambda request: ([MARKER] if next(rejects, False) else [7, 7], "stop"))
-    rounds = Rounds(engine, recipe(), Window(cohort_size=4, cohorts_in_flight=2))
+    rounds = Rounds(engine, recipe(), window(4, 2))
     rounds.add(range(4))
     cohorts: dict[tuple[int, int], object] = {}
     found: list[Row | Rejection] = []
@@ -239,7 +239,7 @@ def test_a_rejected_row_joins_a_later_cohort() -> None:
 def test_a_rejection_tells_where_why_and_what_it_cost() -> None:
     answers = iter([([50, 51], "stop"), ([60], "stop"), ([70, MARKER], "stop")])
     engine = WatchedEngine(lambda request: next(answers, ([7], "stop")))
-    rounds = Rounds(engine, recipe(), Window(cohort_size=1, cohorts_in_flight=1))
+    rounds = Rounds(engine, recipe(), window(1, 1))
     rounds.add([0])
     [rejection] = [o for o in outcomes(rounds) if isinstance(o, Rejection)]
     assert rejection == Rejection(
@@ -257,7 +257,7 @@ def test_a_rejection_tells_where_why_and_what_it_cost() -> None:
 def test_a_row_out_of_attempts_ends_the_job_with_reason_example_and_remedy() -> None:
     answers = iter([([], "stop"), ([70, MARKER], "stop"), ([71, MARKER], "stop")])
     engine = WatchedEngine(lambda request: next(answers))
-    rounds = Rounds(engine, recipe(max_attempts=3), WINDOW)
+    rounds = Rounds(engine, recipe(max_attempts=3), window())
     rounds.add([17])
     with pytest.raises(RowExhaustedError) as caught:
         outcomes(rounds)
@@ -269,7 +269,7 @@ def test_prompts_are_the_prefix_and_the_messages_as_token_ids_from_start_to_end(
     form = MarkedFormat()
     engine = WatchedEngine(unique_words())
     prompts = (SystemPrompt(text="a", weight=0.5), SystemPrompt(text="b", weight=0.5))
-    rounds = Rounds(engine, recipe(chat_format=form, prompts=prompts), WINDOW)
+    rounds = Rounds(engine, recipe(chat_format=form, prompts=prompts), window())
     rounds.add(range(10))
     rows = finished(outcomes(rounds))
     asked = list(form.asked)
@@ -288,7 +288,7 @@ def test_prompts_are_the_prefix_and_the_messages_as_token_ids_from_start_to_end(
 
 def test_each_role_has_its_own_sampling() -> None:
     engine = WatchedEngine(unique_words())
-    rounds = Rounds(engine, recipe(), WINDOW)
+    rounds = Rounds(engine, recipe(), window())
     rounds.add(range(5))
     outcomes(rounds)
     for request in engine.requests:
@@ -300,7 +300,7 @@ def test_each_role_has_its_own_sampling() -> None:
 def test_a_conversation_that_outgrows_the_context_is_rejected_and_tried_again() -> None:
     lengths = iter([30, *[3] * 100])
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=35))
-    rounds = Rounds(engine, recipe(), WINDOW)
+    rounds = Rounds(engine, recipe(), window())
     rounds.add([0])
     # 1 + 30 + 1 prompt tokens leave room for an answer, but not for another turn.
     found = outcomes(rounds)
@@ -311,7 +311,7 @@ def test_a_conversation_that_outgrows_the_context_is_rejected_and_tried_again() 
 
 def test_a_first_prompt_that_never_fits_exhausts_its_row_without_reaching_the_engine() -> None:
     engine = WatchedEngine(unique_words(), replace(FIGURES, max_model_len=1))
-    rounds = Rounds(engine, recipe(max_attempts=3), WINDOW)
+    rounds = Rounds(engine, recipe(max_attempts=3), window())
     rounds.add(range(6))
     with pytest.raises(RowExhaustedError, match=r"'context_full'.*engine\.max_model_len"):
         outcomes(rounds)
@@ -327,7 +327,7 @@ def test_a_conversation_that_outgrows_the_context_may_end_with_the_turns_it_has(
 ) -> None:
     lengths = iter([10, 15, *[3] * 100])
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=28))
-    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=True), WINDOW)
+    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=True), window())
     rounds.add([0])
     [row] = outcomes(rounds)
     assert isinstance(row, Row)
@@ -337,7 +337,7 @@ def test_a_conversation_that_outgrows_the_context_may_end_with_the_turns_it_has(
 def test_a_row_that_is_to_end_with_the_user_ends_so_when_the_context_is_full() -> None:
     lengths = iter([10, 15, *[3] * 100])
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=28))
-    rounds = Rounds(engine, recipe(messages_per_row=5, stops_when_full=True), WINDOW)
+    rounds = Rounds(engine, recipe(messages_per_row=5, stops_when_full=True), window())
     rounds.add([0])
     [row] = outcomes(rounds)
     assert isinstance(row, Row)
@@ -348,7 +348,7 @@ def test_a_row_that_is_to_end_with_the_user_ends_so_when_the_context_is_full() -
 def test_a_row_without_a_whole_turn_is_rejected_when_the_context_is_full(messages_per_row: int) -> None:
     lengths = iter([30, *[3] * 100])
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=30))
-    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=True), WINDOW)
+    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=True), window())
     rounds.add([0])
     [rejection, row] = outcomes(rounds)
     assert isinstance(rejection, Rejection)
@@ -365,7 +365,7 @@ def test_a_message_cut_by_the_context_is_told_from_one_cut_by_max_tokens(length:
     engine = WatchedEngine(
         lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=1 + length)
     )
-    rounds = Rounds(engine, recipe(), WINDOW)
+    rounds = Rounds(engine, recipe(), window())
     rounds.add([0])
     [rejection] = [o for o in outcomes(rounds) if isinstance(o, Rejection)]
     assert (rejection.reason, rejection.role) == (reason, "user")
@@ -382,7 +382,7 @@ def test_an_answer_cut_by_the_context_is_kept_or_left_out_as_the_recipe_says(
     roles = frozenset({"user", "assistant"} if rejects_cut_answers else {"user"})
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=20))
     judged = rules(markers=(), special_token_ids=frozenset(), truncated_roles=roles)
-    rounds = Rounds(engine, recipe(messages_per_row=6, stops_when_full=stops, rules=judged), WINDOW)
+    rounds = Rounds(engine, recipe(messages_per_row=6, stops_when_full=stops, rules=judged), window())
     rounds.add([0])
     first = outcomes(rounds)[0]
     if kept:
@@ -406,7 +406,7 @@ def test_rows_in_a_narrow_context_end_as_rows_of_the_build_do(
     messages_per_row: int, max_model_len: int, stops: bool, seed: int
 ) -> None:
     engine = WatchedEngine(unique_words(seed, longest=8), replace(FIGURES, max_model_len=max_model_len))
-    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=stops), WINDOW)
+    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=stops), window())
     rounds.add(range(15))
     found: list[Row | Rejection] = []
     while rounds.busy and len(found) < 200:  # rejecting, few rows of many messages fit
@@ -428,7 +428,7 @@ def endless(request: Request) -> Answer:
 
 def test_a_model_that_never_ends_its_turns_stops_the_job_with_its_first_messages() -> None:
     engine = WatchedEngine(endless, replace(FIGURES, max_num_seqs=256))
-    rounds = Rounds(engine, recipe(max_attempts=8), Window(cohort_size=64, cohorts_in_flight=12))
+    rounds = Rounds(engine, recipe(max_attempts=8), window(64, 12))
     rounds.add(range(100_000))
     with pytest.raises(RowExhaustedError) as caught:
         outcomes(rounds)
@@ -444,7 +444,7 @@ def test_a_model_that_never_ends_its_turns_stops_the_job_with_its_first_messages
 
 
 def test_in_a_small_build_it_is_the_attempts_of_a_row_that_end_the_job() -> None:
-    rounds = Rounds(WatchedEngine(endless), recipe(max_attempts=8), WINDOW)
+    rounds = Rounds(WatchedEngine(endless), recipe(max_attempts=8), window())
     rounds.add(range(3))
     with pytest.raises(RowExhaustedError, match="was rejected 8 times"):
         outcomes(rounds)
@@ -452,7 +452,7 @@ def test_in_a_small_build_it_is_the_attempts_of_a_row_that_end_the_job() -> None
 
 def test_a_few_rows_with_many_attempts_are_given_up_on_all_the_same() -> None:
     engine = WatchedEngine(endless)
-    rounds = Rounds(engine, recipe(max_attempts=10_000), WINDOW)
+    rounds = Rounds(engine, recipe(max_attempts=10_000), window())
     rounds.add(range(3))
     with pytest.raises(RowExhaustedError, match="none of the first"):
         outcomes(rounds)
@@ -463,7 +463,7 @@ def test_questions_may_be_good_and_answers_never() -> None:
     def respond(request: Request) -> Answer:
         return ([] if request.prompt_token_ids[-1] == ASKS_ANSWER else [7, 7]), "stop"
 
-    rounds = Rounds(WatchedEngine(respond), recipe(), WINDOW)
+    rounds = Rounds(WatchedEngine(respond), recipe(), window())
     rounds.add(range(1000))
     with pytest.raises(RowExhaustedError, match=r"messages of the assistant .*'empty'.*sampling\.assistant"):
         outcomes(rounds)
@@ -477,7 +477,7 @@ def test_short_messages_that_end_first_do_not_speak_for_the_others() -> None:
         return ([] if short[request.request_id % len(short)] else [7] * 9), "stop"
 
     engine = WatchedEngine(respond, replace(FIGURES, max_num_seqs=1000))
-    rounds = Rounds(engine, recipe(messages_per_row=2), Window(cohort_size=1000, cohorts_in_flight=1))
+    rounds = Rounds(engine, recipe(messages_per_row=2), window(1000, 1))
     rounds.add(range(1000))
     assert sum(short[:1000]) > TRIAL_MESSAGES
     assert len(finished(outcomes(rounds))) == 1000
@@ -486,7 +486,7 @@ def test_short_messages_that_end_first_do_not_speak_for_the_others() -> None:
 def test_a_role_that_was_accepted_once_is_never_given_up_on_as_a_whole() -> None:
     accepted = iter([True])
     engine = WatchedEngine(lambda request: ([7] if next(accepted, False) else [MARKER], "stop"))
-    rounds = Rounds(engine, recipe(messages_per_row=1), WINDOW)
+    rounds = Rounds(engine, recipe(messages_per_row=1), window())
     rounds.add(range(1000))
     for _ in range(2000):
         rounds.step()
@@ -523,10 +523,10 @@ def test_discarded_rows_never_come_out_and_all_others_once(
         unique_words(seed, longest=9, reject_every=reject_every),
         replace(FIGURES, max_num_seqs=slots, max_model_len=max_model_len),
     )
-    window = Window(cohort_size=cohort_size, cohorts_in_flight=3)
+    small = window(cohort_size, 3)
     judge = LateExecutor() if late else None
     made = recipe(messages_per_row=messages_per_row, stops_when_full=stops)
-    rounds = Rounds(engine, made, window, executor=judge)
+    rounds = Rounds(engine, made, small, executor=judge)
     added, discarded, came_out = 0, set[int](), set[int]()
     done = list[int]()
 
@@ -553,7 +553,7 @@ def test_discarded_rows_never_come_out_and_all_others_once(
             case _:
                 for _ in range(1 if act == "step" else 7):
                     step()
-        assert rounds.live <= window.live
+        assert rounds.live <= small.live
         assert rounds.unstarted <= len(set(range(added)) - discarded - came_out)
         assert rounds.busy == bool(set(range(added)) - discarded - set(done))
     while rounds.busy:
@@ -582,7 +582,7 @@ class LateExecutor(Executor):
 
 def test_the_engine_is_free_at_once_of_rows_that_are_discarded() -> None:
     engine = WatchedEngine(unique_words())
-    rounds = Rounds(engine, recipe(), WINDOW)
+    rounds = Rounds(engine, recipe(), window())
     rounds.add(range(100))
     rounds.step()
     rounds.discard(range(100))
@@ -593,7 +593,7 @@ def test_the_engine_is_free_at_once_of_rows_that_are_discarded() -> None:
 def test_those_who_waited_for_discarded_rows_alone_begin_their_next_turn() -> None:
     lengths = iter([2, 30, 2])
     engine = WatchedEngine(lambda request: ([7] * next(lengths, 2), "stop"))
-    rounds = Rounds(engine, recipe(), Window(cohort_size=2, cohorts_in_flight=1))
+    rounds = Rounds(engine, recipe(), window(2, 1))
     rounds.add(range(2))
     rounds.step()
     while not rounds._live[0].cohort.ended:
@@ -606,7 +606,7 @@ def test_those_who_waited_for_discarded_rows_alone_begin_their_next_turn() -> No
 def test_a_row_that_a_discard_brings_to_its_end_still_comes_out() -> None:
     figures = replace(FIGURES, max_num_seqs=1, max_model_len=11)  # 1 + 4 + 1 + 4 + 1 tokens fill it
     engine = WatchedEngine(lambda request: ([7] * 4, "stop"), figures)
-    rounds = Rounds(engine, recipe(stops_when_full=True), Window(cohort_size=2, cohorts_in_flight=1))
+    rounds = Rounds(engine, recipe(stops_when_full=True), window(2, 1))
     rounds.add(range(2))
     rounds.step()
     while not rounds._live[0].cohort.ended:
@@ -618,7 +618,7 @@ def test_a_row_that_a_discard_brings_to_its_end_still_comes_out() -> None:
 
 def test_a_discarded_row_is_not_exhausted_by_an_attempt_that_was_under_way() -> None:
     engine = WatchedEngine(lambda request: ([MARKER], "stop"))
-    rounds = Rounds(engine, recipe(max_attempts=2), WINDOW)
+    rounds = Rounds(engine, recipe(max_attempts=2), window())
     rounds.add([5])
     while len(engine.requests) < 2 or engine.outstanding:
         rounds.step()
@@ -630,7 +630,7 @@ def test_a_discarded_row_is_not_exhausted_by_an_attempt_that_was_under_way() -> 
 def test_a_row_that_was_discarded_may_be_added_again() -> None:
     engine = WatchedEngine(unique_words())
     judge = LateExecutor()
-    rounds = Rounds(engine, recipe(messages_per_row=1), WINDOW, executor=judge)
+    rounds = Rounds(engine, recipe(messages_per_row=1), window(), executor=judge)
     rounds.add([0])
     while not engine.stats().steps or engine.outstanding:
         rounds.step()
@@ -647,7 +647,7 @@ def test_a_row_that_was_discarded_may_be_added_again() -> None:
 
 def test_discarded_rows_have_no_part_in_giving_up_on_a_role() -> None:
     engine = WatchedEngine(endless)
-    rounds = Rounds(engine, recipe(), WINDOW)
+    rounds = Rounds(engine, recipe(), window())
     for start in range(0, 10 * TRIAL_MESSAGES, 10):
         rounds.add(range(start, start + 10))
         for _ in range(3):
@@ -688,8 +688,9 @@ def seeds_by_row(rows: list[int], window: Window, slots: int) -> dict[int, tuple
 def test_a_reproducible_build_is_the_same_in_any_order_and_window(
     order: list[int], cohort_size: int, cohorts_in_flight: int, slots: int
 ) -> None:
-    window = Window(cohort_size=cohort_size, cohorts_in_flight=cohorts_in_flight)
-    assert seeds_by_row(order, window, slots) == seeds_by_row(list(range(20)), WINDOW, 8)
+    assert seeds_by_row(order, window(cohort_size, cohorts_in_flight), slots) == seeds_by_row(
+        list(range(20)), window(), 8
+    )
 
 
 @pytest.mark.parametrize(
@@ -697,7 +698,7 @@ def test_a_reproducible_build_is_the_same_in_any_order_and_window(
     [(1, ["user"]), (3, ["user", "assistant", "user"]), (4, ["user", "assistant"] * 2)],
 )
 def test_rows_end_with_the_message_the_config_asks_for(messages: int, roles: list[str]) -> None:
-    rounds = Rounds(WatchedEngine(unique_words()), recipe(messages_per_row=messages), WINDOW)
+    rounds = Rounds(WatchedEngine(unique_words()), recipe(messages_per_row=messages), window())
     rounds.add(range(3))
     for row in finished(outcomes(rounds)).values():
         assert [message.role for message in row.messages] == roles
@@ -710,7 +711,7 @@ def test_judging_on_an_executor_gives_the_same_rows() -> None:
             ids = [draw.randrange(100, 999) for _ in range(draw.randint(1, 9))]
             return [*ids, MARKER] if draw.random() < 0.2 else ids, "stop"
 
-        rounds = Rounds(WatchedEngine(respond), recipe(reproducible=True), WINDOW, executor=executor)
+        rounds = Rounds(WatchedEngine(respond), recipe(reproducible=True), window(), executor=executor)
         rounds.add(range(40))
         return finished(outcomes(rounds))
 
@@ -719,10 +720,56 @@ def test_judging_on_an_executor_gives_the_same_rows() -> None:
 
 
 def test_rows_can_be_added_while_others_are_under_way() -> None:
-    rounds = Rounds(WatchedEngine(unique_words()), recipe(), WINDOW)
+    rounds = Rounds(WatchedEngine(unique_words()), recipe(), window())
     rounds.add(range(5))
     found = rounds.step()
     rounds.add(range(5, 11))
     assert sorted(finished([*found, *outcomes(rounds)])) == list(range(11))
     assert not rounds.busy
     assert rounds.step() == []
+
+
+class RefreshedEngine(WatchedEngine):
+    """Keeps what it was asked to refresh."""
+
+    def __init__(self, respond: Callable[[Request], Answer], figures: EngineFigures) -> None:
+        super().__init__(respond, figures)
+        self.refreshed: list[list[int]] = []
+
+    def refresh(self, token_ids: list[int]) -> None:
+        self.refreshed.append(token_ids)
+        super().refresh(token_ids)
+
+
+def test_what_waits_for_a_straggler_is_refreshed_with_what_the_engine_has_read_of_it() -> None:
+    slow_row = [True]
+
+    def respond(request: Request) -> Answer:
+        slow = slow_row and request.prompt_token_ids[-1] == ASKS_ANSWER and slow_row.pop()
+        return [7] * (59 if slow else 2), "stop"
+
+    figures = EngineFigures(max_num_seqs=4, kv_cache_tokens=128, max_model_len=100)
+    engine = RefreshedEngine(respond, figures)
+    tight = Window(figures, cohort_size=4, cohorts_in_flight=1, turns=2, tokens_per_turn=10)
+    rounds = Rounds(engine, recipe(), tight)
+    rounds.add(range(4))
+    outcomes(rounds)
+    waiting = [PREFIX, 7, 7, WAS_ANSWERED, 7, 7, NEXT_USER]
+    assert len(engine.refreshed) >= 3
+    assert all(ids == waiting for ids in engine.refreshed)
+    assert [r.prompt_token_ids for r in engine.requests].count(waiting) == 3
+
+
+def test_cohorts_start_as_the_engine_has_room_for_them_where_nothing_else_is_said() -> None:
+    figures = EngineFigures(max_num_seqs=64, kv_cache_tokens=64 * 600, max_model_len=600)
+    engine = WatchedEngine(unique_words(longest=100), figures)
+    rounds = Rounds(engine, recipe(), Window(figures, turns=2, tokens_per_turn=100))
+    rounds.add(range(400))
+    found, outstanding = [], []
+    while rounds.busy:
+        found += rounds.step()
+        outstanding.append(engine.outstanding)
+    assert sorted(finished(found)) == list(range(400))
+    busy = outstanding[: len(outstanding) // 2]
+    assert sum(busy) / len(busy) > 0.9 * 64
+    assert max(outstanding) < 3 * 64

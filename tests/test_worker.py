@@ -439,16 +439,15 @@ def test_cut_answers_are_judged_as_the_config_says(tmp_path: Path, on_truncated:
     assert (reason_to_reject(cut, recipe.rules) is None) == accepted
 
 
-def test_what_a_conversation_may_take_of_the_cache_counts_the_messages_it_has(tmp_path: Path) -> None:
+def test_what_a_turn_is_expected_to_add_counts_the_messages_it_has(tmp_path: Path) -> None:
     figures = replace(FIGURES, max_model_len=10**6)
     user, assistant = 512, 1024
 
     def expected(*overrides: str) -> int:
-        return worker_spec._expected_tokens(make_spec(tmp_path, 'system_prompt=""', *overrides), figures)
+        return worker_spec._expected_turn_tokens(make_spec(tmp_path, *overrides), figures)
 
     assert expected("only_instruction=true") == int(0.28 * user)
-    assert expected("n_turns=1") == int(0.28 * (user + assistant))
-    assert expected("n_turns=2", "end_with_user=true") == int(0.28 * (2 * user + assistant))
+    assert expected("n_turns=1") == expected("n_turns=3") == int(0.28 * (user + assistant))
 
 
 def test_records_of_a_partition_add_up_to_its_rows(spec: WorkerSpec) -> None:
