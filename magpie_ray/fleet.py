@@ -16,10 +16,10 @@ from magpie_ray.worker import Progress
 
 # By then a store that fails has been given up by the worker itself; one that does neither hangs.
 _STORING_SECONDS = 2 * RETRY_SECONDS
-# Ray takes about 0.8 ms of a core to bring the driver one event: about so many a second from all workers,
-# while each is still heard of every 40 s and well within its time.
-_WORDS_PER_SECOND = 25
-_LONGEST_SILENCE_SECONDS, _SILENCES_PER_STALL = 40.0, 10
+# Ray takes about 1 ms of a core to bring the driver one event: about so many a second from all workers,
+# while each is still heard of every 50 s and well within its time.
+_WORDS_PER_SECOND = 20
+_LONGEST_SILENCE_SECONDS, _SILENCES_PER_STALL = 50.0, 10
 
 
 def progress_seconds(num_workers: int, *, stall_timeout_seconds: float) -> float:

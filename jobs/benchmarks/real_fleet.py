@@ -43,6 +43,8 @@ SLOTS = 16
 STEP_SECONDS = 0.5
 _FIGURES = EngineFigures(max_num_seqs=SLOTS, kv_cache_tokens=100_000, max_model_len=2048)
 _USER_TOKENS, _ASSISTANT_TOKENS = (2, 6), (4, 16)
+# Three quarters of a minute: words and commits come in about the proportion of 1,000 actors and five minutes.
+_ROWS_PER_PARTITION = 120
 _START_SECONDS = 150.0
 
 
@@ -173,17 +175,20 @@ def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float
         [
             f"num_rows={num_actors * 2000}",
             f"output.path={output}",
-            "output.rows_per_partition=40",
+            f"output.rows_per_partition={_ROWS_PER_PARTITION}",
             "engine.device=cpu",
             f"cluster.num_actors={num_actors}",
         ],
     )
     blueprint = preflight.draw_up(config)
     storage = preflight.check_output(preflight.open_output(config), single_writer=False)
-    record = build.open_build(storage, blueprint.record(40))
+    record = build.open_build(storage, blueprint.record(_ROWS_PER_PARTITION))
     run = build.start_run(storage, num_rows=config.num_rows, host=socket.gethostname(), config={})
     dispatcher = Dispatcher(
-        plan.pending(config.num_rows, 40, []), num_slots=num_actors, grid=40, max_failures_per_partition=3
+        plan.pending(config.num_rows, _ROWS_PER_PARTITION, []),
+        num_slots=num_actors,
+        grid=_ROWS_PER_PARTITION,
+        max_failures_per_partition=3,
     )
     asked = progress_seconds(num_actors, stall_timeout_seconds=config.cluster.stall_timeout_seconds)
 

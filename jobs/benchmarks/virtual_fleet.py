@@ -6,10 +6,12 @@ generated and no process is started: what is left is the work of Job, Dispatcher
 """
 
 import heapq
+import math
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, ParamSpec, TypeVar
 
@@ -19,6 +21,7 @@ from magpie_ray.build import BuildRecord
 from magpie_ray.config import load_config
 from magpie_ray.dispatch import Dispatcher
 from magpie_ray.engine import EngineStats
+from magpie_ray.errors import InterruptedJobError
 from magpie_ray.fleet import progress_seconds
 from magpie_ray.job import Job
 from magpie_ray.ledger import Ledger
@@ -277,10 +280,12 @@ def run_virtually(
     window: int = 768,
     every: float | None = None,
     speeds: Callable[[int], float] = lambda slot: 1.0,
+    stop_after: float = math.inf,
 ) -> VirtualRun:
     """One job. every: seconds between a worker's reports, as the driver would ask for it if None.
 
-    speeds: by which factor the worker of a slot is faster than `rows_per_second`.
+    speeds: by which factor the worker of a slot is faster than `rows_per_second`. stop_after: virtual seconds
+    after which the job is stopped.
     """
     num_rows = workers * rows_per_worker
     config = load_config(None, [f"num_rows={num_rows}", "n_turns=1", "output.path=memory://virtual"])
@@ -310,16 +315,17 @@ def run_virtually(
         actors=actors,
         clock=actors.clock,
     )
-    with Silent() as display:
-        job.work(display, lambda: False)
+    with Silent() as display, suppress(InterruptedJobError):
+        job.work(display, lambda: actors.now >= stop_after)
     taken = time.thread_time() - before
+    stopped = sum(actors.committed_by.values()) < num_rows
     by_worker = [actors.committed_by.get(slot, 0) for slot in range(workers)]
     return VirtualRun(
         workers=workers,
         every=every,
         rows=num_rows,
         partitions=len(partitions),
-        seconds=actors.last_commit,
+        seconds=min(stop_after, actors.now) if stopped else actors.last_commit,
         events=actors.num_events,
         progress_events=actors.num_progress,
         given=actors.num_given,
