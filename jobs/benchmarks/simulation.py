@@ -1,0 +1,192 @@
+"""The real rounds over the simulated engine: rows of drawn lengths, one after another system.
+
+Lengths are "magpie-lengths": user messages lognormal with median 30 tokens and sigma 0.6, clipped to 4..256;
+assistant messages normal 400+-210, clipped to 16..1024. A message's length depends on its row and turn alone,
+so that every system does the same work.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jobs.benchmarks.cards import Card
+from magpie_ray.conversation import Recipe
+from magpie_ray.engine import EngineStats
+from magpie_ray.engine.simulated import Answer, SimulatedEngine
+from magpie_ray.rounds import Rounds
+from magpie_ray.types import Request, Sampling
+from magpie_ray.window import Window
+
+# Of a chat template with the paper's system prompt, and of what stands between two messages.
+_PREFIX_TOKENS, _BETWEEN_TOKENS = 70, 5
+_SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_tokens=4096)
+
+
+def draw_lengths(rows: int, turns: int) -> list[list[int]]:
+    """Tokens of each message of each row, the ending included."""
+    draw = np.random.default_rng(0)
+    lengths = np.empty((rows, 2 * turns), dtype=int)
+    lengths[:, 0::2] = np.clip(np.round(draw.lognormal(np.log(30), 0.6, (rows, turns))), 4, 256)
+    lengths[:, 1::2] = np.clip(np.round(draw.normal(400, 210, (rows, turns))), 16, 1024)
+    found: list[list[int]] = lengths.tolist()
+    return found
+
+
+class NumberedFormat:
+    """A chat format whose prompts tell which row and message they are for.
+
+    A conversation's first tokens are the same in all rows but for the last one of them, the row's number;
+    rounds asks for the prefixes in the order of the rows, as none is rejected.
+    """
+
+    def __init__(self) -> None:
+        self._next_row = 0
+
+    def prefix(self, system_prompt: str | None) -> tuple[int, ...]:
+        """The next row's."""
+        row, self._next_row = self._next_row, self._next_row + 1
+        return (*range(_PREFIX_TOKENS - 1), row)
+
+    def prompt(self, prefix: Sequence[int], messages: Sequence[Sequence[int]]) -> list[int]:
+        """What stands between two messages ends with the number of those before it."""
+        ids = list(prefix)
+        for number, message in enumerate(messages, 1):
+            ids += message
+            ids += [0] * (_BETWEEN_TOKENS - 1)
+            ids.append(number)
+        return ids
+
+
+def place_of(prompt: Sequence[int]) -> tuple[int, int]:
+    """The row that a prompt belongs to, and how many messages are in it."""
+    return prompt[_PREFIX_TOKENS - 1], prompt[-1] if len(prompt) > _PREFIX_TOKENS else 0
+
+
+class DrawnAnswers:
+    """Answers of the drawn lengths, and an account of how much of the prompts had been read before."""
+
+    def __init__(self, lengths: list[list[int]]) -> None:
+        self._lengths = lengths
+        self.new_tokens = 0
+        self.known_tokens = 0
+
+    def __call__(self, request: Request) -> Answer:
+        row, messages = place_of(request.prompt_token_ids)
+        # The last token of a message is its end, which no prompt repeats; the last before it is read anew.
+        new = _BETWEEN_TOKENS if messages else 1
+        self.new_tokens += new
+        self.known_tokens += len(request.prompt_token_ids) - new
+        return [row + 1] * (self._lengths[row][messages] - 1), "stop"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One system's figures. The body ends when the last row has begun; the tail is what comes behind.
+
+    body, tail: simulated seconds. body_tokens: written in the body. known: tokens of prompts that had been
+    read or written before; missed: those of them that the cache did not have any more.
+    """
+
+    rows: int
+    stats: EngineStats
+    body: float
+    tail: float
+    body_tokens: int
+    occupancy: float
+    known: int
+    missed: int
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Of the body, simulated."""
+        return self.body / self.body_tokens
+
+    @property
+    def hit_rate(self) -> float:
+        """The part of what had been read before that was found in the cache."""
+        return 1 - self.missed / max(1, self.known)
+
+    @property
+    def read_again(self) -> float:
+        """Tokens read that had been read before, preempted ones included, for each one written."""
+        return (self.missed + self.stats.recomputed_tokens) / self.stats.generated_tokens
+
+
+def run_rounds(card: Card, *, turns: int, rows: int, window: Window, refresh: bool = True) -> Run:
+    """The worker's own rounds, in that window."""
+    answers, engine = _engine(card, draw_lengths(rows, turns))
+    if not refresh:
+        engine.refresh = lambda token_ids: None  # type: ignore[method-assign]
+    recipe = Recipe(
+        chat_format=NumberedFormat(),
+        decode=lambda messages: [""] * len(messages),
+        rules=(),
+        user=_SAMPLING,
+        assistant=_SAMPLING,
+        messages_per_row=2 * turns,
+        prompts=(),
+        seed=0,
+        reproducible=False,
+        max_attempts=1,
+    )
+    rounds = Rounds(engine, recipe, window)
+    rounds.add(range(rows))
+    body = _Body(engine)
+    while rounds.busy:
+        rounds.step()
+        if not rounds.unstarted:
+            body.end()
+    return body.run(card, rows, answers)
+
+
+def run_lockstep(card: Card, *, turns: int, rows: int) -> Run:
+    """As a generator over batches does it: a batch of rows, all of whose messages end before the next."""
+    answers, engine = _engine(card, draw_lengths(rows, turns))
+    form, body = NumberedFormat(), _Body(engine)
+    for start in range(0, rows, card.max_num_seqs):
+        batch = [(form.prefix(None), list[list[int]]()) for _ in range(min(card.max_num_seqs, rows - start))]
+        for _ in range(2 * turns):
+            for number, (prefix, messages) in enumerate(batch):
+                prompt = form.prompt(prefix, messages)
+                engine.submit(Request(request_id=number, prompt_token_ids=prompt, sampling=_SAMPLING))
+            while engine.outstanding:
+                for completion in engine.step():
+                    batch[completion.request_id][1].append(completion.token_ids)
+    body.end()
+    return body.run(card, rows, answers)
+
+
+def _engine(card: Card, lengths: list[list[int]]) -> tuple[DrawnAnswers, SimulatedEngine]:
+    answers = DrawnAnswers(lengths)
+    respond: Callable[[Request], Answer] = answers
+    return answers, SimulatedEngine(
+        respond, figures=card.figures, cost=card.cost, max_num_batched_tokens=card.max_num_batched_tokens
+    )
+
+
+class _Body:
+    """Notes where an engine stood when the last row began."""
+
+    def __init__(self, engine: SimulatedEngine) -> None:
+        self._engine = engine
+        self._ended: tuple[float, EngineStats] | None = None
+
+    def end(self) -> None:
+        if self._ended is None:
+            self._ended = self._engine.seconds, self._engine.stats()
+
+    def run(self, card: Card, rows: int, answers: DrawnAnswers) -> Run:
+        assert self._ended is not None
+        seconds, then = self._ended
+        stats = self._engine.stats()
+        return Run(
+            rows=rows,
+            stats=stats,
+            body=seconds,
+            tail=self._engine.seconds - seconds,
+            body_tokens=then.generated_tokens,
+            occupancy=then.running / (then.steps * card.max_num_seqs),
+            known=answers.known_tokens,
+            missed=stats.prompt_tokens - stats.cached_prompt_tokens - answers.new_tokens,
+        )
