@@ -208,6 +208,8 @@ def test_whatever_runs_all_blocks_are_free_in_the_end(
             simulated.step()
     simulated.abort(aborted)
     completions = run(simulated)
+    if not aborted:
+        assert simulated.stats().generated_tokens == sum(answer for _, answer in lengths)
     for number, (_, completion) in completions.items():
         assert completion.num_tokens == lengths[number][1]
     assert simulated._cache.available == blocks

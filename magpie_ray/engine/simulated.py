@@ -224,6 +224,7 @@ class SimulatedEngine:
             self._context -= sequence.length + steps
             computed = sequence.length + steps
             blocks = -(-computed // BLOCK_TOKENS)
+            sequence.ends = 0
             sequence.written = min(sequence.written + steps + 1, sequence.num_tokens)
         full = computed // BLOCK_TOKENS
         if full > len(sequence.hashes):
