@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from magpie_ray.acceptance import Rule
-from magpie_ray.types import Message, Role, Sampling, SystemPrompt
+from magpie_ray.types import Message, Rejection, Role, Row, Sampling, SystemPrompt
+
+_EXAMPLE_CHARACTERS = 200
 
 
 class Format(Protocol):
@@ -55,7 +57,7 @@ class Cohort:
     """
 
     members: int
-    began: int
+    began: int = 0
     ended: list["Conversation"] = field(default_factory=list)
     turns: list[tuple[int, int]] = field(default_factory=list)
 
@@ -109,6 +111,13 @@ class Conversation:
         """Whose message is being generated, or is next."""
         return "assistant" if len(self.message_ids) % 2 else "user"
 
+    @property
+    def known_tokens(self) -> int:
+        """Of its next prompt: those that the engine has read or written before."""
+        if not self.message_ids:
+            return self.shared_tokens
+        return self.prompt_tokens + len(self.message_ids[-1])
+
     def tokens(self, role: Role) -> int:
         """Generated so far for messages of the role."""
         return sum(m.completion_tokens for m in self.messages if m.role == role)
@@ -117,3 +126,25 @@ class Conversation:
         """The most accepted messages that end as a row of `messages_per_row` does: with the same role."""
         accepted = len(self.message_ids)
         return accepted - (messages_per_row - accepted) % 2 if accepted else 0
+
+    def row(self) -> Row:
+        """The finished row."""
+        return Row(
+            row_id=self.row_id,
+            messages=tuple(self.messages),
+            system_prompt=self.system_prompt,
+            attempt=self.attempt,
+        )
+
+    def rejection(self, reason: str, *, example: str) -> Rejection:
+        """The attempt as one that failed with the message that is next."""
+        return Rejection(
+            row_id=self.row_id,
+            attempt=self.attempt,
+            role=self.next_role,
+            turn=len(self.message_ids) // 2 + 1,
+            reason=reason,
+            example=example[:_EXAMPLE_CHARACTERS],
+            user_tokens=self.tokens("user"),
+            assistant_tokens=self.tokens("assistant"),
+        )

@@ -1,12 +1,12 @@
 """What is measured, as mergeable values.
 
-A Tally accounts for every attempt at a set of rows. Tallies add up: over a partition, an actor, a run, in any
-order. Where the numbers go (footer, manifest, progress line) is decided by whoever holds them.
+A Tally accounts for every attempt at a set of rows, an EngineUse for what engines did for them. Both add up:
+over a partition, an actor, a run, in any order. Where the numbers go (footer, manifest, progress line) is decided by whoever holds them.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from magpie_ray.types import PartitionRecord, Rejection, Row
@@ -71,3 +71,50 @@ class Tally:
     def tokens(self) -> int:
         """Generated for messages of both roles."""
         return self.user_tokens + self.assistant_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineUse:
+    """How well engines were used.
+
+    slots: places of the batch, summed over the steps; running: those of them that were taken. known_tokens:
+    of prompts, those that had been read or written before; cached_tokens: those that the cache still held.
+    recomputed_tokens: read again after a preemption.
+    """
+
+    steps: int = 0
+    slots: int = 0
+    running: int = 0
+    known_tokens: int = 0
+    cached_tokens: int = 0
+    recomputed_tokens: int = 0
+    preemptions: int = 0
+
+    @classmethod
+    def sum(cls, uses: Iterable["EngineUse"]) -> Self:
+        """All of them together."""
+        total = Counter[str]()
+        for use in uses:
+            total.update(asdict(use))
+        return cls(**total)
+
+    @property
+    def occupancy(self) -> float:
+        """The mean part of the batch that was taken, 0..1."""
+        return self.running / max(1, self.slots)
+
+    @property
+    def prefix_hits(self) -> float:
+        """The part of what had been read or written before that the cache still held, 0..1."""
+        return min(1.0, self.cached_tokens / max(1, self.known_tokens))
+
+    @property
+    def read_again(self) -> int:
+        """Tokens of prompts that were read although they had been before."""
+        return max(0, self.known_tokens - self.cached_tokens) + self.recomputed_tokens
+
+    def __str__(self) -> str:
+        return (
+            f"{self.steps:,} engine steps, the batch {self.occupancy:.0%} filled; {self.prefix_hits:.1%} of known "
+            f"prompt tokens found in the cache, {self.read_again:,} read again; {self.preemptions:,} preemptions"
+        )

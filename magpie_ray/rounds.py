@@ -25,7 +25,6 @@ from magpie_ray.residency import Residency
 from magpie_ray.types import Rejection, Request, Row
 from magpie_ray.window import Window
 
-_EXAMPLE_CHARACTERS = 200
 # A system prompt is held once in the cache when so many slots of the engine begin with it.
 _SLOTS_PER_SHARED_PROMPT = 8
 
@@ -52,6 +51,7 @@ class Rounds:
         self._outcomes: list[Row | Rejection] = []
         self._next_request = 0
         self._steps = 0
+        self.known_tokens = 0  # of all prompts: what had been read or written before
         slots = _SLOTS_PER_SHARED_PROMPT * len(recipe.prompts)
         self._shares_prompts = slots <= engine.figures.max_num_seqs
 
@@ -150,8 +150,7 @@ class Rounds:
         for conversation in self._residency.take_unused(self._steps, after=after):
             prompt = self._recipe.chat_format.prompt(conversation.prefix, conversation.message_ids)
             # Of what comes behind the last message, which was never read, no more than a token.
-            known = conversation.prompt_tokens + len(conversation.message_ids[-1])
-            self._engine.refresh(prompt[: known + 1])
+            self._engine.refresh(prompt[: conversation.known_tokens + 1])
 
     def _submit(self, conversation: Conversation) -> None:
         """Ask for the conversation's next message."""
@@ -160,6 +159,7 @@ class Rounds:
         if len(prompt_ids) >= self._engine.figures.max_model_len:
             self._outgrow(conversation, example="")
             return
+        self.known_tokens += conversation.known_tokens
         conversation.prompt_tokens = len(prompt_ids)
         seed = None
         if recipe.reproducible:
@@ -222,28 +222,12 @@ class Rounds:
             self._reject(conversation, CONTEXT_FULL, example=example)
 
     def _finish(self, conversation: Conversation) -> None:
-        self._outcomes.append(
-            Row(
-                row_id=conversation.row_id,
-                messages=tuple(conversation.messages),
-                system_prompt=conversation.system_prompt,
-                attempt=conversation.attempt,
-            )
-        )
+        self._outcomes.append(conversation.row())
         self._patience.forget(conversation.row_id)
         self._leave(conversation)
 
     def _reject(self, conversation: Conversation, reason: str, *, example: str) -> None:
-        rejection = Rejection(
-            row_id=conversation.row_id,
-            attempt=conversation.attempt,
-            role=conversation.next_role,
-            turn=len(conversation.message_ids) // 2 + 1,
-            reason=reason,
-            example=example[:_EXAMPLE_CHARACTERS],
-            user_tokens=conversation.tokens("user"),
-            assistant_tokens=conversation.tokens("assistant"),
-        )
+        rejection = conversation.rejection(reason, example=example)
         self._patience.rejected(rejection, conversation.request_id)
         self._outcomes.append(rejection)
         self._retries.append((conversation.row_id, conversation.attempt + 1))

@@ -30,3 +30,12 @@ def test_a_cohort_is_ready_once_all_who_are_still_in_it_have_ended_the_turn() ->
     cohort.leave(third)
     assert cohort.take_ready() == [first]
     assert cohort.take_ready() == []
+
+
+def test_a_later_prompt_is_known_up_to_the_end_of_the_last_message() -> None:
+    one = conversation(Cohort(1))
+    one.shared_tokens = 4
+    assert one.known_tokens == 4
+    one.prompt_tokens = 7
+    one.message_ids.append([1, 2])
+    assert one.known_tokens == 9
