@@ -1,7 +1,8 @@
 """What is measured, as mergeable values.
 
 A Tally accounts for every attempt at a set of rows, an EngineUse for what engines did for them. Both add up:
-over a partition, an actor, a run, in any order. Where the numbers go (footer, manifest, progress line) is decided by whoever holds them.
+over a partition, an actor, a run, in any order. Where the numbers go (footer, manifest, progress line) is
+decided by whoever holds them.
 """
 
 from collections import Counter
@@ -115,6 +116,7 @@ class EngineUse:
 
     def __str__(self) -> str:
         return (
-            f"{self.steps:,} engine steps, the batch {self.occupancy:.0%} filled; {self.prefix_hits:.1%} of known "
-            f"prompt tokens found in the cache, {self.read_again:,} read again; {self.preemptions:,} preemptions"
+            f"{self.steps:,} engine steps, the batch {self.occupancy:.0%} filled; {self.prefix_hits:.1%} of "
+            f"known prompt tokens found in the cache, {self.read_again:,} read again; "
+            f"{self.preemptions:,} preemptions"
         )
