@@ -384,7 +384,9 @@ def test_an_engine_never_steps_while_its_worker_is_thought_to_wait_for_storage(
 ) -> None:
     monkeypatch.setattr(worker_module, "PROGRESS_SECONDS", 0.01)
     storage = GatedStorage(str(tmp_path))
-    spec = make_spec(tmp_path, "only_instruction=true", storage=storage)
+    # Few at once: a simulated engine is quicker than whoever judges, and would be done with all rows.
+    few = ("rounds.cohort_size=8", "rounds.cohorts_in_flight=1")
+    spec = make_spec(tmp_path, "only_instruction=true", *few, storage=storage)
     told = ["nothing"]
     steps_after = Counter[str]()
     worker = ShardWorker(spec, WatchedEngine(lambda: steps_after.update([told[-1]])))
