@@ -248,9 +248,9 @@ def _claims(turns: int, bare: Measured, ours: Measured, mixed: Measured) -> list
             value=ours.steps / bare.steps,
             must_be="at most",
             bound=1.0,
-            why=f"{ours.steps - bare.steps} of {ours.steps:,} steps: {bubbles:.1f} by waiting at barriers, "
-            f"{tail:+.1f} in the tail: with all rows under way from the start every one has but a message to "
-            f"go in the end; a bare loop with {3 * SLOTS} at a time takes {mixed.steps:,}",
+            why=f"{ours.steps - bare.steps} of {ours.steps:,} steps: {bubbles:.1f} before the tail, and "
+            f"{tail:+.1f} in it, where the last cohorts wait at their barriers with nothing left to run beside "
+            f"them; without barriers and {3 * SLOTS} rows at a time it is {mixed.steps:,}",
         ),
         Claim(
             what=f"part of the worker's time outside step(), n_turns {turns}",
