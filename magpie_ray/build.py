@@ -15,6 +15,7 @@ from typing import Any
 
 from magpie_ray import plan
 from magpie_ray.errors import AlreadyExistsError, BuildMismatchError, CorruptBuildError, PreflightError
+from magpie_ray.metrics import EngineUse
 from magpie_ray.storage import ObjectNotFoundError, Storage
 from magpie_ray.types import DATA_PREFIX
 
@@ -55,6 +56,8 @@ class BuildRecord:
 class RunRecord:
     """One execution of `generate`. outcome: running, done, failed or interrupted; `cause` when it failed.
 
+    engines: an EngineUse, of all engines of the run.
+
     token: random, so that two drivers that start in the same second never write equal records.
     """
 
@@ -65,6 +68,7 @@ class RunRecord:
     started: str
     config: Mapping[str, object] = field(default_factory=dict)
     ended: str | None = None
+    engines: Mapping[str, int] | None = None
     outcome: str = "running"
     cause: str | None = None
 
@@ -203,9 +207,17 @@ def start_run(storage: Storage, *, num_rows: int, host: str, config: Mapping[str
         return record
 
 
-def end_run(storage: Storage, record: RunRecord, *, outcome: str, cause: str | None = None) -> RunRecord:
-    """Note how the run ended."""
-    ended = replace(record, ended=now(), outcome=outcome, cause=cause)
+def end_run(
+    storage: Storage,
+    record: RunRecord,
+    *,
+    outcome: str,
+    cause: str | None = None,
+    engines: EngineUse | None = None,
+) -> RunRecord:
+    """Note how the run ended, and how well its engines were used."""
+    used = asdict(engines) if engines else None
+    ended = replace(record, ended=now(), outcome=outcome, cause=cause, engines=used)
     storage.replace(record.key, to_json(asdict(ended)))
     return ended
 

@@ -9,7 +9,7 @@ ten: sums are kept, and the next one to be overdue is first in a ranking.
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from magpie_ray.metrics import Tally
+from magpie_ray.metrics import EngineUse, Tally
 from magpie_ray.ranking import Ranking
 from magpie_ray.storage import RETRY_SECONDS
 from magpie_ray.worker import Progress
@@ -45,6 +45,7 @@ class WorkerState:
     ready: bool = False
     leaving: bool = False
     tally: Tally = field(default_factory=Tally)
+    use: EngineUse = field(default_factory=EngineUse)
     committed_rows: int = 0
     work: int = -1
     storing: bool = False
@@ -70,6 +71,7 @@ class Fleet:
         self._last_placed = now
         self._rows = self._user_tokens = self._assistant_tokens = 0
         self._rejected = Counter[str]()
+        self._lost_use = EngineUse()
         self.first_ready: float | None = None
         self.lost = self.lost_rows = self.unwritten_rows = 0
         self.num_ready = self.num_starting = self.num_waiting = 0
@@ -116,14 +118,21 @@ class Fleet:
         self._count(event.tally, worker.tally)
         self._set(
             slot,
-            replace(worker, tally=event.tally, storing=event.doing == "storing", work=work, moved=moved),
+            replace(
+                worker,
+                tally=event.tally,
+                use=event.use,
+                storing=event.doing == "storing",
+                work=work,
+                moved=moved,
+            ),
         )
 
-    def tell(self, slot: int, tally: Tally) -> None:
+    def tell(self, slot: int, event: Progress) -> None:
         """What a worker that leaves has generated in all."""
         worker = self._workers[slot]
-        self._count(tally, worker.tally)
-        self._set(slot, replace(worker, tally=tally))
+        self._count(event.tally, worker.tally)
+        self._set(slot, replace(worker, tally=event.tally, use=event.use))
 
     def _count(self, tally: Tally, before: Tally) -> None:
         self._rows += tally.rows - before.rows
@@ -146,6 +155,7 @@ class Fleet:
         rows = min(self._workers[slot].unwritten_rows, open_rows)
         self.lost += 1
         self.lost_rows += rows
+        self._lost_use = EngineUse.sum([self._lost_use, self._workers[slot].use])
         self._set(slot, WorkerState(since=now, moved=now, wanted=False))
         return rows
 
@@ -184,3 +194,8 @@ class Fleet:
             user_tokens=self._user_tokens,
             assistant_tokens=self._assistant_tokens,
         )
+
+    @property
+    def use(self) -> EngineUse:
+        """Of all engines, those that were lost included: adds up all workers, so not to be asked often."""
+        return EngineUse.sum([self._lost_use, *(worker.use for worker in self._workers)])

@@ -24,6 +24,7 @@ from magpie_ray.errors import (
 )
 from magpie_ray.fleet import Fleet
 from magpie_ray.ledger import Ledger
+from magpie_ray.metrics import EngineUse
 from magpie_ray.progress import ProgressDisplay, Snapshot
 from magpie_ray.storage import Storage
 from magpie_ray.worker import Committed, Event, Placed, Progress, Ready
@@ -145,6 +146,11 @@ class Job:
             seconds=ended - fleet.first_ready if fleet.first_ready else 0.0,
         )
 
+    @property
+    def engine_use(self) -> EngineUse:
+        """How well all engines of the run have been used so far."""
+        return self._fleet.use
+
     def _start(self, slot: int) -> None:
         self._fleet.ask_for(slot, self._clock())
         self._actors.start(slot, engine_start=self._engine_starts)
@@ -262,7 +268,7 @@ class Job:
             for slot, event in self._actors.poll(min(left, _POLL_SECONDS)):
                 match event:
                     case Progress():
-                        self._fleet.tell(slot, event.tally)
+                        self._fleet.tell(slot, event)
                     case Committed():
                         self._note_commit(slot, event)
                     case Lost() | Left():

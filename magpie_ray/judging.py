@@ -53,9 +53,11 @@ class Judge:
         self._recipe = recipe
         self._executor = executor
         self._under_way: deque[Future[list[Verdict]]] = deque()
+        self.backlog = 0  # completions without a verdict
 
     def submit(self, completed: Sequence[tuple[Conversation, Completion]]) -> None:
         """Completions to be judged, in order."""
+        self.backlog += len(completed)
         if self._executor is None:
             future: Future[list[Verdict]] = Future()
             future.set_result(judge(self._recipe, completed))
@@ -67,4 +69,6 @@ class Judge:
         """Those that are there; with `wait`, of at least one batch if any is under way."""
         while self._under_way and (wait or self._under_way[0].done()):
             wait = False
-            yield from self._under_way.popleft().result()
+            for verdict in self._under_way.popleft().result():
+                self.backlog -= 1
+                yield verdict

@@ -121,7 +121,8 @@ class Rounds:
             if not self._window.admits(
                 size,
                 step=self._steps,
-                outstanding=self._engine.outstanding,
+                # Those that are being judged come back to the engine, or leave their slots to others.
+                outstanding=len(self._in_engine) + self._judge.backlog,
                 live=self.live,
                 held=self._residency.held(self._steps),
             ):

@@ -5,7 +5,7 @@ What always holds: whatever ends a run, what is committed stays and its record s
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from magpie_ray import build, manifest, preflight
 from magpie_ray.build import BuildRecord, RunRecord
@@ -18,7 +18,7 @@ from magpie_ray.errors import (
     StorageError,
 )
 from magpie_ray.job import Job
-from magpie_ray.metrics import Tally
+from magpie_ray.metrics import EngineUse, Tally
 from magpie_ray.preflight import Blueprint, CommittedBuild
 from magpie_ray.progress import ProgressDisplay
 from magpie_ray.storage import Storage
@@ -40,6 +40,7 @@ class BuildResult:
     seconds: float
     attempts: int
     rejected: int
+    engine_use: EngineUse = field(default_factory=EngineUse)
 
 
 def nothing_to_do(config: Config, storage: Storage, committed: CommittedBuild) -> BuildResult:
@@ -89,7 +90,7 @@ def carry_out(
                 "reported as committed: were files removed? Run the same command again"
             )
         manifest.finish(storage, record, records, num_rows=num_rows, run=run)
-        build.end_run(storage, run, outcome="done")
+        build.end_run(storage, run, outcome="done", engines=job.engine_use)
         preflight.remove_leftovers(storage)
     except (InterruptedJobError, KeyboardInterrupt, SystemExit) as exc:
         _note_end(storage, run, "interrupted", exc)
@@ -106,6 +107,7 @@ def carry_out(
         seconds=job.snapshot().seconds,
         attempts=tally.attempts,
         rejected=tally.attempts - tally.rows,
+        engine_use=job.engine_use,
     )
 
 

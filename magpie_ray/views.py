@@ -36,6 +36,7 @@ def result_text(result: "BuildResult") -> str:
     return (
         f"{result.new_rows:,} rows in {result.seconds:,.1f} s: {result.new_rows / seconds:,.1f} rows/s, "
         f"{result.tokens / seconds:,.0f} tokens/s{rejected}.\n"
+        f"{result.engine_use}.\n"
         f"The build is complete: {result.num_rows:,} rows in {result.url}\n"
         f"  data/*.parquet  read it with datasets, pandas, polars, DuckDB, Spark or pyarrow\n"
         f"  magpie-ray show {result.url}"

@@ -26,6 +26,10 @@ _FREE_TOKENS = 200
 _PREEMPTED = 0.4
 # Requests for each one that the cache lets run, where it is overcommitted: so many that one always waits.
 _OVERCOMMIT = 2.5
+# Requests for each slot where the cache is large enough for all their conversations at their longest: when no
+# more begin, there is something else to do while a cohort waits. In simulation, ten builds of 8 to 48 rows a
+# slot and two or three turns took 0.9% fewer steps in sum than with one for each; twice that gained no more.
+_SPARE = 1.5
 # A cohort of 16 ends its turn after so many times a conversation's mean (event simulation, magpie-lengths).
 _COHORT_OVER_MEAN = 1.8
 # A conversation's cache is refreshed before this part of what may come in between has come.
@@ -158,11 +162,15 @@ class Window:
         self._overcommitted = within < slots and (
             _step_cost(beyond * (1 + read_again)) / beyond < _step_cost(within) / within
         )
-        self._limit = min(float(slots), beyond * _OVERCOMMIT) if self._overcommitted else float(slots)
-        alive = (self._limit if self._overcommitted else within) * traffic.life / traffic.work
-        self._live = max(self.cohort_size, round(alive))
-        together = self._live * traffic.turns * traffic.tokens <= cache
-        self._steps_per_conversation = 0.0 if together else traffic.holding / self._budget
+        limit = min(float(slots), beyond * _OVERCOMMIT) if self._overcommitted else within
+        self._limit = limit if self._overcommitted else float(slots)
+        alive, longest = traffic.life / traffic.work, traffic.turns * traffic.tokens
+        if within == slots and _SPARE * slots * alive * longest <= cache:
+            limit = self._limit = _SPARE * slots
+        self._live = max(self.cohort_size, round(limit * alive))
+        self._steps_per_conversation = (
+            0.0 if self._live * longest <= cache else traffic.holding / self._budget
+        )
 
 
 def _step_cost(tokens: float) -> float:

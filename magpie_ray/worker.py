@@ -18,7 +18,7 @@ from typing import Literal
 from magpie_ray.engine import Engine, EngineStats
 from magpie_ray.errors import AlreadyExistsError, CorruptBuildError, StorageError
 from magpie_ray.manifest import footer_of
-from magpie_ray.metrics import Tally
+from magpie_ray.metrics import EngineUse, Tally
 from magpie_ray.rounds import Rounds
 from magpie_ray.types import EngineFigures, Partition, PartitionRecord, Rejection, Row
 from magpie_ray.window import Window
@@ -35,7 +35,7 @@ from magpie_ray.writer import to_parquet
 
 log = logging.getLogger(__name__)
 
-# How often a worker tells of its progress, unless its spec says more rarely: often enough for a progress line.
+# How often a worker tells of its progress unless its spec says more rarely: enough for a progress line.
 PROGRESS_SECONDS = 2.0
 # So many times sooner when rows run short, and at once when they have run out, but then not so soon again:
 # there may be no more anywhere.
@@ -69,7 +69,7 @@ class Progress:
 
     started: rows that have begun, of those given to it. live_window: conversations that can be under way.
     doing: whether the engine is to step, waits for storage, or has nothing to do. stored: partitions that
-    storage has taken.
+    storage has taken. use: of the engine.
     """
 
     tally: Tally
@@ -78,6 +78,7 @@ class Progress:
     live_window: int
     doing: Literal["generating", "storing", "nothing"]
     stored: int = 0
+    use: EngineUse = field(default_factory=EngineUse)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -325,9 +326,20 @@ class ShardWorker:
     def _progress(self, engine: Engine, rounds: Rounds, window: Window, *, busy: bool) -> Progress:
         self._total = Tally.sum([self._total, *self._tallies])
         self._tallies.clear()
+        stats = engine.stats()
+        use = EngineUse(
+            steps=stats.steps,
+            slots=stats.steps * engine.figures.max_num_seqs,
+            running=stats.running,
+            known_tokens=rounds.known_tokens,
+            cached_tokens=stats.cached_prompt_tokens,
+            recomputed_tokens=stats.recomputed_tokens,
+            preemptions=stats.preemptions,
+        )
         return Progress(
             tally=self._total,
-            engine=engine.stats(),
+            engine=stats,
+            use=use,
             started=self._received_rows - rounds.unstarted,
             live_window=window.live,
             doing="generating" if busy else "storing" if self._uploads else "nothing",

@@ -9,6 +9,7 @@ import pytest
 from magpie_ray import build, plan
 from magpie_ray.build import BUILD_KEY, BuildRecord
 from magpie_ray.errors import BuildMismatchError, CorruptBuildError, PreflightError
+from magpie_ray.metrics import EngineUse
 from magpie_ray.storage import Storage
 from tests.builds import build_of, config_of, memory_storage
 
@@ -139,10 +140,14 @@ def test_a_run_says_how_it_ended() -> None:
     first = build.start_run(storage, num_rows=10, host="a", config={"seed": 1})
     build.start_run(storage, num_rows=20, host="b", config={})
     assert first.key == "_magpie/runs/000001.json"
-    ended = build.end_run(storage, first, outcome="failed", cause="the engine died")
+    ended = build.end_run(
+        storage, first, outcome="failed", cause="the engine died", engines=EngineUse(steps=3)
+    )
     runs = build.read_runs(storage)
     assert runs[0] == ended
     assert [(run.outcome, run.cause) for run in runs] == [("failed", "the engine died"), ("running", None)]
+    assert runs[0].engines is not None
+    assert runs[0].engines["steps"] == 3
     assert runs[0].ended is not None
     assert runs[1].ended is None
 

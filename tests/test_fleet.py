@@ -1,10 +1,11 @@
 """What is concluded from a worker's silence, and what is added up over workers that come and go."""
 
+from dataclasses import replace
 from typing import Literal
 
 from magpie_ray.engine import EngineStats
 from magpie_ray.fleet import Fleet, progress_seconds
-from magpie_ray.metrics import Tally
+from magpie_ray.metrics import EngineUse, Tally
 from magpie_ray.worker import Progress
 
 STALL, START = 60.0, 300.0
@@ -44,6 +45,15 @@ def told(
 
 def overdue(fleet: Fleet, now: float) -> list[int]:
     return [slot for slot, _ in fleet.overdue(now)]
+
+
+def test_what_lost_engines_did_counts_for_the_use_of_all() -> None:
+    fleet = ready_fleet(2)
+    for slot in (0, 1):
+        fleet.progress(slot, replace(told(tokens=1), use=EngineUse(steps=slot + 1)), has_work=True, now=1.0)
+    fleet.lose(0, open_rows=0, now=2.0)
+    fleet.tell(1, replace(told(tokens=1), use=EngineUse(steps=5)))
+    assert fleet.use == EngineUse(steps=6)
 
 
 def test_an_engine_that_reads_or_writes_tokens_is_never_overdue() -> None:

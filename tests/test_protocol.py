@@ -29,6 +29,7 @@ from magpie_ray.engine import EngineStats
 from magpie_ray.errors import BuildMismatchError, GenerationFailedError, InterruptedJobError, MagpieError
 from magpie_ray.ledger import Ledger
 from magpie_ray.manifest import MANIFEST_KEY
+from magpie_ray.metrics import EngineUse
 from magpie_ray.preflight import CommittedBuild
 from magpie_ray.storage import Storage
 from magpie_ray.types import DATA_PREFIX
@@ -60,7 +61,7 @@ def quick_and_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFi
     caplog.set_level(logging.CRITICAL, "magpie_ray")
 
 
-ENGINE: Any = SimpleNamespace(stats=EngineStats)
+ENGINE: Any = SimpleNamespace(stats=EngineStats, figures=SimpleNamespace(max_num_seqs=1))
 
 
 class RacyStorage(Storage):
@@ -112,6 +113,7 @@ class Backlog:
 
     def __init__(self) -> None:
         self.rows: list[int] = []
+        self.known_tokens = 0
 
     @property
     def unstarted(self) -> int:
@@ -266,6 +268,8 @@ class Driver:
 
 class EndedJob:
     """A job whose work is done, or ends in an error."""
+
+    engine_use = EngineUse()
 
     def __init__(self, error: MagpieError | None) -> None:
         self._error = error

@@ -773,3 +773,21 @@ def test_cohorts_start_as_the_engine_has_room_for_them_where_nothing_else_is_sai
     busy = outstanding[: len(outstanding) // 2]
     assert sum(busy) / len(busy) > 0.9 * 64
     assert max(outstanding) < 3 * 64
+
+
+def test_what_is_being_judged_keeps_others_from_starting() -> None:
+    figures = EngineFigures(max_num_seqs=16, kv_cache_tokens=10_000, max_model_len=600)
+    late = LateExecutor()
+    rounds = Rounds(
+        WatchedEngine(lambda _: ([7], "stop"), figures),
+        recipe(messages_per_row=1),
+        Window(figures, turns=1, tokens_per_turn=100),
+        executor=late,
+    )
+    rounds.add(range(400))
+    for _ in range(20):
+        if rounds._engine.outstanding:
+            rounds.step()
+        else:
+            rounds._start_cohorts()
+    assert rounds.live <= 3 * 16

@@ -41,9 +41,15 @@ def test_whatever_is_expected_and_learnt_a_cohort_may_start_on_an_idle_engine(
 
 
 def test_no_cohort_starts_while_the_batch_is_full() -> None:
-    window = Window(H200, turns=1, tokens_per_turn=440)
+    window = Window(H200, turns=3, tokens_per_turn=440)
     assert admits(window, outstanding=1023)
     assert not admits(window, outstanding=1024)
+
+
+def test_some_wait_for_a_slot_where_the_cache_holds_them_all_at_their_longest() -> None:
+    window = Window(H200, turns=2, tokens_per_turn=100)
+    assert admits(window, outstanding=1535)
+    assert not admits(window, outstanding=1536)
 
 
 def test_no_cohort_starts_while_the_cache_is_full() -> None:
