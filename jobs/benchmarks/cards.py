@@ -13,7 +13,7 @@ from magpie_ray.types import EngineFigures
 
 # Llama-3.1-8B in bf16: parameters, and keys and values of a token (32 layers, 8 heads of 128, twice 2 bytes).
 PARAMETERS = 8.03e9
-_CACHE_BYTES = 2 * 32 * 8 * 128 * 2
+CACHE_BYTES = 2 * 32 * 8 * 128 * 2
 _OF_BANDWIDTH, _OF_ARITHMETIC = 0.85, 0.6
 _OVERHEAD_SECONDS = 1e-3
 _MAX_MODEL_LEN = 8192
@@ -23,7 +23,7 @@ _MAX_MODEL_LEN = 8192
 class Card:
     """A GPU with an 8B model on it. bandwidth: bytes/s; arithmetic: dense bf16 FLOP/s, as sold.
 
-    max_num_batched_tokens: that its engine is given.
+    max_num_batched_tokens: that its engine is given. cache_bytes: of a token.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Card:
     max_num_seqs: int
     kv_cache_tokens: int
     max_num_batched_tokens: int
+    cache_bytes: int = CACHE_BYTES
 
     @property
     def figures(self) -> EngineFigures:
@@ -49,7 +50,7 @@ class Card:
             overhead=_OVERHEAD_SECONDS,
             weights=2 * PARAMETERS / bandwidth,
             token=2 * PARAMETERS / (self.arithmetic * _OF_ARITHMETIC),
-            context_token=_CACHE_BYTES / bandwidth,
+            context_token=self.cache_bytes / bandwidth,
         )
 
 

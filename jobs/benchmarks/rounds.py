@@ -127,6 +127,7 @@ def _compared(card: Card, turns: int) -> list[_Task]:
 def _choices() -> list[_Task]:
     """Variants of three turns, each kind behind the rounds it is compared with."""
     large = replace(L4, max_num_batched_tokens=8192)
+    fp8 = replace(H200, kv_cache_tokens=2 * H200.kv_cache_tokens, cache_bytes=H200.cache_bytes // 2)
     tasks = []
     for card in (H200, L4):
         rows = _CHOICE_ROWS_PER_SLOT * card.max_num_seqs
@@ -139,6 +140,7 @@ def _choices() -> list[_Task]:
         ]
         if card is H200:
             more.append(("waiting prefixes not refreshed", our_rounds, card, {"refresh": False}))
+            more.append(("kv_cache_dtype fp8", our_rounds, fp8, {}))
         else:
             more.append(("max_num_batched_tokens 8192", our_rounds, large, {}))
         tasks += [
