@@ -92,10 +92,7 @@ def _record_or_problem(storage: Storage, item: StoredObject) -> PartitionRecord 
 def chain_problems(records: Sequence[PartitionRecord], build: BuildRecord) -> list[str]:
     """What is wrong with the partitions taken together: other builds, crossed grid lines, overlaps."""
     problems = list[str]()
-    fingerprint, grid = (
-        build.fingerprint,
-        build.rows_per_partition,
-    )  # one is a hash over all that decides rows
+    fingerprint, grid = build.fingerprint, build.rows_per_partition  # once: the first is a hash
     end = 0
     for record in sorted(records, key=lambda r: r.start):
         wrong = []
