@@ -1,11 +1,12 @@
 # make demo   1,000 conversations with the bundled model into ./out/demo
 # make test   lint, types, import order and all tests
 # make chaos  200 injected faults over builds of 20,000 rows, some minutes; CHAOS_ARGS="--seed 1"
+# make benchmark  what the job costs beside its engines, a quarter of an hour; figures into out/benchmark.json
 # make setup  ./.venv with the pinned CPU build of vLLM and everything for development
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test chaos check fast lock train-tiny-chat clean
+.PHONY: setup demo test chaos benchmark check fast lock train-tiny-chat clean
 .DEFAULT_GOAL := help
 
 help:
@@ -46,6 +47,10 @@ test: check
 # The real job under faults: actors, drivers, clusters, nodes and the store fail; prints what each of it cost.
 chaos: setup
 	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
+
+benchmark: setup
+	mkdir -p out
+	RAY_AUTH_MODE=disabled $(BIN)/python jobs/benchmark.py all --json out/benchmark.json
 
 # Resolve requirements-cpu.txt anew (uv, and for --find-links a folder with torch's CPU wheel if the index lacks it).
 lock:

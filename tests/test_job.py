@@ -238,7 +238,7 @@ def row_ids(output: str) -> list[int]:
 def test_a_job_ends_when_every_row_is_committed(
     config: Config, thread_actors: Callable[..., ThreadActors]
 ) -> None:
-    run = Run(config, thread_actors(ScriptedEngine(reject_every=12)), slots=2)
+    run = Run(config, thread_actors(ScriptedEngine(reject_every=30)), slots=2)
     run.work()
     assert row_ids(config.output.path) == list(range(100))
     last = run.shown.snapshots[-1]
