@@ -250,7 +250,8 @@ def _claims(turns: int, bare: Measured, ours: Measured, mixed: Measured) -> list
             bound=1.0,
             why=f"{ours.steps - bare.steps} of {ours.steps:,} steps: {bubbles:.1f} before the tail, and "
             f"{tail:+.1f} in it, where nothing is left to run beside the last rows"
-            f"{' while they wait for their cohorts' * (turns > 1)}; a bare loop of {3 * SLOTS} rows at a time takes {mixed.steps:,}",
+            f"{' while they wait for their cohorts' * (turns > 1)}; a bare loop of {3 * SLOTS} rows at a "
+            f"time takes {mixed.steps:,}",
         ),
         Claim(
             what=f"part of the worker's time outside step(), n_turns {turns}",
