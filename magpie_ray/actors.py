@@ -5,8 +5,8 @@ from typing import Protocol
 
 from magpie_ray.dispatch import Loss
 from magpie_ray.errors import MagpieError
+from magpie_ray.events import Event
 from magpie_ray.types import Partition
-from magpie_ray.worker import Event
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,10 @@ ten: sums are kept, and the next one to be overdue is first in a ranking.
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+from magpie_ray.events import Progress
 from magpie_ray.metrics import EngineUse, Tally
 from magpie_ray.ranking import Ranking
 from magpie_ray.storage import RETRY_SECONDS
-from magpie_ray.worker import Progress
 
 # By then a store that fails has been given up by the worker itself; one that does neither hangs.
 _STORING_SECONDS = 2 * RETRY_SECONDS

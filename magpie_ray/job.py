@@ -22,12 +22,12 @@ from magpie_ray.errors import (
     RowExhaustedError,
     StorageError,
 )
+from magpie_ray.events import Committed, Event, Placed, Progress, Ready
 from magpie_ray.fleet import Fleet
 from magpie_ray.ledger import Ledger
 from magpie_ray.metrics import EngineUse
 from magpie_ray.progress import ProgressDisplay, Snapshot
 from magpie_ray.storage import Storage
-from magpie_ray.worker import Committed, Event, Placed, Progress, Ready
 
 log = logging.getLogger(__name__)
 

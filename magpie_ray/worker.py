@@ -3,7 +3,7 @@
 `run` owns the engine and is driven by one thread; `give`, `drop`, `finish` and `stop` may come from another.
 What always holds: rows flow across partition borders without a drain; the engine never waits for storage
 until the bounded buffer of finished partitions is full; whatever ends a worker but a kill or its storage, the
-finished head of each open partition is committed first; every event is a frozen value.
+finished head of each open partition is committed first.
 """
 
 import logging
@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Literal
 
-from magpie_ray.engine import Engine, EngineStats
+from magpie_ray.engine import Engine
 from magpie_ray.errors import AlreadyExistsError, CorruptBuildError, StorageError
+from magpie_ray.events import Committed, Event, Progress, Ready
 from magpie_ray.manifest import footer_of
 from magpie_ray.metrics import EngineUse, Tally
 from magpie_ray.rounds import Rounds
-from magpie_ray.types import EngineFigures, Partition, PartitionRecord, Rejection, Row
+from magpie_ray.types import Partition, PartitionRecord, Rejection, Row
 from magpie_ray.window import Window
 from magpie_ray.worker_spec import (
     EngineFactory,
@@ -43,58 +43,6 @@ _HUNGRY_HASTE = 4
 # Finished partitions that may wait for storage before the engine does.
 _MAX_UPLOADS = 4
 _UPLOADERS = 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Placed:
-    """The worker runs on a node, as process `pid`, which logs to `log_path`; its engine is starting."""
-
-    node_id: str
-    host: str
-    pid: int
-    log_path: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ready:
-    """The engine is up."""
-
-    figures: EngineFigures
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """Totals since the worker started.
-
-    started: rows that have begun, of those given to it. live_window: conversations that can be under way.
-    doing: whether the engine is to step, waits for storage, or has nothing to do. stored: partitions that
-    storage has taken. use: of the engine.
-    """
-
-    tally: Tally
-    engine: EngineStats
-    started: int
-    live_window: int
-    doing: Literal["generating", "storing", "nothing"]
-    stored: int = 0
-    use: EngineUse = field(default_factory=EngineUse)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Committed:
-    """What was open here as `partition` is in these files, which chain from its first row on.
-
-    The last one may be written here; those before it were there already, from somebody who was first. They
-    end before the partition does when the worker was told to leave, and may end after it.
-    """
-
-    partition: Partition
-    files: tuple[PartitionRecord, ...]
-    seconds: float
-
-
-Event = Placed | Ready | Progress | Committed
 
 
 @dataclass(slots=True, eq=False)

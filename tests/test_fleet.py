@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Literal
 
 from magpie_ray.engine import EngineStats
+from magpie_ray.events import Progress
 from magpie_ray.fleet import Fleet, progress_seconds
 from magpie_ray.metrics import EngineUse, Tally
-from magpie_ray.worker import Progress
 
 STALL, START = 60.0, 300.0
 

@@ -32,6 +32,7 @@ from magpie_ray.errors import (
     RowExhaustedError,
     StorageError,
 )
+from magpie_ray.events import Committed, Event, Placed, Progress, Ready
 from magpie_ray.job import Job
 from magpie_ray.ledger import Ledger
 from magpie_ray.metrics import Tally
@@ -39,7 +40,7 @@ from magpie_ray.preflight import Blueprint
 from magpie_ray.progress import ProgressDisplay, Snapshot
 from magpie_ray.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
-from magpie_ray.worker import Committed, Event, Placed, Progress, Ready, ShardWorker
+from magpie_ray.worker import ShardWorker
 from magpie_ray.worker_spec import WorkerSpec
 from tests.engines import FIGURES, ScriptedEngine
 

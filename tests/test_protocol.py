@@ -27,6 +27,7 @@ from magpie_ray.config import Config
 from magpie_ray.dispatch import Dispatcher, Loss
 from magpie_ray.engine import EngineStats
 from magpie_ray.errors import BuildMismatchError, GenerationFailedError, InterruptedJobError, MagpieError
+from magpie_ray.events import Committed
 from magpie_ray.ledger import Ledger
 from magpie_ray.manifest import MANIFEST_KEY
 from magpie_ray.metrics import EngineUse
@@ -34,7 +35,7 @@ from magpie_ray.preflight import CommittedBuild
 from magpie_ray.storage import Storage
 from magpie_ray.types import DATA_PREFIX
 from magpie_ray.verify import verify
-from magpie_ray.worker import Committed, ShardWorker
+from magpie_ray.worker import ShardWorker
 from magpie_ray.worker_spec import WorkerSpec
 from tests.builds import build_of, config_of, memory_storage, row_of
 

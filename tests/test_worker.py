@@ -15,12 +15,13 @@ from magpie_ray import worker_spec
 from magpie_ray.config import load_config
 from magpie_ray.engine.simulated import Answer, SimulatedEngine
 from magpie_ray.errors import CorruptBuildError, EngineError, StorageError
+from magpie_ray.events import Committed, Event, Progress, Ready
 from magpie_ray.manifest import footer_of
 from magpie_ray.metrics import Tally
 from magpie_ray.preflight import draw_up
 from magpie_ray.storage import Storage
 from magpie_ray.types import Completion, EngineFigures, Partition, PartitionRecord, Request
-from magpie_ray.worker import Committed, Event, Progress, Ready, ShardWorker
+from magpie_ray.worker import ShardWorker
 from magpie_ray.worker_spec import WorkerSpec, make_recipe
 from tests.engines import FIGURES, ScriptedEngine
 

@@ -31,12 +31,12 @@ from magpie_ray.driver.watch import ClusterWatch
 from magpie_ray.engine import EngineStats
 from magpie_ray.engine.simulated import Answer, SimulatedEngine
 from magpie_ray.errors import InterruptedJobError
+from magpie_ray.events import Committed, Event, Progress, Ready
 from magpie_ray.fleet import progress_seconds
 from magpie_ray.job import Job
 from magpie_ray.ledger import Ledger
 from magpie_ray.placement import Placement
 from magpie_ray.types import Completion, EngineFigures, Request
-from magpie_ray.worker import Committed, Event, Progress, Ready
 from magpie_ray.worker_spec import EngineFactory, WorkerSpec
 
 SLOTS = 16

@@ -22,6 +22,7 @@ from magpie_ray.config import load_config
 from magpie_ray.dispatch import Dispatcher
 from magpie_ray.engine import EngineStats
 from magpie_ray.errors import InterruptedJobError
+from magpie_ray.events import Committed, Event, Progress, Ready
 from magpie_ray.fleet import progress_seconds
 from magpie_ray.job import Job
 from magpie_ray.ledger import Ledger
@@ -29,7 +30,7 @@ from magpie_ray.metrics import Tally
 from magpie_ray.progress import ProgressDisplay, Snapshot
 from magpie_ray.storage import Storage
 from magpie_ray.types import EngineFigures, Partition, PartitionRecord
-from magpie_ray.worker import PROGRESS_SECONDS, Committed, Event, Progress, Ready
+from magpie_ray.worker import PROGRESS_SECONDS
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -26,10 +26,10 @@ from magpie_ray.driver.last_words import LastWords
 from magpie_ray.driver.process import ShardProcess
 from magpie_ray.driver.watch import ClusterView, ClusterWatch
 from magpie_ray.errors import MagpieError
+from magpie_ray.events import Event, Placed
 from magpie_ray.placement import Placement
 from magpie_ray.redaction import scrub
 from magpie_ray.types import Partition
-from magpie_ray.worker import Event, Placed
 from magpie_ray.worker_spec import EngineFactory, WorkerSpec
 
 log = logging.getLogger(__name__)

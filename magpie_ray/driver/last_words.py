@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from magpie_ray.worker import Placed
+from magpie_ray.events import Placed
 
 log = logging.getLogger(__name__)
 

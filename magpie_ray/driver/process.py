@@ -11,7 +11,8 @@ import ray
 from ray._private.worker import global_worker
 
 from magpie_ray.engine.orphans import watch_over_children
-from magpie_ray.worker import Event, Placed, ShardWorker
+from magpie_ray.events import Event, Placed
+from magpie_ray.worker import ShardWorker
 from magpie_ray.worker_spec import EngineFactory, WorkerSpec
 
 log = logging.getLogger(__name__)
