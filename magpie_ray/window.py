@@ -95,7 +95,7 @@ class Window:
         cohort_steps = tokens * (_COHORT_OVER_MEAN if self.cohort_size > 1 else 1.0)
         self._traffic = Traffic(turns=max(1.0, turns), tokens=tokens, steps=tokens, cohort_steps=cohort_steps)
         self._learnt = 0
-        self._next_start = 0.0
+        self._started_at, self._started_size = -math.inf, 0
         self._decide()
 
     def __str__(self) -> str:
@@ -124,10 +124,16 @@ class Window:
             return False
         return self._overcommitted or (step >= self._next_start and held <= self._budget)
 
+    @property
+    def _next_start(self) -> float:
+        """By what is known now of the conversations that were started last."""
+        return self._started_at + self._started_size * self._steps_per_conversation
+
     def started(self, size: int, *, step: int) -> None:
         """A cohort has been started."""
         # Up to a step late is on time: steps are whole.
-        self._next_start = max(self._next_start, step - 1.0) + size * self._steps_per_conversation
+        self._started_at = min(float(step), max(self._next_start, step - 1.0))
+        self._started_size = size
 
     def learn(self, *, tokens: float, steps: float, cohort_steps: float) -> None:
         """A whole cohort has ended a turn: means over its conversations, and how long it took them all."""

@@ -97,6 +97,16 @@ def test_what_waits_is_refreshed_sooner_the_less_of_the_cache_is_free() -> None:
     assert half_full * 800 < 860_000  # before as many tokens have come as there is room for
 
 
+def test_a_pace_that_was_too_slow_is_forgotten_with_what_was_expected() -> None:
+    window = Window(SMALL, turns=3, tokens_per_turn=440)
+    for step in range(40):
+        assert admits(window, step=step, outstanding=step)
+        window.started(COHORT_SIZE, step=step)
+    window.learn(tokens=50, steps=50, cohort_steps=90)
+    assert "within the cache" in str(window)
+    assert admits(window, step=50)
+
+
 def test_what_is_learnt_replaces_what_was_expected() -> None:
     expected, learnt = Window(H200, turns=5, tokens_per_turn=100), Window(H200, turns=5, tokens_per_turn=440)
     for _ in range(8):
