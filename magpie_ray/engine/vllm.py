@@ -153,11 +153,13 @@ class VllmEngine:
         except Exception as exc:  # EngineDeadError, CUDA errors, out of memory: none can be stepped over
             raise EngineError(f"vLLM failed while generating: {self._cause(exc)}") from exc
         self._counters.steps += 1
-        return [
-            self._completion(output)
-            for output in outputs
-            if output.finished and not output.request_id.startswith(_REFRESH)
-        ]
+        completions = []
+        for output in outputs:
+            if output.finished and output.request_id.startswith(_REFRESH):
+                self._leave_out(output)
+            elif output.finished:
+                completions.append(self._completion(output))
+        return completions
 
     def abort(self, request_ids: Collection[int]) -> None:
         """Give up outstanding requests. vLLM frees their blocks and drops what it still computes for them."""
@@ -211,6 +213,12 @@ class VllmEngine:
             finish_reason=answer.finish_reason,
             num_tokens=len(answer.token_ids),
         )
+
+    def _leave_out(self, output: Any) -> None:
+        """What a refresh has read and written is nobody's message."""
+        self._counters.prompt_tokens -= len(output.prompt_token_ids)
+        self._counters.cached_prompt_tokens -= output.num_cached_tokens or 0
+        self._counters.generated_tokens -= len(output.outputs[0].token_ids)
 
     def _cause(self, exc: Exception) -> str:
         """What vLLM's exception says, without the secrets that it may quote."""

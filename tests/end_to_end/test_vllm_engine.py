@@ -93,6 +93,7 @@ def test_a_prefix_that_is_refreshed_is_not_evicted_and_nothing_comes_out_of_it(e
         return engine.stats().cached_prompt_tokens - before
 
     kept, left = 5, 6
+    before = engine.stats()
     cached_of(400, kept)
     cached_of(401, left)
     for number in range(402, 402 + 2 * CACHE_BLOCKS):
@@ -100,6 +101,11 @@ def test_a_prefix_that_is_refreshed_is_not_evicted_and_nothing_comes_out_of_it(e
             engine.refresh([kept] + [7] * (BLOCK + 9))
         cached_of(number, number)
     assert (cached_of(900, kept), cached_of(901, left)) == (BLOCK, 0)
+    after = engine.stats()
+    asked = 4 + 2 * CACHE_BLOCKS
+    assert after.prompt_tokens - before.prompt_tokens == asked * (BLOCK + 1)
+    assert after.cached_prompt_tokens - before.cached_prompt_tokens == BLOCK
+    assert after.generated_tokens - before.generated_tokens == asked
 
 
 def test_its_figures_account_for_every_token_and_every_slot(engine: VllmEngine) -> None:
