@@ -9,7 +9,8 @@ from magpie_ray.chat_format import ChatFormat, load_tokenizer
 from magpie_ray.config import Config, SamplingSettings
 from magpie_ray.conversation import Recipe
 from magpie_ray.engine import Engine
-from magpie_ray.engine.vllm import VllmEngine, VllmSettings
+from magpie_ray.engine.vllm import VllmEngine
+from magpie_ray.engine.vllm_args import VllmSettings
 from magpie_ray.model import Model
 from magpie_ray.storage import Storage
 from magpie_ray.types import EngineFigures, Sampling, SystemPrompt

@@ -9,8 +9,9 @@ import pydantic
 import pytest
 from pydantic import ValidationError
 
-from magpie_ray.engine import vllm
-from magpie_ray.engine.vllm import VllmEngine, VllmSettings
+from magpie_ray.engine import vllm, vllm_args
+from magpie_ray.engine.vllm import VllmEngine
+from magpie_ray.engine.vllm_args import VllmSettings
 from magpie_ray.errors import ConfigError, EngineError
 from magpie_ray.redaction import secrets_of
 
@@ -36,7 +37,7 @@ def settings(device: str = "cuda", **changes: object) -> VllmSettings:
 
 
 def arguments(device: str = "cuda", **changes: object) -> Mapping[str, object]:
-    return vllm._engine_args(settings(device, **changes))
+    return vllm_args.engine_args(settings(device, **changes))
 
 
 def test_the_same_revision_is_asked_for_model_and_tokenizer() -> None:
@@ -78,9 +79,9 @@ class FewArgs:
 
 
 def test_an_extra_argument_that_vllm_does_not_have_is_refused_by_name() -> None:
-    vllm._check_extra({"block_size": 16}, FewArgs)
+    vllm_args.check_extra({"block_size": 16}, FewArgs)
     with pytest.raises(ConfigError, match=r"engine\.extra has a_typo, blocksize, which"):
-        vllm._check_extra({"blocksize": 16, "a_typo": 1, "block_size": 16}, FewArgs)
+        vllm_args.check_extra({"blocksize": 16, "a_typo": 1, "block_size": 16}, FewArgs)
 
 
 @pydantic.dataclasses.dataclass
@@ -92,7 +93,7 @@ class CheckedArgs:
 def test_a_value_that_vllm_refuses_is_named_and_not_shown() -> None:
     with pytest.raises(ValidationError) as caught:
         CheckedArgs(hf_token={"x": "secret" * 20}, block_size="secret")  # type: ignore[arg-type]
-    refusal = vllm._refusal(caught.value)
+    refusal = vllm_args.refusal(caught.value)
     assert "engine.extra: hf_token: Input should be a valid boolean; block_size: Input should" in refusal
     assert "secret" not in refusal
 
@@ -131,7 +132,7 @@ def test_aborted_requests_are_not_outstanding_any_more() -> None:
 
 def test_the_users_own_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"VLLM_LOGGING_LEVEL": "DEBUG"})
-    vllm._set_environment("cpu")
+    vllm_args.set_environment("cpu")
     assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
     assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
@@ -139,7 +140,7 @@ def test_the_users_own_environment_stays(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_cpu_settings_are_not_made_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {})
-    vllm._set_environment("cuda")
+    vllm_args.set_environment("cuda")
     assert not any(name.startswith("VLLM_CPU") for name in os.environ)
 
 

@@ -10,58 +10,23 @@ have worker processes anyway.
 
 import dataclasses
 import logging
-import os
 import platform
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 from pydantic import ValidationError
 
 from magpie_ray.engine import EngineStats
+from magpie_ray.engine.vllm_args import VllmSettings, check_extra, engine_args, refusal, set_environment
 from magpie_ray.errors import ConfigError, EngineError, PreflightError
 from magpie_ray.redaction import scrub, secrets_of
 from magpie_ray.types import Completion, EngineFigures, Request, Sampling
 
 log = logging.getLogger(__name__)
 
-_ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_NO_USAGE_STATS": "1",
-}
-_CPU_ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's default takes half the machine, once per actor
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its default binds two engines of a machine to the same core
-}
-# Small models on a few cores gain nothing from larger batches; on GPUs vLLM's own offline default is kept.
-_CPU_MAX_NUM_SEQS = 128
-# Prefixes are cached in whole blocks. Those of 128 tokens that vLLM takes on a CPU are longer than many a
-# conversation: with 32, its least, the bundled model makes 56 rows/s of three turns instead of 26.
-_CPU_BLOCK_SIZE = 32
-
 # Requests that only keep a prefix cached: their names, and how they are sampled.
 _REFRESH = "refresh-"
 _ONE_TOKEN = Sampling(temperature=0.0, top_p=1.0, max_tokens=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class VllmSettings:
-    """What an engine is made of. `device` is cuda or cpu; `extra` goes to vLLM's EngineArgs as it is."""
-
-    model: str
-    revision: str | None
-    device: str
-    seed: int
-    tensor_parallel_size: int
-    pipeline_parallel_size: int
-    max_model_len: int | None
-    max_num_seqs: int | None
-    gpu_memory_utilization: float
-    dtype: str
-    quantization: str | None
-    trust_remote_code: bool
-    distributed_executor_backend: str | None
-    extra: Mapping[str, object]
 
 
 class VllmEngine:
@@ -72,7 +37,7 @@ class VllmEngine:
     """
 
     def __init__(self, settings: VllmSettings) -> None:
-        _set_environment(settings.device)
+        set_environment(settings.device)
         try:
             from vllm import SamplingParams
             from vllm.engine.arg_utils import EngineArgs
@@ -87,15 +52,15 @@ class VllmEngine:
 
         self._counters = _Counters()
         self._secrets = secrets_of(settings.extra, {})
-        _check_extra(settings.extra, EngineArgs)
+        check_extra(settings.extra, EngineArgs)
         try:
-            args = EngineArgs(**_engine_args(settings))
+            args = EngineArgs(**engine_args(settings))
             self._engine = LLMEngine.from_engine_args(
                 args, usage_context=UsageContext.LLM_CLASS, stat_loggers=[_stat_logger(self._counters)]
             )
         except ValidationError as exc:
             # Without its chain: pydantic quotes values in part, where no search for a secret finds them.
-            raise ConfigError(scrub(_refusal(exc), self._secrets)) from None
+            raise ConfigError(scrub(refusal(exc), self._secrets)) from None
         except Exception as exc:  # vLLM raises whatever its parts raise; the cause goes to the user
             raise EngineError(f"vLLM could not start {settings.model}: {self._cause(exc)}") from exc
         config = self._engine.vllm_config
@@ -148,6 +113,7 @@ class VllmEngine:
             raise EngineError(f"vLLM refused a request: {self._cause(exc)}") from exc
 
     def step(self) -> list[Completion]:
+        """A step of vLLM's; the messages that ended in it. EngineError when vLLM fails."""
         try:
             outputs = self._engine.step()
         except Exception as exc:  # EngineDeadError, CUDA errors, out of memory: none can be stepped over
@@ -289,57 +255,3 @@ def _stat_logger(counters: _Counters) -> Callable[..., Any]:
             pass
 
     return CountingStatLogger
-
-
-def _set_environment(device: str) -> None:
-    """vLLM reads these when it is imported; what the user set stays."""
-    for name, value in (_ENVIRONMENT | (_CPU_ENVIRONMENT if device == "cpu" else {})).items():
-        os.environ.setdefault(name, value)
-
-
-def _check_extra(extra: Mapping[str, object], engine_args: type) -> None:
-    names = {field.name for field in dataclasses.fields(engine_args)}
-    if unknown := sorted(set(extra) - names):
-        raise ConfigError(
-            f"engine.extra has {', '.join(unknown)}, which this vLLM's EngineArgs do not know: "
-            "see `vllm serve --help` for the names (with underscores here)"
-        )
-
-
-def _refusal(exc: ValidationError) -> str:
-    """What vLLM finds wrong with the arguments it was given."""
-    problems = [
-        f"{error['loc'][0]}: {error['msg']}" if error["loc"] else error["msg"]
-        for error in exc.errors(include_url=False, include_input=False)
-    ]
-    return "vLLM refuses what it is given by engine and engine.extra: " + "; ".join(dict.fromkeys(problems))
-
-
-def _engine_args(settings: VllmSettings) -> dict[str, object]:
-    args: dict[str, object] = {
-        "model": settings.model,
-        "revision": settings.revision,
-        "tokenizer_revision": settings.revision,
-        "trust_remote_code": settings.trust_remote_code,
-        "seed": settings.seed,
-        "tensor_parallel_size": settings.tensor_parallel_size,
-        "pipeline_parallel_size": settings.pipeline_parallel_size,
-        "distributed_executor_backend": settings.distributed_executor_backend,
-        "max_model_len": settings.max_model_len,
-        "max_num_seqs": settings.max_num_seqs,
-        "dtype": settings.dtype,
-        "quantization": settings.quantization,
-        "enable_prefix_caching": True,
-        # The build's own sampling settings are all there is: none come in from generation_config.json.
-        "generation_config": "vllm",
-        "disable_log_stats": False,
-    }
-    if settings.device == "cuda":
-        args["gpu_memory_utilization"] = settings.gpu_memory_utilization
-    else:
-        args["enforce_eager"] = True  # compiling takes a minute and gains nothing on small CPU models
-        args["max_num_seqs"] = settings.max_num_seqs or _CPU_MAX_NUM_SEQS
-        args["block_size"] = _CPU_BLOCK_SIZE
-        if settings.dtype == "auto":
-            args["dtype"] = "float32"  # bfloat16 is three times slower on CPUs without AVX-512
-    return args | dict(settings.extra)
