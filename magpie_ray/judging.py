@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
-from magpie_ray.acceptance import Utterance, reason_to_reject
+from magpie_ray.acceptance import Dialogue, Utterance, reason_to_reject
 from magpie_ray.conversation import Conversation, Recipe
 from magpie_ray.types import Completion, Message
 
@@ -42,7 +42,9 @@ def judge(recipe: Recipe, completed: Sequence[tuple[Conversation, Completion]]) 
             filled_context=completion.finish_reason == "length"
             and completion.num_tokens < recipe.sampling(role).max_tokens,
         )
-        verdicts.append(Verdict(conversation, completion, message, reason_to_reject(utterance, recipe.rules)))
+        before = Dialogue(messages=tuple(conversation.messages), system_prompt=conversation.system_prompt)
+        reason = reason_to_reject(utterance, before, recipe.rules)
+        verdicts.append(Verdict(conversation, completion, message, reason))
     return verdicts
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from magpie_ray.acceptance import Utterance, reason_to_reject, remedy, rules
+from magpie_ray.acceptance import Dialogue, Utterance, reason_to_reject, remedy, rules
 from magpie_ray.types import FinishReason, Role
 
 BOTH: frozenset[Role] = frozenset({"user", "assistant"})
@@ -19,7 +19,7 @@ def verdict(utterance: Utterance, *, truncated_roles: frozenset[Role] = USER) ->
     found = rules(
         markers=("<|user|>", "<|end|>"), special_token_ids=frozenset({1, 2}), truncated_roles=truncated_roles
     )
-    return reason_to_reject(utterance, found)
+    return reason_to_reject(utterance, Dialogue(), found)
 
 
 def test_an_ordinary_message_is_accepted() -> None:

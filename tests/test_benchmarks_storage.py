@@ -132,7 +132,7 @@ def test_decoding_checks_arrow_and_storage_stay_out_of_the_engines_thread(
             threads.note("decode")
             return recipe.decode(messages)
 
-        def rule(_: object) -> None:
+        def rule(_: object, __: object) -> None:
             threads.note("check")
 
         return replace(recipe, decode=decode, rules=(*recipe.rules, rule))

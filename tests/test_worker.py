@@ -435,11 +435,11 @@ def test_the_recipe_takes_everything_from_the_spec(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("on_truncated", "accepted"), [("keep", True), ("reject", False)])
 def test_cut_answers_are_judged_as_the_config_says(tmp_path: Path, on_truncated: str, accepted: bool) -> None:
-    from magpie_ray.acceptance import Utterance, reason_to_reject
+    from magpie_ray.acceptance import Dialogue, Utterance, reason_to_reject
 
     recipe = make_recipe(make_spec(tmp_path, f"acceptance.truncated_response={on_truncated}"))
     cut = Utterance(role="assistant", text="Because", token_ids=[], finish_reason="length")
-    assert (reason_to_reject(cut, recipe.rules) is None) == accepted
+    assert (reason_to_reject(cut, Dialogue(), recipe.rules) is None) == accepted
 
 
 def test_what_a_turn_is_expected_to_add_counts_the_messages_it_has(tmp_path: Path) -> None:

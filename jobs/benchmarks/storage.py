@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from magpie_ray import preflight
-from magpie_ray.acceptance import Utterance, reason_to_reject
+from magpie_ray.acceptance import Dialogue, Utterance, reason_to_reject
 from magpie_ray.config import Config, load_config
 from magpie_ray.metrics import Tally
 from magpie_ray.storage import Storage
@@ -280,7 +280,7 @@ def _measure_judging(text: Text) -> tuple[Table, float]:
     def check() -> None:
         for ids, decoded in zip(messages, texts, strict=True):
             utterance = Utterance(role="assistant", text=decoded, token_ids=ids, finish_reason="stop")
-            assert reason_to_reject(utterance, recipe.rules) is None
+            assert reason_to_reject(utterance, Dialogue(), recipe.rules) is None
 
     tokens = sum(map(len, messages))
     costs = {
