@@ -8,38 +8,21 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PlainValidator, ValidationError, ValidationInfo, field_validator
 
 from magpie_ray import config_fields as fields
 from magpie_ray.config_errors import BadValueError, Problem, bad_value, problem_lines
 from magpie_ray.config_extras import EngineExtra, StorageOptions, identity_of
+from magpie_ray.config_sampling import SamplingConfig
+from magpie_ray.config_section import Section
 from magpie_ray.config_source import read_source
 from magpie_ray.errors import ConfigError
 from magpie_ray.prompts import SystemPromptValue, check_system_prompt, resolve_prompts
 from magpie_ray.redaction import redact_all, redact_secrets, secrets_of
-from magpie_ray.types import SystemPrompt
+from magpie_ray.types import ROLES, SystemPrompt
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_means_defaults(cls, data: object) -> object:
-        # `engine:` with every line below it commented out reads as null.
-        return {} if data is None else data
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which model, and how its chat format is found."""
 
     name: fields.ModelName = "builtin:tiny-chat"
@@ -49,35 +32,7 @@ class ModelConfig(_Section):
     trust_remote_code: fields.Flag = False
 
 
-class SamplingSettings(_Section):
-    """How one kind of message is sampled, in vLLM's names. The defaults from top_k on change nothing."""
-
-    temperature: fields.Temperature = 1.0
-    top_p: fields.Share = 1.0
-    max_tokens: fields.Count = 512
-    top_k: fields.TopK = 0
-    min_p: fields.MinP = 0.0
-    repetition_penalty: fields.Positive = 1.0
-    presence_penalty: fields.Penalty = 0.0
-    frequency_penalty: fields.Penalty = 0.0
-
-
-class AssistantSampling(SamplingSettings):
-    """The paper's answers are greedy, and longer than its questions."""
-
-    temperature: fields.Temperature = 0.0
-    max_tokens: fields.Count = 1024
-
-
-class SamplingConfig(_Section):
-    """User and assistant messages are sampled apart: varied questions, careful answers."""
-
-    user: SamplingSettings = SamplingSettings()
-    assistant: AssistantSampling = AssistantSampling()
-    reproducible: fields.Flag = False
-
-
-class EngineConfig(_Section):
+class EngineConfig(Section):
     """One engine: the device and memory of one actor."""
 
     device: fields.Device = "auto"
@@ -92,14 +47,14 @@ class EngineConfig(_Section):
     extra: EngineExtra = Field(default={}, repr=False)
 
 
-class RoundsConfig(_Section):
+class RoundsConfig(Section):
     """How many conversations advance together, and how many such cohorts share an engine."""
 
     cohort_size: fields.AutoCount = "auto"
     cohorts_in_flight: fields.AutoCount = "auto"
 
 
-class AcceptanceConfig(_Section):
+class AcceptanceConfig(Section):
     """What becomes of messages that are not what was asked for."""
 
     max_attempts: fields.Count = 8
@@ -107,7 +62,7 @@ class AcceptanceConfig(_Section):
     context_full: fields.OnContextFull = "reject"
 
 
-class ClusterConfig(_Section):
+class ClusterConfig(Section):
     """How many actors, and when to give up."""
 
     num_actors: fields.AutoCount = "auto"
@@ -117,7 +72,7 @@ class ClusterConfig(_Section):
     start_timeout_seconds: fields.Positive = 1800.0
 
 
-class OutputConfig(_Section):
+class OutputConfig(Section):
     """Where the rows go."""
 
     path: fields.OutputPath = "./out/demo"
@@ -127,7 +82,7 @@ class OutputConfig(_Section):
     single_writer: fields.Flag = False
 
 
-class Config(_Section):
+class Config(Section):
     """A whole, consistent request. Made by `load_config` or `parse_config`, which raise `ConfigError`."""
 
     num_rows: fields.Rows
@@ -161,9 +116,8 @@ class Config(_Section):
         if sampling is None or room is None:
             return engine
         ends_after_user = info.data.get("end_with_user") and info.data.get("n_turns") == 1
-        roles = ["user"] if info.data.get("only_instruction") or ends_after_user else ["user", "assistant"]
-        for role in roles:
-            if (max_tokens := getattr(sampling, role).max_tokens) >= room:
+        for role in ROLES[:1] if info.data.get("only_instruction") or ends_after_user else ROLES:
+            if (max_tokens := sampling.max_tokens(role)) >= room:
                 rule = f"must be more than sampling.{role}.max_tokens, which is {max_tokens}"
                 must = f"{rule}: a message needs room beside its prompt"
                 raise BadValueError(Problem(at=("max_model_len",), value=room, must=must))
@@ -207,6 +161,7 @@ class Config(_Section):
             "reasoning": self.model.thinking,
             "system_prompt": True,
             "system_prompt_key": self.has_prompt_keys,
+            "sampling_key": self.sampling.is_mixed,
             "model_name": True,
             "finish_reasons": True,
             "prompt_tokens": True,
@@ -236,7 +191,7 @@ class Config(_Section):
             "model.name": self.model.name,
             "model.pre_query_template": self.model.pre_query_template,
             "model.thinking": self.model.thinking,
-            **_flat("sampling", self.sampling.model_dump()),
+            **self.sampling.identity(),
             "engine.dtype": self.engine.dtype,
             "engine.quantization": self.engine.quantization,
             "engine.max_model_len": self.engine.max_model_len,
@@ -284,10 +239,3 @@ def _validated(data: dict[Any, object], source: str) -> Config:
     if len(lines) == 1:
         raise ConfigError(f"{source}: {lines[0]}")
     raise ConfigError("\n  ".join([f"{source} has {len(lines)} problems:", *lines]))
-
-
-def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for name, value in values.items():
-        flat |= _flat(f"{prefix}.{name}", value) if isinstance(value, dict) else {f"{prefix}.{name}": value}
-    return flat

@@ -8,13 +8,17 @@ import difflib
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from magpie_ray.redaction import hides_value
 
 NOT_YET = "is not supported yet"
+# Begins what stands in pydantic's paths beside keys: the names of alternatives that a value may take.
+NO_KEY = "<>"
+
+_ITEM = "<item>"  # stands for the index of any item in the path of a key
 
 _repr = reprlib.Repr()
 _repr.maxstring = 80
@@ -67,7 +71,8 @@ def problem_lines(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 def _lines(item: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
-    path, value = tuple(item["loc"]), item["input"]
+    path = tuple(part for part in item["loc"] if not str(part).startswith(NO_KEY))
+    value = item["input"]
     cause = item.get("ctx", {}).get("error")
     if isinstance(cause, BadValueError):
         for problem in cause.problems:
@@ -79,8 +84,6 @@ def _lines(item: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
         yield _unknown_key_line(path, model)
     elif item["type"] == "invalid_key":
         yield f"{dotted(path)}: keys must be text; put this one in quotes"
-    elif isinstance(value, list) and path[:1] == ("sampling",):
-        yield f"{dotted(path)}: a list of weighted settings {NOT_YET}; give a single mapping"
     else:
         # All that is left is a section (engine, sampling.user, ...) that is no mapping.
         yield _line(path, value, "must be a mapping of keys to values")
@@ -96,9 +99,10 @@ def _unknown_key_line(path: tuple[object, ...], model: type[BaseModel]) -> str:
     key = dotted(path)
     known = list(_known_keys(model))
     parent, leaf = path[:-1], str(path[-1]).lower().replace("-", "_")
-    siblings = [candidate[-1] for candidate in known if candidate[:-1] == parent]
+    section = tuple(_ITEM if isinstance(part, int) else part for part in parent)
+    siblings = [candidate[-1] for candidate in known if candidate[:-1] == section]
     similar = [(*parent, name) for name in difflib.get_close_matches(leaf, siblings, n=1)]
-    elsewhere = [candidate for candidate in known if candidate[-1] == leaf]
+    elsewhere = [candidate for candidate in known if candidate[-1] == leaf and _ITEM not in candidate]
     if suggestions := [dotted(candidate) for candidate in similar or elsewhere]:
         return f"{key}: unknown key; did you mean {' or '.join(suggestions)}?"
     where = dotted(parent) or "the top level"
@@ -108,5 +112,14 @@ def _unknown_key_line(path: tuple[object, ...], model: type[BaseModel]) -> str:
 def _known_keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
         yield (*prefix, name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _known_keys(field.annotation, (*prefix, name))
+        yield from _keys_within(field.annotation, (*prefix, name))
+
+
+def _keys_within(annotation: Any, prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Keys of the sections that a value may be: itself, one of its alternatives, an item of a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield from _known_keys(annotation, prefix)
+        return
+    below = (*prefix, _ITEM) if get_origin(annotation) is list else prefix
+    for part in get_args(annotation):
+        yield from _keys_within(part, below)

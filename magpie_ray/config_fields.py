@@ -16,6 +16,8 @@ from magpie_ray.config_errors import NOT_YET, BadValueError, Problem, bad_value
 
 BUILTIN_MODELS = ("builtin:tiny-chat",)
 INT32_MAX = 2**31 - 1
+# Wide enough for any real mix, narrow enough that no normalised weight becomes zero or infinite.
+MIN_WEIGHT, MAX_WEIGHT = 1e-9, 1e9
 
 _EXPONENT_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]{1,3}")
 _URL_PASSWORD = re.compile(r"^[^/:]+://[^/]*:[^/]*@")
@@ -158,6 +160,15 @@ TopK: TypeAlias = Annotated[int, PlainValidator(_integer(0, note=", where 0 mean
 
 Temperature: TypeAlias = Annotated[float, PlainValidator(_number("a number of at least 0", lambda x: x >= 0))]
 Positive: TypeAlias = Annotated[float, PlainValidator(_number("a number above 0", lambda x: x > 0))]
+Weight: TypeAlias = Annotated[
+    float,
+    PlainValidator(
+        _number(
+            f"a weight from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}; weights need not sum to one",
+            lambda x: MIN_WEIGHT <= x <= MAX_WEIGHT,
+        )
+    ),
+]
 Share: TypeAlias = Annotated[
     float, PlainValidator(_number("a number above 0 and at most 1", lambda x: 0 < x <= 1))
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from magpie_ray.acceptance import Rule
-from magpie_ray.types import Message, Rejection, Role, Row, Sampling, SystemPrompt
+from magpie_ray.types import Message, Rejection, Role, Row, SamplingPair, SystemPrompt
 
 _EXAMPLE_CHARACTERS = 200
 
@@ -34,18 +34,13 @@ class Recipe:
     chat_format: Format
     decode: Callable[[list[list[int]]], list[str]]
     rules: tuple[Rule, ...]
-    user: Sampling
-    assistant: Sampling
+    samplings: tuple[SamplingPair, ...]
     messages_per_row: int
     prompts: tuple[SystemPrompt, ...]
     seed: int
     reproducible: bool
     max_attempts: int
     stops_when_full: bool = False
-
-    def sampling(self, role: Role) -> Sampling:
-        """How messages of the role are sampled."""
-        return self.user if role == "user" else self.assistant
 
 
 @dataclass(slots=True, eq=False)
@@ -89,14 +84,17 @@ class Cohort:
 class Conversation:
     """One attempt at a row.
 
-    request_id: of the last message asked for. held: tokens of the engine's cache, but for the first
-    shared_tokens; held_before: the same when the turn began.
+    sampling: how its messages are sampled, the recipe's `sampling_key`. request_id: of the last message asked
+    for. held: tokens of the engine's cache, but for the first shared_tokens; held_before: the same when the
+    turn began.
     """
 
     row_id: int
     attempt: int
     system_prompt: SystemPrompt | None
     prefix: tuple[int, ...]
+    sampling: SamplingPair
+    sampling_key: int
     cohort: Cohort
     shared_tokens: int = 0
     message_ids: list[list[int]] = field(default_factory=list)
@@ -134,6 +132,7 @@ class Conversation:
             messages=tuple(self.messages),
             system_prompt=self.system_prompt,
             attempt=self.attempt,
+            sampling_key=self.sampling_key,
         )
 
     def rejection(self, reason: str, *, example: str) -> Rejection:

@@ -40,7 +40,7 @@ def judge(recipe: Recipe, completed: Sequence[tuple[Conversation, Completion]]) 
             finish_reason=completion.finish_reason,
             # What cuts a message is max_tokens or, before it, the end of the context.
             filled_context=completion.finish_reason == "length"
-            and completion.num_tokens < recipe.sampling(role).max_tokens,
+            and completion.num_tokens < conversation.sampling.of(role).max_tokens,
         )
         before = Dialogue(messages=tuple(conversation.messages), system_prompt=conversation.system_prompt)
         reason = reason_to_reject(utterance, before, recipe.rules)

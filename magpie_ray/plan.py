@@ -18,7 +18,7 @@ _RUN_BITS, _START_BITS = 12, 20
 MAX_RUNS, MAX_ENGINE_STARTS = 1 << _RUN_BITS, 1 << _START_BITS
 
 # Streams of per-row draws: the same (seed, row_id) gives independent values for each purpose.
-_PROMPT_STREAM, _REQUEST_STREAM = 1, 2
+_PROMPT_STREAM, _REQUEST_STREAM, _SAMPLING_STREAM = 1, 2, 3
 
 # Without a measurement of this model on this machine: tokens a second of one actor, by device, and the
 # part of max_tokens that messages use on average (a paper row: 426 tokens of 512 + 1024 allowed).
@@ -68,11 +68,12 @@ def system_prompt_of(row_id: int, *, seed: int, prompts: Sequence[SystemPrompt])
     """The row's system prompt, drawn by weight from (seed, row_id) alone; None when there are none."""
     if not prompts:
         return None
-    draw = _draw(seed, row_id, _PROMPT_STREAM) / 2**64
-    for prompt, upper in zip(prompts, accumulate(p.weight for p in prompts), strict=True):
-        if draw < upper:
-            return prompt
-    return prompts[-1]  # the weights sum to one only up to rounding
+    return prompts[_choice([p.weight for p in prompts], seed, row_id, _PROMPT_STREAM)]
+
+
+def sampling_of(row_id: int, *, seed: int, weights: Sequence[float]) -> int:
+    """Which of several sampling settings the row is made with, drawn by weight from (seed, row_id) alone."""
+    return _choice(weights, seed, row_id, _SAMPLING_STREAM) if len(weights) > 1 else 0
 
 
 def request_seed(row_id: int, *, seed: int, attempt: int, message: int) -> int:
@@ -98,6 +99,14 @@ def fingerprint(identity: Mapping[str, object]) -> str:
     """SHA-256 (hex) over the canonical JSON of everything that decides what the rows of a build are."""
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _choice(weights: Sequence[float], *words: int) -> int:
+    """An index of `weights`, which sum to one, a function of `words`."""
+    draw = _draw(*words) / 2**64
+    uppers = accumulate(weights)
+    # The weights sum to one only up to rounding.
+    return next((index for index, upper in enumerate(uppers) if draw < upper), len(weights) - 1)
 
 
 def _draw(*words: int) -> int:

@@ -134,7 +134,7 @@ def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
             warnings.append(
                 "the paper's multi-turn system prompt is left out: this chat format takes no system message"
             )
-    if config.sampling.user.temperature == 0 and config.num_rows > 1:
+    if config.num_rows > 1 and all(s.temperature == 0 for s, _ in config.sampling.mix("user")):
         warnings.append(
             "sampling.user.temperature is 0: all rows that share a system prompt get the same instruction"
         )
@@ -266,7 +266,7 @@ def max_tokens_per_row(config: Config) -> int:
     """The most tokens that a row can have generated."""
     answers = config.messages_per_row // 2
     users = config.messages_per_row - answers
-    return users * config.sampling.user.max_tokens + answers * config.sampling.assistant.max_tokens
+    return users * config.sampling.max_tokens("user") + answers * config.sampling.max_tokens("assistant")
 
 
 def open_output(config: Config, *, retry_seconds: float = RETRY_SECONDS) -> Storage:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from magpie_ray.config_errors import BadValueError, Problem
-from magpie_ray.config_fields import as_number, is_text
+from magpie_ray.config_fields import MAX_WEIGHT, MIN_WEIGHT, as_number, is_text
 from magpie_ray.types import SystemPrompt
 
 SystemPromptValue: TypeAlias = str | list[str] | dict[str, str] | dict[str, list[str | float]] | None
@@ -21,12 +21,9 @@ MULTI_TURN_PROMPT = (
     "relevant and insightful responses to help the user with their queries."
 )
 
-# Wide enough for any real mix, narrow enough that no normalised weight becomes zero or infinite.
-_MIN_WEIGHT, _MAX_WEIGHT = 1e-9, 1e9
-
 _SHAPES = "text, a list of texts, a mapping of keys to texts, or a mapping of keys to [text, weight]"
 _TEXT = "must be text that is not blank, in quotes where YAML reads it as something else"
-_WEIGHT = f"must be a weight from {_MIN_WEIGHT:g} to {_MAX_WEIGHT:g}; weights need not sum to one"
+_WEIGHT = f"must be a weight from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}; weights need not sum to one"
 _PAIR = "must be [text, weight], such as [You are a math tutor., 0.3]"
 
 
@@ -104,7 +101,7 @@ def _mapping_problems(value: dict[object, object]) -> Iterator[Problem]:
             if not is_text(entry[0]):
                 yield Problem(at=(*at, "0"), value=entry[0], must=_TEXT)
             weight = as_number(entry[1])
-            if weight is None or not _MIN_WEIGHT <= weight <= _MAX_WEIGHT:
+            if weight is None or not MIN_WEIGHT <= weight <= MAX_WEIGHT:
                 yield Problem(at=(*at, "1"), value=entry[1], must=_WEIGHT)
         elif not is_text(entry):
             yield Problem(at=at, value=entry, must=f"{_TEXT}, or [text, weight]")

@@ -137,12 +137,25 @@ class Rounds:
             self._retries.popleft() if self._retries else (self._fresh.popleft(), 1) for _ in range(size)
         ]
         for row_id, attempt in starting:
-            prompt = plan.system_prompt_of(row_id, seed=self._recipe.seed, prompts=self._recipe.prompts)
-            prefix = self._recipe.chat_format.prefix(prompt.text if prompt else None)
-            shared = len(prefix) if self._shares_prompts else 0
-            self._live[row_id] = Conversation(row_id, attempt, prompt, prefix, cohort, shared)
+            self._live[row_id] = self._conversation(row_id, attempt, cohort)
         for row_id, _ in starting:
             self._submit(self._live[row_id])
+
+    def _conversation(self, row_id: int, attempt: int, cohort: Cohort) -> Conversation:
+        recipe = self._recipe
+        prompt = plan.system_prompt_of(row_id, seed=recipe.seed, prompts=recipe.prompts)
+        prefix = recipe.chat_format.prefix(prompt.text if prompt else None)
+        sampling = plan.sampling_of(row_id, seed=recipe.seed, weights=[s.weight for s in recipe.samplings])
+        return Conversation(
+            row_id=row_id,
+            attempt=attempt,
+            system_prompt=prompt,
+            prefix=prefix,
+            sampling=recipe.samplings[sampling],
+            sampling_key=sampling,
+            cohort=cohort,
+            shared_tokens=len(prefix) if self._shares_prompts else 0,
+        )
 
     def _refresh(self) -> None:
         """Let the engine use what it has cached of waiting conversations before it evicts it."""
@@ -176,7 +189,7 @@ class Rounds:
         request = Request(
             request_id=conversation.request_id,
             prompt_token_ids=prompt_ids,
-            sampling=recipe.sampling(role),
+            sampling=conversation.sampling.of(role),
             seed=seed,
         )
         self._in_engine[request.request_id] = conversation

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Role = Literal["user", "assistant"]
+ROLES: tuple[Role, ...] = ("user", "assistant")
 FinishReason = Literal["stop", "length"]
 
 DATA_PREFIX = "data/"
@@ -71,6 +72,19 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingPair:
+    """How a row's messages of both roles are sampled. Of those that rows choose from, weights sum to one."""
+
+    user: Sampling
+    assistant: Sampling
+    weight: float = 1.0
+
+    def of(self, role: Role) -> Sampling:
+        """How messages of the role are sampled."""
+        return self.user if role == "user" else self.assistant
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """One message to generate. `seed` is null unless the build is reproducible."""
 
@@ -122,12 +136,16 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """A finished row. `attempt` counts from 1. `system_prompt` is null when the row had none."""
+    """A finished row. `attempt` counts from 1. `system_prompt` is null when the row had none.
+
+    sampling_key: which of the build's sampling settings it was made with.
+    """
 
     row_id: int
     messages: tuple[Message, ...]
     system_prompt: SystemPrompt | None
     attempt: int
+    sampling_key: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from magpie_ray import plan, preflight
 from magpie_ray.acceptance import rules
 from magpie_ray.chat_format import ChatFormat, load_tokenizer
-from magpie_ray.config import Config, SamplingSettings
+from magpie_ray.config import Config
+from magpie_ray.config_sampling import SamplingSettings
 from magpie_ray.conversation import Recipe
 from magpie_ray.engine import Engine
 from magpie_ray.engine.vllm import VllmEngine
 from magpie_ray.engine.vllm_args import VllmSettings
 from magpie_ray.model import Model
 from magpie_ray.storage import Storage
-from magpie_ray.types import EngineFigures, Sampling, SystemPrompt
+from magpie_ray.types import EngineFigures, Sampling, SamplingPair, SystemPrompt
 from magpie_ray.window import Window
 from magpie_ray.writer import TableFormat
 
@@ -78,8 +79,7 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
             special_token_ids=frozenset(form.special_token_ids),
             truncated_roles=frozenset({"user", "assistant"} if rejects_cut_answers else {"user"}),
         ),
-        user=_sampling(config.sampling.user, form.user_stop_token_ids, form.stop_strings),
-        assistant=_sampling(config.sampling.assistant, form.assistant_stop_token_ids, form.stop_strings),
+        samplings=make_samplings(config, form),
         messages_per_row=config.messages_per_row,
         prompts=spec.prompts,
         seed=config.seed,
@@ -87,6 +87,29 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
         max_attempts=config.acceptance.max_attempts,
         stops_when_full=config.acceptance.context_full == "stop",
     )
+
+
+def make_samplings(config: Config, form: ChatFormat) -> tuple[SamplingPair, ...]:
+    """What rows choose from: each setting of the user's messages with each of the assistant's.
+
+    A row's sampling_key is its index: with n settings for answers, n times the user's and the answer's.
+    """
+    return tuple(
+        SamplingPair(
+            user=_sampling(user, form.user_stop_token_ids, form.stop_strings),
+            assistant=_sampling(assistant, form.assistant_stop_token_ids, form.stop_strings),
+            weight=weight * other_weight,
+        )
+        for user, weight in config.sampling.mix("user")
+        for assistant, other_weight in config.sampling.mix("assistant")
+    )
+
+
+def _sampling(
+    settings: SamplingSettings, stop_token_ids: tuple[int, ...], stop_strings: tuple[str, ...]
+) -> Sampling:
+    values = settings.model_dump(exclude={"weight"})
+    return Sampling(**values, stop_token_ids=stop_token_ids, stop_strings=stop_strings)
 
 
 def vllm_engine(spec: WorkerSpec) -> Engine:
@@ -141,14 +164,8 @@ def make_table_format(config: Config) -> TableFormat:
     )
 
 
-def _sampling(
-    settings: SamplingSettings, stop_token_ids: tuple[int, ...], stop_strings: tuple[str, ...]
-) -> Sampling:
-    return Sampling(**settings.model_dump(), stop_token_ids=stop_token_ids, stop_strings=stop_strings)
-
-
 def _expected_turn_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
     """Tokens that a turn adds to a conversation, before any has been seen."""
     sampling, messages = spec.config.sampling, spec.config.messages_per_row
-    allowed = sampling.user.max_tokens + (sampling.assistant.max_tokens if messages > 1 else 0)
+    allowed = sampling.max_tokens("user") + (sampling.max_tokens("assistant") if messages > 1 else 0)
     return min(figures.max_model_len, int(allowed * _FILL))

@@ -36,6 +36,7 @@ _TYPES = {
     "response": pa.string(),
     "system_prompt": pa.string(),
     "system_prompt_key": pa.string(),
+    "sampling_key": pa.int32(),
     "model_name": pa.string(),
     "finish_reasons": pa.list_(pa.string()),
     "prompt_tokens": pa.list_(pa.int32()),
@@ -167,7 +168,7 @@ def _footer(record: PartitionRecord) -> bytes:
 
 def _value(name: str, row: Row, table_format: TableFormat) -> object:
     match name:
-        case "row_id" | "attempt":
+        case "row_id" | "attempt" | "sampling_key":
             return getattr(row, name)
         case "conversation":
             return list(_conversation(row, table_format.include_system_prompt))

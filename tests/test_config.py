@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
@@ -384,10 +384,19 @@ def test_a_bad_value_is_named_with_its_key_and_what_would_be_right(
     assert "\n" not in message
 
 
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a value may be, alone or among others."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (list, dict):
+        return None
+    return next((found for part in get_args(annotation) if (found := section_in(part))), None)
+
+
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys_of(field.annotation, f"{prefix}{name}.")
+        if section := section_in(field.annotation):
+            yield from keys_of(section, f"{prefix}{name}.")
         else:
             yield prefix + name
 
@@ -433,17 +442,9 @@ def test_combinations_that_contradict_each_other_are_refused() -> None:
 
 
 def test_keys_of_later_versions_are_said_to_be_not_supported_yet() -> None:
-    data = {
-        "num_rows": 1,
-        "model": {"thinking": True},
-        "sampling": {"user": [{"temperature": 1}]},
-    }
-    lines = message_of(data).splitlines()[1:]
-    assert [line.split(":")[0].strip() for line in lines] == [
-        "model.thinking",
-        "sampling.user",
-    ]
-    assert all("not supported yet" in line for line in lines)
+    line = message_of({"num_rows": 1, "model": {"thinking": True}})
+    assert "model.thinking" in line
+    assert "not supported yet" in line
 
 
 def test_all_problems_are_listed_at_once_without_a_word_of_pydantics() -> None:
@@ -736,3 +737,59 @@ def test_garbage_in_a_file_or_in_overrides_is_never_anything_but_a_config_error(
             load_config(path, overrides)
         except ConfigError as error:
             str(error).encode()
+
+
+# ---- a mix of sampling settings
+
+
+def test_settings_in_a_list_are_chosen_by_weight_and_named_in_a_column() -> None:
+    made = config(
+        sampling={
+            "user": [{"temperature": 1.0, "weight": 3}, {"temperature": 1.25, "top_p": 0.99, "weight": 1}]
+        }
+    )
+    [(plain, often), (hot, rarely)] = made.sampling.mix("user")
+    assert (plain.temperature, often, hot.top_p, rarely) == (1.0, 0.75, 0.99, 0.25)
+    assert made.sampling.mix("assistant")[0][0].temperature == 0.0
+    assert "sampling_key" in made.columns()
+    assert "sampling_key" not in config().columns()
+
+
+def test_settings_without_weights_are_chosen_equally_often() -> None:
+    made = config(sampling={"assistant": [{"temperature": 0.0}, {"temperature": 0.7}]})
+    assert [weight for _, weight in made.sampling.mix("assistant")] == [0.5, 0.5]
+    assert made.sampling.mix("assistant")[0][0].max_tokens == 1024
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        ([], "sampling.user: got [], must be a mapping, or a list of at least one"),
+        ([{"weight": 1}, {}], "sampling.user.1.weight: got null, must be given, as others have"),
+        ([{"weight": 0}], "sampling.user.0.weight: got 0, must be a weight from 1e-09 to 1e+09"),
+        ([{"top_p": 2}], "sampling.user.0.top_p: got 2, must be a number above 0 and at most 1"),
+        (
+            [{"temprature": 2}],
+            "sampling.user.0.temprature: unknown key; did you mean sampling.user.0.temperature?",
+        ),
+        ([3], "sampling.user.0: got 3, must be a mapping of keys to values"),
+        ({"weight": 1}, "sampling.user.weight: unknown key"),
+        (3, "sampling.user: got 3, must be a mapping of keys to values"),
+    ],
+)
+def test_what_is_wrong_in_a_mix_is_told_by_its_place(user: object, said: str) -> None:
+    assert said in message_of({"num_rows": 1, "sampling": {"user": user}})
+
+
+def test_one_setting_in_a_list_is_that_setting() -> None:
+    plain, listed = config(sampling={"user": {"top_p": 0.9}}), config(sampling={"user": [{"top_p": 0.9}]})
+    assert plain.identity() == listed.identity()
+    assert plain.columns() == listed.columns()
+
+
+def test_a_build_never_mixes_two_mixes() -> None:
+    mixes = [
+        config(sampling={"user": [{"top_p": 0.9, "weight": weight}, {"weight": 1}]}) for weight in (1, 2, 2.0)
+    ]
+    one, other, same = (made.identity() for made in mixes)
+    assert one != other == same

@@ -2,11 +2,8 @@
 
 import pytest
 
-from magpie_ray.conversation import Cohort, Conversation
-
-
-def conversation(cohort: Cohort, *, accepted: int = 0) -> Conversation:
-    return Conversation(0, 1, None, (), cohort, message_ids=[[1]] * accepted)
+from magpie_ray.conversation import Cohort
+from tests.conversations import conversation_of as conversation
 
 
 @pytest.mark.parametrize(

@@ -218,3 +218,24 @@ def test_the_fingerprint_ignores_the_order_of_keys_and_sees_every_value() -> Non
     assert plan.fingerprint(identity) != plan.fingerprint({**identity, "a": 1.5})
     assert plan.fingerprint(identity) != plan.fingerprint({"a": 1, "b": {"x": [2, 1], "y": None}})
     assert len(plan.fingerprint({})) == 64
+
+
+@some
+@given(seed=st.integers(0, 2**32 - 1), row_id=st.integers(0, 10**12), other=st.integers(1, 10**6))
+def test_a_rows_sampling_setting_depends_on_seed_and_row_alone(seed: int, row_id: int, other: int) -> None:
+    weights = [0.5, 0.3, 0.2]
+    chosen = plan.sampling_of(row_id, seed=seed, weights=weights)
+    assert chosen == plan.sampling_of(row_id, seed=seed, weights=list(weights))
+    assert 0 <= chosen < 3
+    assert plan.sampling_of(row_id, seed=seed, weights=[1.0]) == 0
+
+
+def test_sampling_settings_come_by_weight_and_apart_from_system_prompts() -> None:
+    weights = [0.6, 0.4]
+    prompts = tuple(SystemPrompt(text=str(w), weight=w) for w in weights)
+    rows = range(20_000)
+    settings = [plan.sampling_of(row, seed=3, weights=weights) for row in rows]
+    firsts = [plan.system_prompt_of(row, seed=3, prompts=prompts) == prompts[0] for row in rows]
+    assert sum(settings) / len(rows) == pytest.approx(0.4, abs=0.02)
+    together = sum(first for first, setting in zip(firsts, settings, strict=True) if setting == 0)
+    assert together / len(rows) == pytest.approx(0.36, abs=0.02)

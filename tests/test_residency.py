@@ -1,15 +1,12 @@
 """What live conversations hold of the cache, and who is about to lose it."""
 
-from magpie_ray.conversation import Cohort, Conversation
+from magpie_ray.conversation import Cohort
 from magpie_ray.residency import Residency
-
-
-def conversation(cohort: Cohort, row_id: int = 0, *, shared_tokens: int = 0) -> Conversation:
-    return Conversation(row_id, 1, None, (), cohort, shared_tokens)
+from tests.conversations import conversation_of as conversation
 
 
 def test_a_conversation_holds_its_prompt_and_a_token_for_each_step_since_it_was_asked() -> None:
-    residency, one = Residency(), conversation(Cohort(members=1, began=0), shared_tokens=70)
+    residency, one = Residency(), conversation(Cohort(members=1, began=0), shared=70)
     one.prompt_tokens = 100
     residency.asked(one, 5)
     assert residency.held(5) == 30

@@ -1,7 +1,7 @@
 """Cohorts over a simulated engine: every row once, nobody ahead of its cohort, prompts of token ids alone."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from magpie_ray import plan
 from magpie_ray.acceptance import rules
 from magpie_ray.conversation import Recipe
 from magpie_ray.engine.simulated import Answer, SimulatedEngine
 from magpie_ray.errors import RowExhaustedError
 from magpie_ray.patience import TRIAL_MESSAGES
 from magpie_ray.rounds import Rounds
-from magpie_ray.types import EngineFigures, Rejection, Request, Row, Sampling, SystemPrompt
+from magpie_ray.types import EngineFigures, Rejection, Request, Row, Sampling, SamplingPair, SystemPrompt
 from magpie_ray.window import Window
 
 some = settings(max_examples=40, derandomize=True, deadline=None)
@@ -56,8 +57,7 @@ def recipe(**changes: object) -> Recipe:
         chat_format=MarkedFormat(),
         decode=lambda messages: [" ".join(map(str, ids)) for ids in messages],
         rules=rules(markers=(), special_token_ids=frozenset({MARKER}), truncated_roles=frozenset({"user"})),
-        user=USER,
-        assistant=ASSISTANT,
+        samplings=(SamplingPair(user=USER, assistant=ASSISTANT),),
         messages_per_row=4,
         prompts=(),
         seed=5,
@@ -295,6 +295,22 @@ def test_each_role_has_its_own_sampling() -> None:
         answers = request.prompt_token_ids[-1] == ASKS_ANSWER
         assert request.sampling == (ASSISTANT if answers else USER)
         assert request.seed is None
+
+
+def test_a_row_keeps_its_sampling_settings_over_turns_and_attempts_and_names_them() -> None:
+    hot = Sampling(temperature=1.5, top_p=1.0, max_tokens=50)
+    pairs = tuple(SamplingPair(user=user, assistant=ASSISTANT, weight=0.5) for user in (USER, hot))
+    engine = WatchedEngine(unique_words(reject_every=4))
+    rounds = Rounds(engine, recipe(samplings=pairs), window())
+    rounds.add(range(40))
+    rows = finished(outcomes(rounds))
+    drawn = {row_id: plan.sampling_of(row_id, seed=5, weights=[0.5, 0.5]) for row_id in rows}
+    assert {row_id: row.sampling_key for row_id, row in rows.items()} == drawn
+    assert set(drawn.values()) == {0, 1}
+    starts = [r.sampling for r in engine.requests if r.prompt_token_ids == [PREFIX]]
+    assert max(row.attempt for row in rows.values()) > 1
+    expected = [pairs[drawn[o.row_id]].user for o in rows.values() for _ in range(o.attempt)]
+    assert Counter(s.temperature for s in starts) == Counter(s.temperature for s in expected)
 
 
 def test_a_conversation_that_outgrows_the_context_is_rejected_and_tried_again() -> None:

@@ -153,7 +153,7 @@ class DrawnEngine:
         assert self.timed.reset_prefix_cache(), "the prefix cache is in use"
         form = spec.chat_format
         self._special = tuple(form.special_token_ids)
-        self._user_temperature = spec.config.sampling.user.temperature
+        self._user_temperature = spec.config.sampling.mix("user")[0][0].temperature
         self.timed.begin(
             first_prompt=len(form.prefix(spec.prompts[0].text if spec.prompts else None)),
             new_tokens=1 + max(len(form.user_to_assistant_ids), len(form.next_user_ids)),

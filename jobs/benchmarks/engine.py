@@ -168,8 +168,7 @@ class _Asker:
 
     def __init__(self, engine: DrawnEngine, spec: WorkerSpec) -> None:
         self._engine, self._config, self._format = engine, spec.config, spec.chat_format
-        recipe = make_recipe(spec)
-        self._samplings = {"user": recipe.user, "assistant": recipe.assistant}
+        [self._sampling] = make_recipe(spec).samplings
         self._prefix = self._format.prefix(spec.prompts[0].text if spec.prompts else None)
         self.asked = 0
         self.messages: dict[int, list[list[int]]] = defaultdict(list)
@@ -182,7 +181,7 @@ class _Asker:
         self._engine.timed.add_request(
             str(row),
             {"type": "token", "prompt_token_ids": self._format.prompt(self._prefix, messages)},
-            self._engine.params(self._samplings[role], drawn_length(seed, role)),
+            self._engine.params(self._sampling.of(role), drawn_length(seed, role)),
         )
         self.asked += 1
 

@@ -15,7 +15,7 @@ from magpie_ray.conversation import Recipe
 from magpie_ray.engine import EngineStats
 from magpie_ray.engine.simulated import Answer, SimulatedEngine
 from magpie_ray.rounds import Rounds
-from magpie_ray.types import Request, Sampling
+from magpie_ray.types import Request, Sampling, SamplingPair
 from magpie_ray.window import Window
 
 # Of a chat template with the paper's system prompt, and of what stands between two messages.
@@ -122,8 +122,7 @@ def run_rounds(card: Card, *, turns: int, rows: int, window: Window, refresh: bo
         chat_format=NumberedFormat(),
         decode=lambda messages: [""] * len(messages),
         rules=(),
-        user=_SAMPLING,
-        assistant=_SAMPLING,
+        samplings=(SamplingPair(user=_SAMPLING, assistant=_SAMPLING),),
         messages_per_row=2 * turns,
         prompts=(),
         seed=0,
