@@ -1,0 +1,52 @@
+"""A user's own code, by import path: "module:name" to the object that it names.
+
+Owns: how such a path is written, where modules are looked for, and what is said when there is none. What
+always holds: the current directory is searched first, as `python -m` does; Ray takes it, or a submitted job's
+working directory, to every worker, so a path means the same everywhere.
+"""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+from magpie_ray.errors import ConfigError
+
+_FORM = "package.module:name, such as my_rules:no_lists for the function no_lists in my_rules.py"
+
+
+def is_import_path(text: str) -> bool:
+    """Whether the text has the form "module:name", both dotted names of Python."""
+    module, separator, name = text.partition(":")
+    return bool(separator) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+
+
+def load_attribute(path: str, *, key: str) -> Any:
+    """What the import path names. Runs the module's code.
+
+    ConfigError, naming the config's `key`, when it can't be imported or there is no such name in it.
+    """
+    if not is_import_path(path):
+        raise ConfigError(f"{key}: got {path!r}, must be {_FORM}")
+    name, _, attribute = path.partition(":")
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        found: Any = importlib.import_module(name)
+    except Exception as exc:
+        if isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}."):
+            raise ConfigError(
+                f"{key}: got {path!r}, but there is no module {exc.name} in {here} or where Python looks: "
+                "run the command from the folder that holds it (ray job submit --working-dir takes it along), "
+                "or install it on every node"
+            ) from exc
+        raise ConfigError(
+            f"{key}: got {path!r}, but importing {name} failed: {type(exc).__name__}: {exc}"
+        ) from exc
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"{key}: got {path!r}, but {name} ({found!r}) has no {part}")
+        found = getattr(found, part)
+    return found
