@@ -25,6 +25,7 @@ from magpie_ray.errors import (
 from magpie_ray.events import Committed, Event, Placed, Progress, Ready
 from magpie_ray.fleet import Fleet
 from magpie_ray.ledger import Ledger
+from magpie_ray.lives import Lives
 from magpie_ray.metrics import EngineUse
 from magpie_ray.progress import ProgressDisplay, Snapshot
 from magpie_ray.storage import Storage
@@ -51,7 +52,7 @@ FATAL_ERRORS: tuple[type[MagpieError], ...] = (
 
 
 class Job:
-    """The event loop. `clock`: seconds, monotonic; None is this machine's."""
+    """The event loop. `clock`: seconds, monotonic; None is this machine's. `lives`: told what happens."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class Job:
         ledger: Ledger,
         dispatcher: Dispatcher,
         actors: Actors,
+        lives: Lives | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._clock = clock or time.monotonic
@@ -70,6 +72,7 @@ class Job:
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._actors = actors
+        self.lives = lives or Lives(clock=self._clock)
         self._fleet = Fleet(
             stall_timeout_seconds=config.cluster.stall_timeout_seconds,
             start_timeout_seconds=config.cluster.start_timeout_seconds,
@@ -108,6 +111,7 @@ class Job:
         finally:
             for slot in range(len(self._fleet)):
                 self._actors.end(slot)
+            self.lives.end_all()
             self._ledger.close(_CHECKPOINT_SECONDS, checkpoint=self._ended is None)
 
     def _loop(self, display: ProgressDisplay, stop_requested: Callable[[], bool]) -> bool:
@@ -153,6 +157,7 @@ class Job:
 
     def _start(self, slot: int) -> None:
         self._fleet.ask_for(slot, self._clock())
+        self.lives.ask(slot)
         self._actors.start(slot, engine_start=self._engine_starts)
         self._engine_starts += 1
 
@@ -161,9 +166,11 @@ class Job:
         match event:
             case Placed():
                 self._fleet.place(slot, now)
+                self.lives.place(slot, event.host)
                 log.info("the actor of slot %d starts on %s, process %d", slot, event.host, event.pid)
             case Ready():
                 self._fleet.get_ready(slot, now)
+                self.lives.get_ready(slot)
                 log.info("engine %d is up after %.0f s: %s", slot, event.seconds, event.figures)
             case Progress():
                 has_work = event.doing != "nothing" or self._dispatcher.open_rows(slot) > 0
@@ -189,8 +196,8 @@ class Job:
 
     def _note_commit(self, slot: int, event: Committed) -> None:
         self._fleet.commit(slot, sum(record.rows for record in event.files))
-        for record in event.files:
-            self._ledger.note(record)
+        new = [record for record in event.files if self._ledger.note(record)]
+        self.lives.commit(slot, sum(record.rows for record in new))
 
     def _check_output(self, error: StorageError) -> None:
         """An actor has given up on the output. GenerationFailedError unless it is that actor's trouble."""
@@ -215,6 +222,7 @@ class Job:
             rows,
         )
         self._actors.end(slot)
+        self.lives.end(slot, "left" if loss is Loss.LEFT else "lost", cause)
         if isinstance(error, FATAL_ERRORS):
             raise error
         if isinstance(error, StorageError):
@@ -273,5 +281,6 @@ class Job:
                         self._note_commit(slot, event)
                     case Lost() | Left():
                         self._actors.end(slot)
+                        self.lives.end(slot, "ended")
                         staying.discard(slot)
             display.show(self.snapshot())

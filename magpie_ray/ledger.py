@@ -15,6 +15,7 @@ from magpie_ray import manifest
 from magpie_ray.build import BuildRecord
 from magpie_ray.errors import CorruptBuildError, MagpieError
 from magpie_ray.lease import RENEW_SECONDS, Lease
+from magpie_ray.lives import Lives, LivesRecord, write_lives
 from magpie_ray.storage import Storage
 from magpie_ray.types import PartitionRecord
 
@@ -31,6 +32,7 @@ class Ledger:
     """The partitions of a build by key. One thread calls all methods. `records`: those committed so far.
 
     `lease`: of a store that can't keep two writers apart; it is renewed, and released at the end.
+    `lives`: of the run's actors; written with each checkpoint, and at the end.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class Ledger:
         *,
         num_rows: int,
         lease: Lease | None = None,
+        lives: Lives | None = None,
     ) -> None:
         self._storage = storage.retrying_for(_RETRY_SECONDS)
         self._build = build
         self._num_rows = num_rows
         self._lease = lease
+        self._lives = lives
         self._records = {record.partition.key: record for record in records}
         self.rows_before = self.rows = sum(record.rows for record in records)
         self._thread = ThreadPoolExecutor(1)
@@ -82,7 +86,8 @@ class Ledger:
             checkpoint = now >= self._next_checkpoint
             if checkpoint:
                 self._next_checkpoint = now + CHECKPOINT_SECONDS
-            self._visit = self._thread.submit(self._look, dict(self._records), checkpoint=checkpoint)
+            lives = self._lives.record() if self._lives and checkpoint else None
+            self._visit = self._thread.submit(self._look, dict(self._records), lives, checkpoint=checkpoint)
         return found
 
     def close(self, seconds: float, *, checkpoint: bool = True) -> None:
@@ -90,7 +95,8 @@ class Ledger:
 
         Without `checkpoint` where the run is done and writes its last words itself.
         """
-        last = self._thread.submit(self._leave, list(self._records.values()) if checkpoint else None)
+        records = list(self._records.values()) if checkpoint else None
+        last = self._thread.submit(self._leave, records, self._lives.record() if self._lives else None)
         self._thread.shutdown(wait=False)
         wait([last], timeout=seconds)
         if not last.done():
@@ -98,7 +104,9 @@ class Ledger:
         elif error := last.exception():
             log.warning("the last checkpoint could not be written: %s", error)
 
-    def _look(self, known: dict[str, PartitionRecord], *, checkpoint: bool) -> list[PartitionRecord]:
+    def _look(
+        self, known: dict[str, PartitionRecord], lives: LivesRecord | None, *, checkpoint: bool
+    ) -> list[PartitionRecord]:
         started = time.monotonic()
         if self._lease and started >= self._next_renewal:
             self._next_renewal = started + RENEW_SECONDS
@@ -113,17 +121,21 @@ class Ledger:
                 manifest.mark_growing(self._storage)
             if checkpoint:
                 self._write(records)
+            if lives:
+                write_lives(self._storage, lives)
             return found
         finally:
             now = time.monotonic()
             pause = max(_LOOK_SECONDS, LOOK_SHARE * (now - started))
             self._next_look = now + (min(pause, RENEW_SECONDS * 2) if self._lease else pause)
 
-    def _leave(self, records: Sequence[PartitionRecord] | None) -> None:
+    def _leave(self, records: Sequence[PartitionRecord] | None, lives: LivesRecord | None) -> None:
         if self._lease:
             self._lease.release()
         if records is not None:
             self._write(records)
+        if lives:
+            write_lives(self._storage, lives)
 
     def _write(self, records: Sequence[PartitionRecord]) -> None:
         manifest.write_manifest(self._storage, self._build, records, num_rows=self._num_rows)

@@ -46,6 +46,12 @@ class Placement:
     strategy: Literal["STRICT_PACK", "PACK"] = "STRICT_PACK"
     distributed_executor_backend: str | None = None
 
+    @property
+    def all_gpus(self) -> float:
+        """Of the actor and of its placement group together."""
+        grouped = sum(amount for bundle in self.bundles for kind, amount in bundle if kind == "GPU")
+        return grouped or self.num_gpus
+
     def __str__(self) -> str:
         if self.bundles:
             return f"a placement group of {[dict(b) for b in self.bundles]} ({self.strategy})"

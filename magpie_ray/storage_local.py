@@ -81,7 +81,8 @@ class LocalStore:
             key = os.path.relpath(path, self._root).replace(os.sep, "/")
             if not key.startswith(_TEMPORARY + "/"):
                 with suppress(FileNotFoundError):  # deleted since
-                    found.append(StoredObject(key=key, size=os.path.getsize(path)))
+                    about = os.stat(path)
+                    found.append(StoredObject(key=key, size=about.st_size, modified=about.st_mtime))
         return found
 
     def delete(self, key: str) -> None:

@@ -21,6 +21,9 @@ PART_BYTES = 32 * 2**20
 # times out after one. One that is aborted all the same, as by a clock that jumped, begins again.
 _LEFTOVER_SECONDS = 3_600.0
 
+# What file systems call the time of the last write: S3, Azure, GCS, many others, memory.
+_MODIFIED = ("LastModified", "last_modified", "updated", "mtime", "created")
+
 _MEMORY_LOCK = threading.Lock()
 
 
@@ -105,7 +108,7 @@ class RemoteStore:
                 raise
             return []
         return [
-            StoredObject(key=name[len(self._root) + 1 :], size=int(info["size"]))
+            StoredObject(key=name[len(self._root) + 1 :], size=int(info["size"]), modified=_modified(info))
             for name, info in found.items()
             if info["type"] == "file" and not name.endswith("/")  # a console's stand-in for a directory
         ]
@@ -139,3 +142,14 @@ class RemoteStore:
             if not page.get("IsTruncated"):
                 return
             after = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+
+def _modified(info: Mapping[str, Any]) -> float | None:
+    """When an object was written, as a listing tells it: a time, a text or a number of seconds."""
+    told = next((info[name] for name in _MODIFIED if info.get(name)), None)
+    if isinstance(told, str):
+        with suppress(ValueError):
+            told = datetime.fromisoformat(told)
+    if isinstance(told, datetime):
+        return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+    return float(told) if isinstance(told, int | float) else None

@@ -40,10 +40,15 @@ class Partition:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredObject:
-    """One object as a listing shows it. `key` is relative to the output; `size` is in bytes."""
+    """One object as a listing shows it. `key` is relative to the output; `size` is in bytes.
+
+    modified: when it was written, in seconds since 1970 (UTC), by the store's clock; None where it has none.
+    Of a copy it is when it was copied.
+    """
 
     key: str
     size: int
+    modified: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -426,6 +426,18 @@ def test_a_worker_whose_engine_stands_still_is_replaced(tmp_path: Path) -> None:
     assert run.shown.snapshots[-1].rows == 100
 
 
+def test_the_lives_of_the_actors_are_recorded_with_what_they_committed(tmp_path: Path) -> None:
+    placed = Placed(node_id="n", host="node-1", pid=1, log_path="")
+    dies = Script([placed, READY, progress(started=10), lost("its node is gone")], works=False)
+    actors = ScriptedActors(dies, Script([READY], doing="nothing"))
+    run = Run(make_config(tmp_path), actors, slots=1)
+    run.work()
+    first, second = run.job.lives.record().lives
+    assert (first.node, first.rows, first.end, first.cause) == ("node-1", 0, "lost", "its node is gone")
+    assert (second.slot, second.rows, second.end) == (0, 100, "ended")
+    assert second.ready is not None
+
+
 def test_a_worker_that_is_up_and_says_nothing_is_replaced_though_it_was_given_nothing(tmp_path: Path) -> None:
     mute = Script([READY], works=False, speaks=False)
     actors = ScriptedActors(mute, WORKING)

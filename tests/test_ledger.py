@@ -16,6 +16,7 @@ from magpie_ray.build import BuildRecord, start_run
 from magpie_ray.errors import CorruptBuildError, StorageError
 from magpie_ray.lease import LEASE_KEY, Lease
 from magpie_ray.ledger import Ledger
+from magpie_ray.lives import Lives, read_lives
 from magpie_ray.manifest import MANIFEST_KEY
 from magpie_ray.storage import Storage
 from magpie_ray.types import PartitionRecord, StoredObject
@@ -68,9 +69,13 @@ RECORD = build_of(grid=4)
 
 @contextmanager
 def opened(
-    storage: Storage, *records: PartitionRecord, num_rows: int = 12, lease: Lease | None = None
+    storage: Storage,
+    *records: PartitionRecord,
+    num_rows: int = 12,
+    lease: Lease | None = None,
+    lives: Lives | None = None,
 ) -> Iterator[Ledger]:
-    ledger = Ledger(storage, RECORD, records, num_rows=num_rows, lease=lease)
+    ledger = Ledger(storage, RECORD, records, num_rows=num_rows, lease=lease, lives=lives)
     yield ledger
     ledger._thread.shutdown(wait=False)
 
@@ -332,3 +337,20 @@ def test_any_order_and_repetition_of_commit_events_leads_to_the_same_manifest(
 ) -> None:
     records, events, known = history
     assert written_by(RECORD, records[:known], events) == written_by(RECORD, [], records)
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_the_lives_of_the_actors_are_written_with_checkpoints_and_at_the_end(
+    storage: TroubledStorage, checkpoint: bool
+) -> None:
+    lives = Lives(run=1)
+    lives.ask(0)
+    with opened(storage, lives=lives) as ledger:
+        look(ledger)
+        assert read_lives(storage, 1) is not None
+        lives.ask(1)
+        lives.end_all()
+        ledger.close(30, checkpoint=checkpoint)
+    found = read_lives(storage, 1)
+    assert found is not None
+    assert [life.end for life in found.lives] == ["ended", "ended"]

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -111,6 +112,31 @@ def test_what_was_created_is_read_back_and_listed(storage: Storage) -> None:
     assert keys(storage) == ["_magpie/runs/000001.json", "data/a.parquet", "data/b.parquet"]
     assert keys(storage, "_magpie") == keys(storage, "_magpie/runs/") == ["_magpie/runs/000001.json"]
     assert keys(storage, "dat") == keys(storage, "missing/deeper") == []
+
+
+def test_a_listing_says_when_an_object_was_written(storage: Storage) -> None:
+    before = time.time()
+    storage.create("data/a.parquet", b"12345")
+    [listed] = storage.list("data")
+    assert listed.modified is not None
+    assert before - 2 < listed.modified < time.time() + 2  # some stores keep whole seconds
+
+
+@pytest.mark.parametrize(
+    ("info", "modified"),
+    [
+        ({"LastModified": datetime(2026, 1, 1, tzinfo=UTC)}, 1767225600),
+        ({"last_modified": datetime(2026, 1, 1)}, 1767225600),
+        ({"updated": "2026-01-01T00:00:00.000Z"}, 1767225600),
+        ({"mtime": 1767225600.5}, 1767225600.5),
+        ({"mtime": "yesterday"}, None),
+        ({}, None),
+    ],
+)
+def test_the_time_of_a_write_is_read_as_file_systems_tell_it(
+    info: dict[str, object], modified: float | None
+) -> None:
+    assert storage_remote._modified(info) == modified
 
 
 def test_a_second_creation_is_refused_and_changes_nothing(storage: Storage) -> None:

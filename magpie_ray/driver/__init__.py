@@ -21,6 +21,7 @@ from magpie_ray.fleet import progress_seconds
 from magpie_ray.job import Job
 from magpie_ray.lease import Lease
 from magpie_ray.ledger import Ledger
+from magpie_ray.lives import Lives
 from magpie_ray.placement import Placement, choose_device, choose_num_actors, place
 from magpie_ray.preflight import Blueprint, CommittedBuild
 from magpie_ray.run import BuildResult, carry_out, nothing_to_do, open_build
@@ -141,11 +142,14 @@ def _make_job(
         backwards=build.is_second(storage, run),
         copies=storage.exclusive,
     )
+    lives = Lives(run=run.number, device=placement.device, num_gpus=placement.all_gpus)
+    ledger = Ledger(storage, record, committed.records, num_rows=config.num_rows, lease=lease, lives=lives)
     return Job(
         config=config,
         storage=storage,
-        ledger=Ledger(storage, record, committed.records, num_rows=config.num_rows, lease=lease),
+        ledger=ledger,
         dispatcher=dispatcher,
+        lives=lives,
         actors=RayActors(
             spec_of,
             placement,
