@@ -32,7 +32,7 @@ class Progress:
 
     started: rows that have begun, of those given to it. live_window: conversations that can be under way.
     doing: whether the engine is to step, waits for storage, or has nothing to do. stored: partitions that
-    storage has taken. use: of the engine.
+    storage has taken; storage_retries: requests to it that were made again. use: of the engine.
     """
 
     tally: Tally
@@ -41,6 +41,7 @@ class Progress:
     live_window: int
     doing: Literal["generating", "storing", "nothing"]
     stored: int = 0
+    storage_retries: int = 0
     use: EngineUse = field(default_factory=EngineUse)
 
 
@@ -49,12 +50,14 @@ class Committed:
     """What was open here as `partition` is in these files, which chain from its first row on.
 
     The last one may be written here; those before it were there already, from somebody who was first. They
-    end before the partition does when the worker was told to leave, and may end after it.
+    end before the partition does when the worker was told to leave, and may end after it. seconds: since the
+    partition was opened, those of its upload included.
     """
 
     partition: Partition
     files: tuple[PartitionRecord, ...]
     seconds: float
+    upload_seconds: float = 0.0
 
 
 Event = Placed | Ready | Progress | Committed

@@ -46,6 +46,7 @@ class WorkerState:
     leaving: bool = False
     tally: Tally = field(default_factory=Tally)
     use: EngineUse = field(default_factory=EngineUse)
+    storage_retries: int = 0
     committed_rows: int = 0
     work: int = -1
     storing: bool = False
@@ -59,6 +60,7 @@ class WorkerState:
 class Fleet:
     """The workers of a run by slot, and the sums over them and those that were lost.
 
+    use: of all engines, storage_retries: of all workers, those that were lost included.
     num_ready: engines that are up. num_starting, num_waiting: workers that are placed and not up, and those
     that have found no node yet. num_wanted: all three.
     """
@@ -71,9 +73,9 @@ class Fleet:
         self._last_placed = now
         self._rows = self._user_tokens = self._assistant_tokens = 0
         self._rejected = Counter[str]()
-        self._lost_use = EngineUse()
+        self.use = EngineUse()
         self.first_ready: float | None = None
-        self.lost = self.lost_rows = self.unwritten_rows = 0
+        self.lost = self.lost_rows = self.unwritten_rows = self.storage_retries = 0
         self.num_ready = self.num_starting = self.num_waiting = 0
 
     def __len__(self) -> int:
@@ -115,13 +117,10 @@ class Fleet:
         worker = self._workers[slot]
         work = event.engine.work + event.stored
         moved = worker.moved if has_work and work == worker.work else now
-        self._count(event.tally, worker.tally)
         self._set(
             slot,
             replace(
-                worker,
-                tally=event.tally,
-                use=event.use,
+                self._counted(worker, event),
                 storing=event.doing == "storing",
                 work=work,
                 moved=moved,
@@ -130,16 +129,19 @@ class Fleet:
 
     def tell(self, slot: int, event: Progress) -> None:
         """What a worker that leaves has generated in all."""
-        worker = self._workers[slot]
-        self._count(event.tally, worker.tally)
-        self._set(slot, replace(worker, tally=event.tally, use=event.use))
+        self._set(slot, self._counted(self._workers[slot], event))
 
-    def _count(self, tally: Tally, before: Tally) -> None:
+    def _counted(self, worker: WorkerState, event: Progress) -> WorkerState:
+        """The worker with the totals of its event, which are added to those of the fleet."""
+        tally, before = event.tally, worker.tally
         self._rows += tally.rows - before.rows
         self._user_tokens += tally.user_tokens - before.user_tokens
         self._assistant_tokens += tally.assistant_tokens - before.assistant_tokens
         self._rejected.update(tally.rejected)
         self._rejected.subtract(before.rejected)
+        self.use = EngineUse.sum([self.use, event.use.since(worker.use)])
+        self.storage_retries += event.storage_retries - worker.storage_retries
+        return replace(worker, tally=tally, use=event.use, storage_retries=event.storage_retries)
 
     def commit(self, slot: int, rows: int) -> None:
         """So many rows of the worker are in files now."""
@@ -155,7 +157,6 @@ class Fleet:
         rows = min(self._workers[slot].unwritten_rows, open_rows)
         self.lost += 1
         self.lost_rows += rows
-        self._lost_use = EngineUse.sum([self._lost_use, self._workers[slot].use])
         self._set(slot, WorkerState(since=now, moved=now, wanted=False))
         return rows
 
@@ -194,8 +195,3 @@ class Fleet:
             user_tokens=self._user_tokens,
             assistant_tokens=self._assistant_tokens,
         )
-
-    @property
-    def use(self) -> EngineUse:
-        """Of all engines, those that were lost included: adds up all workers, so not to be asked often."""
-        return EngineUse.sum([self._lost_use, *(worker.use for worker in self._workers)])

@@ -78,14 +78,17 @@ class Tally:
 class EngineUse:
     """How well engines were used.
 
-    slots: places of the batch, summed over the steps; running: those of them that were taken. known_tokens:
-    of prompts, those that had been read or written before; cached_tokens: those that the cache still held.
+    slots: places of the batch, summed over the steps; running: those of them that were taken. kv_tokens: what
+    the cache holds, summed likewise; kv_used_tokens: what requests in the batch held of it. known_tokens: of
+    prompts, those that had been read or written before; cached_tokens: those that the cache still held.
     recomputed_tokens: read again after a preemption.
     """
 
     steps: int = 0
     slots: int = 0
     running: int = 0
+    kv_tokens: int = 0
+    kv_used_tokens: int = 0
     known_tokens: int = 0
     cached_tokens: int = 0
     recomputed_tokens: int = 0
@@ -99,10 +102,20 @@ class EngineUse:
             total.update(asdict(use))
         return cls(**total)
 
+    def since(self, before: "EngineUse") -> "EngineUse":
+        """What was added after `before`, an earlier state of the same engines."""
+        now, then = asdict(self), asdict(before)
+        return EngineUse(**{name: now[name] - then[name] for name in now})
+
     @property
     def occupancy(self) -> float:
         """The mean part of the batch that was taken, 0..1."""
         return self.running / max(1, self.slots)
+
+    @property
+    def kv_use(self) -> float:
+        """The mean part of the KV cache that requests in the batch held, 0..1."""
+        return self.kv_used_tokens / max(1, self.kv_tokens)
 
     @property
     def prefix_hits(self) -> float:
@@ -116,7 +129,8 @@ class EngineUse:
 
     def __str__(self) -> str:
         return (
-            f"{self.steps:,} engine steps, the batch {self.occupancy:.0%} filled; {self.prefix_hits:.1%} of "
+            f"{self.steps:,} engine steps, the batch {self.occupancy:.0%} filled, "
+            f"the KV cache {self.kv_use:.0%}; {self.prefix_hits:.1%} of "
             f"known prompt tokens found in the cache, {self.read_again:,} read again; "
             f"{self.preemptions:,} preemptions"
         )

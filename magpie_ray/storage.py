@@ -77,12 +77,13 @@ class Storage:
         self._exclusive = exclusive
         self._retry_seconds = retry_seconds
         self._opened: tuple[int, _Store] | None = None
+        self.retries = 0  # requests that were made again, in this process
 
     def __repr__(self) -> str:
         return f"Storage({self.url!r})"
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_opened": None}
+        return {**self.__dict__, "_opened": None, "retries": 0}
 
     def retrying_for(self, seconds: float) -> "Storage":
         """The same place, for someone with less (or more) patience."""
@@ -215,6 +216,7 @@ class Storage:
         what = f"{verb} {self.display(key)}"
 
         def announce(state: tenacity.RetryCallState) -> None:
+            self.retries += 1
             error = state.outcome.exception() if state.outcome else None
             log.warning(
                 "Could not %s (%s); trying again in %.1f s",

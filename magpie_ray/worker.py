@@ -229,12 +229,17 @@ class ShardWorker:
 
     def _commit(self, opened: _OpenPartition, rows: list[Row]) -> Committed:
         """Write the rows. On "exists" the winner's footer says where it ends, and the rest goes behind it."""
+        started = time.monotonic()
         files: list[PartitionRecord] = []
         while rows:
             files.append(self._create_or_find(rows, opened.tallies))
             rows = [row for row in rows if row.row_id >= files[-1].stop]
+        now = time.monotonic()
         return Committed(
-            partition=opened.partition, files=tuple(files), seconds=time.monotonic() - opened.opened
+            partition=opened.partition,
+            files=tuple(files),
+            seconds=now - opened.opened,
+            upload_seconds=now - started,
         )
 
     def _create_or_find(self, rows: list[Row], tallies: Mapping[int, list[Tally]]) -> PartitionRecord:
@@ -279,6 +284,8 @@ class ShardWorker:
             steps=stats.steps,
             slots=stats.steps * engine.figures.max_num_seqs,
             running=stats.running,
+            kv_tokens=stats.steps * engine.figures.kv_cache_tokens,
+            kv_used_tokens=stats.kv_used_tokens,
             known_tokens=rounds.known_tokens,
             cached_tokens=stats.cached_prompt_tokens,
             recomputed_tokens=stats.recomputed_tokens,
@@ -292,4 +299,5 @@ class ShardWorker:
             live_window=window.live,
             doing="generating" if busy else "storing" if self._uploads else "nothing",
             stored=self._stored,
+            storage_retries=self._spec.storage.retries,
         )

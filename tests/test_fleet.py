@@ -52,8 +52,11 @@ def test_what_lost_engines_did_counts_for_the_use_of_all() -> None:
     for slot in (0, 1):
         fleet.progress(slot, replace(told(tokens=1), use=EngineUse(steps=slot + 1)), has_work=True, now=1.0)
     fleet.lose(0, open_rows=0, now=2.0)
-    fleet.tell(1, replace(told(tokens=1), use=EngineUse(steps=5)))
-    assert fleet.use == EngineUse(steps=6)
+    fleet.tell(1, replace(told(tokens=1), use=EngineUse(steps=5), storage_retries=2))
+    fleet.ask_for(0, now=3.0)
+    fleet.tell(0, replace(told(tokens=1), use=EngineUse(steps=3), storage_retries=1))
+    assert fleet.use == EngineUse(steps=9)
+    assert fleet.storage_retries == 3
 
 
 def test_an_engine_that_reads_or_writes_tokens_is_never_overdue() -> None:

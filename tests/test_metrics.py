@@ -58,12 +58,31 @@ def test_a_record_and_the_attempts_behind_it_make_the_same_tally() -> None:
 
 
 def test_the_use_of_engines_adds_up_and_tells_shares_of_the_sums() -> None:
-    one = EngineUse(steps=10, slots=80, running=70, known_tokens=90, cached_tokens=80, preemptions=1)
-    other = EngineUse(steps=30, slots=120, running=80, known_tokens=10, cached_tokens=10, recomputed_tokens=5)
+    one = EngineUse(
+        steps=10,
+        slots=80,
+        running=70,
+        kv_tokens=1000,
+        kv_used_tokens=300,
+        known_tokens=90,
+        cached_tokens=80,
+        preemptions=1,
+    )
+    other = EngineUse(
+        steps=30,
+        slots=120,
+        running=80,
+        kv_tokens=3000,
+        kv_used_tokens=100,
+        known_tokens=10,
+        cached_tokens=10,
+        recomputed_tokens=5,
+    )
     both = EngineUse.sum([one, other])
-    assert (both.occupancy, both.prefix_hits, both.read_again) == (0.75, 0.9, 15)
+    assert (both.occupancy, both.kv_use, both.prefix_hits, both.read_again) == (0.75, 0.1, 0.9, 15)
+    assert both.since(one) == other
     assert str(both) == (
-        "40 engine steps, the batch 75% filled; 90.0% of known prompt tokens found in the cache, 15 read "
-        "again; 1 preemptions"
+        "40 engine steps, the batch 75% filled, the KV cache 10%; 90.0% of known prompt tokens found in the "
+        "cache, 15 read again; 1 preemptions"
     )
     assert EngineUse.sum([]) == EngineUse()

@@ -235,3 +235,12 @@ def test_a_block_in_use_is_not_evicted() -> None:
     assert cache.take(1)
     assert cache.find([1, 2]) == 1
     assert not cache.take(1)
+
+
+def test_what_running_requests_hold_of_the_cache_is_summed_over_the_steps() -> None:
+    simulated = caching_engine({1: 3, 2: 3}, cache=320)
+    simulated.submit(ask(1, list(range(15))))
+    simulated.submit(ask(2, list(range(100, 130))))
+    run(simulated)
+    # 15 tokens are a block and 30 are two; the second token written is the first's 17th, the other's 32nd.
+    assert simulated.stats().kv_used_tokens == (3 + 3 + 4) * BLOCK_TOKENS

@@ -660,6 +660,7 @@ def test_failures_that_pass_are_retried(
     storage.delete("data/a")
     assert proxy.unused == 0
     assert "trying again in" in caplog.text
+    assert storage.retries == caplog.text.count("trying again in")
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,13 @@ from magpie_ray.types import Completion, EngineFigures, Request
 class EngineStats:
     """Totals since the engine started. Tokens of prompts are counted once per request.
 
-    running: requests in the batch, summed over steps. recomputed_tokens: read again after a preemption.
+    running: requests in the batch, summed over steps; kv_used_tokens: what they hold of the cache, summed
+    likewise. recomputed_tokens: read again after a preemption.
     """
 
     steps: int = 0
     running: int = 0
+    kv_used_tokens: int = 0
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
     generated_tokens: int = 0

