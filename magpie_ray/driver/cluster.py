@@ -48,7 +48,7 @@ def ray_session(config: Config) -> Iterator[bool]:
     except SystemExit as exc:  # Ray's handler of SIGTERM
         raise InterruptedJobError("stopped before anything had begun; run the same command again") from exc
     except (ConnectionError, RuntimeError, ValueError, RayError) as exc:
-        raise _no_cluster(address or "local", str(exc)) from exc
+        raise _no_cluster(address or "local", f"{exc}{_token_hint() if address else ''}") from exc
     try:
         yield address is None
     except ClusterLostError:
@@ -68,6 +68,13 @@ def _own_sigterm() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+def _token_hint() -> str:
+    """What to try where a cluster turns a caller away: Ray does not say that it was for want of a token."""
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        return " (is the token in ~/.ray/auth_token or RAY_AUTH_TOKEN that cluster's?)"
+    return " (if it asks for a token: export RAY_AUTH_MODE=token; see docs/one-box.md)"
 
 
 def _no_cluster(address: str, why: str) -> PreflightError:
