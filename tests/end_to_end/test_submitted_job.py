@@ -33,7 +33,7 @@ def output(s3_server: S3Server, ray_cluster: RayCluster) -> str:
     url = f"s3://{s3_server.bucket}/submitted/build"
     entry = ["python", "jobs/generate.py", CONFIG, "num_rows=105", f"output.path={url}", *SETTINGS]
     submit = [str(BIN / "ray"), "job", "submit", "--address", ray_cluster.dashboard]
-    submit += ["--working-dir", ".", "--", *entry]
+    submit += ["--working-dir", ".", "--runtime-env", "jobs/runtime_env.yaml", "--", *entry]
     done = run_command(submit, env=ray_cluster.env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "105 rows in" in done.stdout

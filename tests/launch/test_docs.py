@@ -1,0 +1,163 @@
+"""The commands that documents and launch files tell people to run, as far as they go without a cluster.
+
+Of each: the shell's grammar; the options of Ray's, Anyscale's and our own command line; the operations and
+parameters of AWS; the paths; and, where a command generates, its config.
+"""
+
+import functools
+import itertools
+import re
+import shlex
+import subprocess
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import click
+import pytest
+import typer.main
+from botocore import xform_name
+from ray.scripts.scripts import cli as ray
+
+from magpie_ray.cli import app
+from magpie_ray.config import load_config
+from tests.launch.files import ROOT, check_options, entrypoint_of
+
+pytestmark = pytest.mark.slow  # Ray and Anyscale take seconds to import
+
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+LAUNCH_FILES = [
+    ROOT / "Dockerfile",
+    ROOT / "cluster.yaml",
+    *sorted((ROOT / "jobs").glob("*.yaml")),
+    *sorted((ROOT / "jobs/kuberay").glob("*.yaml")),
+    *sorted((ROOT / "jobs/anyscale").glob("*.yaml")),
+]
+PROGRAMS = {"anyscale", "aws", "docker", "helm", "kubectl", "magpie-ray", "pip", "python", "ray", "sed"}
+# Words of the shell that may stand before a program.
+SHELL = re.compile(r"^(do|export|done|for)\b|^\w+=\S* ")
+
+
+def blocks(path: Path) -> list[str]:
+    """Shell code: fenced in Markdown, indented in the comment that a launch file opens with."""
+    text = path.read_text()
+    if path.suffix == ".md":
+        return re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    opening = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    lines = [line[4:] for line in opening if re.match(r"#   \s*\w", line)]
+    joined = "\n".join(lines) + "\n"
+    return [joined] if lines and lines[0].split()[0] in PROGRAMS else []
+
+
+def commands(block: str) -> Iterator[list[str]]:
+    """The words of each command. A comment that follows two spaces, and what is piped away, is left out."""
+    for line in block.replace("\\\n", " ").splitlines():
+        plain = re.split(r"\s{2,}(?=in another|#|it )", line)[0].strip()
+        while (word := SHELL.match(plain)) and not plain.startswith(tuple(PROGRAMS)):
+            plain = plain[word.end() :].strip()
+        words = shlex.split(plain, comments=True)
+        if words and words[0] in PROGRAMS:
+            yield words
+
+
+COMMANDS = [
+    pytest.param(words, id=f"{path.name}: {' '.join(words)[:70]}")
+    for path in [*DOCS, *LAUNCH_FILES]
+    for block in blocks(path)
+    for words in commands(block)
+]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(COMMANDS) > 60
+    assert {param.values[0][0] for param in COMMANDS} == PROGRAMS - {"python"}
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_the_shell_reads_it(path: Path) -> None:
+    for block in blocks(path):
+        read = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
+        assert read.returncode == 0, block + read.stderr
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_path_is_there(words: list[str]) -> None:
+    for word in words:
+        name = word.removeprefix("file://")
+        if re.match(r"(jobs|docs|tests|magpie_ray)/|\w+\.yaml$", name):
+            assert list(ROOT.glob(name)), name
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_option_exists(words: list[str]) -> None:
+    own = words[: words.index("--")] if "--" in words else words
+    match own[0]:
+        case "ray":
+            check_click(ray, own[1:])
+        case "anyscale":
+            check_click(anyscale(), own[1:])
+        case "magpie-ray":
+            check_click(typer.main.get_command(app), own[1:])
+        case "aws":
+            check_aws(own[1:])
+
+
+@functools.cache
+def anyscale() -> click.Command:
+    with warnings.catch_warnings(action="ignore"):  # it imports what it has deprecated itself
+        from anyscale.scripts import cli
+    command: click.Command = cli
+    return command
+
+
+def check_click(command: click.Command, words: list[str]) -> None:
+    """Every subcommand and option of the words is one of the command's."""
+    while words and isinstance(command, click.Group):
+        assert words[0] in command.commands, words
+        command, words = command.commands[words[0]], words[1:]
+    known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    for word in words:
+        if word.startswith("-"):
+            assert word.split("=")[0] in known, f"{word} is no option of {command.name}"
+
+
+def check_aws(words: list[str]) -> None:
+    service, operation, *rest = words
+    model = boto3.client(service, "us-east-1").meta.service_model
+    operations = {xform_name(name, "-"): name for name in model.operation_names}
+    shape = model.operation_model(operations[operation]).input_shape
+    assert shape is not None
+    given = {word.removeprefix("--") for word in rest if word.startswith("--")}
+    assert given <= {xform_name(name, "-") for name in shape.members}
+    required = {xform_name(name, "-") for name in shape.required_members}
+    assert required <= given
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_what_generates_has_a_config_that_loads(words: list[str]) -> None:
+    if words[:3] == ["ray", "job", "submit"] and "--" in words:
+        words = words[words.index("--") + 1 :]
+    if words[:2] not in (["python", "jobs/generate.py"], ["magpie-ray", "generate"]):
+        return
+    path, overrides, options = entrypoint_of(shlex.join(words))
+    load_config(path, overrides)
+    check_options(options)
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *DOCS], ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+@functools.cache
+def headings(path: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *DOCS], ids=lambda path: path.name)
+def test_links_to_headings_lead_to_one(path: Path) -> None:
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", path.read_text()):
+        assert heading in headings(path.parent / target if target else path), heading
