@@ -38,8 +38,8 @@ def load_attribute(path: str, *, key: str) -> Any:
     except Exception as exc:
         if isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}."):
             raise ConfigError(
-                f"{key}: got {path!r}, but there is no module {exc.name} in {here} or where Python looks: "
-                "run the command from the folder that holds it (ray job submit --working-dir takes it along), "
+                f"{key}: got {path!r}, but there is no module {exc.name} in {here} nor where Python looks: "
+                "run the command from the folder that holds it (ray job submit --working-dir takes it), "
                 "or install it on every node"
             ) from exc
         raise ConfigError(
