@@ -10,6 +10,8 @@ beginning-of-sequence token at most (`ChatFormat.warnings` says where that can't
     chat_format_render  knows templates: the texts around messages
     chat_format_tokens  knows tokenizers: their ids
     chat_format_marks   what ends a message, what gives a leaked marker away
+    chat_format_thinking   how templates switch thinking on and off
+    chat_format_reasoning  how reasoning is told from an answer's content
     chat_format_load    tokenizers from a folder or from Hugging Face
 """
 
@@ -22,6 +24,7 @@ from typing import Any, Literal, TypeVar
 from magpie_ray.chat_format_load import LoadedTokenizer, load_tokenizer
 from magpie_ray.chat_format_marks import end_of_message, role_markers
 from magpie_ray.chat_format_render import Template, Turns, open_template, read_turns
+from magpie_ray.chat_format_thinking import MARKS, Thinking, read_thinking, reasoning_of, without_thinking
 from magpie_ray.chat_format_tokens import Encoder
 from magpie_ray.chat_format_type import ChatFormat, SystemPrefix
 from magpie_ray.errors import FormatError
@@ -38,18 +41,21 @@ def derive(
     system_prompts: Sequence[str] = (),
     date: datetime.date | None = None,
     pre_query_template: str | None = None,
+    thinking: bool | None = None,
     eos_token_ids: Sequence[int] = (),
     template_variables: Mapping[str, Any] = MappingProxyType({}),
 ) -> ChatFormat:
     """The chat format of a tokenizer.
 
     `system_prompts`: those of the build; "" is none. `date`: what dated templates write, None for today.
+    `thinking`: whether answers are thought about first, which the format's `reasoning` then splits off; None
+    leaves the template as it is.
     `pre_query_template`: literal text in place of the derived pre-query; what follows messages is still
     derived where there is a chat template. System prompts have no place beside it: they are refused.
     `eos_token_ids`: generation_config's list. `template_variables`: handed to the template as they are.
 
-    Raises FormatError when there is nothing to derive from, when the template refuses a user message, and
-    when it does not take the system prompts.
+    Raises FormatError when there is nothing to derive from, when the template refuses a user message, when
+    it does not take the system prompts, and when it knows of no thinking that is asked for.
     """
     prompts = _unique(prompt for prompt in system_prompts if prompt)
     if pre_query_template is not None and prompts:
@@ -62,11 +68,22 @@ def derive(
     try:
         template, frozen = open_template(tokenizer, date=date, variables=template_variables, foreign=prompts)
     except FormatError as exc:
-        if pre_query_template is None:
+        if pre_query_template is None or thinking:
             raise
         return _pre_query_only(pre_query_template, encoder, ends, str(exc))
-    form = _assemble(template, encoder, ends)
+    knows = read_thinking(template)
+    if thinking and not knows.possible:
+        raise FormatError(
+            "model.thinking: got true, but this chat template has no place for reasoning: it has no switch "
+            "for thinking, and neither opens, writes nor names a block of reasoning. Set model.thinking: "
+            "false, or use a model that thinks."
+        )
+    if thinking is not None:
+        switch = knows.on if thinking else knows.off
+        template = replace(template, variables={**template.variables, **switch})
+    form = replace(_assemble(template, encoder, ends), can_think=knows.possible)
     if pre_query_template is not None:
+        form = _with_thinking(form, thinking, knows, template, encoder)
         return _with_literal_pre_query(form, pre_query_template, tokenizer, encoder)
     if not form.pre_query_ids:
         raise FormatError(
@@ -74,6 +91,7 @@ def derive(
             "give a text as model.pre_query_template."
         )
     form = _with_system_prompts(form, prompts, template, encoder)
+    form = _with_thinking(form, thinking, knows, template, encoder)
     return replace(form, date=frozen.isoformat() if frozen else None)
 
 
@@ -232,6 +250,40 @@ def _system_prefix(
         earlier_next_user_ids=next_user_ids,
     )
     return moving, None
+
+
+def _with_thinking(
+    form: ChatFormat, thinking: bool | None, knows: Thinking, template: Template, encoder: Encoder
+) -> ChatFormat:
+    """The format with what asks for an answer turned to thinking or away from it; None leaves it."""
+    marks = [mark for mark in MARKS if mark in encoder.markers.values() or mark in template.source]
+    form = replace(form, role_markers=_unique([*form.role_markers, *marks]))
+    if thinking is None:
+        return form
+    generation, history = form.user_to_assistant, form.history_user_to_assistant
+    if not thinking:
+        closed, warning = without_thinking(knows, generation=generation, history=history)
+        if not knows.possible and history.startswith(generation):
+            # A token that the model would write in front of its answer is no part of the message.
+            beyond = history[len(generation) :]
+            closed = history if any(mark in beyond for mark in encoder.markers.values()) else generation
+        return replace(
+            form,
+            user_to_assistant=closed,
+            user_to_assistant_ids=encoder.piece(form.pre_query, closed),
+            warnings=(*form.warnings, *([warning] if warning else [])),
+        )
+    reasoning = reasoning_of(knows, generation=generation, history=history, source=template.source)
+    # A token that ends answers and stands inside this markup must not end them there.
+    inside = {i for text in (reasoning.opening, reasoning.closing) for i in encoder.alone(text)}
+    stops = [i for i in form.assistant_stop_token_ids if i not in inside]
+    withheld = next((i for i in form.assistant_stop_token_ids if i in inside), None)
+    if withheld is not None:
+        reasoning = replace(reasoning, answer_closing=encoder.markers[withheld])
+    if reasoning.kept:
+        history, ids = generation, form.user_to_assistant_ids
+        form = replace(form, history_user_to_assistant=history, history_user_to_assistant_ids=ids)
+    return replace(form, assistant_stop_token_ids=_unique(stops), reasoning=reasoning)
 
 
 def _with_literal_pre_query(form: ChatFormat, text: str, tokenizer: Any, encoder: Encoder) -> ChatFormat:

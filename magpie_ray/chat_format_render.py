@@ -8,6 +8,7 @@ nothing here depends on the clock beyond the date that was handed in.
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import TemplateError
@@ -64,12 +65,29 @@ class Template:
         text = self.render(None, contents)
         return any(content not in text for content in contents)
 
-    def render(self, system_prompt: str | None, contents: Sequence[str]) -> str:
-        """The template's text for these contents; after a user message, an answer is asked for."""
-        messages = list(zip(_roles(len(contents)), contents, strict=True))
+    @property
+    def source(self) -> str:
+        """The template's own text."""
+        template = self.tokenizer.chat_template
+        return str(template.get("default", template) if isinstance(template, dict) else template)
+
+    def render(
+        self,
+        system_prompt: str | None,
+        contents: Sequence[str],
+        *,
+        fields: Mapping[int, Mapping[str, str]] = MappingProxyType({}),
+    ) -> str:
+        """The template's text for these contents; after a user message, an answer is asked for.
+
+        `fields`: what the messages of these indices have beside role and content.
+        """
+        written = [
+            {"role": role, "content": self._content(content), **fields.get(index, {})}
+            for index, (role, content) in enumerate(zip(_roles(len(contents)), contents, strict=True))
+        ]
         if system_prompt is not None:
-            messages.insert(0, ("system", system_prompt))
-        written = [{"role": role, "content": self._content(content)} for role, content in messages]
+            written.insert(0, {"role": "system", "content": self._content(system_prompt)})
         variables = dict(self.variables, strftime_now=self.date.strftime)
         if self.as_date_string:
             variables["date_string"] = self.date.strftime("%d %b %Y")

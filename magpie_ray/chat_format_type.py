@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
+from magpie_ray.chat_format_reasoning import Reasoning
 from magpie_ray.errors import FormatError
 
 SystemRole = Literal["supported", "folded_into_user", "rejected"]
@@ -60,6 +61,10 @@ class ChatFormat:
     trimmed_roles: tuple[str, ...] = ()  # roles whose messages end before their trailing white space
     blank_ids: tuple[int, ...] = ()  # the tokens that this concerns
     can_answer: bool = True  # False: only the pre-query is known
+    can_think: bool = False  # answers may be thought about first: derive with thinking=True
+    reasoning: Reasoning | None = (
+        None  # how such answers are split; None: without thinking, answers are content
+    )
     multi_turn_problem: str | None = None  # why later turns can't be written; None: they can
     warnings: tuple[str, ...] = ()
 
@@ -129,6 +134,7 @@ class ChatFormat:
             raise FormatError(f"A recorded chat format has other fields than this version: {known ^ given}")
         values = _tuples(data)
         values["system_prefixes"] = tuple(SystemPrefix(**_tuples(entry)) for entry in data["system_prefixes"])
+        values["reasoning"] = Reasoning(**data["reasoning"]) if data["reasoning"] else None
         return cls(**values)
 
     def _system_prefix(self, system_prompt: str) -> SystemPrefix:
