@@ -28,7 +28,7 @@ class ModelConfig(Section):
     name: fields.ModelName = "builtin:tiny-chat"
     revision: fields.OptionalText = None
     pre_query_template: fields.OptionalText = None
-    thinking: fields.FlagNotYet = False
+    thinking: fields.Flag = False
     trust_remote_code: fields.Flag = False
 
 
@@ -108,6 +108,15 @@ class Config(Section):
         if value and info.data.get("only_instruction"):
             raise bad_value(value, "false with only_instruction: true, which writes no `conversation` column")
         return value
+
+    @field_validator("model")
+    @classmethod
+    def _has_an_answer_to_think_about(cls, model: ModelConfig, info: ValidationInfo) -> ModelConfig:
+        ends_after_user = info.data.get("end_with_user") and info.data.get("n_turns") == 1
+        if model.thinking and (info.data.get("only_instruction") or ends_after_user):
+            must = "must be false where rows have no answers (only_instruction, end_with_user)"
+            raise BadValueError(Problem(at=("thinking",), value=True, must=must))
+        return model
 
     @field_validator("engine")
     @classmethod

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import PlainValidator
 
-from magpie_ray.config_errors import NOT_YET, BadValueError, Problem, bad_value
+from magpie_ray.config_errors import NOT_YET, bad_value
 
 BUILTIN_MODELS = ("builtin:tiny-chat",)
 INT32_MAX = 2**31 - 1
@@ -113,12 +113,6 @@ def _flag(value: object) -> object:
     return value
 
 
-def _no_flag_yet(value: object) -> object:
-    if _flag(value):
-        raise BadValueError(Problem(value=value, must=f"which {NOT_YET}; leave it out or set it to false"))
-    return value
-
-
 def _model_name(value: object) -> object:
     name = _text("a Hugging Face id, a local path or a bundled model")(value)
     if str(name).startswith("builtin:") and name not in BUILTIN_MODELS:
@@ -147,7 +141,6 @@ def _output_path(value: object) -> object:
 
 
 Flag: TypeAlias = Annotated[bool, PlainValidator(_flag)]
-FlagNotYet: TypeAlias = Annotated[bool, PlainValidator(_no_flag_yet)]
 
 # 10**12: the first row of a partition is written with twelve digits in its file name.
 Rows: TypeAlias = Annotated[int, PlainValidator(_integer(1, 10**12))]

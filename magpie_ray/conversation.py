@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from magpie_ray.acceptance import Rule
+from magpie_ray.chat_format_reasoning import Reasoning
 from magpie_ray.types import Message, Rejection, Role, Row, SamplingPair, SystemPrompt
 
 _EXAMPLE_CHARACTERS = 200
@@ -27,8 +28,9 @@ class Recipe:
     """What decides the content of every row of a build. Shared by all of its engines.
 
     messages_per_row: generated messages, alternating from the user's. decode: token ids of several messages
-    -> their texts, special tokens kept. stops_when_full: a row that outgrows the context ends with the whole
-    turns it has, and is not rejected.
+    -> their texts, special tokens kept. reasoning: how it is told from the content of answers, and encode:
+    such a content as that message of a dialogue -> token ids; None without thinking. stops_when_full: a row
+    that outgrows the context ends with the whole turns it has, and is not rejected.
     """
 
     chat_format: Format
@@ -40,6 +42,8 @@ class Recipe:
     seed: int
     reproducible: bool
     max_attempts: int
+    reasoning: Reasoning | None = None
+    encode: Callable[[str, int], list[int]] | None = None
     stops_when_full: bool = False
 
 
@@ -114,6 +118,8 @@ class Conversation:
         """Of its next prompt: those that the engine has read or written before."""
         if not self.message_ids:
             return self.shared_tokens
+        if self.messages and self.messages[-1].reasoning:
+            return self.prompt_tokens  # without it the content stands in another place
         return self.prompt_tokens + len(self.message_ids[-1])
 
     def tokens(self, role: Role) -> int:

@@ -5,47 +5,74 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
-from magpie_ray.acceptance import Dialogue, Utterance, reason_to_reject
+from magpie_ray.acceptance import (
+    CONTEXT_FULL,
+    UNFINISHED_REASONING,
+    Dialogue,
+    Utterance,
+    reason_to_reject,
+)
+from magpie_ray.chat_format_reasoning import Answer
 from magpie_ray.conversation import Conversation, Recipe
 from magpie_ray.types import Completion, Message
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judged completion: its message, and why it is rejected (None: accepted)."""
+    """A judged completion: its message, and why it is rejected (None: accepted).
+
+    token_ids: what the conversation goes on with, which is the completion without its reasoning.
+    """
 
     conversation: Conversation
     completion: Completion
     message: Message
+    token_ids: list[int]
     reason: str | None
 
 
 def judge(recipe: Recipe, completed: Sequence[tuple[Conversation, Completion]]) -> list[Verdict]:
     """A verdict for each completion, in order. Safe in another thread while the engine steps on."""
     texts = recipe.decode([completion.token_ids for _, completion in completed])
-    verdicts = []
-    for (conversation, completion), text in zip(completed, texts, strict=True):
-        role = conversation.next_role
-        message = Message(
-            role=role,
-            text=text,
-            finish_reason=completion.finish_reason,
-            prompt_tokens=conversation.prompt_tokens,
-            completion_tokens=completion.num_tokens,
-        )
-        utterance = Utterance(
-            role=role,
-            text=text,
-            token_ids=completion.token_ids,
-            finish_reason=completion.finish_reason,
-            # What cuts a message is max_tokens or, before it, the end of the context.
-            filled_context=completion.finish_reason == "length"
-            and completion.num_tokens < conversation.sampling.of(role).max_tokens,
-        )
-        before = Dialogue(messages=tuple(conversation.messages), system_prompt=conversation.system_prompt)
-        reason = reason_to_reject(utterance, before, recipe.rules)
-        verdicts.append(Verdict(conversation, completion, message, reason))
-    return verdicts
+    return [_judge(recipe, *one, text) for one, text in zip(completed, texts, strict=True)]
+
+
+def _judge(recipe: Recipe, conversation: Conversation, completion: Completion, text: str) -> Verdict:
+    role, token_ids = conversation.next_role, completion.token_ids
+    answer: Answer | None = Answer("", text)
+    if recipe.reasoning and recipe.encode and role == "assistant":
+        answer = recipe.reasoning.split(text)
+        if answer and answer.content != text:
+            # What stands before a text may change its first tokens: these are as if nothing else had.
+            token_ids = recipe.encode(answer.content, len(conversation.message_ids))
+    message = Message(
+        role=role,
+        text=answer.content if answer else text,
+        reasoning=answer.reasoning if answer else "",
+        finish_reason=completion.finish_reason,
+        prompt_tokens=conversation.prompt_tokens,
+        completion_tokens=completion.num_tokens,
+    )
+    # What cuts a message is max_tokens or, before it, the end of the context.
+    filled_context = (
+        completion.finish_reason == "length"
+        and completion.num_tokens < conversation.sampling.of(role).max_tokens
+    )
+    if answer is None:
+        reason: str | None = CONTEXT_FULL if filled_context else UNFINISHED_REASONING
+        return Verdict(conversation, completion, message, token_ids, reason)
+    utterance = Utterance(
+        role=role,
+        text=message.text,
+        reasoning=message.reasoning,
+        token_ids=token_ids,
+        finish_reason=completion.finish_reason,
+        filled_context=filled_context,
+    )
+    before = Dialogue(messages=tuple(conversation.messages), system_prompt=conversation.system_prompt)
+    reason = reason_to_reject(utterance, before, recipe.rules)
+    kept = completion.token_ids if recipe.reasoning and recipe.reasoning.kept else token_ids
+    return Verdict(conversation, completion, message, kept, reason)
 
 
 class Judge:

@@ -124,6 +124,7 @@ def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
             system_prompts=[p.text for p in prompts],
             date=datetime.date.fromisoformat(date) if date else None,
             pre_query_template=config.model.pre_query_template,
+            thinking=config.model.thinking,
             eos_token_ids=loaded.eos_token_ids,
         )
 

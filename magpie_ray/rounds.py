@@ -203,7 +203,7 @@ class Rounds:
         self._residency.answered(conversation, message.completion_tokens)
         if verdict.reason is None:
             self._patience.accepted(message.role)
-            conversation.message_ids.append(verdict.completion.token_ids)
+            conversation.message_ids.append(verdict.token_ids)
             self._advance(conversation)
         elif verdict.reason == CONTEXT_FULL:
             self._outgrow(conversation, example=message.text)

@@ -130,13 +130,14 @@ class EngineFigures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """A generated, accepted message of a finished row."""
+    """A generated, accepted message of a finished row. `reasoning` stood before the text."""
 
     role: Role
     text: str
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

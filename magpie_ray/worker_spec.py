@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from magpie_ray import plan, preflight
 from magpie_ray.acceptance import rules
-from magpie_ray.chat_format import ChatFormat, load_tokenizer
+from magpie_ray.chat_format import ChatFormat, load_tokenizer, message_ids
 from magpie_ray.config import Config
 from magpie_ray.config_sampling import SamplingSettings
 from magpie_ray.conversation import Recipe
@@ -70,10 +70,15 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
         # A format's prefix may leave the white space before a message to the model (see ChatFormat).
         return [text.strip() for text in texts]
 
+    def encode(text: str, index: int) -> list[int]:
+        return message_ids(tokenizer, form, text, index=index)
+
     rejects_cut_answers = config.acceptance.truncated_response == "reject"
     return Recipe(
         chat_format=form,
         decode=decode,
+        encode=encode,
+        reasoning=form.reasoning,
         rules=rules(
             markers=form.role_markers,
             special_token_ids=frozenset(form.special_token_ids),

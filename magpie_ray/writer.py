@@ -34,6 +34,7 @@ _TYPES = {
     "conversation": pa.list_(_MESSAGE),
     "instruction": pa.string(),
     "response": pa.string(),
+    "reasoning": pa.list_(pa.string()),
     "system_prompt": pa.string(),
     "system_prompt_key": pa.string(),
     "sampling_key": pa.int32(),
@@ -176,6 +177,8 @@ def _value(name: str, row: Row, table_format: TableFormat) -> object:
             return row.messages[0].text
         case "response":
             return row.messages[1].text
+        case "reasoning":
+            return [m.reasoning for m in row.messages if m.role == "assistant"]
         case "system_prompt":
             return row.system_prompt.text if row.system_prompt else None
         case "system_prompt_key":

@@ -307,7 +307,7 @@ BAD_VALUES = [
     ("model.revision", 1234567, "1234567", "text, or null; put it in quotes"),
     ("model.revision", "", "''", "text, or null"),
     ("model.pre_query_template", "\ud800", r"'\ud800'", "text, or null"),
-    ("model.thinking", True, "true", "not supported yet"),
+    ("model.thinking", "yes", "'yes'", "true or false, without quotes"),
     ("model.trust_remote_code", "false", "'false'", "true or false, without quotes"),
     ("sampling.user.temperature", -0.1, "-0.1", "a number of at least 0"),
     ("sampling.user.temperature", "0.7", "'0.7'", "without quotes"),
@@ -441,10 +441,12 @@ def test_combinations_that_contradict_each_other_are_refused() -> None:
     assert parse_config(crowded | {"end_with_user": True}).engine.max_model_len == 512
 
 
-def test_keys_of_later_versions_are_said_to_be_not_supported_yet() -> None:
-    line = message_of({"num_rows": 1, "model": {"thinking": True}})
-    assert "model.thinking" in line
-    assert "not supported yet" in line
+@pytest.mark.parametrize("mode", [{"only_instruction": True}, {"end_with_user": True}])
+def test_thinking_is_refused_where_there_is_no_answer_to_think_about(mode: dict[str, Any]) -> None:
+    thinking = {"num_rows": 1, "model": {"thinking": True}}
+    assert "model.thinking: got true, must be false where rows have no answers" in message_of(thinking | mode)
+    assert "reasoning" in parse_config(thinking).columns()
+    assert "reasoning" in parse_config(thinking | mode | {"n_turns": 2, "only_instruction": False}).columns()
 
 
 def test_all_problems_are_listed_at_once_without_a_word_of_pydantics() -> None:

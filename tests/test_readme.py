@@ -70,8 +70,13 @@ def test_the_column_table_has_every_column() -> None:
     rows = [line.split("|")[1] for line in section("What it writes").splitlines() if line.startswith("| `")]
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert TableFormat.schema_of(named).names == named
-    mix = {"user": [{"temperature": 1}, {"temperature": 2}]}
-    every_mode = [{"num_rows": 1, "system_prompt": {"a": "b"}, "sampling": mix, "n_turns": n} for n in (1, 2)]
+    every_column = {
+        "num_rows": 1,
+        "system_prompt": {"a": "b"},
+        "sampling": {"user": [{"temperature": 1}, {"temperature": 2}]},
+        "model": {"thinking": True},
+    }
+    every_mode = [{**every_column, "n_turns": n} for n in (1, 2)]
     written = {name for mode in every_mode for name in Config.model_validate(mode).columns()}
     assert set(named) == written
 

@@ -7,13 +7,22 @@ never on where it was made.
 
 from collections.abc import Sequence
 
-from magpie_ray.acceptance.endings import CONTEXT_FULL, empty, truncated
+from magpie_ray.acceptance.endings import CONTEXT_FULL, UNFINISHED_REASONING, empty, truncated
 from magpie_ray.acceptance.markers import role_marker
 from magpie_ray.acceptance.remedies import remedy
 from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance, reason_to_reject
 from magpie_ray.types import Role
 
-__all__ = ["CONTEXT_FULL", "Dialogue", "Rule", "Utterance", "reason_to_reject", "remedy", "rules"]
+__all__ = [
+    "CONTEXT_FULL",
+    "UNFINISHED_REASONING",
+    "Dialogue",
+    "Rule",
+    "Utterance",
+    "reason_to_reject",
+    "remedy",
+    "rules",
+]
 
 
 def rules(

@@ -4,6 +4,7 @@ from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance
 from magpie_ray.types import Role
 
 CONTEXT_FULL = "context_full"
+UNFINISHED_REASONING = "unfinished_reasoning"
 
 
 def empty(utterance: Utterance, _: Dialogue) -> str | None:

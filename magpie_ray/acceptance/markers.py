@@ -6,11 +6,12 @@ from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance
 
 
 def role_marker(markers: Sequence[str], special_token_ids: frozenset[int]) -> Rule:
-    """A piece of the build's chat template inside the message."""
+    """A piece of the build's chat template inside the message, or the reasoning before it."""
 
     def rule(utterance: Utterance, _: Dialogue) -> str | None:
         if not special_token_ids.isdisjoint(utterance.token_ids):
             return "role_marker"
-        return "role_marker" if any(marker in utterance.text for marker in markers) else None
+        texts = (utterance.text, utterance.reasoning)
+        return "role_marker" if any(marker in text for marker in markers for text in texts) else None
 
     return rule

@@ -1,6 +1,6 @@
 """What to try when messages are rejected for one reason again and again."""
 
-from magpie_ray.acceptance.endings import CONTEXT_FULL
+from magpie_ray.acceptance.endings import CONTEXT_FULL, UNFINISHED_REASONING
 from magpie_ray.types import Role
 
 
@@ -16,6 +16,8 @@ _REMEDIES = {
     "model: use the instruct or chat version, and check the stop ids with `magpie-ray template`",
     "role_marker": "the model runs on into another turn: check the stop ids with `magpie-ray template`, "
     "or lower sampling.{role}.temperature",
+    UNFINISHED_REASONING: "answers end before their reasoning does: raise sampling.{role}.max_tokens, or set "
+    "model.thinking: false",
     CONTEXT_FULL: "the conversation outgrows the model's context: raise engine.max_model_len, lower n_turns "
     "or max_tokens, or set acceptance.context_full: stop, so that such rows end with the turns they have",
 }

@@ -13,7 +13,8 @@ from magpie_ray.types import FinishReason, Message, Role, SystemPrompt
 class Utterance:
     """A generated message under judgement.
 
-    text: decoded with special tokens kept visible. filled_context: it was cut where the model's context ends.
+    text: decoded with special tokens kept visible, without the reasoning that stood before it.
+    filled_context: it was cut where the model's context ends.
     """
 
     role: Role
@@ -21,6 +22,7 @@ class Utterance:
     token_ids: Sequence[int]
     finish_reason: FinishReason
     filled_context: bool = False
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

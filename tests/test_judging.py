@@ -1,0 +1,119 @@
+"""Verdicts: what becomes of a completion with reasoning in it, and what the conversation goes on with."""
+
+from dataclasses import replace
+
+import pytest
+
+from magpie_ray.acceptance import rules
+from magpie_ray.chat_format_reasoning import Reasoning
+from magpie_ray.conversation import Cohort, Recipe
+from magpie_ray.judging import Verdict, judge
+from magpie_ray.types import Completion, FinishReason, Sampling, SamplingPair
+from tests.conversations import conversation_of
+
+OPENED = Reasoning(opened=True, opening="<think>", closing="</think>")
+THINK, END_THINK, MARKER = 1001, 1002, 1003
+SPECIAL = {THINK: "<think>", END_THINK: "</think>", MARKER: "<|user|>"}
+
+
+def text_of(ids: list[int]) -> str:
+    return "".join(SPECIAL.get(i) or chr(i) for i in ids).strip()
+
+
+def ids_of(text: str, index: int = 1) -> list[int]:
+    for token_id, token in SPECIAL.items():
+        text = text.replace(token, chr(token_id))
+    return [ord(character) for character in text]
+
+
+def recipe(reasoning: Reasoning | None) -> Recipe:
+    sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=40)
+    return Recipe(
+        chat_format=None,  # type: ignore[arg-type]  # judging makes no prompts
+        decode=lambda messages: [text_of(ids) for ids in messages],
+        encode=ids_of,
+        reasoning=reasoning,
+        rules=rules(
+            markers=("<|user|>", "<think>"),
+            special_token_ids=frozenset(SPECIAL),
+            truncated_roles=frozenset({"user"}),
+        ),
+        samplings=(SamplingPair(user=sampling, assistant=sampling),),
+        messages_per_row=2,
+        prompts=(),
+        seed=0,
+        reproducible=False,
+        max_attempts=2,
+    )
+
+
+def verdict_of(
+    text: str,
+    reasoning: Reasoning | None = OPENED,
+    *,
+    answers: bool = True,
+    finish_reason: FinishReason = "stop",
+    num_tokens: int = 40,
+) -> Verdict:
+    conversation = conversation_of(Cohort(members=1), accepted=int(answers))
+    conversation.sampling = recipe(None).samplings[0]
+    completion = Completion(
+        request_id=0, token_ids=ids_of(text), finish_reason=finish_reason, num_tokens=num_tokens
+    )
+    [verdict] = judge(recipe(reasoning), [(conversation, completion)])
+    return verdict
+
+
+def test_reasoning_is_split_off_and_the_conversation_goes_on_without_it() -> None:
+    verdict = verdict_of("Let me see.\n</think>\n\nYes.")
+    assert verdict.reason is None
+    assert (verdict.message.reasoning, verdict.message.text) == ("Let me see.", "Yes.")
+    assert verdict.token_ids == ids_of("Yes.")
+    assert verdict.message.completion_tokens == 40
+
+
+def test_reasoning_stays_in_the_conversation_where_the_template_keeps_it() -> None:
+    verdict = verdict_of("Let me see.</think>Yes.", replace(OPENED, kept=True))
+    assert verdict.message.text == "Yes."
+    assert verdict.token_ids == ids_of("Let me see.</think>Yes.")
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "num_tokens", "reason"),
+    [
+        ("length", 40, "unfinished_reasoning"),
+        ("stop", 12, "unfinished_reasoning"),
+        ("length", 12, "context_full"),
+    ],
+)
+def test_reasoning_that_never_closes_is_rejected_for_that(
+    finish_reason: FinishReason, num_tokens: int, reason: str
+) -> None:
+    verdict = verdict_of("Let me see", finish_reason=finish_reason, num_tokens=num_tokens)
+    assert verdict.reason == reason
+    assert verdict.message.text == "Let me see"  # the example of the rejection
+
+
+def test_an_answer_that_is_empty_behind_its_reasoning_is_empty() -> None:
+    assert verdict_of("Let me see.</think>\n").reason == "empty"
+
+
+@pytest.mark.parametrize(
+    "text", ["Hm <|user|></think>Yes.", "Hm</think>Yes.<|user|>", "Hm</think><think>Yes."]
+)
+def test_a_marker_in_the_reasoning_or_behind_it_is_one(text: str) -> None:
+    assert verdict_of(text).reason == "role_marker"
+
+
+def test_without_thinking_or_in_a_user_message_a_block_of_reasoning_is_a_marker() -> None:
+    assert verdict_of("<think>Hm</think>Yes.", None).reason == "role_marker"
+    assert verdict_of("<think>Hm</think>Why?", answers=False).reason == "role_marker"
+
+
+def test_an_answer_without_reasoning_keeps_the_ids_it_was_generated_with() -> None:
+    verdict = verdict_of("Yes.", replace(OPENED, opened=False))
+    assert (verdict.message.reasoning, verdict.message.text, verdict.token_ids) == (
+        "",
+        "Yes.",
+        ids_of("Yes."),
+    )
