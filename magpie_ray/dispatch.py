@@ -129,6 +129,10 @@ class Dispatcher:
         """Rows of the partitions that the slot's worker has open."""
         return sum(partition.num_rows for partition in self._slots[slot].open)
 
+    def num_open(self, slot: int) -> int:
+        """Partitions that the slot's worker has open."""
+        return len(self._slots[slot].open)
+
     def add_slot(self) -> int:
         """Room for another actor, which takes from the shards of the others; its number."""
         self._slots.append(_Slot(deque()))

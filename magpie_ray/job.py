@@ -27,8 +27,9 @@ from magpie_ray.fleet import Fleet
 from magpie_ray.ledger import Ledger
 from magpie_ray.lives import Lives
 from magpie_ray.metrics import EngineUse
-from magpie_ray.progress import ProgressDisplay, Snapshot
+from magpie_ray.snapshot import Snapshot
 from magpie_ray.storage import Storage
+from magpie_ray.watchers import Watcher, Watchers
 
 log = logging.getLogger(__name__)
 
@@ -78,28 +79,30 @@ class Job:
             start_timeout_seconds=config.cluster.start_timeout_seconds,
             now=now,
         )
-        self._engine_starts = 0
+        self._watcher: Watcher = Watchers([])
+        self._engine_starts = self._retried_partitions = 0
         self._looked_around = self._told_waiting = now
         self._ended: float | None = None
 
-    def work(self, display: ProgressDisplay, stop_requested: Callable[[], bool]) -> None:
+    def work(self, watcher: Watcher, stop_requested: Callable[[], bool]) -> None:
         """Run workers until every partition is committed.
 
         InterruptedJobError when told to stop; GenerationFailedError when it gives up; ClusterLostError; what
-        a worker raised when another try would not change it.
+        a worker raised when another try would not change it. `watcher` is shown how it goes.
         """
+        self._watcher = watcher
         try:
             for slot in range(self._dispatcher.num_slots):
                 self._start(slot)
             try:
-                done = self._loop(display, stop_requested)
+                done = self._loop(stop_requested)
             except ClusterLostError:
                 raise
             except MagpieError:
-                self._take_leave(display)
+                self._take_leave()
                 raise
             if not done:
-                self._take_leave(display)
+                self._take_leave()
                 raise InterruptedJobError(
                     f"stopped with {self._ledger.rows:,} of {self._config.num_rows:,} rows committed in "
                     f"{self._storage.url}; run the same command again to go on"
@@ -107,14 +110,14 @@ class Job:
             self._ended = self._clock()
             for slot in self._fleet.ready:
                 self._actors.finish(slot)
-            self._see_off(_FAREWELL_SECONDS, display)
+            self._see_off(_FAREWELL_SECONDS)
         finally:
             for slot in range(len(self._fleet)):
                 self._actors.end(slot)
             self.lives.end_all()
             self._ledger.close(_CHECKPOINT_SECONDS, checkpoint=self._ended is None)
 
-    def _loop(self, display: ProgressDisplay, stop_requested: Callable[[], bool]) -> bool:
+    def _loop(self, stop_requested: Callable[[], bool]) -> bool:
         """Take events until all is committed; False when told to stop before that."""
         while not self._dispatcher.done:
             if stop_requested():
@@ -126,27 +129,29 @@ class Job:
                 self._actors.drop(slot, partition)
             self._check_times()
             self._look_around()
-            display.show(self.snapshot())
+            self._watcher.show(self.snapshot())
         return True
 
     def snapshot(self) -> Snapshot:
         """Where the job stands."""
         fleet = self._fleet
         rows = min(self._ledger.rows + fleet.unwritten_rows, self._config.num_rows)
-        tally = fleet.tally
         ended = self._ended or self._clock()
         return Snapshot(
             num_rows=self._config.num_rows,
             rows=rows,
             rows_this_run=rows - self._ledger.rows_before,
-            tokens=tally.tokens,
-            rejected=sum(tally.rejected.values()),
-            attempts=tally.attempts,
+            committed_rows=self._ledger.rows,
+            generated=fleet.tally,
+            committed=self._ledger.written,
+            use=fleet.use,
             actors_up=fleet.num_ready,
             actors_starting=fleet.num_starting,
             actors_wanted=fleet.num_wanted,
             lost=fleet.lost,
             lost_rows=fleet.lost_rows,
+            retried_partitions=self._retried_partitions,
+            storage_retries=fleet.storage_retries,
             seconds=ended - fleet.first_ready if fleet.first_ready else 0.0,
         )
 
@@ -198,6 +203,7 @@ class Job:
         self._fleet.commit(slot, sum(record.rows for record in event.files))
         new = [record for record in event.files if self._ledger.note(record)]
         self.lives.commit(slot, sum(record.rows for record in new))
+        self._watcher.committed(slot, event)
 
     def _check_output(self, error: StorageError) -> None:
         """An actor has given up on the output. GenerationFailedError unless it is that actor's trouble."""
@@ -212,6 +218,7 @@ class Job:
     def _lose(self, slot: int, *, cause: str, loss: Loss, error: MagpieError | None = None) -> None:
         """The worker is gone, or as good as gone. Raises what ends the job, `error` itself perhaps."""
         again = self._dispatcher.open_rows(slot)
+        self._retried_partitions += self._dispatcher.num_open(slot)
         rows = self._fleet.lose(slot, open_rows=again, now=self._clock())
         log.warning(
             "lost the actor of slot %d: %s. Its open partitions (%d rows, %d or more of them finished) are "
@@ -262,13 +269,13 @@ class Job:
             self._told_waiting = now
             log.info("%d of %d actors wait: %s", waiting, self._fleet.num_wanted, self._actors.describe())
 
-    def _take_leave(self, display: ProgressDisplay) -> None:
+    def _take_leave(self) -> None:
         """Let the workers commit what they have finished."""
         for slot in self._fleet.ready:
             self._actors.stop(slot)
-        self._see_off(_NOTICE_SECONDS, display)
+        self._see_off(_NOTICE_SECONDS)
 
-    def _see_off(self, seconds: float, display: ProgressDisplay) -> None:
+    def _see_off(self, seconds: float) -> None:
         """Take the last events of the workers that are up, until all have left or the time is over."""
         deadline = self._clock() + seconds
         staying = set(self._fleet.ready)
@@ -283,4 +290,4 @@ class Job:
                         self._actors.end(slot)
                         self.lives.end(slot, "ended")
                         staying.discard(slot)
-            display.show(self.snapshot())
+            self._watcher.show(self.snapshot())

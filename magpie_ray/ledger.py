@@ -16,6 +16,7 @@ from magpie_ray.build import BuildRecord
 from magpie_ray.errors import CorruptBuildError, MagpieError
 from magpie_ray.lease import RENEW_SECONDS, Lease
 from magpie_ray.lives import Lives, LivesRecord, write_lives
+from magpie_ray.metrics import Tally
 from magpie_ray.storage import Storage
 from magpie_ray.types import PartitionRecord
 
@@ -31,6 +32,7 @@ _RETRY_SECONDS = 20.0
 class Ledger:
     """The partitions of a build by key. One thread calls all methods. `records`: those committed so far.
 
+    `run`: the number of this one; `written`: what is behind the files that it has written since.
     `lease`: of a store that can't keep two writers apart; it is renewed, and released at the end.
     `lives`: of the run's actors; written with each checkpoint, and at the end.
     """
@@ -42,12 +44,15 @@ class Ledger:
         records: Sequence[PartitionRecord],
         *,
         num_rows: int,
+        run: int = 0,
         lease: Lease | None = None,
         lives: Lives | None = None,
     ) -> None:
         self._storage = storage.retrying_for(_RETRY_SECONDS)
         self._build = build
         self._num_rows = num_rows
+        self._run = run
+        self.written = Tally()
         self._lease = lease
         self._lives = lives
         self._records = {record.partition.key: record for record in records}
@@ -65,6 +70,8 @@ class Ledger:
             return False
         self._records[key] = record
         self.rows += record.rows
+        if record.run == self._run:
+            self.written = Tally.sum([self.written, Tally.of_record(record)])
         return True
 
     def tend(self) -> list[PartitionRecord]:

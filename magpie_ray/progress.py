@@ -1,4 +1,4 @@
-"""What a running job tells: a live line on a terminal, a plain line now and then in a log.
+"""What a running job tells: a live display on a terminal, a plain line now and then in a log.
 
 Pure rendering of snapshots; how the numbers come about is the job's business.
 """
@@ -6,115 +6,123 @@ Pure rendering of snapshots; how the numbers come about is the job's business.
 import logging
 import math
 import time
-from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from magpie_ray.events import Committed
+from magpie_ray.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
 LOG_SECONDS = 30.0
-_WIDE_COLUMNS = 120
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Snapshot:
-    """A job at one moment. Rates are over `seconds`, the time since the first engine was up.
-
-    actors_starting: placed on a node, with an engine that is not up yet. lost, lost_rows: actors that were
-    lost, and the finished rows that went with them and are generated again.
-    """
-
-    num_rows: int
-    rows: int
-    rows_this_run: int
-    tokens: int
-    rejected: int
-    attempts: int
-    actors_up: int
-    actors_starting: int
-    actors_wanted: int
-    lost: int
-    lost_rows: int
-    seconds: float
-
-    @property
-    def rows_per_second(self) -> float:
-        return self.rows_this_run / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def eta(self) -> str:
-        """Time left at the mean rate so far; "-" before there is one."""
-        if not self.rows_per_second:
-            return "-"
-        left = int((self.num_rows - self.rows) / self.rows_per_second)
-        hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-    def starting(self) -> str:
-        """Before the first engine is up."""
-        waiting = self.actors_wanted - self.actors_starting
-        told = f", {waiting} wait for a node" if waiting else ""
-        return f"starting {self.actors_starting} engines{told}"
-
-    def line(self) -> str:
-        """Everything but the bar, in one line; what matters least comes last, where narrow terminals cut."""
-        accepted = f"{1 - self.rejected / self.attempts:.1%}" if self.attempts else "-"
-        actors = f"{self.actors_up}/{self.actors_wanted} actors"
-        lost = f", {self.lost} replaced" if self.lost else ""
-        return (
-            f"{self.rows:,}/{self.num_rows:,} rows, {self.rows_per_second:,.1f} rows/s, "
-            f"{self.tokens_per_second:,.0f} tokens/s, ETA {self.eta}, {actors}{lost}, {accepted} accepted"
-        )
 
 
 @cache
 def terminal() -> Console:
-    """Standard error. One console for the bar and the log, so that neither writes into the other."""
+    """Standard error. One console for the display and the log, so that neither writes into the other."""
     return Console(stderr=True)
 
 
 class ProgressDisplay:
-    """A context: `show` as often as you like, it draws or logs as often as is useful."""
+    """A watcher of a job, and a context: shown as often as you like, it draws or logs as often as is useful.
 
-    def __init__(self, console: Console | None = None) -> None:
+    `live`: draw, where the console is a terminal; else the log alone is written to.
+    """
+
+    def __init__(self, console: Console | None = None, *, live: bool = True) -> None:
         console = console or terminal()
-        self._bar: Progress | None = None
-        if console.is_terminal:
-            bar = BarColumn(bar_width=24 if console.width >= _WIDE_COLUMNS else 8)
-            columns = (bar, TaskProgressColumn(), TextColumn("{task.description}"))
-            self._bar = Progress(*columns, console=console, transient=False)
-            self._task = self._bar.add_task("starting", total=None)
+        self._live: Live | None = None
+        if live and console.is_terminal:
+            self._bar = Progress(BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+            self._task = self._bar.add_task("", total=None)
+            self._live = Live(self._bar, console=console)
         self._last: Snapshot | None = None
         self._logged_at = -math.inf
 
     def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._live:
+            self._live.stop()
         elif self._last:
-            log.info("%s", self._last.line())
+            _log(self._last)
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw, or log when the last line is old enough. On leaving the context the last one is logged."""
-        if self._bar:
-            text = snapshot.line() if snapshot.actors_up else snapshot.starting()
-            self._bar.update(self._task, total=snapshot.num_rows, completed=snapshot.rows, description=text)
+        if self._live:
+            self._bar.update(
+                self._task,
+                total=snapshot.num_rows,
+                completed=snapshot.rows,
+                description=f"{rows_text(snapshot)}, ETA {eta_text(snapshot)}",
+            )
+            told = f"{rates_text(snapshot)}, " if snapshot.seconds else ""
+            self._live.update(Group(self._bar, Text(f"{told}{actors_text(snapshot)}", overflow="ellipsis")))
             return
         self._last = snapshot
         if time.monotonic() - self._logged_at >= LOG_SECONDS:
             self._logged_at, self._last = time.monotonic(), None
-            log.info("%s", snapshot.line())
+            _log(snapshot)
+
+    def committed(self, slot: int, event: Committed) -> None:
+        """One line a partition for those who want to know it all."""
+        log.debug(
+            "slot %d: %s committed after %.1f s, %.1f of them to store it",
+            slot,
+            event.partition,
+            event.seconds,
+            event.upload_seconds,
+        )
+
+
+def _log(snapshot: Snapshot) -> None:
+    log.info("%s", line(snapshot), extra=dict(snapshot.fields()))
+
+
+def line(snapshot: Snapshot) -> str:
+    """All of it in one line."""
+    parts = [rows_text(snapshot), rates_text(snapshot), f"ETA {eta_text(snapshot)}", actors_text(snapshot)]
+    return ", ".join(parts)
+
+
+def rows_text(snapshot: Snapshot) -> str:
+    return f"{snapshot.rows:,}/{snapshot.num_rows:,} rows"
+
+
+def rates_text(snapshot: Snapshot) -> str:
+    accepted = "-" if snapshot.accepted is None else f"{snapshot.accepted:.1%}"
+    rates = f"{snapshot.rows_per_second:,.1f} rows/s, {snapshot.tokens_per_second:,.0f} tokens/s"
+    return f"{rates}, {accepted} accepted"
+
+
+def actors_text(snapshot: Snapshot) -> str:
+    """What there is none of is left out, but for those that are up."""
+    more = {
+        "starting": snapshot.actors_starting,
+        "waiting for a node": snapshot.actors_waiting,
+        "replaced": snapshot.lost,
+    }
+    return ", ".join([f"{snapshot.actors_up} actors up", *(f"{n} {what}" for what, n in more.items() if n)])
+
+
+def eta_text(snapshot: Snapshot) -> str:
+    """Time left at the mean rate so far; "-" before there is one."""
+    return "-" if snapshot.seconds_left is None else duration_text(snapshot.seconds_left)
+
+
+def duration_text(seconds: float) -> str:
+    """As 3:20, or with hours 1:01:01."""
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

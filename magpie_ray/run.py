@@ -20,13 +20,14 @@ from magpie_ray.errors import (
 from magpie_ray.job import Job
 from magpie_ray.metrics import EngineUse, Tally
 from magpie_ray.preflight import Blueprint, CommittedBuild
-from magpie_ray.progress import ProgressDisplay
 from magpie_ray.storage import Storage
+from magpie_ray.watchers import Watcher, Watchers
 
 log = logging.getLogger(__name__)
 
 # Whoever stops a job has given it a notice of half a minute.
 _LAST_WORDS_SECONDS = 5.0
+_NOBODY = Watchers(())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,13 +77,13 @@ def carry_out(
     storage: Storage,
     record: BuildRecord,
     stop_requested: Callable[[], bool],
+    watcher: Watcher = _NOBODY,
 ) -> BuildResult:
     """Work, then write the last words of the run whatever happened."""
     num_rows = run.num_rows
     try:
         job = make_job()
-        with ProgressDisplay() as display:
-            job.work(display, stop_requested)
+        job.work(watcher, stop_requested)
         records = manifest.read_committed(storage, record)
         if left := manifest.pending(num_rows, record, records):
             raise GenerationFailedError(

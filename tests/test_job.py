@@ -37,7 +37,8 @@ from magpie_ray.job import Job
 from magpie_ray.ledger import Ledger
 from magpie_ray.metrics import Tally
 from magpie_ray.preflight import Blueprint
-from magpie_ray.progress import ProgressDisplay, Snapshot
+from magpie_ray.progress import ProgressDisplay
+from magpie_ray.snapshot import Snapshot
 from magpie_ray.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.worker import ShardWorker
@@ -93,7 +94,7 @@ class Run:
             versions={},
         )
         self.storage = Storage(self.config.output.path)
-        self.ledger = Ledger(self.storage, build, self.records, num_rows=self.config.num_rows)
+        self.ledger = Ledger(self.storage, build, self.records, num_rows=self.config.num_rows, run=1)
         done = [record.partition for record in self.records]
         dispatcher = Dispatcher(
             plan.pending(self.config.num_rows, GRID, done),
@@ -244,8 +245,11 @@ def test_a_job_ends_when_every_row_is_committed(
     assert row_ids(config.output.path) == list(range(100))
     last = run.shown.snapshots[-1]
     assert (last.rows, last.rows_this_run, last.lost) == (100, 100, 0)
-    assert last.attempts >= 100 + last.rejected > 100  # more where a partition went to two
-    assert last.tokens > 0
+    made = last.generated
+    assert made.attempts >= 100 + sum(made.rejected.values()) > 100  # more where a partition went to two
+    assert made.tokens > 0
+    assert last.committed.rows == 100
+    assert last.committed_rows == 100
     assert last.seconds > 0
 
 

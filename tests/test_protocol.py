@@ -62,7 +62,9 @@ def quick_and_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFi
     caplog.set_level(logging.CRITICAL, "magpie_ray")
 
 
-ENGINE: Any = SimpleNamespace(stats=EngineStats, figures=SimpleNamespace(max_num_seqs=1))
+ENGINE: Any = SimpleNamespace(
+    stats=EngineStats, figures=SimpleNamespace(max_num_seqs=1, kv_cache_tokens=1000)
+)
 
 
 class RacyStorage(Storage):

@@ -27,7 +27,8 @@ from magpie_ray.fleet import progress_seconds
 from magpie_ray.job import Job
 from magpie_ray.ledger import Ledger
 from magpie_ray.metrics import Tally
-from magpie_ray.progress import ProgressDisplay, Snapshot
+from magpie_ray.progress import ProgressDisplay
+from magpie_ray.snapshot import Snapshot
 from magpie_ray.storage import Storage
 from magpie_ray.types import EngineFigures, Partition, PartitionRecord
 from magpie_ray.worker import PROGRESS_SECONDS

@@ -3,7 +3,7 @@
 A thin shell: what is decided is decided in plan, preflight, placement, dispatch and job; here it is carried
 out on Ray. What always holds: whatever ends a run, what is committed stays and its record says how it ended.
 The parts: cluster (which one), watch (what it has, whether it is still there), actors (the workers of a run),
-process (what runs in each), and last_words (why one died).
+metrics (what Prometheus is told), process (what runs in each), and last_words (why one died).
 """
 
 import logging
@@ -15,18 +15,22 @@ from magpie_ray.config import Config
 from magpie_ray.dispatch import Dispatcher
 from magpie_ray.driver import cluster
 from magpie_ray.driver.actors import RayActors
+from magpie_ray.driver.metrics import RayMetrics
 from magpie_ray.driver.watch import ClusterView, ClusterWatch
 from magpie_ray.errors import PreflightError
 from magpie_ray.fleet import progress_seconds
+from magpie_ray.heartbeat import Heartbeat
 from magpie_ray.job import Job
 from magpie_ray.lease import Lease
 from magpie_ray.ledger import Ledger
 from magpie_ray.lives import Lives
 from magpie_ray.placement import Placement, choose_device, choose_num_actors, place
 from magpie_ray.preflight import Blueprint, CommittedBuild
+from magpie_ray.progress import ProgressDisplay
 from magpie_ray.run import BuildResult, carry_out, nothing_to_do, open_build
 from magpie_ray.stop_signals import stop_signals
 from magpie_ray.storage import READ_SECONDS, Storage
+from magpie_ray.watchers import Watchers
 from magpie_ray.worker_spec import EngineFactory, WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -87,7 +91,13 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
                 engine_factory=engine_factory,
             )
 
-        return carry_out(make_job, run, storage, committed.build, stop_requested)
+        with (
+            ProgressDisplay() as display,
+            RayMetrics(build=storage.url, run=run.number) as metrics,
+            Heartbeat(storage, run.number) as heartbeat,
+        ):
+            watchers = Watchers([display, metrics, heartbeat])
+            return carry_out(make_job, run, storage, committed.build, stop_requested, watchers)
 
 
 def _make_job(
@@ -143,7 +153,15 @@ def _make_job(
         copies=storage.exclusive,
     )
     lives = Lives(run=run.number, device=placement.device, num_gpus=placement.all_gpus)
-    ledger = Ledger(storage, record, committed.records, num_rows=config.num_rows, lease=lease, lives=lives)
+    ledger = Ledger(
+        storage,
+        record,
+        committed.records,
+        num_rows=config.num_rows,
+        run=run.number,
+        lease=lease,
+        lives=lives,
+    )
     return Job(
         config=config,
         storage=storage,

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -51,9 +51,10 @@ class DiesOnce:
 
     marker: Path
     after_steps: int = 40
+    inner: ScriptedEngine = field(default_factory=ScriptedEngine)
 
     def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
-        engine = ScriptedEngine()(spec)
+        engine = self.inner(spec)
         step = engine.step
 
         def step_or_die():  # type: ignore[no-untyped-def]

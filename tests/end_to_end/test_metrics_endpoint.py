@@ -1,0 +1,155 @@
+"""What Prometheus finds on Ray's metrics endpoint, read as Prometheus reads it."""
+
+import threading
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+import pytest
+import ray
+from prometheus_client.parser import text_string_to_metric_families
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from magpie_ray import generate, load_config
+from magpie_ray.config import Config
+from magpie_ray.metrics import Tally
+from magpie_ray.storage import Storage
+from magpie_ray.telemetry import exported_names
+from magpie_ray.types import EngineFigures
+from magpie_ray.verify import read_status
+from tests.end_to_end.cluster import ROOT, RayCluster, running_cluster
+from tests.end_to_end.test_ray_actors import DiesOnce
+from tests.engines import ScriptedEngine
+
+# Ray's own client code warns of resources it closes late.
+pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+Labels = frozenset[tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """One that exports its metrics every second, with this process as a driver."""
+    home = tmp_path_factory.mktemp("ray")
+    with running_cluster(
+        {"RAY_metrics_report_interval_ms": "1000"}, num_cpus=3, num_gpus=0, home=home
+    ) as running:
+        ray.init(
+            address=running.address,
+            log_to_driver=False,
+            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+        )
+        yield running
+        ray.shutdown()
+
+
+def scraped() -> dict[str, dict[Labels, float]]:
+    """Values by exported name and labels, Ray's own labels left out."""
+    [node] = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    found = defaultdict[str, dict[Labels, float]](dict)
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            ours = {"build", "run", "role", "reason", "of", "state", "le"}
+            labels = frozenset((key, value) for key, value in sample.labels.items() if key in ours)
+            found[sample.name][labels] = sample.value
+    return found
+
+
+_unmet = retry_if_exception_type(AssertionError)
+patiently = retry(stop=stop_after_delay(20), wait=wait_fixed(0.2), retry=_unmet, reraise=True)
+
+
+@patiently
+def assert_exported(build: str, run: int, wanted: Mapping[str, Mapping[str, float]]) -> None:
+    """Values by name and by the one label beside build and run ("" without); soon, as Ray passes them on."""
+    found = scraped()
+    for name, values in wanted.items():
+        told = {
+            next((v for k, v in labels if k not in ("build", "run")), ""): value
+            for labels, value in found[f"ray_magpie_ray_{name}"].items()
+            if ("build", build) in labels and ("run", str(run)) in labels
+        }
+        assert told == values, name
+
+
+def written_by(output: Path, run: int) -> Tally:
+    """All that is behind the files of a run."""
+    records = read_status(Storage(str(output))).records
+    return Tally.sum(Tally.of_record(record) for record in records if record.run == run)
+
+
+class Scraper:
+    """A context that scrapes all the time and keeps every value it has seen: gauges vanish with their run."""
+
+    def __init__(self) -> None:
+        self.seen = defaultdict[str, dict[Labels, set[float]]](lambda: defaultdict(set))
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._scrape)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _scrape(self) -> None:
+        while not self._over.wait(0.2):
+            for name, values in scraped().items():
+                for labels, value in values.items():
+                    self.seen[name][labels].add(value)
+
+    @patiently
+    def wait_for(self, names: set[str]) -> None:
+        assert names <= self.seen.keys(), names - self.seen.keys()
+
+
+def config(output: Path, *overrides: str) -> Config:
+    settings = ["n_turns=2", "engine.device=cpu", "output.rows_per_partition=25", "cluster.num_actors=2"]
+    return load_config(None, [*settings, "acceptance.max_attempts=100", f"output.path={output}", *overrides])
+
+
+def test_counters_agree_with_the_files_though_an_actor_is_lost_and_the_build_resumed(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    output = tmp_path / "build"
+    generate(config(output, "num_rows=300"), engine_factory=DiesOnce(tmp_path / "died"))
+    generate(config(output, "num_rows=400"), engine_factory=ScriptedEngine(reject_every=20))
+    for run, rows, lost in ((1, 300, 1), (2, 100, 0)):
+        tally = written_by(output, run)
+        assert tally.rows == rows
+        wanted = {
+            "rows_total": {"": rows},
+            "tokens_total": {"user": tally.user_tokens, "assistant": tally.assistant_tokens},
+            "attempts_total": {"accepted": rows, **tally.rejected},
+            "lost_actors_total": {"": lost} if lost else {},
+        }
+        assert_exported(str(output), run, wanted)
+
+
+def test_every_metric_is_there_with_plausible_values(cluster: RayCluster, tmp_path: Path) -> None:
+    output = tmp_path / "build"
+    crowded = EngineFigures(max_num_seqs=16, kv_cache_tokens=512, max_model_len=512)
+    engines = DiesOnce(tmp_path / "died", inner=ScriptedEngine(reject_every=20, figures=crowded))
+    with Scraper() as scraper:
+        generate(config(output, "num_rows=300"), engine_factory=engines)
+        # The actor dies before it has told of a row: what was lost with it is not known.
+        scraper.wait_for(set(exported_names()) - {"ray_magpie_ray_lost_rows_total"})
+    seen = defaultdict[str, set[float]](set)
+    for name, by_labels in scraper.seen.items():
+        for labels, values in by_labels.items():
+            seen[name] |= values if ("build", str(output)) in labels else set()
+    for name in ("batch_occupancy_ratio", "kv_cache_use_ratio", "prefix_hit_ratio"):
+        assert 0 < max(seen[f"ray_magpie_ray_{name}"]) <= 1
+    assert max(seen["ray_magpie_ray_actors"]) in (1, 2)
+    assert max(seen["ray_magpie_ray_build_target_rows"]) == 300
+    # A partition that two actors had open is observed twice.
+    assert max(seen["ray_magpie_ray_partition_seconds_count"]) >= 300 / 25
+    assert max(seen["ray_magpie_ray_upload_seconds_count"]) >= 300 / 25
+    assert max(seen["ray_magpie_ray_generated_rows_total"]) >= 300
