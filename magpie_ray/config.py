@@ -12,7 +12,7 @@ from pydantic import Field, PlainValidator, ValidationError, ValidationInfo, fie
 
 from magpie_ray import config_fields as fields
 from magpie_ray.config_errors import BadValueError, Problem, bad_value, problem_lines
-from magpie_ray.config_extras import EngineExtra, StorageOptions, identity_of
+from magpie_ray.config_extras import EngineExtra, StorageOptions, identity_of, speculation_in
 from magpie_ray.config_sampling import SamplingConfig
 from magpie_ray.config_section import Section
 from magpie_ray.config_source import read_source
@@ -131,6 +131,28 @@ class Config(Section):
                 must = f"{rule}: a message needs room beside its prompt"
                 raise BadValueError(Problem(at=("max_model_len",), value=room, must=must))
         return engine
+
+    @field_validator("sampling")
+    @classmethod
+    def _begins_answers_with_their_content(
+        cls, sampling: SamplingConfig, info: ValidationInfo
+    ) -> SamplingConfig:
+        model = info.data.get("model")
+        for settings, _ in sampling.mix("assistant"):
+            if settings.first_tokens.resolved() and model is not None and model.thinking:
+                must = "must be left out with model.thinking: true, where answers begin with their reasoning"
+                value = settings.first_tokens.model_dump(exclude_defaults=True)
+                raise BadValueError(Problem(at=("assistant", "first_tokens"), value=value, must=must))
+        return sampling
+
+    @field_validator("engine")
+    @classmethod
+    def _can_hold_first_tokens(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
+        sampling, name = info.data.get("sampling"), speculation_in(engine.extra)
+        if sampling is None or name is None or not sampling.uses_first_tokens:
+            return engine
+        must = "must be left out: vLLM holds no sampling.*.first_tokens under speculative decoding"
+        raise BadValueError(Problem(at=("extra", name), value=engine.extra[name], must=must))
 
     @property
     def turns(self) -> int:

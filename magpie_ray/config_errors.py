@@ -103,7 +103,9 @@ def _unknown_key_line(path: tuple[object, ...], model: type[BaseModel]) -> str:
     siblings = [candidate[-1] for candidate in known if candidate[:-1] == section]
     similar = [(*parent, name) for name in difflib.get_close_matches(leaf, siblings, n=1)]
     elsewhere = [candidate for candidate in known if candidate[-1] == leaf and _ITEM not in candidate]
-    if suggestions := [dotted(candidate) for candidate in similar or elsewhere]:
+    nearest = min(map(len, elsewhere), default=0)  # temperature is of all tokens, rather than of the first
+    found = similar or [candidate for candidate in elsewhere if len(candidate) == nearest]
+    if suggestions := [dotted(candidate) for candidate in found]:
         return f"{key}: unknown key; did you mean {' or '.join(suggestions)}?"
     where = dotted(parent) or "the top level"
     return f"{key}: unknown key; the keys of {where} are {', '.join(siblings)}"

@@ -72,6 +72,15 @@ _TUNING = frozenset(
 )
 
 
+# Each turns speculative decoding on, under which vLLM refuses custom logits processors.
+_SPECULATION = ("speculative_config", "spec_method", "spec_model", "spec_tokens")
+
+
+def speculation_in(extra: dict[str, object]) -> str | None:
+    """The first name in `engine.extra` that asks for speculative decoding, if any."""
+    return next((name for name in _SPECULATION if extra.get(name)), None)
+
+
 def shapes_text(name: str) -> bool:
     """Whether this argument of the engine counts as part of the build: two values of it must not mix."""
     return name not in _TUNING and not is_secret_name(name)

@@ -71,11 +71,15 @@ def _integer(
     return validate
 
 
-def _number(phrase: str, fits: Callable[[float], bool]) -> Validate:
+def _number(phrase: str, fits: Callable[[float], bool], *, null: bool = False) -> Validate:
+    alternative = ", or null" if null else ""
+
     def validate(value: object) -> object:
+        if null and value is None:
+            return value
         number = as_number(value)
         if number is None or not fits(number):
-            raise bad_value(value, phrase + _quotes_hint(value))
+            raise bad_value(value, phrase + alternative + _quotes_hint(value))
         return number
 
     return validate
@@ -153,6 +157,9 @@ TopK: TypeAlias = Annotated[int, PlainValidator(_integer(0, note=", where 0 mean
 
 Temperature: TypeAlias = Annotated[float, PlainValidator(_number("a number of at least 0", lambda x: x >= 0))]
 Positive: TypeAlias = Annotated[float, PlainValidator(_number("a number above 0", lambda x: x > 0))]
+OptionalPositive: TypeAlias = Annotated[
+    float | None, PlainValidator(_number("a number above 0", lambda x: x > 0, null=True))
+]
 Weight: TypeAlias = Annotated[
     float,
     PlainValidator(

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Discriminator, Tag
 
 from magpie_ray import config_fields as fields
 from magpie_ray.config_errors import NO_KEY, BadValueError, Problem, bad_value
+from magpie_ray.config_first_tokens import FirstTokensConfig
 from magpie_ray.config_section import Section
 from magpie_ray.types import ROLES, Role
 
@@ -26,6 +27,13 @@ class SamplingSettings(Section):
     repetition_penalty: fields.Positive = 1.0
     presence_penalty: fields.Penalty = 0.0
     frequency_penalty: fields.Penalty = 0.0
+    first_tokens: FirstTokensConfig = FirstTokensConfig()
+
+
+class UserSettings(SamplingSettings):
+    """The user's messages may be cut at their first line break, as answers never are."""
+
+    first_line_only: fields.Flag = False
 
 
 class AssistantSampling(SamplingSettings):
@@ -35,7 +43,7 @@ class AssistantSampling(SamplingSettings):
     max_tokens: fields.Count = 1024
 
 
-class WeightedSampling(SamplingSettings):
+class WeightedSampling(UserSettings):
     """One of several settings that rows choose from. Weights are given to all of them or to none."""
 
     weight: fields.Weight | None = None
@@ -63,7 +71,7 @@ def _check_mix(mix: list[Any]) -> list[Any]:
 
 
 UserSampling: TypeAlias = Annotated[
-    Annotated[SamplingSettings, Tag(f"{NO_KEY}one")]
+    Annotated[UserSettings, Tag(f"{NO_KEY}one")]
     | Annotated[list[WeightedSampling], AfterValidator(_check_mix), Tag(f"{NO_KEY}mix")],
     Discriminator(_one_or_mix),
 ]
@@ -80,7 +88,7 @@ class SamplingConfig(Section):
     Each is one setting, or a list of settings with weights that rows choose from.
     """
 
-    user: UserSampling = SamplingSettings()
+    user: UserSampling = UserSettings()
     assistant: AnswerSampling = AssistantSampling()
     reproducible: fields.Flag = False
 
@@ -96,6 +104,11 @@ class SamplingConfig(Section):
     def max_tokens(self, role: Role) -> int:
         """The most that a message of the role may have."""
         return max(settings.max_tokens for settings, _ in self.mix(role))
+
+    @property
+    def uses_first_tokens(self) -> bool:
+        """Whether any message's beginning is banned, penalised, or has a temperature of its own."""
+        return any(settings.first_tokens.resolved() for role in ROLES for settings, _ in self.mix(role))
 
     @property
     def is_mixed(self) -> bool:

@@ -28,9 +28,10 @@ class Recipe:
     """What decides the content of every row of a build. Shared by all of its engines.
 
     messages_per_row: generated messages, alternating from the user's. decode: token ids of several messages
-    -> their texts, special tokens kept. reasoning: how it is told from the content of answers, and encode:
-    such a content as that message of a dialogue -> token ids; None without thinking. stops_when_full: a row
-    that outgrows the context ends with the whole turns it has, and is not rejected.
+    -> their texts, special tokens kept. encode: a part of what was generated, as that message of a dialogue
+    with that system prompt -> token ids. reasoning: how it is told from the content of answers; None without
+    thinking. stops_when_full: a row that outgrows the context ends with the whole turns it has, and is not
+    rejected.
     """
 
     chat_format: Format
@@ -43,7 +44,7 @@ class Recipe:
     reproducible: bool
     max_attempts: int
     reasoning: Reasoning | None = None
-    encode: Callable[[str, int], list[int]] | None = None
+    encode: Callable[[str, int, str | None], list[int]] | None = None
     stops_when_full: bool = False
 
 

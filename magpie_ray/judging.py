@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from magpie_ray.acceptance import (
     CONTEXT_FULL,
@@ -38,13 +38,16 @@ def judge(recipe: Recipe, completed: Sequence[tuple[Conversation, Completion]]) 
 
 
 def _judge(recipe: Recipe, conversation: Conversation, completion: Completion, text: str) -> Verdict:
-    role, token_ids = conversation.next_role, completion.token_ids
+    role = conversation.next_role
+    if conversation.sampling.of(role).first_line_only:
+        completion, text = _cut_at_first_line(recipe, conversation, completion, text)
+    token_ids = completion.token_ids
     answer: Answer | None = Answer("", text)
-    if recipe.reasoning and recipe.encode and role == "assistant":
+    if recipe.reasoning and role == "assistant":
         answer = recipe.reasoning.split(text)
         if answer and answer.content != text:
             # What stands before a text may change its first tokens: these are as if nothing else had.
-            token_ids = recipe.encode(answer.content, len(conversation.message_ids))
+            token_ids = _encoded(recipe, conversation, answer.content)
     message = Message(
         role=role,
         text=answer.content if answer else text,
@@ -73,6 +76,25 @@ def _judge(recipe: Recipe, conversation: Conversation, completion: Completion, t
     reason = reason_to_reject(utterance, before, recipe.rules)
     kept = completion.token_ids if recipe.reasoning and recipe.reasoning.kept else token_ids
     return Verdict(conversation, completion, message, kept, reason)
+
+
+def _cut_at_first_line(
+    recipe: Recipe, conversation: Conversation, completion: Completion, text: str
+) -> tuple[Completion, str]:
+    """The completion as if it had ended before its first line break. `text` is without blanks around it."""
+    line = text.splitlines()[0].rstrip() if text else text
+    if line == text:
+        return completion, text
+    # The break may be a part of the line's last token, so ids are those of the line itself.
+    ids = _encoded(recipe, conversation, line)
+    return replace(completion, token_ids=ids, finish_reason="stop"), line
+
+
+def _encoded(recipe: Recipe, conversation: Conversation, text: str) -> list[int]:
+    """Ids of a text as the conversation's next message."""
+    assert recipe.encode, "parts of messages are only wanted where they can be tokenized"
+    prompt = conversation.system_prompt
+    return recipe.encode(text, len(conversation.message_ids), prompt.text if prompt else None)
 
 
 class Judge:

@@ -19,6 +19,8 @@ from magpie_ray.build import BuildRecord
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.config import Config
 from magpie_ray.config_errors import show
+from magpie_ray.engine.first_tokens import FirstTokenTable
+from magpie_ray.engine.token_bytes import token_bytes
 from magpie_ray.errors import (
     BuildMismatchError,
     ConfigError,
@@ -28,7 +30,7 @@ from magpie_ray.errors import (
 )
 from magpie_ray.model import Model, resolve_model
 from magpie_ray.storage import RETRY_SECONDS, Storage
-from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord, SystemPrompt
+from magpie_ray.types import DATA_PREFIX, ROLES, Partition, PartitionRecord, SystemPrompt
 
 log = logging.getLogger(__name__)
 
@@ -135,12 +137,14 @@ def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
             warnings.append(
                 "the paper's multi-turn system prompt is left out: this chat format takes no system message"
             )
-    if config.num_rows > 1 and all(s.temperature == 0 for s, _ in config.sampling.mix("user")):
+    users = [settings for settings, _ in config.sampling.mix("user")]
+    if config.num_rows > 1 and all(s.temperature == 0 and not s.first_tokens.temperature for s in users):
         warnings.append(
             "sampling.user.temperature is 0: all rows that share a system prompt get the same instruction"
         )
     form = derive(prompts)
     form.require(turns=config.turns, answers=config.messages_per_row > 1)
+    _check_first_tokens(config, form, loaded.tokenizer)
     if config.engine.max_model_len is not None:
         check_prompts_fit(config, form, prompts, max_model_len=config.engine.max_model_len)
     return Blueprint(
@@ -170,6 +174,22 @@ def check_prompts_fit(
             f"{name}: {what} makes a prompt of {tokens:,} tokens, and {limit}, which leaves no room for a "
             f"message: {'shorten it, or ' if prompt else ''}{remedy}"
         )
+
+
+def _check_first_tokens(config: Config, form: ChatFormat, tokenizer: Any) -> None:
+    """ConfigError or FormatError when no engine can hold sampling.*.first_tokens with this tokenizer."""
+    if not config.sampling.uses_first_tokens:
+        return
+    vocabulary = token_bytes(tokenizer)
+    ends = {"user": form.user_stop_token_ids, "assistant": form.assistant_stop_token_ids}
+    for role in ROLES:
+        for settings, _ in config.sampling.mix(role):
+            rules = settings.first_tokens.resolved()
+            try:
+                if rules:
+                    FirstTokenTable(rules, vocabulary, ends=ends[role])
+            except ConfigError as exc:
+                raise ConfigError(f"sampling.{role}.{exc}") from None
 
 
 def _known_commit(config: Config, recorded: Mapping[str, Any]) -> str | None:

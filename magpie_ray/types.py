@@ -61,8 +61,26 @@ class SystemPrompt:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FirstTokens:
+    """How messages begin, surrounding white space left out.
+
+    ban: texts that none begins with. penalties: (text, what is taken from the logits of tokens that begin the
+    message with it, or with a part of its beginning). temperature: of the first `count` tokens; None: as of
+    the others.
+    """
+
+    ban: tuple[str, ...] = ()
+    penalties: tuple[tuple[str, float], ...] = ()
+    temperature: float | None = None
+    count: int = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How one role's messages are sampled and ended. Units: max_tokens in tokens."""
+    """How one role's messages are sampled and ended. Units: max_tokens in tokens.
+
+    first_line_only: what follows the first line break of a message is left out of it.
+    """
 
     temperature: float
     top_p: float
@@ -72,6 +90,8 @@ class Sampling:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    first_tokens: FirstTokens | None = None
+    first_line_only: bool = False
     stop_token_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
 

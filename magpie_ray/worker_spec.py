@@ -70,8 +70,8 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
         # A format's prefix may leave the white space before a message to the model (see ChatFormat).
         return [text.strip() for text in texts]
 
-    def encode(text: str, index: int) -> list[int]:
-        return message_ids(tokenizer, form, text, index=index)
+    def encode(text: str, index: int, system_prompt: str | None) -> list[int]:
+        return message_ids(tokenizer, form, text, index=index, system_prompt=system_prompt)
 
     rejects_cut_answers = config.acceptance.truncated_response == "reject"
     return Recipe(
@@ -113,8 +113,13 @@ def make_samplings(config: Config, form: ChatFormat) -> tuple[SamplingPair, ...]
 def _sampling(
     settings: SamplingSettings, stop_token_ids: tuple[int, ...], stop_strings: tuple[str, ...]
 ) -> Sampling:
-    values = settings.model_dump(exclude={"weight"})
-    return Sampling(**values, stop_token_ids=stop_token_ids, stop_strings=stop_strings)
+    values = settings.model_dump(exclude={"weight", "first_tokens"})
+    return Sampling(
+        **values,
+        first_tokens=settings.first_tokens.resolved(),
+        stop_token_ids=stop_token_ids,
+        stop_strings=stop_strings,
+    )
 
 
 def vllm_engine(spec: WorkerSpec) -> Engine:
@@ -136,6 +141,7 @@ def vllm_engine(spec: WorkerSpec) -> Engine:
             trust_remote_code=config.model.trust_remote_code,
             distributed_executor_backend=spec.distributed_executor_backend,
             extra=config.engine.extra,
+            first_tokens=config.sampling.uses_first_tokens,
         )
     )
 

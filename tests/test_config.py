@@ -19,7 +19,7 @@ from magpie_ray.config import Config, load_config, parse_config
 from magpie_ray.errors import ConfigError
 from magpie_ray.prompts import MULTI_TURN_PROMPT
 from magpie_ray.redaction import REDACTED
-from magpie_ray.types import SystemPrompt
+from magpie_ray.types import FirstTokens, SystemPrompt
 
 CONFIGS = Path(__file__).parent.parent / "jobs" / "configs"
 
@@ -318,6 +318,16 @@ BAD_VALUES = [
     ("sampling.assistant.min_p", 2, "2", "a number from 0 to 1"),
     ("sampling.assistant.top_k", -5, "-5", "at least 0, where 0 means all tokens"),
     ("sampling.assistant.presence_penalty", 3, "3", "a number from -2 to 2"),
+    ("sampling.user.first_line_only", 1, "1", "true or false"),
+    ("sampling.user.first_tokens.ban", "#", "'#'", 'a list of texts, such as ["#", "**"]'),
+    ("sampling.user.first_tokens.ban.0", [" #"], "' #'", "without white space in front"),
+    ("sampling.user.first_tokens.ban.1", ["#", ""], "''", "text that a message can begin with"),
+    ("sampling.user.first_tokens.ban.0", ["a" * 101], "'aaa", "of at most 100 characters"),
+    ("sampling.user.first_tokens.penalties", ["Sure"], "['Sure']", "a mapping of texts to numbers"),
+    ("sampling.assistant.first_tokens.penalties.Sure", {"Sure": "2"}, "'2'", "a number from -100 to 100"),
+    ("sampling.assistant.first_tokens.penalties.' '", {" ": 2}, "' '", "without white space in front"),
+    ("sampling.user.first_tokens.temperature", 0, "0", "a number above 0, or null"),
+    ("sampling.user.first_tokens.count", 0, "0", "a whole number of at least 1"),
     ("engine.device", "gpu", "'gpu'", "one of auto, cuda, cpu"),
     ("engine.dtype", "fp16", "'fp16'", "one of auto, float32, bfloat16, float16"),
     ("engine.tensor_parallel_size", 0, "0", "a whole number of at least 1"),
@@ -373,7 +383,7 @@ def test_a_bad_value_is_named_with_its_key_and_what_would_be_right(
     key: str, value: object, shown: str, remedy: str
 ) -> None:
     data: Any = value
-    within = re.match(r"system_prompt|engine\.extra\.hf_overrides", key)
+    within = re.match(r"system_prompt|engine\.extra\.hf_overrides|.*\.first_tokens\.(ban|penalties)", key)
     for part in reversed((within[0] if within else key).split(".")):
         data = {part: data}
     message = message_of({"num_rows": 10} | data)
@@ -449,6 +459,44 @@ def test_thinking_is_refused_where_there_is_no_answer_to_think_about(mode: dict[
     assert "reasoning" in parse_config(thinking | mode | {"n_turns": 2, "only_instruction": False}).columns()
 
 
+@pytest.mark.parametrize("role", ["user", "assistant"])
+@pytest.mark.parametrize("rules", [{"ban": ["#"]}, {"penalties": {"Sure": 1}}, {"temperature": 1.2}])
+def test_first_tokens_are_refused_under_speculative_decoding(role: str, rules: dict[str, Any]) -> None:
+    speculation = {"engine": {"extra": {"speculative_config": {"method": "ngram"}}}}
+    both = {"num_rows": 1, "sampling": {role: {"first_tokens": rules}}} | speculation
+    assert "engine.extra.speculative_config: got {'method': 'ngram'}, must be left out" in message_of(both)
+    mixed = {"num_rows": 1, "sampling": {role: [{}, {"first_tokens": rules}]}} | speculation
+    assert "engine.extra.speculative_config" in message_of(mixed)
+    idle = {"num_rows": 1, "sampling": {role: {"first_tokens": {"count": 2}}}} | speculation
+    assert not parse_config(idle).sampling.uses_first_tokens
+
+
+def test_first_tokens_of_answers_are_refused_where_these_begin_with_reasoning() -> None:
+    thinking = {"num_rows": 1, "model": {"thinking": True}}
+    rules = {"first_tokens": {"ban": ["Sure"]}}
+    assert parse_config(thinking | {"sampling": {"user": rules}}).sampling.uses_first_tokens
+    line = message_of(thinking | {"sampling": {"assistant": rules}})
+    assert (
+        "sampling.assistant.first_tokens: got {'ban': ['Sure']}, must be left out with model.thinking" in line
+    )
+
+
+def test_only_the_users_messages_can_be_cut_at_their_first_line() -> None:
+    assert config(sampling={"user": [{"first_line_only": True}, {}]}).sampling.mix("user")
+    line = message_of({"num_rows": 1, "sampling": {"assistant": {"first_line_only": True}}})
+    expected = "sampling.assistant.first_line_only: unknown key; did you mean sampling.user.first_line_only?"
+    assert expected in line
+
+
+def test_banned_texts_are_a_set_and_rules_that_say_nothing_are_none() -> None:
+    made = config(
+        sampling={"user": {"first_tokens": {"ban": ["b", "a", "b"], "penalties": {"d": 1, "c": -1}}}}
+    )
+    rules = made.sampling.user.first_tokens.resolved()
+    assert rules == FirstTokens(ban=("a", "b"), penalties=(("c", -1.0), ("d", 1.0)))
+    assert config().sampling.user.first_tokens.resolved() is None
+
+
 def test_all_problems_are_listed_at_once_without_a_word_of_pydantics() -> None:
     message = message_of(
         {"n_turns": 0, "only_instruction": True, "include_system_prompt": True, "engin": {}, 1: 2}
@@ -509,6 +557,10 @@ def test_the_identity_names_dotted_keys_and_leaves_out_what_a_resume_may_change(
     ("override", "key"),
     [
         ("sampling.user.temperature=0.9", "sampling.user.temperature"),
+        ("sampling.user.first_line_only=true", "sampling.user.first_line_only"),
+        ("sampling.user.first_tokens.ban=['#']", "sampling.user.first_tokens.ban"),
+        ("sampling.user.first_tokens.penalties={Sure: 2}", "sampling.user.first_tokens.penalties.Sure"),
+        ("sampling.assistant.first_tokens.temperature=1.2", "sampling.assistant.first_tokens.temperature"),
         ("seed=1", "seed"),
         ("engine.dtype=float16", "engine.dtype"),
         ("engine.max_model_len=4096", "engine.max_model_len"),

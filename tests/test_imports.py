@@ -11,6 +11,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "magpie_ray"
 # What turns data into code.
 RUNS_DATA = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "code", "runpy", "torch"}
+# It works on vLLM's tensors, in vLLM's process; what of torch reads data counts there all the same.
+MAY_USE_TORCH = "vllm_first_tokens.py"
+TORCH_THAT_RUNS_DATA = {"load", "hub", "jit", "package", "serialization"}
 BUILTINS_THAT_RUN_TEXT = {"eval", "exec", "compile", "__import__"}
 YAML_THAT_BUILDS_OBJECTS = {
     "load",
@@ -34,6 +37,8 @@ def ways_to_run_data(tree: ast.AST) -> Iterator[str]:
                 yield from (alias.name for alias in names if alias.name in YAML_THAT_BUILDS_OBJECTS)
             case ast.Attribute(value=ast.Name(id="yaml"), attr=attr) if attr in YAML_THAT_BUILDS_OBJECTS:
                 yield f"yaml.{attr}"
+            case ast.Attribute(value=ast.Name(id="torch"), attr=attr) if attr in TORCH_THAT_RUNS_DATA:
+                yield f"torch.{attr}"
             case ast.Call(func=ast.Name(id=name)) if name in BUILTINS_THAT_RUN_TEXT:
                 yield name
             case ast.keyword(arg="allow_pickle" | "shell"):
@@ -42,8 +47,15 @@ def ways_to_run_data(tree: ast.AST) -> Iterator[str]:
 
 def test_nothing_that_is_read_can_run_code() -> None:
     found = {path.name: list(ways_to_run_data(ast.parse(path.read_text()))) for path in PACKAGE.rglob("*.py")}
-    assert {name: ways for name, ways in found.items() if ways} == {}
-    for code in ("import pickle", "from torch import load", "yaml.load(x)", "eval(x)", "run(x, shell=True)"):
+    assert {name: ways for name, ways in found.items() if ways} == {MAY_USE_TORCH: ["torch"]}
+    for code in (
+        "import pickle",
+        "torch.load(x)",
+        "from torch import load",
+        "yaml.load(x)",
+        "eval(x)",
+        "run(x, shell=True)",
+    ):
         assert list(ways_to_run_data(ast.parse(code))), code
 
 

@@ -1,4 +1,4 @@
-"""Verdicts: what becomes of a completion with reasoning in it, and what the conversation goes on with."""
+"""Verdicts: what becomes of a completion of which a part is wanted; what the conversation goes on with."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def text_of(ids: list[int]) -> str:
     return "".join(SPECIAL.get(i) or chr(i) for i in ids).strip()
 
 
-def ids_of(text: str, index: int = 1) -> list[int]:
+def ids_of(text: str, index: int = 1, system_prompt: str | None = None) -> list[int]:
     for token_id, token in SPECIAL.items():
         text = text.replace(token, chr(token_id))
     return [ord(character) for character in text]
@@ -52,11 +52,13 @@ def verdict_of(
     reasoning: Reasoning | None = OPENED,
     *,
     answers: bool = True,
+    first_line_only: bool = False,
     finish_reason: FinishReason = "stop",
     num_tokens: int = 40,
 ) -> Verdict:
     conversation = conversation_of(Cohort(members=1), accepted=int(answers))
-    conversation.sampling = recipe(None).samplings[0]
+    pair = recipe(None).samplings[0]
+    conversation.sampling = replace(pair, user=replace(pair.user, first_line_only=first_line_only))
     completion = Completion(
         request_id=0, token_ids=ids_of(text), finish_reason=finish_reason, num_tokens=num_tokens
     )
@@ -117,3 +119,33 @@ def test_an_answer_without_reasoning_keeps_the_ids_it_was_generated_with() -> No
         "Yes.",
         ids_of("Yes."),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("One?\nTwo.", "One?"),
+        ("\n\n One? \r\nTwo.", "One?"),
+        ("One?\u2028Two.", "One?"),
+        ("One?\n<|user|>Two.", "One?"),
+        ("One?", "One?"),
+    ],
+)
+@pytest.mark.parametrize("finish_reason", ["stop", "length"])
+def test_a_user_message_may_end_at_its_first_line_break(
+    text: str, line: str, finish_reason: FinishReason
+) -> None:
+    verdict = verdict_of(text, answers=False, first_line_only=True, finish_reason=finish_reason)
+    assert (verdict.message.text, verdict.token_ids) == (line, ids_of(line))
+    if line == text:
+        assert verdict.message.finish_reason == finish_reason
+    else:
+        # What was cut off is neither judged nor missed, but it was generated.
+        assert (verdict.message.finish_reason, verdict.reason) == ("stop", None)
+        assert verdict.message.completion_tokens == 40
+
+
+def test_other_messages_keep_all_their_lines_and_an_empty_one_is_empty() -> None:
+    assert verdict_of("One?\nTwo.", answers=False).message.text == "One?\nTwo."
+    assert verdict_of("One.\nTwo.", None, first_line_only=True).message.text == "One.\nTwo."
+    assert verdict_of("\n \n", answers=False, first_line_only=True).reason == "empty"

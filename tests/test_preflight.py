@@ -31,6 +31,19 @@ def opened(config: Config, storage: Storage, grid: int = 4) -> BuildRecord:
     return build.open_build(storage, preflight.draw_up(config).record(grid))
 
 
+# ---- first tokens
+
+
+def test_bans_that_leave_no_token_to_begin_with_are_refused() -> None:
+    every = {"ban": [chr(code) for code in range(33, 127)] + [chr(code) for code in range(0xA1, 0x180)]}
+    with pytest.raises(
+        ConfigError, match=r"^sampling\.assistant\.first_tokens\.ban: .* ban fewer texts"
+    ) as caught:
+        preflight.draw_up(config_of(sampling={"assistant": {"first_tokens": every}}))
+    assert caught.value.__cause__ is None
+    preflight.draw_up(config_of(sampling={"user": {"first_tokens": {"ban": ["#", "**", "¿"]}}}))
+
+
 # ---- prompts and templates
 
 
@@ -109,6 +122,11 @@ def test_instructions_that_would_all_be_the_same_are_warned_of() -> None:
 
 
 # ---- resuming
+
+
+def test_a_greedy_user_with_a_temperature_for_the_first_tokens_is_not_warned_of() -> None:
+    user = {"temperature": 0, "first_tokens": {"temperature": 1}}
+    assert preflight.draw_up(config_of(num_rows=2, sampling={"user": user})).warnings == ()
 
 
 def test_a_resume_keeps_the_date_of_the_template(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from magpie_ray.errors import ConfigError
 from magpie_ray.preflight import draw_up
-from magpie_ray.types import EngineFigures
+from magpie_ray.types import EngineFigures, FirstTokens
 from magpie_ray.worker_spec import WorkerSpec, check_prompts_fit, make_recipe
 from tests.builds import config_of, memory_storage
 
@@ -39,6 +39,27 @@ def test_a_prompt_that_fills_the_models_own_context_is_refused_once_the_engine_k
         ConfigError, match=r"^system_prompt\.long: .* the model's context has 40, .* shorten it"
     ):
         check_prompts_fit(spec, figures(40))
+
+
+def test_rules_for_first_tokens_reach_the_requests_of_their_role() -> None:
+    sampling = {"user": {"first_tokens": {"ban": ["#"]}, "first_line_only": True}}
+    (pair,) = make_recipe(spec_of(sampling=sampling)).samplings
+    assert pair.user.first_tokens == FirstTokens(ban=("#",))
+    assert (pair.user.first_line_only, pair.assistant.first_line_only) == (True, False)
+    assert pair.assistant.first_tokens is None
+
+
+def test_a_line_has_the_ids_of_the_text_that_it_is_in_its_place_of_the_dialogue() -> None:
+    spec = spec_of(system_prompt="Be kind.")
+    recipe, form = make_recipe(spec), spec.chat_format
+    assert recipe.encode is not None
+    line = "Which is it?"
+    for index, messages in enumerate([[], ["Why?"], ["Why?", "So."]]):
+        ids = recipe.encode(line, index, "Be kind.")
+        before = [recipe.encode(text, at, "Be kind.") for at, text in enumerate(messages)]
+        prompt = form.prompt(form.prefix("Be kind."), before)
+        assert recipe.decode([prompt + ids])[0].endswith(line)
+        assert recipe.decode([ids]) == [line]
 
 
 @pytest.mark.parametrize(("rule", "stops"), [("reject", False), ("stop", True)])

@@ -5,6 +5,7 @@ What always holds: what the user set, in the environment or in engine.extra, sta
 
 import dataclasses
 import os
+import platform
 from collections.abc import Mapping
 
 from pydantic import ValidationError
@@ -26,10 +27,19 @@ _CPU_MAX_NUM_SEQS = 128
 # conversation: with 32, its least, the bundled model makes 56 rows/s of three turns instead of 26.
 _CPU_BLOCK_SIZE = 32
 
+# Under this name a request carries the rules for its first tokens to the processor that keeps them. That is
+# one of model runner V1. V2, which GPUs get by default, has an interface of its own in some versions of vLLM.
+FIRST_TOKENS_ARGUMENT = "magpie_first_tokens"
+_FIRST_TOKENS_PROCESSOR = "magpie_ray.engine.vllm_first_tokens:FirstTokensProcessor"
+_USE_V2 = "VLLM_USE_V2_MODEL_RUNNER"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class VllmSettings:
-    """What an engine is made of. `device` is cuda or cpu; `extra` goes to vLLM's EngineArgs as it is."""
+    """What an engine is made of. `device` is cuda or cpu; `extra` goes to vLLM's EngineArgs as it is.
+
+    first_tokens: whether requests may carry rules for their first tokens.
+    """
 
     model: str
     revision: str | None
@@ -45,12 +55,24 @@ class VllmSettings:
     trust_remote_code: bool
     distributed_executor_backend: str | None
     extra: Mapping[str, object]
+    first_tokens: bool = False
 
 
-def set_environment(device: str) -> None:
-    """vLLM reads these when it is imported; what the user set stays."""
-    for name, value in (_ENVIRONMENT | (_CPU_ENVIRONMENT if device == "cpu" else {})).items():
+def set_environment(device: str, *, first_tokens: bool = False) -> None:
+    """vLLM reads these when it is imported; what the user set stays.
+
+    ConfigError when that rules out first tokens, if they are wanted.
+    """
+    wanted = _ENVIRONMENT | (_CPU_ENVIRONMENT if device == "cpu" else {})
+    if first_tokens:
+        wanted[_USE_V2] = "0"
+    for name, value in wanted.items():
         os.environ.setdefault(name, value)
+    if first_tokens and os.environ[_USE_V2].strip() != "0":
+        raise ConfigError(
+            f"{_USE_V2} is set to {os.environ[_USE_V2]} on {platform.node()}, and sampling.*.first_tokens "
+            "needs vLLM's model runner V1: unset it, or leave first_tokens out"
+        )
 
 
 def check_extra(extra: Mapping[str, object], args_type: type) -> None:
@@ -100,4 +122,8 @@ def engine_args(settings: VllmSettings) -> dict[str, object]:
         args["block_size"] = _CPU_BLOCK_SIZE
         if settings.dtype == "auto":
             args["dtype"] = "float32"  # bfloat16 is three times slower on CPUs without AVX-512
-    return args | dict(settings.extra)
+    args |= settings.extra
+    if settings.first_tokens:
+        given = args.get("logits_processors")
+        args["logits_processors"] = [*(given if isinstance(given, list) else ()), _FIRST_TOKENS_PROCESSOR]
+    return args

@@ -1,0 +1,133 @@
+"""What the next token may be while the beginning of a message is being written.
+
+Owns: the way from texts that no message may begin with to token ids. vLLM's own means can't say this:
+bad_words and logit_bias hold for a whole message, and bad_words for one way to tokenize a text; so a table is
+made for each vocabulary and each set of texts, and an engine looks up in it what a message has so far.
+
+What always holds: no token completes a banned text, in however many tokens it is written and whatever white
+space stands before it; tokens that end a message are never banned, nor is anything behind another beginning.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+from magpie_ray.engine.token_bytes import TokenBytes
+from magpie_ray.errors import ConfigError
+from magpie_ray.types import FirstTokens
+
+START = b""
+
+# White space as str.strip knows it: at most three bytes each.
+_BLANKS = tuple(chr(code).encode() for code in range(0x3001) if chr(code).isspace())
+_LEADING_BLANKS = re.compile(b"(?:" + b"|".join(map(re.escape, _BLANKS)) + b")*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NextToken:
+    """What holds for the token that follows one beginning.
+
+    banned: ids. penalties: id -> what is taken from its logit. leads: id -> the beginning it makes; ids that
+    are not in it make one to which nothing applies any more.
+    """
+
+    banned: tuple[int, ...]
+    penalties: Mapping[int, float]
+    leads: Mapping[int, bytes]
+
+
+class FirstTokenTable:
+    """The beginnings to which something applies, from START on: bytes of a message, blanks in front left out.
+
+    `ends`: ids that end a message. ConfigError when the bans leave no token to begin with, or are in
+    characters whose parts the vocabulary does not show.
+    """
+
+    def __init__(self, rules: FirstTokens, vocabulary: TokenBytes, *, ends: Collection[int] = ()) -> None:
+        self._bans = tuple(text.encode() for text in rules.ban)
+        self._penalties = [(text.encode(), penalty) for text, penalty in rules.penalties]
+        texts = [*self._bans, *(text for text, _ in self._penalties)]
+        if not vocabulary.is_exact and not all(text.isascii() for text in texts):
+            raise ConfigError(
+                "first_tokens: this model's tokenizer does not show which bytes its tokens write, so texts "
+                f"must be ASCII, got {next(t.decode() for t in texts if not t.isascii())!r}"
+            )
+        self._by_first_byte = defaultdict[int, list[tuple[int, bytes]]](list)
+        for token_id, piece in enumerate(vocabulary.pieces):
+            if piece and token_id not in ends:
+                self._by_first_byte[piece[0]].append((token_id, piece))
+        waited_for = (*self._bans, *_BLANKS)
+        beginnings = {text[:length] for text in waited_for for length in range(len(text))}
+        self._beginnings = frozenset(beginnings)
+        self._states = {beginning: self._next_token(beginning, waited_for) for beginning in beginnings}
+        if self._bans and not self._leaves_a_start():
+            raise ConfigError(
+                f"first_tokens.ban: {', '.join(map(repr, rules.ban))} leave no token that a message could "
+                "begin with: ban fewer texts"
+            )
+
+    def __getitem__(self, beginning: bytes) -> NextToken:
+        """What holds for the token after a beginning that is START or one that a token led to."""
+        return self._states[beginning]
+
+    def after(self, beginning: bytes, token_id: int) -> bytes | None:
+        """The beginning that the token makes of this one; None when nothing applies any more."""
+        return self._states[beginning].leads.get(token_id)
+
+    def _next_token(self, beginning: bytes, waited_for: tuple[bytes, ...]) -> NextToken:
+        # Only at the start: a text that is written in several tokens is penalised once.
+        penalised = self._penalties if beginning == START else []
+        texts = (*waited_for, *(text for text, _ in penalised))
+        first = {t[len(beginning)] for t in texts if t.startswith(beginning) and len(t) > len(beginning)}
+        banned, penalties, leads = list[int](), dict[int, float](), dict[int, bytes]()
+        for token_id, piece in self._with_first_byte(first):
+            text = _without_leading_blanks(beginning + piece)
+            if self._bans and text.startswith(self._bans):
+                banned.append(token_id)
+                continue
+            if text in self._beginnings:
+                leads[token_id] = text
+            fitting = [p for t, p in penalised if text and (text.startswith(t) or t.startswith(text))]
+            if fitting:
+                penalties[token_id] = sum(fitting)
+        return NextToken(banned=tuple(banned), penalties=penalties, leads=leads)
+
+    def _with_first_byte(self, first: Iterable[int]) -> Iterable[tuple[int, bytes]]:
+        return (token for byte in sorted(first) for token in self._by_first_byte.get(byte, ()))
+
+    def _leaves_a_start(self) -> bool:
+        banned = set(self._states[START].banned)
+        return any(
+            token_id not in banned and _is_text(piece)
+            for tokens in self._by_first_byte.values()
+            for token_id, piece in tokens
+        )
+
+
+def _is_text(piece: bytes) -> bool:
+    """Whether messages may well begin so: not with a part of a character, nor with a control character."""
+    text = piece.decode(errors="ignore").strip()
+    return bool(text) and text.isprintable()
+
+
+def _without_leading_blanks(text: bytes) -> bytes:
+    blanks = _LEADING_BLANKS.match(text)
+    return text[blanks.end() :] if blanks else text
+
+
+def to_text(rules: FirstTokens) -> str:
+    """The rules as a text that goes with a request to where it is sampled."""
+    return json.dumps(asdict(rules))
+
+
+def from_text(text: str) -> FirstTokens:
+    """What `to_text` was given."""
+    fields = json.loads(text)
+    return FirstTokens(
+        ban=tuple(fields["ban"]),
+        penalties=tuple((beginning, penalty) for beginning, penalty in fields["penalties"]),
+        temperature=fields["temperature"],
+        count=fields["count"],
+    )

@@ -1,0 +1,114 @@
+"""What each token of a vocabulary writes, as bytes of UTF-8.
+
+Owns: the ways in which vocabularies spell their tokens. What always holds: the way is found by what it makes
+of sample texts, not by a tokenizer's name or kind; a tokenizer for which none serves is refused.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from magpie_ray.chat_format_tokens import Encoder
+from magpie_ray.errors import FormatError
+
+_PLAIN_SAMPLE = '# What is (x + 1) * 2?\n\n1. **One**: "so" it\'s 7.\n- a_b\t`c`'
+_OTHER_SAMPLES = ("Ça va bien, où ?", "你好。世界", "«Привет»", "¿Qué?", "🙂 ok")
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+Pieces = list[bytes | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenBytes:
+    """The vocabulary of a model.
+
+    pieces: by token id, None for special tokens and ids that no token has. is_exact: parts of characters are
+    known too, which some tokenizers keep to themselves.
+    """
+
+    pieces: Pieces
+    is_exact: bool
+
+
+def token_bytes(tokenizer: Any) -> TokenBytes:
+    """What the tokens of a Hugging Face tokenizer write.
+
+    FormatError when no way to spell them gives back what was tokenized.
+    """
+    encoder, size = Encoder(tokenizer), len(tokenizer)
+    special = frozenset(encoder.special_ids)
+    added = {
+        token_id: str(token) for token_id, token in getattr(tokenizer, "added_tokens_decoder", {}).items()
+    }
+    for spell in (_of_tokens(_byte_level), _of_tokens(_sentencepiece), _by_decoding):
+        pieces = spell(tokenizer, size)
+        for token_id, text in added.items():
+            if token_id < size:
+                pieces[token_id] = text.encode()
+        for token_id in special:
+            if token_id < size:
+                pieces[token_id] = None
+        if _gives_back(_PLAIN_SAMPLE, encoder, pieces, special):
+            exact = all(_gives_back(sample, encoder, pieces, special) for sample in _OTHER_SAMPLES)
+            return TokenBytes(pieces=pieces, is_exact=exact)
+    raise FormatError(
+        "sampling.*.first_tokens: nothing tells which text each token of this model's tokenizer writes, so "
+        "beginnings of messages can't be banned or penalised: leave first_tokens out, or use another model"
+    )
+
+
+def _gives_back(sample: str, encoder: Encoder, pieces: Pieces, special: frozenset[int]) -> bool:
+    """Whether the pieces of the sample's tokens are the sample; a special token stands for unknown text."""
+    parts = []
+    for token_id in encoder.alone(sample):
+        piece = pieces[token_id]
+        if piece is None and token_id not in special:
+            return False
+        parts.append(b".*" if piece is None else re.escape(piece))
+    # Some tokenizers put a space in front.
+    pattern = b" ?" + b"".join(parts).removeprefix(re.escape(b" "))
+    return re.fullmatch(pattern, sample.encode(), re.DOTALL) is not None
+
+
+def _of_tokens(spell: Callable[[str], bytes | None]) -> Callable[[Any, int], Pieces]:
+    def pieces(tokenizer: Any, size: int) -> Pieces:
+        tokens = tokenizer.convert_ids_to_tokens(list(range(size)))
+        return [spell(token) if isinstance(token, str) else None for token in tokens]
+
+    return pieces
+
+
+def _byte_level(token: str) -> bytes | None:
+    """The spelling of GPT-2: a printable character for every byte."""
+    try:
+        return token.translate(_bytes_of_characters()).encode("latin-1")
+    except UnicodeEncodeError:
+        return None
+
+
+@cache
+def _bytes_of_characters() -> dict[int, int]:
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    # A character that stands for no byte becomes one that latin-1 can't hold.
+    nothing = dict.fromkeys(others, ord("▁"))
+    return nothing | {byte: byte for byte in printable} | {0x100 + at: b for at, b in enumerate(others)}
+
+
+def _sentencepiece(token: str) -> bytes | None:
+    """Words with ▁ for a space, and tokens like <0x0A> for bytes."""
+    byte = _BYTE_TOKEN.fullmatch(token)
+    return bytes([int(byte[1], 16)]) if byte else token.replace("▁", " ").encode()
+
+
+def _by_decoding(tokenizer: Any, size: int) -> Pieces:
+    """What a token adds to the text of another; bytes that are no whole character show as unknown."""
+    anchor = tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
+    before = tokenizer.decode(anchor)
+    pieces: Pieces = []
+    for token_id in range(size):
+        text = tokenizer.decode([*anchor, token_id])
+        pieces.append(text[len(before) :].encode() if text.startswith(before) else None)
+    return pieces

@@ -1,0 +1,222 @@
+"""First tokens in real vLLM: what the bundled model begins its messages with, and with which rules.
+
+    pytest tests/end_to_end/test_first_tokens.py -s
+
+One engine serves all tests. It has the processor of first tokens, which leaves requests without rules alone.
+"""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from types import SimpleNamespace
+
+import pytest
+
+from magpie_ray.chat_format import load_tokenizer
+from magpie_ray.engine.first_tokens import to_text
+from magpie_ray.engine.vllm import VllmEngine
+from magpie_ray.engine.vllm_args import FIRST_TOKENS_ARGUMENT, VllmSettings
+from magpie_ray.types import Completion, FirstTokens, Request, Sampling
+
+# vLLM and torch warn of their own deprecations while they are imported and started.
+pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore")]
+
+MODEL = str(files("magpie_ray").joinpath("tiny_chat"))
+PRE_QUERY = [1, 2, 1996, 3, 1908]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[VllmEngine]:
+    engine = VllmEngine(
+        VllmSettings(
+            model=MODEL,
+            revision=None,
+            device="cpu",
+            seed=1,
+            tensor_parallel_size=1,
+            pipeline_parallel_size=1,
+            max_model_len=64,
+            max_num_seqs=128,
+            gpu_memory_utilization=0.9,
+            dtype="auto",
+            quantization=None,
+            trust_remote_code=False,
+            distributed_executor_backend=None,
+            extra={},
+            first_tokens=True,
+        )
+    )
+    yield engine
+    engine.close()
+
+
+def drained(engine: VllmEngine) -> dict[int, Completion]:
+    found = {}
+    while engine.outstanding:
+        found |= {completion.request_id: completion for completion in engine.step()}
+    return found
+
+
+MESSAGES = 500
+
+
+@pytest.fixture(scope="module")
+def decode() -> Callable[[Completion], str]:
+    tokenizer = load_tokenizer(MODEL).tokenizer
+    return lambda completion: tokenizer.decode(completion.token_ids).strip()
+
+
+@pytest.fixture(scope="module")
+def say(engine: VllmEngine, decode: Callable[[Completion], str]) -> Callable[..., list[str]]:
+    """Messages, in the order in which they were asked for."""
+    numbers = itertools.count()
+
+    def said(
+        count: int, rules: FirstTokens | None, *, temperature: float = 1.0, seed: int | None = None
+    ) -> list[str]:
+        sampling = Sampling(temperature=temperature, top_p=1.0, max_tokens=6, first_tokens=rules)
+        asked = list(itertools.islice(numbers, count))
+        for place, number in enumerate(asked):
+            drawn_from = None if seed is None else seed + place
+            request = Request(
+                request_id=number, prompt_token_ids=PRE_QUERY, sampling=sampling, seed=drawn_from
+            )
+            engine.submit(request)
+        found = drained(engine)
+        return [decode(found[number]) for number in asked]
+
+    return said
+
+
+@pytest.fixture(scope="module")
+def free(say: Callable[..., list[str]]) -> list[str]:
+    return say(MESSAGES, None)
+
+
+def starting(messages: list[str], *beginnings: str) -> int:
+    return sum(message.startswith(beginnings) for message in messages)
+
+
+def most_common(messages: list[str], words: int) -> list[str]:
+    beginnings = Counter(" ".join(message.split()[:words]) for message in messages)
+    return [beginning for beginning, _ in beginnings.most_common(2)]
+
+
+@pytest.mark.parametrize("words", [1, 2])
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_a_banned_beginning_never_occurs(
+    say: Callable[..., list[str]], free: list[str], words: int, temperature: float
+) -> None:
+    ban = most_common(free, words)
+    print(f"\n{ban} begin {starting(free, *ban)} of {MESSAGES} messages")
+    assert starting(free, *ban) > MESSAGES // 5
+    rules = FirstTokens(ban=tuple(ban))
+    greedy = most_common(say(1, None, temperature=0.0), words)
+    banned = say(MESSAGES, rules) if temperature else say(5, FirstTokens(ban=tuple(greedy)), temperature=0.0)
+    assert starting(banned, *(ban if temperature else greedy)) == 0
+    assert all(banned)
+
+
+def test_part_of_a_word_is_banned_in_the_middle_of_a_token_and_across_tokens(
+    say: Callable[..., list[str]], free: list[str]
+) -> None:
+    word, words = most_common(free, 1)[0], most_common(free, 2)[0]
+    for ban in (word[:2], words[:-1]):
+        assert starting(free, ban)
+        assert starting(say(MESSAGES, FirstTokens(ban=(ban,))), ban) == 0
+
+
+def test_a_penalty_makes_a_beginning_rare_by_its_size(say: Callable[..., list[str]], free: list[str]) -> None:
+    word = most_common(free, 1)[0]
+    share = starting(free, word) / MESSAGES
+    rare = starting(say(MESSAGES, FirstTokens(penalties=((word, 1.5),))), word) / MESSAGES
+    expected = share / (share + (1 - share) * math.exp(1.5))
+    print(f"\n{word!r} begins {share:.1%} of messages, penalised by 1.5 {rare:.1%} ({expected:.1%} expected)")
+    assert rare == pytest.approx(expected, abs=0.06)
+    assert starting(say(50, FirstTokens(penalties=((word, -20.0),))), word) == 50
+
+
+def test_a_temperature_of_the_first_token_varies_beginnings(
+    say: Callable[..., list[str]], free: list[str]
+) -> None:
+    hot = say(MESSAGES, FirstTokens(temperature=3.0, count=1))
+    greedy = say(MESSAGES, FirstTokens(temperature=3.0, count=1), temperature=0.0)
+    plain, first, then_greedy = (len({m.split()[0] for m in said if m}) for said in (free, hot, greedy))
+    print(
+        f"\ndistinct first words of {MESSAGES}: {plain}, at temperature 3 {first}, greedy after {then_greedy}"
+    )
+    assert min(first, then_greedy) > 1.5 * plain
+    # After the first token such messages are greedy: that token decides the rest.
+    assert len(set(greedy)) <= then_greedy + 5
+
+
+def test_the_temperature_of_a_first_token_is_what_it_would_be_of_all(say: Callable[..., list[str]]) -> None:
+    shares = []
+    for rules, temperature in (
+        (None, 0.5),
+        (FirstTokens(temperature=0.5, count=8), 1.3),
+        (FirstTokens(temperature=0.5, count=8), 0.0),
+    ):
+        said = say(MESSAGES, rules, temperature=temperature)
+        shares.append(Counter(message.split()[0] for message in said))
+    for word, count in shares[0].most_common(3):
+        assert [s[word] / MESSAGES for s in shares[1:]] == pytest.approx([count / MESSAGES] * 2, abs=0.1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_a_seed_gives_the_same_message_with_any_rules(
+    say: Callable[..., list[str]], temperature: float
+) -> None:
+    rules = FirstTokens(ban=("What",), penalties=(("Can", 1.0),), temperature=1.5, count=2)
+    once = say(30, rules, temperature=temperature, seed=7)
+    assert say(30, rules, temperature=temperature, seed=7) == once
+    # Alone in the batch, and behind others.
+    assert [say(1, rules, temperature=temperature, seed=7 + place)[0] for place in range(5)] == once[:5]
+    assert say(30, rules, temperature=temperature, seed=70) != once
+    assert len(set(once)) > 5
+
+
+def test_the_processor_follows_its_rows_through_the_batch() -> None:
+    import torch
+    from vllm import SamplingParams
+    from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
+
+    from magpie_ray.engine.vllm_first_tokens import FirstTokensProcessor
+
+    tokenizer = load_tokenizer(MODEL).tokenizer
+    model = SimpleNamespace(
+        tokenizer=MODEL, tokenizer_revision=None, trust_remote_code=False, get_vocab_size=lambda: 1990
+    )
+    processor = FirstTokensProcessor(SimpleNamespace(model_config=model), torch.device("cpu"), False)
+    what, is_, tell = (
+        tokenizer.encode(word, add_special_tokens=False)[0] for word in ("What", " is", "Tell")
+    )
+    rules = FirstTokens(ban=("What is", "Tell"))
+    ruled = SamplingParams(extra_args={FIRST_TOKENS_ARGUMENT: to_text(rules)})
+
+    def banned(size: int) -> list[set[int]]:
+        logits = processor.apply(torch.zeros(size, 1990))
+        return [{int(i) for i in torch.isinf(row).nonzero()} & {what, is_, tell} for row in logits]
+
+    def update(size: int, **changes: object) -> None:
+        empty: dict[str, object] = {"removed": [], "added": [], "moved": []}
+        processor.update_state(BatchUpdate(batch_size=size, **(empty | changes)))
+
+    new, preempted, past = list[int](), [what], [is_, what]
+    added = [(0, ruled, None, new), (1, SamplingParams(), None, []), (2, ruled, None, preempted)]
+    update(4, added=[*added, (3, ruled, None, past)])
+    assert banned(4) == [{tell}, set(), {is_}, set()]
+    # What is past its first tokens is forgotten; the others are swapped, moved and taken away.
+    update(4, moved=[(0, 2, MoveDirectionality.SWAP), (2, 1, MoveDirectionality.UNIDIRECTIONAL)])
+    assert banned(4) == [{is_}, {tell}, set(), set()]
+    new.append(what)
+    assert banned(4) == [{is_}, {is_}, set(), set()]
+    # A placeholder is there before the token itself, never when logits are processed.
+    new.append(-1)
+    processor.update_state(None)
+    new[-1] = tell
+    assert banned(4) == [{is_}, set(), set(), set()]
+    update(1, removed=[0])
+    assert banned(1) == [set()]
