@@ -427,9 +427,9 @@ def test_the_recipe_takes_everything_from_the_spec(tmp_path: Path) -> None:
         tmp_path, "sampling.user.temperature=0.7", "acceptance.max_attempts=3", "end_with_user=true"
     )
     recipe = make_recipe(spec)
-    assert recipe.user.temperature == 0.7
-    assert recipe.user.stop_token_ids == spec.chat_format.user_stop_token_ids
-    assert recipe.assistant.stop_token_ids == spec.chat_format.assistant_stop_token_ids
+    assert recipe.samplings[0].user.temperature == 0.7
+    assert recipe.samplings[0].user.stop_token_ids == spec.chat_format.user_stop_token_ids
+    assert recipe.samplings[0].assistant.stop_token_ids == spec.chat_format.assistant_stop_token_ids
     assert (recipe.messages_per_row, recipe.max_attempts) == (3, 3)
     assert recipe.prompts == spec.prompts
     assert recipe.decode([word(spec)]) == ["one"]
