@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
-from magpie_ray import views
+from magpie_ray import logs, views
 from magpie_ray.config import Config, load_config
 from magpie_ray.config_errors import dotted
 from magpie_ray.config_source import read_source
 from magpie_ray.errors import ClusterLostError, MagpieError
-from magpie_ray.progress import terminal
+from magpie_ray.logs import LogStyle
 from magpie_ray.redaction import secret_leaves
 
 if TYPE_CHECKING:
@@ -83,14 +82,21 @@ def common(
 def generate(
     config: ConfigPath,
     overrides: Overrides = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the job does.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log all that the job, its actors and vLLM do.")
+    ] = False,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="Log one JSON object a line.")] = False,
 ) -> None:
     """Run, or resume, a build. The same command again goes on where the last one ended."""
-    _set_up_logging(verbose=verbose)
+    logs.set_up(LogStyle(verbose=verbose, json=json_logs))
     parsed = _load(config, overrides)
     from magpie_ray.driver import generate as run  # Ray takes a second to import
 
-    _out(views.result_text(run(parsed)))
+    result = run(parsed)
+    if json_logs:
+        log.info("the build is complete", extra=views.result_fields(result))
+    else:
+        _out(views.result_text(result))
 
 
 @app.command()
@@ -175,7 +181,7 @@ def main() -> None:
     try:
         app(prog_name="magpie-ray")
     except MagpieError as exc:
-        sys.stderr.write(views.safe(f"error: {exc}\n"))
+        _tell_error(str(exc))
         if isinstance(exc, ClusterLostError):
             sys.stderr.flush()
             os._exit(exc.exit_code)  # Ray's own clean-up would wait for the head that is gone
@@ -183,8 +189,15 @@ def main() -> None:
     except SystemExit as exc:
         if exc.code != _TYPER_INTERRUPTED:
             raise
-        sys.stderr.write("error: interrupted; what is committed stays, the same command goes on\n")
+        _tell_error("interrupted; what is committed stays, the same command goes on")
         sys.exit(3)
+
+
+def _tell_error(text: str) -> None:
+    if logs.current().json:
+        log.error("%s", text)
+    else:
+        sys.stderr.write(views.safe(f"error: {text}\n"))
 
 
 def _load(path: Path, overrides: list[str] | None) -> Config:
@@ -213,13 +226,3 @@ def _print(fields: dict[str, Any], *, as_json: bool, text: Callable[[dict[str, A
 
 def _out(text: str) -> None:
     sys.stdout.write(views.safe(text) + "\n")
-
-
-def _set_up_logging(*, verbose: bool) -> None:
-    console = terminal()
-    handler: logging.Handler = logging.StreamHandler()
-    layout = "%(asctime)s %(levelname)s %(message)s"
-    if console.is_terminal:  # rich keeps log lines apart from the progress line
-        handler, layout = RichHandler(console=console, show_path=False, markup=False), "%(message)s"
-    logging.basicConfig(level=logging.WARNING, format=layout, handlers=[handler])
-    logging.getLogger("magpie_ray").setLevel(logging.DEBUG if verbose else logging.INFO)

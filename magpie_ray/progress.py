@@ -6,7 +6,6 @@ Pure rendering of snapshots; how the numbers come about is the job's business.
 import logging
 import math
 import time
-from functools import cache
 from types import TracebackType
 from typing import Self
 
@@ -16,17 +15,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from magpie_ray.events import Committed
+from magpie_ray.logs import terminal
 from magpie_ray.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
 LOG_SECONDS = 30.0
-
-
-@cache
-def terminal() -> Console:
-    """Standard error. One console for the display and the log, so that neither writes into the other."""
-    return Console(stderr=True)
 
 
 class ProgressDisplay:

@@ -43,6 +43,11 @@ def result_text(result: "BuildResult") -> str:
     )
 
 
+def result_fields(result: "BuildResult") -> dict[str, Any]:
+    """The same for machines."""
+    return asdict(result) | {"engine_use": asdict(result.engine_use)}
+
+
 def plan_text(fields: dict[str, Any]) -> str:
     """`magpie-ray plan` for people."""
     shards = fields["shards"]

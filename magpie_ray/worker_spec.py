@@ -1,7 +1,7 @@
 """What a worker is made from: its spec as plain data, and the engine, recipe and window it leads to."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from magpie_ray import plan, preflight
 from magpie_ray.acceptance import rules
@@ -12,6 +12,7 @@ from magpie_ray.conversation import Recipe
 from magpie_ray.engine import Engine
 from magpie_ray.engine.vllm import VllmEngine
 from magpie_ray.engine.vllm_args import VllmSettings
+from magpie_ray.logs import LogStyle
 from magpie_ray.model import Model
 from magpie_ray.storage import Storage
 from magpie_ray.types import EngineFigures, Sampling, SamplingPair, SystemPrompt
@@ -39,6 +40,7 @@ class WorkerSpec:
     engine_start: int
     device: str
     distributed_executor_backend: str | None
+    log_style: LogStyle = field(default_factory=LogStyle)
     progress_seconds: float = 0.0
 
     @property

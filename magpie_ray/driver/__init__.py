@@ -9,7 +9,7 @@ metrics (what Prometheus is told), process (what runs in each), and last_words (
 import logging
 import socket
 
-from magpie_ray import build, manifest, preflight
+from magpie_ray import build, logs, manifest, preflight
 from magpie_ray.build import RunRecord
 from magpie_ray.config import Config
 from magpie_ray.dispatch import Dispatcher
@@ -92,7 +92,7 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
             )
 
         with (
-            ProgressDisplay() as display,
+            ProgressDisplay(live=not logs.current().json) as display,
             RayMetrics(build=storage.url, run=run.number) as metrics,
             Heartbeat(storage, run.number) as heartbeat,
         ):
@@ -131,6 +131,7 @@ def _make_job(
             engine_start=engine_start,
             device=placement.device,
             distributed_executor_backend=placement.distributed_executor_backend,
+            log_style=logs.current(),
             progress_seconds=progress_seconds(
                 dispatcher.num_slots, stall_timeout_seconds=config.cluster.stall_timeout_seconds
             ),

@@ -12,6 +12,7 @@ import ray
 from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
+from magpie_ray import logs
 from magpie_ray.config import Config
 from magpie_ray.errors import ClusterLostError, InterruptedJobError, PreflightError
 
@@ -37,18 +38,21 @@ def ray_session(config: Config) -> Iterator[bool]:
             f"{address} is an address of Ray's client, which can't carry the events of actors: submit the "
             "job to that cluster with `ray job submit`, or give the address of its head, host:6379"
         )
+    style = logs.current()
     try:
         with _own_sigterm():
             ray.init(
                 address=address or "local",
                 logging_level=logging.WARNING,
-                log_to_driver=False,
+                log_to_driver=style.verbose and not style.json,
                 **({} if address else {"include_dashboard": False}),
             )
     except SystemExit as exc:  # Ray's handler of SIGTERM
         raise InterruptedJobError("stopped before anything had begun; run the same command again") from exc
     except (ConnectionError, RuntimeError, ValueError, RayError) as exc:
         raise _no_cluster(address or "local", f"{exc}{_token_hint() if address else ''}") from exc
+    if style.json:
+        logs.take_over("ray")
     try:
         yield address is None
     except ClusterLostError:

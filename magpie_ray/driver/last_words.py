@@ -20,7 +20,7 @@ _LINE_CHARACTERS = 300
 # The job's loop waits for words from another node: not for long, nor for those of a hundred actors.
 _REMOTE_SECONDS, _REMOTE_EVERY_SECONDS = 5.0, 30.0
 # What this project's actors tell when all is well, and Ray's own marks.
-_EVERYDAY = re.compile(r" INFO |^:(job_id|actor_name|task_name):")
+_EVERYDAY = re.compile(r' (INFO|DEBUG) |^{"level": "(INFO|DEBUG)"|^:(job_id|actor_name|task_name):')
 
 
 class LastWords:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 import ray
 from ray._private.worker import global_worker
 
+from magpie_ray import logs
 from magpie_ray.engine.orphans import watch_over_children
+from magpie_ray.engine.vllm_args import set_log_environment
 from magpie_ray.events import Event, Placed
 from magpie_ray.worker import ShardWorker
 from magpie_ray.worker_spec import EngineFactory, WorkerSpec
@@ -22,8 +24,10 @@ class ShardProcess(ShardWorker):
     """ShardWorker in a process of its own: its log goes to the actor's file, SIGTERM means `stop`."""
 
     def __init__(self, spec: WorkerSpec, engine_factory: EngineFactory | None) -> None:
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-        logging.getLogger("magpie_ray").setLevel(logging.INFO)
+        logs.set_up(spec.log_style)
+        set_log_environment(spec.log_style)
+        if spec.log_style.json:
+            logs.take_over("ray")
         super().__init__(spec, engine_factory)
         watch_over_children()
         on_sigterm(self.stop)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from magpie_ray.errors import ConfigError
+from magpie_ray.logs import LogStyle
 
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -75,6 +76,16 @@ def set_environment(device: str, *, first_tokens: bool = False) -> None:
         )
 
 
+def set_log_environment(style: LogStyle) -> None:
+    """Before vLLM is imported: how much it tells, and that others set up how, where that is to be JSON."""
+    if style.verbose:
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
+    else:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if style.json:
+        os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
+
+
 def check_extra(extra: Mapping[str, object], args_type: type) -> None:
     """ConfigError for names that vLLM's EngineArgs, a dataclass, do not have."""
     names = {field.name for field in dataclasses.fields(args_type)}
@@ -113,6 +124,7 @@ def engine_args(settings: VllmSettings) -> dict[str, object]:
         # The build's own sampling settings are all there is: none come in from generation_config.json.
         "generation_config": "vllm",
         "disable_log_stats": False,
+        "use_tqdm_on_load": False,  # bars are noise in an actor's log
     }
     if settings.device == "cuda":
         args["gpu_memory_utilization"] = settings.gpu_memory_utilization

@@ -1,5 +1,6 @@
 """The driver on real Ray processes, with simulated engines where the model does not matter."""
 
+import json
 import os
 import signal
 import subprocess
@@ -136,6 +137,32 @@ from tests.engines import ScriptedEngine
 driver.generate = functools.partial(driver.generate, engine_factory=ScriptedEngine(reject_every=10))
 main()
 """
+
+
+def test_json_logs_are_one_object_a_line_whatever_is_told(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    output = tmp_path / "build"
+    job = [
+        "generate",
+        "jobs/configs/demo.yaml",
+        "num_rows=200",
+        "cluster.num_actors=2",
+        f"output.path={output}",
+    ]
+    command = [sys.executable, "-c", _JOB_WITH_SIMULATED_ENGINES, *job, "--json-logs"]
+    env = {**os.environ, **ray_cluster.env, "PYTHONPATH": str(ROOT)}
+    attempts = "acceptance.max_attempts="
+    done, failed = (
+        run_command([*command, f"{attempts}100"], env=env),
+        run_command([*command, "nonsense=1"], env=env),
+    )
+    assert (done.returncode, done.stdout, failed.returncode, failed.stdout) == (0, "", 2, "")
+    told = [json.loads(line) for line in (done.stderr + failed.stderr).splitlines()]
+    assert all({"time", "level", "logger", "message"} <= record.keys() for record in told)
+    progress = [record for record in told if "rows_per_second" in record]
+    assert progress[-1]["rows"] == progress[-1]["committed_rows"] == 200
+    assert [record["new_rows"] for record in told if record["message"] == "the build is complete"] == [200]
+    assert "nonsense" in told[-1]["message"]
+    assert told[-1]["level"] == "ERROR"
 
 
 @pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM])

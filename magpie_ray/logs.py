@@ -1,0 +1,81 @@
+"""How a process of a job logs: for people at a terminal, in plain lines, or as one JSON object a line.
+
+Owns the handlers: the command line and each actor's process set them up here, and nobody else does. What
+always holds: what libraries log goes the same way; they are heard from WARNING on, and from INFO on in a
+verbose job.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass
+from functools import cache
+from types import TracebackType
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+_PLAIN = "%(asctime)s %(levelname)s %(message)s"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogStyle:
+    """verbose: this project's debug lines, and what libraries tell. json: for machines."""
+
+    verbose: bool = False
+    json: bool = False
+
+
+_style = LogStyle()
+
+
+@cache
+def terminal() -> Console:
+    """Standard error. One console for the display and the log, so that neither writes into the other."""
+    return Console(stderr=True)
+
+
+def current() -> LogStyle:
+    """How this process logs; the default before anything was set up."""
+    return _style
+
+
+def set_up(style: LogStyle) -> None:
+    """Log to standard error in this style, from now on."""
+    global _style
+    _style = style
+    handler: logging.Handler = logging.StreamHandler()
+    if style.json:
+        handler.setFormatter(_json_formatter())
+        logging.captureWarnings(True)
+        sys.excepthook = _log_uncaught
+    elif terminal().is_terminal:  # rich keeps log lines apart from the display
+        handler = RichHandler(console=terminal(), show_path=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter(_PLAIN))
+    logging.basicConfig(
+        level=logging.INFO if style.verbose else logging.WARNING, handlers=[handler], force=style.json
+    )
+    logging.getLogger("magpie_ray").setLevel(logging.DEBUG if style.verbose else logging.INFO)
+
+
+def take_over(library: str) -> None:
+    """Let the records of a library that has handlers of its own come to ours."""
+    logger = logging.getLogger(library)
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
+
+
+def _json_formatter() -> logging.Formatter:
+    from pythonjsonlogger.json import JsonFormatter
+
+    return JsonFormatter(
+        "%(levelname)s %(name)s %(message)s",
+        rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
+        timestamp="time",
+    )
+
+
+def _log_uncaught(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+    logging.getLogger("magpie_ray").critical("%s: %s", kind.__name__, exc, exc_info=(kind, exc, trace))
