@@ -78,10 +78,14 @@ def derive(
             "for thinking, and neither opens, writes nor names a block of reasoning. Set model.thinking: "
             "false, or use a model that thinks."
         )
-    if thinking is not None:
-        switch = knows.on if thinking else knows.off
+    form = _assemble(template, encoder, ends)
+    if switch := {True: knows.on, False: knows.off, None: {}}[thinking]:
         template = replace(template, variables={**template.variables, **switch})
-    form = replace(_assemble(template, encoder, ends), can_think=knows.possible)
+        switched = _assemble(template, encoder, ends)
+        # A switch may stand behind the user's text, where no user would write it.
+        stops = _unique([*switched.user_stop_token_ids, *form.user_stop_token_ids])
+        form = replace(switched, user_stop_token_ids=stops)
+    form = replace(form, can_think=knows.possible)
     if pre_query_template is not None:
         form = _with_thinking(form, thinking, knows, template, encoder)
         return _with_literal_pre_query(form, pre_query_template, tokenizer, encoder)
