@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 from magpie_ray.config import Config, load_config
 
 if TYPE_CHECKING:
+    from magpie_ray.chat_format import ChatFormat, derive
     from magpie_ray.driver import generate
     from magpie_ray.run import BuildResult
 
-__all__ = ["BuildResult", "Config", "generate", "load_config"]
+__all__ = ["BuildResult", "ChatFormat", "Config", "derive", "generate", "load_config"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from magpie_ray.run import BuildResult
 
         return BuildResult
+    if name in ("ChatFormat", "derive"):
+        from magpie_ray import chat_format
+
+        return getattr(chat_format, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,8 +28,16 @@ class ModelConfig(Section):
     name: fields.ModelName = "builtin:tiny-chat"
     revision: fields.OptionalText = None
     pre_query_template: fields.OptionalText = None
+    chat_format: fields.OptionalImportPath = None
     thinking: fields.Flag = False
     trust_remote_code: fields.Flag = False
+
+    @field_validator("chat_format")
+    @classmethod
+    def _is_the_only_format(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("pre_query_template") is not None:
+            raise bad_value(value, "null where model.pre_query_template is given: a format has its own")
+        return value
 
 
 class EngineConfig(Section):
@@ -221,6 +229,7 @@ class Config(Section):
             "seed": self.seed,
             "model.name": self.model.name,
             "model.pre_query_template": self.model.pre_query_template,
+            "model.chat_format": self.model.chat_format,
             "model.thinking": self.model.thinking,
             **self.sampling.identity(),
             "engine.dtype": self.engine.dtype,

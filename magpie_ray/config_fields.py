@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import PlainValidator
 
 from magpie_ray.config_errors import NOT_YET, bad_value
+from magpie_ray.plugins import IMPORT_PATH_FORM, is_import_path
 
 BUILTIN_MODELS = ("builtin:tiny-chat",)
 INT32_MAX = 2**31 - 1
@@ -124,6 +125,12 @@ def _model_name(value: object) -> object:
     return name
 
 
+def _import_path(value: object) -> object:
+    if value is not None and not (isinstance(value, str) and is_import_path(value)):
+        raise bad_value(value, f"{IMPORT_PATH_FORM}, or null")
+    return value
+
+
 def _output_path(value: object) -> object:
     path = str(_text("a local path or a URL such as s3://bucket/dataset")(value))
     if "{" in path or "}" in path:
@@ -178,6 +185,7 @@ Penalty: TypeAlias = Annotated[
 ]
 
 OptionalText: TypeAlias = Annotated[str | None, PlainValidator(_text("text", null=True))]
+OptionalImportPath: TypeAlias = Annotated[str | None, PlainValidator(_import_path)]
 ModelName: TypeAlias = Annotated[str, PlainValidator(_model_name)]
 OutputPath: TypeAlias = Annotated[str, PlainValidator(_output_path)]
 

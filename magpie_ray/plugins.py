@@ -12,7 +12,7 @@ from typing import Any
 
 from magpie_ray.errors import ConfigError
 
-_FORM = "package.module:name, such as my_rules:no_lists for the function no_lists in my_rules.py"
+IMPORT_PATH_FORM = "package.module:name, such as my_rules:no_lists for the function no_lists in my_rules.py"
 
 
 def is_import_path(text: str) -> bool:
@@ -27,7 +27,7 @@ def load_attribute(path: str, *, key: str) -> Any:
     ConfigError, naming the config's `key`, when it can't be imported or there is no such name in it.
     """
     if not is_import_path(path):
-        raise ConfigError(f"{key}: got {path!r}, must be {_FORM}")
+        raise ConfigError(f"{key}: got {path!r}, must be {IMPORT_PATH_FORM}")
     name, _, attribute = path.partition(":")
     here = os.getcwd()
     if here not in sys.path:

@@ -12,11 +12,13 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from magpie_ray import build, chat_format, manifest, plan
 from magpie_ray.build import BuildRecord
 from magpie_ray.chat_format import ChatFormat
+from magpie_ray.chat_format_custom import custom_format
 from magpie_ray.config import Config
 from magpie_ray.config_errors import show
 from magpie_ray.engine.first_tokens import FirstTokenTable
@@ -120,12 +122,15 @@ def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
     date = recorded.get("chat_format.date")
     prompts, warnings = config.prompts, list[str]()
 
+    find = partial(chat_format.derive, pre_query_template=config.model.pre_query_template)
+    if config.model.chat_format is not None:
+        find = partial(custom_format, config.model.chat_format)
+
     def derive(prompts: tuple[SystemPrompt, ...]) -> ChatFormat:
-        return chat_format.derive(
+        return find(
             loaded.tokenizer,
             system_prompts=[p.text for p in prompts],
             date=datetime.date.fromisoformat(date) if date else None,
-            pre_query_template=config.model.pre_query_template,
             thinking=config.model.thinking,
             eos_token_ids=loaded.eos_token_ids,
         )
@@ -143,6 +148,18 @@ def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
             "sampling.user.temperature is 0: all rows that share a system prompt get the same instruction"
         )
     form = derive(prompts)
+    known = {prefix.system_prompt for prefix in form.system_prefixes}
+    if lacking := [prompt.text for prompt in prompts if prompt.text not in known]:  # of a user's own format
+        if not config.prompts_are_default:
+            raise ConfigError(
+                f"model.chat_format: {config.model.chat_format} gave a format without the system prompt "
+                f"{show(lacking[0])}: let the function take system_prompts and hand them on to derive, or "
+                "remove system_prompt"
+            )
+        prompts = ()
+        warnings.append(
+            "the paper's multi-turn system prompt is left out: this chat format was made without it"
+        )
     form.require(turns=config.turns, answers=config.messages_per_row > 1)
     _check_first_tokens(config, form, loaded.tokenizer)
     if config.engine.max_model_len is not None:
