@@ -114,6 +114,18 @@ def template(
         str, typer.Argument(metavar="MODEL", help="builtin:tiny-chat, a folder, a Hugging Face id.")
     ],
     system: Annotated[str | None, typer.Option(help="A system prompt to show the prefix with.")] = None,
+    thinking: Annotated[
+        bool | None,
+        typer.Option(
+            "--thinking/--no-thinking", help="As a build with model.thinking: true, or false, has it."
+        ),
+    ] = None,
+    own_format: Annotated[
+        str | None,
+        typer.Option(
+            "--chat-format", metavar="MODULE:NAME", help="Your own function, as in model.chat_format."
+        ),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of the model.")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let the model's own Python code run on this machine.")
@@ -121,9 +133,16 @@ def template(
     as_json: AsJson = False,
 ) -> None:
     """Show the chat format derived from a model's tokenizer."""
-    from magpie_ray.planning import make_template  # tokenizers take seconds to import
+    from magpie_ray.describing import make_template  # tokenizers take seconds to import
 
-    described = make_template(model, system=system, revision=revision, trust_remote_code=trust_remote_code)
+    described = make_template(
+        model,
+        system=system,
+        thinking=thinking,
+        own_format=own_format,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
     _print(described, as_json=as_json, text=views.template_text)
 
 

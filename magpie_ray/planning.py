@@ -1,13 +1,10 @@
-"""What would run, and what a template was derived to: plain fields for the plan and template commands."""
+"""What would run: plain fields for the plan command."""
 
 from typing import Any
 
-from magpie_ray import build, chat_format, plan, preflight
-from magpie_ray.chat_format import ChatFormat
+from magpie_ray import build, plan, preflight
 from magpie_ray.config import Config
-from magpie_ray.errors import FormatError, PreflightError, StorageError
-from magpie_ray.model import resolve_model
-from magpie_ray.prompts import MULTI_TURN_PROMPT
+from magpie_ray.errors import PreflightError, StorageError
 from magpie_ray.storage import READ_SECONDS
 
 
@@ -71,49 +68,4 @@ def make_plan(config: Config) -> dict[str, Any]:
         "max_tokens_per_row": preflight.max_tokens_per_row(config),
         "assumptions": assumptions,
         "warnings": list(blueprint.warnings),
-    }
-
-
-def make_template(
-    name: str, *, system: str | None, revision: str | None, trust_remote_code: bool
-) -> dict[str, Any]:
-    """The chat format of a model. Without `system` the prefix is shown with the paper's multi-turn prompt."""
-    model = resolve_model(name, revision)
-    loaded = chat_format.load_tokenizer(
-        model.location, revision=model.revision, trust_remote_code=trust_remote_code
-    )
-    form = chat_format.derive(loaded.tokenizer, eos_token_ids=loaded.eos_token_ids)
-    warnings = list(form.warnings)
-    text = system or MULTI_TURN_PROMPT
-    with_system: ChatFormat | None = None
-    try:
-        with_system = chat_format.derive(
-            loaded.tokenizer, system_prompts=(text,), eos_token_ids=loaded.eos_token_ids
-        )
-    except FormatError as exc:
-        if form.takes_system:
-            raise
-        if system:
-            warnings.append(str(exc))
-    return {
-        "model": model.name,
-        "commit": model.commit,
-        "pre_query": form.pre_query,
-        "pre_query_ids": list(form.pre_query_ids),
-        "system_role": form.system_role,
-        "system_prompt": text if with_system else None,
-        "pre_query_with_system": with_system.prefix_text(text) if with_system else None,
-        "pre_query_with_system_ids": list(with_system.prefix(text)) if with_system else None,
-        "user_to_assistant": form.user_to_assistant,
-        "user_to_assistant_ids": list(form.user_to_assistant_ids),
-        "history_user_to_assistant": form.history_user_to_assistant,
-        "history_user_to_assistant_ids": list(form.history_user_to_assistant_ids),
-        "next_user": form.next_user,
-        "next_user_ids": list(form.next_user_ids),
-        "user_stop_token_ids": list(form.user_stop_token_ids),
-        "assistant_stop_token_ids": list(form.assistant_stop_token_ids),
-        "stop_strings": list(form.stop_strings),
-        "role_markers": list(form.role_markers),
-        "date": form.date,
-        "warnings": warnings,
     }

@@ -92,18 +92,42 @@ def template_text(fields: dict[str, Any]) -> str:
     }
     lines = [f"{fields['model']} at {fields['commit']}, system role {fields['system_role']}"]
     for name, label in names.items():
-        text, ids = fields[name], fields[f"{name}_ids"]
-        lines.append(f"{label:17} {visible(text) if text is not None else '(takes none)'}")
-        if ids is not None:
-            lines.append(f"{'':17} {ids}")
-    lines.append(f"{'user stops':17} {fields['user_stop_token_ids']}")
-    lines.append(f"{'assistant stops':17} {fields['assistant_stop_token_ids']}")
+        lines += _text_and_ids(label, fields, name)
+    lines.append(_told("user stops", _tokens(fields["user_stop_token_ids"], fields)))
+    lines.append(_told("assistant stops", _tokens(fields["assistant_stop_token_ids"], fields)))
     if fields["stop_strings"]:
-        lines.append(f"{'stop strings':17} {', '.join(visible(text) for text in fields['stop_strings'])}")
+        lines.append(_told("stop strings", ", ".join(map(visible, fields["stop_strings"]))))
+    lines.append(_told("turns", fields["multi_turn_problem"] or "any number"))
+    if fields["can_think"]:
+        lines += _text_and_ids("thinking on", fields["thinking_on"], "user_to_assistant")
+        lines.append(_told("  reasoning", _reasoning(fields["thinking_on"]["reasoning"])))
+        lines += _text_and_ids("thinking off", fields["thinking_off"], "user_to_assistant")
+    else:
+        lines.append(_told("thinking", "none that the template knows of"))
     if fields["date"]:
-        lines.append(f"{'dated':17} {fields['date']}")
-    lines += [f"{'warning':17} {text}" for text in fields["warnings"]]
+        lines.append(_told("dated", fields["date"]))
+    lines += [_told("warning", text) for text in fields["warnings"]]
     return "\n".join(lines)
+
+
+def _told(label: str, text: str) -> str:
+    return f"{label:17} {text}"
+
+
+def _text_and_ids(label: str, fields: dict[str, Any], name: str) -> list[str]:
+    text, ids = fields[name], fields[f"{name}_ids"]
+    lines = [_told(label, visible(text) if text is not None else "(takes none)")]
+    return lines if ids is None else [*lines, _told("", str(ids))]
+
+
+def _tokens(ids: list[int], fields: dict[str, Any]) -> str:
+    return ", ".join(f"{i} {visible(fields['tokens'][str(i)])}" for i in ids)
+
+
+def _reasoning(marks: dict[str, Any]) -> str:
+    opened = "that text opens it" if marks["opened"] else f"begins with {visible(marks['opening'])}"
+    kept = "stays in history" if marks["kept"] else "is dropped from history"
+    return f"{opened}, ends with {visible(marks['closing'])}, {kept}"
 
 
 def status_fields(status: "Status") -> dict[str, Any]:
@@ -187,8 +211,16 @@ def row_panel(row: Record) -> Panel:
 
 
 def visible(text: str) -> str:
-    """Text on one line, white space and control characters shown: line breaks as ⏎, the rest as escapes."""
-    return "".join("⏎" if c == "\n" else c if c == " " or c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Text on one line, white space and control characters shown: line breaks as ⏎, spaces at the ends of
+    lines as ␣, the rest as escapes."""
+    shown = "⏎".join(_ends_visible(line) for line in text.split("\n"))
+    return "".join(c if c == " " or c.isprintable() else ascii(c)[1:-1] for c in shown)
+
+
+def _ends_visible(line: str) -> str:
+    inner = line.strip(" ")
+    begin = len(line) - len(line.lstrip(" "))
+    return "␣" * begin + inner + "␣" * (len(line) - begin - len(inner))
 
 
 def safe(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What `plan` and `template` say, as plain fields."""
+"""What `plan` says, as plain fields."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from magpie_ray import build, preflight
-from magpie_ray.errors import FormatError, PreflightError
-from magpie_ray.planning import make_plan, make_template
+from magpie_ray.errors import PreflightError
+from magpie_ray.planning import make_plan
 from magpie_ray.prompts import MULTI_TURN_PROMPT
 from magpie_ray.storage import Storage
-from tests.builds import GEMMA_LIKE, commit, config_of, memory_storage, model_folder
+from tests.builds import commit, config_of, memory_storage
 
 
 def test_the_plan_of_a_new_build_says_what_would_run() -> None:
@@ -54,27 +54,3 @@ def test_a_plan_gives_up_soon_on_a_store_that_does_not_answer(monkeypatch: pytes
     make_plan(config_of(output={"path": memory_storage().url}))
     assert seen == [30.0]
     assert Storage("memory://x")._retry_seconds == 600.0
-
-
-def test_a_template_is_shown_with_a_system_prompt() -> None:
-    found = make_template("builtin:tiny-chat", system="Be kind.", revision=None, trust_remote_code=False)
-    assert "Be kind." in found["pre_query_with_system"]
-    assert found["pre_query"] in found["pre_query_with_system"] or "user" in found["pre_query_with_system"]
-    default = make_template("builtin:tiny-chat", system=None, revision=None, trust_remote_code=False)
-    assert MULTI_TURN_PROMPT in default["pre_query_with_system"]
-
-
-def test_a_template_without_a_system_role_says_so(tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "gemma-like", GEMMA_LIKE)
-    found = make_template(folder, system="Be kind.", revision=None, trust_remote_code=False)
-    assert (found["pre_query_with_system"], found["system_role"]) == (None, "rejected")
-    assert any("system" in warning for warning in found["warnings"])
-    quiet = make_template(folder, system=None, revision=None, trust_remote_code=False)
-    assert quiet["pre_query_with_system"] is None
-
-
-def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "base", "")
-    (tmp_path / "base" / "chat_template.jinja").unlink()
-    with pytest.raises(FormatError, match="chat template"):
-        make_template(folder, system=None, revision=None, trust_remote_code=False)
