@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 import yaml
 from cronsim import CronSim
+from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 
 from magpie_ray.config import load_config
 from tests.launch.files import ROOT, check_options, entrypoint_of
@@ -71,7 +72,7 @@ def misspell(name: str, inside: Callable[[Any], Any]) -> Callable[[Any], None]:
             misspell("maxReplicas", lambda job: job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]),
         ),
         ("rayjob.yaml", misspell("tolerations", lambda job: pods(job["spec"])[2])),
-        ("rayjob.yaml", misspell("preStop", lambda job: pods(job["spec"])[2]["containers"][0]["lifecycle"])),
+        ("rayjob.yaml", misspell("limits", lambda job: pods(job["spec"])[2]["containers"][0]["resources"])),
         ("raycronjob.yaml", misspell("timeZone", lambda job: job["spec"])),
         ("cronjob.yaml", misspell("concurrencyPolicy", lambda job: job["spec"])),
         ("cronjob.yaml", lambda job: job["spec"].pop("schedule")),
@@ -97,6 +98,13 @@ def test_the_operator_takes_it(spec: dict[str, Any]) -> None:
     assert all(pod["restartPolicy"] == "Never" for pod in pods(spec))
     for group in cluster["workerGroupSpecs"]:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+@every_job
+def test_a_pod_has_time_to_commit_what_it_has_finished(spec: dict[str, Any]) -> None:
+    for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
+        grace = group["template"]["spec"]["terminationGracePeriodSeconds"]
+        assert grace >= RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S + 20
 
 
 @every_job
@@ -242,48 +250,7 @@ def test_a_tick_by_hand_keeps_the_name_it_was_given(tmp_path: Path) -> None:
     assert "get rayjob magpie-llama-now " in tick(tmp_path, "magpie-llama-now")
 
 
-def test_the_shell_is_sound(tmp_path: Path) -> None:
-    shells = {"tick.sh": (KUBERAY / "tick.sh").read_text(), "preStop.sh": f"#!/bin/bash\n{pre_stop()}"}
-    for name, text in shells.items():
-        (tmp_path / name).write_text(text)
-        # SC2086: the process ids are to be words of their own.
-        linted = subprocess.run(
-            [str(Path(sys.executable).parent / "shellcheck"), "--exclude=SC2086", name],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert linted.returncode == 0, linted.stdout
-
-
-def pre_stop() -> str:
-    container = pods(SPECS["rayjob.yaml"])[2]["containers"][0]
-    shell: list[str] = container["lifecycle"]["preStop"]["exec"]["command"]
-    assert shell[:2] == ["bash", "-c"]
-    return shell[2]
-
-
-# What an actor does when it is told to stop.
-ACTOR = """
-import signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
-print("ready", flush=True)
-signal.pause()
-"""
-
-
-def test_before_a_pod_stops_its_actors_are_told_and_waited_for() -> None:
-    actor = subprocess.Popen(
-        ["ray::ShardProcess.run", "-c", ACTOR], executable=sys.executable, stdout=subprocess.PIPE
-    )
-    with actor:
-        assert actor.stdout is not None
-        actor.stdout.readline()  # its handler is in place
-        hook = subprocess.Popen(["bash", "-c", pre_stop()], stderr=subprocess.DEVNULL)
-        assert actor.wait(timeout=20) == 7
-        hook.wait(timeout=20)
-
-
-def test_the_hook_of_a_pod_without_actors_ends_at_once() -> None:
-    subprocess.run(["bash", "-c", pre_stop()], timeout=20, capture_output=True, check=False)
+def test_the_shell_is_sound() -> None:
+    shellcheck = Path(sys.executable).parent / "shellcheck"
+    linted = subprocess.run([shellcheck, KUBERAY / "tick.sh"], capture_output=True, text=True, check=False)
+    assert linted.returncode == 0, linted.stdout
