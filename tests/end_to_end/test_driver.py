@@ -44,6 +44,26 @@ def test_a_cluster_address_that_does_not_answer_is_refused_at_once(tmp_path: Pat
     assert not (tmp_path / "build/_magpie/build.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("mode", "hint"), [("disabled", "export RAY_AUTH_MODE=token"), ("token", "auth_token")]
+)
+def test_a_cluster_that_turns_the_driver_away_may_want_a_token(
+    monkeypatch: pytest.MonkeyPatch, mode: str, hint: str
+) -> None:
+    def turned_away(**_: object) -> None:
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr("ray.init", turned_away)
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with (
+            pytest.raises(PreflightError, match=f"Failed to connect.*{hint}"),
+            cluster.ray_session(load_config(None, ["num_rows=1", f"cluster.address={address}"])),
+        ):
+            pass
+
+
 def test_a_cluster_that_died_on_this_machine_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, dead_address: str, caplog: pytest.LogCaptureFixture
 ) -> None:

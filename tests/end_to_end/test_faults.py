@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from magpie_ray import manifest
 from magpie_ray.build import read_build, read_runs
 from magpie_ray.storage import Storage
 from magpie_ray.verify import verify
-from tests.end_to_end.cluster import RayCluster
+from tests.end_to_end.cluster import BIN, RayCluster
 from tests.end_to_end.running_job import RunningJob, rows_settings
 from tests.s3_server import FaultProxy, S3Server
 
@@ -77,6 +78,32 @@ def test_a_node_that_comes_is_used_and_one_that_goes_is_missed_by_no_row(
         job.hurry()
         assert job.end() == 0, job.log
     assert row_ids(output) == list(range(4000))
+
+
+def test_a_node_that_is_told_to_stop_commits_what_it_has_finished(nodes: Cluster, tmp_path: Path) -> None:
+    """As a pod of KubeRay is: SIGTERM for `ray start --block`, which then drains the node."""
+    output = tmp_path / "build"
+    settings = rows_settings(output, 2000, 500, "engine.device=cpu")
+    command = [str(BIN / "ray"), "start", "--block", f"--address={nodes.address}", "--num-cpus=1"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as node,
+        RunningJob("Paced(0.01)", *settings, env={"RAY_ADDRESS": nodes.address}) as job,
+    ):
+        try:
+            job.wait_for(UP, times=2)
+            job.wait_for(r"[1-9]\d*/2,000 rows")
+            node.send_signal(signal.SIGTERM)
+            job.wait_for("it left on notice")
+            node.wait(timeout=40)
+        finally:
+            node.kill()
+        job.hurry()
+        assert job.end() == 0, job.log
+    assert row_ids(output) == list(range(2000))
+    storage = Storage(str(output))
+    build = read_build(storage)
+    assert build is not None
+    assert any(file.stop % 500 for file in manifest.read_committed(storage, build)), "no head was committed"
 
 
 def test_actors_that_find_no_place_are_waited_for_while_the_others_work(
