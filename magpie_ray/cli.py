@@ -22,6 +22,7 @@ from magpie_ray.config_source import read_source
 from magpie_ray.errors import ClusterLostError, MagpieError
 from magpie_ray.logs import LogStyle
 from magpie_ray.redaction import secret_leaves
+from magpie_ray.safe_text import safe
 
 if TYPE_CHECKING:
     from magpie_ray.storage import Storage
@@ -194,6 +195,20 @@ def show(
         _out(f"{storage.url} has no rows from {row} on yet.")
 
 
+@app.command()
+def report(
+    output: Output,
+    price_per_gpu_hour: Annotated[
+        float | None, typer.Option(min=0, help="In whatever money; the report then tells what rows cost.")
+    ] = None,
+    storage_option: StorageOption = None,
+) -> None:
+    """Make the report of a build again: one page, _magpie/report.html."""
+    from magpie_ray.report import write_report
+
+    _out(write_report(_storage(output, storage_option), price=price_per_gpu_hour))
+
+
 def main() -> None:
     """Entry point of the `magpie-ray` command and of jobs/generate.py."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; the driver has its own
@@ -216,7 +231,7 @@ def _tell_error(text: str) -> None:
     if logs.current().json:
         log.error("%s", text)
     else:
-        sys.stderr.write(views.safe(f"error: {text}\n"))
+        sys.stderr.write(safe(f"error: {text}\n"))
 
 
 def _load(path: Path, overrides: list[str] | None) -> Config:
@@ -244,4 +259,4 @@ def _print(fields: dict[str, Any], *, as_json: bool, text: Callable[[dict[str, A
 
 
 def _out(text: str) -> None:
-    sys.stdout.write(views.safe(text) + "\n")
+    sys.stdout.write(safe(text) + "\n")

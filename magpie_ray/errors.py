@@ -50,6 +50,10 @@ class CorruptBuildError(MagpieError):
     """A file of the build is foreign, unreadable, or contradicts another. It is named; nothing is deleted."""
 
 
+class ReportError(MagpieError):
+    """The report can't be made. The build is as it is."""
+
+
 class EngineError(MagpieError):
     """The engine could not start, died, or refused a request."""
 

@@ -4,10 +4,10 @@ What always holds: whatever ends a run, what is committed stays and its record s
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from magpie_ray import build, manifest, preflight
+from magpie_ray import build, manifest, preflight, report
 from magpie_ray.build import BuildRecord, RunRecord
 from magpie_ray.config import Config
 from magpie_ray.errors import (
@@ -20,19 +20,25 @@ from magpie_ray.errors import (
 from magpie_ray.job import Job
 from magpie_ray.metrics import EngineUse, Tally
 from magpie_ray.preflight import Blueprint, CommittedBuild
-from magpie_ray.storage import Storage
+from magpie_ray.storage import READ_SECONDS, Storage
+from magpie_ray.types import PartitionRecord
 from magpie_ray.watchers import Watcher, Watchers
 
 log = logging.getLogger(__name__)
 
 # Whoever stops a job has given it a notice of half a minute.
 _LAST_WORDS_SECONDS = 5.0
+# The cluster is there all the while.
+_SURVEY_SECONDS = 30.0
 _NOBODY = Watchers(())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildResult:
-    """A complete build. Rows, tokens and attempts of this run; `seconds` from the first engine's start on."""
+    """A complete build. Rows, tokens and attempts of this run; `seconds` from the first engine's start on.
+
+    report: where it is; None where there was nothing to do, or where it could not be written.
+    """
 
     url: str
     num_rows: int
@@ -42,11 +48,13 @@ class BuildResult:
     attempts: int
     rejected: int
     engine_use: EngineUse = field(default_factory=EngineUse)
+    report: str | None = None
 
 
 def nothing_to_do(config: Config, storage: Storage, committed: CommittedBuild) -> BuildResult:
     """Everything is committed: see to it that the last words are written too."""
     if not manifest.is_up_to_date(storage, committed.records):
+        write_report(storage, committed.records)
         manifest.finish(storage, committed.build, committed.records, num_rows=config.num_rows, run=None)
     return BuildResult(
         url=storage.url, num_rows=config.num_rows, new_rows=0, tokens=0, seconds=0.0, attempts=0, rejected=0
@@ -90,14 +98,17 @@ def carry_out(
                 f"{storage.url} still lacks {', '.join(map(str, left[:3]))} though all partitions were "
                 "reported as committed: were files removed? Run the same command again"
             )
-        manifest.finish(storage, record, records, num_rows=num_rows, run=run)
         build.end_run(storage, run, outcome="done", engines=job.engine_use)
+        where = write_report(storage, records)
+        manifest.finish(storage, record, records, num_rows=num_rows, run=run)
         preflight.remove_leftovers(storage)
     except (InterruptedJobError, KeyboardInterrupt, SystemExit) as exc:
         _note_end(storage, run, "interrupted", exc)
         raise
     except BaseException as exc:
         _note_end(storage, run, "failed", exc)
+        if isinstance(exc, MagpieError) and not isinstance(exc, StorageError):
+            write_report(storage)
         raise
     tally = Tally.sum(Tally.of_record(r) for r in records if r.run == run.number)
     return BuildResult(
@@ -109,7 +120,24 @@ def carry_out(
         attempts=tally.attempts,
         rejected=tally.attempts - tally.rows,
         engine_use=job.engine_use,
+        report=where,
     )
+
+
+def write_report(storage: Storage, records: Sequence[PartitionRecord] | None = None) -> str | None:
+    """The page about the build; returns where it is. One that can't be made is a warning and no more."""
+    try:
+        patient = storage.retrying_for(READ_SECONDS)
+        return report.write_report(patient, records=records, seconds=_SURVEY_SECONDS)
+    except Exception as exc:  # rows are worth more than a page about them, whatever is wrong with it
+        log.warning(
+            "the report could not be written: %s. The build is none the worse for it; `magpie-ray report %s` "
+            "tries again",
+            exc,
+            storage.url,
+            exc_info=None if isinstance(exc, MagpieError) else exc,
+        )
+        return None
 
 
 def _note_end(storage: Storage, run: RunRecord, outcome: str, exc: BaseException) -> None:

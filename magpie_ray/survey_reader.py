@@ -4,6 +4,8 @@ What always holds: how much is read and held is bounded, however large the build
 at a time, and of them only the columns that are surveyed are decoded.
 """
 
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,17 +28,25 @@ _BATCH_ROWS = 8192
 _READERS = 4
 
 
-def take_survey(storage: Storage, records: Sequence[PartitionRecord], *, samples: int) -> Survey:
+def take_survey(
+    storage: Storage, records: Sequence[PartitionRecord], *, samples: int, seconds: float = math.inf
+) -> Survey:
     """Survey the partitions, or evenly spread ones of them, and keep so many evenly spread rows.
 
+    After so many seconds no further file is begun; those read by then are evenly spread, too.
     CorruptBuildError names a file that can't be read.
     """
     chosen = choose(records, max_rows=MAX_ROWS, max_bytes=MAX_BYTES)
     wanted = spread_rows(chosen, samples)
     largest = max((record.size for record in chosen), default=1)
     readers = max(1, min(_READERS, MAX_BYTES // largest))
+    deadline = time.monotonic() + seconds
+
+    def look(record: PartitionRecord) -> Survey:
+        return Survey() if time.monotonic() > deadline else _survey_file(storage, record, wanted)
+
     with ThreadPoolExecutor(readers) as pool:
-        return Survey.sum(pool.map(lambda record: _survey_file(storage, record, wanted), chosen))
+        return Survey.sum(pool.map(look, spread_order(chosen)))
 
 
 def choose(records: Sequence[PartitionRecord], *, max_rows: int, max_bytes: int) -> Sequence[PartitionRecord]:
@@ -54,6 +64,12 @@ def choose(records: Sequence[PartitionRecord], *, max_rows: int, max_bytes: int)
         chosen.append(record)
         left_rows, left_bytes = left_rows - record.rows, left_bytes - record.size
     return chosen
+
+
+def spread_order(records: Sequence[PartitionRecord]) -> list[PartitionRecord]:
+    """Another order, in which the first few of any number are about evenly spread."""
+    golden = (math.sqrt(5) - 1) / 2
+    return [records[place] for place in sorted(range(len(records)), key=lambda n: (n + 1) * golden % 1)]
 
 
 def spread_rows(records: Sequence[PartitionRecord], number: int) -> frozenset[int]:

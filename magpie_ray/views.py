@@ -1,11 +1,10 @@
 """How results are shown: plain fields to text, for people.
 
-Generated text is data: it is never markup, and what could move a terminal's cursor, colour it or turn the
-direction of writing is made visible instead. The same goes for everything else that was read from storage.
+Generated text is data: it is never markup, and does nothing to a terminal (safe_text). The same goes for
+everything else that was read from storage.
 """
 
 import json
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,11 @@ from rich.panel import Panel
 from rich.text import Text
 
 from magpie_ray.reader import Record, messages_of
+from magpie_ray.safe_text import is_harmless, safe, visible
 
 if TYPE_CHECKING:
     from magpie_ray.run import BuildResult
     from magpie_ray.verify import Status, Verification
-
-# Zero-width, but part of how Persian, Indic scripts and emoji are written.
-_JOINERS = "\u200c\u200d"
 
 _SHOWN_PROBLEMS = 50
 _ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "green"}
@@ -39,7 +36,7 @@ def result_text(result: "BuildResult") -> str:
         f"{result.engine_use}.\n"
         f"The build is complete: {result.num_rows:,} rows in {result.url}\n"
         f"  data/*.parquet  read it with datasets, pandas, polars, DuckDB, Spark or pyarrow\n"
-        f"  magpie-ray show {result.url}"
+        f"  magpie-ray show {result.url}" + (f"\n  the report      {result.report}" if result.report else "")
     )
 
 
@@ -210,29 +207,7 @@ def row_panel(row: Record) -> Panel:
     return Panel(Group(*parts), title=Text(title), title_align="left")
 
 
-def visible(text: str) -> str:
-    """Text on one line, white space and control characters shown: line breaks as ⏎, spaces at the ends of
-    lines as ␣, the rest as escapes."""
-    shown = "⏎".join(_ends_visible(line) for line in text.split("\n"))
-    return "".join(c if c == " " or c.isprintable() else ascii(c)[1:-1] for c in shown)
-
-
-def _ends_visible(line: str) -> str:
-    inner = line.strip(" ")
-    begin = len(line) - len(line.lstrip(" "))
-    return "␣" * begin + inner + "␣" * (len(line) - begin - len(inner))
-
-
-def safe(text: str) -> str:
-    """Text for a terminal: its control characters (escape sequences, overrides of direction) do nothing."""
-    return "".join(c if c in "\n\t" or _is_harmless(c) else ascii(c)[1:-1] for c in text)
-
-
 def json_text(fields: Mapping[str, Any]) -> str:
     """JSON that is safe for a terminal, too: what `safe` escapes is escaped as JSON does."""
     text = json.dumps(fields, indent=2, ensure_ascii=False)
-    return "".join(c if c == "\n" or _is_harmless(c) else json.dumps(c)[1:-1] for c in text)
-
-
-def _is_harmless(character: str) -> bool:
-    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
+    return "".join(c if c == "\n" or is_harmless(c) else json.dumps(c)[1:-1] for c in text)

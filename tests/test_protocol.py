@@ -39,6 +39,13 @@ from magpie_ray.worker import ShardWorker
 from magpie_ray.worker_spec import WorkerSpec
 from tests.builds import build_of, config_of, memory_storage, row_of
 
+
+@pytest.fixture(autouse=True)
+def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take a second each, and the protocol is not theirs."""
+    monkeypatch.setattr(run, "write_report", lambda *_: None)
+
+
 MOST_DRIVERS = 3
 
 
