@@ -21,8 +21,6 @@ from magpie_ray.prompts import MULTI_TURN_PROMPT
 from magpie_ray.redaction import REDACTED
 from magpie_ray.types import FirstTokens, SystemPrompt
 
-CONFIGS = Path(__file__).parent.parent / "jobs" / "configs"
-
 
 def config(**data: Any) -> Config:
     return parse_config({"num_rows": 10, **data})
@@ -617,18 +615,7 @@ def test_a_word_with_token_in_it_is_no_secret() -> None:
     assert config(engine={"extra": extra}).recorded()["engine"]["extra"] == extra
 
 
-# Examples and imports
-
-
-@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.name)
-def test_every_example_config_loads(file: Path) -> None:
-    assert load_config(file).num_rows >= 1000
-
-
-def test_the_ultra_example_has_eleven_prompts_in_its_proportions() -> None:
-    prompts = load_config(CONFIGS / "magpie-ultra.yaml").prompts
-    assert [prompt.weight for prompt in prompts] == pytest.approx([0.125] * 4 + [0.1] * 3 + [0.05] * 4)
-    assert len({prompt.text for prompt in prompts}) == len({prompt.key for prompt in prompts}) == 11
+# Imports
 
 
 def test_nothing_heavy_is_imported() -> None:

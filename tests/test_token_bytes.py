@@ -58,14 +58,14 @@ def tiny_chat() -> Any:
 
 
 TOKENIZERS = {made.__name__: made() for made in (byte_level, sentencepiece_like, tiny_chat)}
+VOCABULARIES = {name: token_bytes(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_the_bytes_of_tokens_are_the_text(name: str, text: str) -> None:
-    tokenizer = TOKENIZERS[name]
-    vocabulary = token_bytes(tokenizer)
+    tokenizer, vocabulary = TOKENIZERS[name], VOCABULARIES[name]
     pieces = [vocabulary.pieces[i] for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
     # Some put a space in front.
     assert b"".join(piece or b"" for piece in pieces) in (text.encode(), b" " + text.encode())
@@ -74,8 +74,7 @@ def test_the_bytes_of_tokens_are_the_text(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_special_tokens_write_nothing_and_other_added_ones_their_own_text(name: str) -> None:
-    tokenizer = TOKENIZERS[name]
-    vocabulary = token_bytes(tokenizer)
+    tokenizer, vocabulary = TOKENIZERS[name], VOCABULARIES[name]
     assert len(vocabulary.pieces) == len(tokenizer)
     assert all(vocabulary.pieces[token_id] is None for token_id in tokenizer.all_special_ids)
     if name != "tiny_chat":
@@ -104,7 +103,7 @@ class Opaque:
 
 
 def test_where_tokens_are_not_shown_decoding_tells_all_but_parts_of_characters() -> None:
-    shown, hidden = token_bytes(TOKENIZERS["byte_level"]), token_bytes(Opaque(TOKENIZERS["byte_level"]))
+    shown, hidden = VOCABULARIES["byte_level"], token_bytes(Opaque(TOKENIZERS["byte_level"]))
     assert hidden.is_exact is False
     ascii_pieces = [(a, b) for a, b in zip(shown.pieces, hidden.pieces, strict=True) if a and a.isascii()]
     assert len(ascii_pieces) > 100
