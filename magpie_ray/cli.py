@@ -8,7 +8,9 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +41,8 @@ app = typer.Typer(
 
 # What typer turns Ctrl-C into.
 _TYPER_INTERRUPTED = 130
+# How often a watched build is read again; a large one, which takes long to list, more rarely.
+_WATCH_SECONDS, _WATCH_SHARE = 5.0, 4
 
 ConfigPath = Annotated[
     Path,
@@ -148,12 +152,27 @@ def template(
 
 
 @app.command()
-def status(output: Output, storage_option: StorageOption = None, as_json: AsJson = False) -> None:
-    """Show the progress of a build, read from storage alone."""
-    from magpie_ray.verify import read_status
+def status(
+    output: Output,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again and again until Ctrl-C.")
+    ] = False,
+    storage_option: StorageOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a build is, how fast, and whether it is at work: from anywhere, by its storage alone."""
+    from magpie_ray.status import read_status
+    from magpie_ray.status_view import status_fields, status_text
 
-    found = read_status(_storage(output, storage_option))
-    _print(views.status_fields(found), as_json=as_json, text=views.status_text)
+    storage = _storage(output, storage_option)
+    if watch and as_json:
+        raise typer.BadParameter(
+            "it is for people; other programs ask again", param_hint="--watch with --json"
+        )
+    if not watch:
+        _print(status_fields(read_status(storage)), as_json=as_json, text=status_text)
+        return
+    _watch(lambda: status_fields(read_status(storage)), status_text)
 
 
 @app.command()
@@ -225,6 +244,21 @@ def main() -> None:
             raise
         _tell_error("interrupted; what is committed stays, the same command goes on")
         sys.exit(3)
+
+
+def _watch(read: Callable[[], dict[str, Any]], text: Callable[[dict[str, Any]], str]) -> None:
+    """Draws what is read until it is complete, or until Ctrl-C, which is no failure here."""
+    from rich.live import Live
+    from rich.text import Text
+
+    with suppress(KeyboardInterrupt), Live(auto_refresh=False) as live:
+        while True:
+            started = time.monotonic()
+            fields = read()
+            live.update(Text(views.safe(text(fields))), refresh=True)
+            if fields["complete"]:
+                return
+            time.sleep(max(_WATCH_SECONDS, _WATCH_SHARE * (time.monotonic() - started)))
 
 
 def _tell_error(text: str) -> None:

@@ -29,8 +29,12 @@ _READERS = 32
 _SHOWN_PROBLEMS = 20
 
 
-def read_committed(storage: Storage, build: BuildRecord) -> list[PartitionRecord]:
+def read_committed(
+    storage: Storage, build: BuildRecord, *, listed: Sequence[StoredObject] | None = None
+) -> list[PartitionRecord]:
     """All partitions of the build, in row order, checked. Footers only of what the manifest does not know.
+
+    `listed`: what is in data/, for who has looked already.
 
     CorruptBuildError names every file that does not belong; nothing is deleted.
     """
@@ -42,7 +46,7 @@ def read_committed(storage: Storage, build: BuildRecord) -> list[PartitionRecord
     fingerprint = build.fingerprint
     known = {key: record for key, record in told.items() if record.fingerprint == fingerprint}
     records, unknown = list[PartitionRecord](), list[StoredObject]()
-    for item in storage.list(DATA_PREFIX):
+    for item in storage.list(DATA_PREFIX) if listed is None else listed:
         record = known.get(item.key)
         if record and record.size == item.size:
             records.append(record)

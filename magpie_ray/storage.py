@@ -145,6 +145,13 @@ class Storage:
         found = self._call("list", directory, lambda store: store.list(directory))
         return sorted(found, key=lambda stored: stored.key)
 
+    def now(self) -> float:
+        """The store's own time, in seconds since 1970 (UTC), which `StoredObject.modified` is told in.
+
+        This machine's, where the store does not tell: on anything but S3.
+        """
+        return self._call("list", "", lambda store: store.now())
+
     def delete(self, key: str) -> None:
         """Removes an object. None there is fine."""
         with suppress(ObjectNotFoundError):

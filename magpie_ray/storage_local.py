@@ -85,6 +85,9 @@ class LocalStore:
                     found.append(StoredObject(key=key, size=about.st_size, modified=about.st_mtime))
         return found
 
+    def now(self) -> float:
+        return time.time()
+
     def delete(self, key: str) -> None:
         os.unlink(os.path.join(self._root, key))
 

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from magpie_ray import build, manifest
 from magpie_ray.build import BuildRecord, RunRecord
 from magpie_ray.errors import CorruptBuildError, MagpieError, PreflightError
-from magpie_ray.metrics import Tally
 from magpie_ray.storage import Storage, StoredObject
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
 from magpie_ray.writer import PARQUET_ERRORS, TableFormat
@@ -36,51 +35,12 @@ class Verification:
         return not self.problems
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Status:
-    """How far a build is. num_rows: what it is to have (build.rows_wanted), or has if that is more."""
-
-    url: str
-    build: BuildRecord
-    runs: tuple[RunRecord, ...]
-    records: tuple[PartitionRecord, ...]
-    num_rows: int
-    complete: bool
-
-    @property
-    def tally(self) -> Tally:
-        """All attempts behind what is committed."""
-        return Tally.sum(Tally.of_record(record) for record in self.records)
-
-    @property
-    def size(self) -> int:
-        """Bytes in data/."""
-        return sum(record.size for record in self.records)
-
-
 def require_build(storage: Storage) -> BuildRecord:
     """The build at this output. PreflightError when there is none."""
     record = build.read_build(storage)
     if record is None:
         raise PreflightError(f"{storage.url} holds no build: there is no {storage.display(build.BUILD_KEY)}")
     return record
-
-
-def read_status(storage: Storage) -> Status:
-    """How far the build is. CorruptBuildError when its files contradict each other."""
-    record = require_build(storage)
-    runs = tuple(build.read_runs(storage))
-    records = tuple(manifest.read_committed(storage, record))
-    num_rows = _rows_wanted(runs, records)
-    missing = manifest.pending(num_rows, record, records)
-    return Status(
-        url=storage.url,
-        build=record,
-        runs=runs,
-        records=records,
-        num_rows=num_rows,
-        complete=num_rows > 0 and not missing and manifest.is_marked_complete(storage),
-    )
 
 
 def verify(storage: Storage, *, quick: bool = False) -> Verification:
@@ -95,7 +55,7 @@ def verify(storage: Storage, *, quick: bool = False) -> Verification:
     num_rows = max((found.stop for found in records), default=0)
     try:
         runs = build.read_runs(storage)
-        num_rows = _rows_wanted(runs, records)
+        num_rows = rows_wanted(runs, records)
         most = max((run.num_rows for run in runs), default=0)
         problems += [
             f"{found.partition.key} holds {found.partition}, but no run asked for more than {most} rows"
@@ -117,7 +77,7 @@ def verify(storage: Storage, *, quick: bool = False) -> Verification:
     return Verification(url=storage.url, num_rows=num_rows, records=tuple(records), problems=tuple(problems))
 
 
-def _rows_wanted(runs: Sequence[RunRecord], records: Sequence[PartitionRecord]) -> int:
+def rows_wanted(runs: Sequence[RunRecord], records: Sequence[PartitionRecord]) -> int:
     """The rows of 0..n-1 that there must be. Two runs at once may be asked for different numbers."""
     return max([build.rows_wanted(runs), *(record.stop for record in records)])
 

@@ -18,7 +18,7 @@ from magpie_ray.safe_text import is_harmless, safe, visible
 
 if TYPE_CHECKING:
     from magpie_ray.run import BuildResult
-    from magpie_ray.verify import Status, Verification
+    from magpie_ray.verify import Verification
 
 _SHOWN_PROBLEMS = 50
 _ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "green"}
@@ -125,49 +125,6 @@ def _reasoning(marks: dict[str, Any]) -> str:
     opened = "that text opens it" if marks["opened"] else f"begins with {visible(marks['opening'])}"
     kept = "stays in history" if marks["kept"] else "is dropped from history"
     return f"{opened}, ends with {visible(marks['closing'])}, {kept}"
-
-
-def status_fields(status: "Status") -> dict[str, Any]:
-    """`magpie-ray status --json`."""
-    tally = status.tally
-    return {
-        "output": status.url,
-        "complete": status.complete,
-        "num_rows": status.num_rows,
-        "rows": tally.rows,
-        "partitions": len(status.records),
-        "bytes": status.size,
-        "attempts": tally.attempts,
-        "rejected": dict(tally.rejected),
-        "user_tokens": tally.user_tokens,
-        "assistant_tokens": tally.assistant_tokens,
-        "fingerprint": status.build.fingerprint,
-        "runs": [
-            {name: value for name, value in asdict(run).items() if name not in ("config", "token")}
-            for run in status.runs
-        ],
-    }
-
-
-def status_text(fields: dict[str, Any]) -> str:
-    """`magpie-ray status` for people."""
-    share = fields["rows"] / fields["num_rows"] if fields["num_rows"] else 0.0
-    state = "complete" if fields["complete"] else "not complete"
-    rejected = ", ".join(f"{n:,} {reason}" for reason, n in fields["rejected"].items()) or "none"
-    lines = [
-        f"{fields['output']}: {state}",
-        f"rows        {fields['rows']:,} of {fields['num_rows']:,} committed ({share:.1%})",
-        f"files       {fields['partitions']:,}, {fields['bytes'] / 1e6:,.1f} MB",
-        f"attempts    {fields['attempts']:,}, rejected: {rejected}",
-        f"tokens      {fields['user_tokens']:,} user, {fields['assistant_tokens']:,} assistant",
-    ]
-    for run in fields["runs"]:
-        cause = f": {run['cause']}" if run["cause"] else ""
-        lines.append(
-            f"run {run['number']:<7} {run['outcome']}, {run['num_rows']:,} rows, on {run['host']}, "
-            f"{run['started']} to {run['ended'] or '...'}{cause}"
-        )
-    return "\n".join(lines)
 
 
 def verification_fields(found: "Verification") -> dict[str, Any]:

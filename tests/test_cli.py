@@ -228,6 +228,26 @@ def test_a_status_is_printed_for_people_and_for_programs(run: Run, output: str) 
     assert (fields["complete"], fields["rows"], fields["runs"][0]["outcome"]) == (True, 10, "done")
 
 
+def test_a_watched_status_ends_with_the_build_and_with_ctrl_c(
+    run: Run, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = run("status", output, "--watch")
+    assert code == 0
+    assert "10 of 10 committed" in out
+    Storage(output).delete("_SUCCESS")
+    naps = []
+
+    def interrupted(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.time, "sleep", interrupted)
+    assert run("status", output, "--watch").code == 0
+    assert len(naps) == 3
+    assert run("status", output, "--watch", "--json").code == 2
+
+
 def test_verify_ends_in_0_or_1_and_says_why(run: Run, output: str) -> None:
     assert run("verify", output).code == run("verify", output, "--quick").code == 0
     assert json.loads(run("verify", output, "--json").out)["ok"] is True

@@ -1003,3 +1003,18 @@ def test_the_size_of_an_object_is_told(tmp_path: Path) -> None:
     assert storage.size("data/a") == 5
     with pytest.raises(ObjectNotFoundError, match=r"There is no .*data/b"):
         storage.size("data/b")
+
+
+def test_the_time_of_s3_is_that_of_its_answers(s3: S3Server) -> None:
+    storage = on_s3(s3)
+    storage.create("data/a", b"x")
+    [item] = storage.list("data")
+    now = storage.now()
+    assert now == int(now), "HTTP tells whole seconds"
+    assert item.modified is not None
+    assert abs(now - item.modified) < 60
+
+
+def test_elsewhere_the_time_is_that_of_this_machine(tmp_path: Path) -> None:
+    for url in (str(tmp_path), f"memory://{uuid.uuid4().hex}"):
+        assert abs(Storage(url).now() - time.time()) < 60

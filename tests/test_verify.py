@@ -11,8 +11,9 @@ from magpie_ray import build, manifest
 from magpie_ray.errors import CorruptBuildError, PreflightError
 from magpie_ray.manifest import MANIFEST_KEY, SUCCESS_KEY
 from magpie_ray.reader import messages_of, read_rows
+from magpie_ray.status import read_status
 from magpie_ray.storage import Storage
-from magpie_ray.verify import read_status, verify
+from magpie_ray.verify import verify
 from tests.builds import build_of, commit, complete_build, config_of, finish, memory_storage
 
 FIRST, SECOND, THIRD = (f"data/part-{start:012d}.parquet" for start in (0, 4, 8))

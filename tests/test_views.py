@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from magpie_ray import build, views
-from magpie_ray.verify import read_status, verify
+from magpie_ray import views
+from magpie_ray.verify import verify
 from tests.builds import complete_build, memory_storage
 
 
@@ -96,23 +96,6 @@ def test_json_is_safe_and_says_the_same(text: str) -> None:
     printed = views.json_text({"text": text, text: 1})
     assert json.loads(printed) == {"text": text, text: 1}
     assert views.safe(printed) == printed
-
-
-def test_a_status_reads_well() -> None:
-    storage = memory_storage()
-    complete_build(storage)
-    run = build.start_run(storage, num_rows=40, host="node-1", config={})
-    build.end_run(storage, run, outcome="failed", cause="the engine died")
-    fields = views.status_fields(read_status(storage))
-    lines = views.status_text(fields).splitlines()
-    assert lines[0] == f"{storage.url}: not complete"
-    assert lines[1] == "rows        10 of 40 committed (25.0%)"
-    assert lines[2].startswith("files       3, 0.0 MB")
-    assert lines[3:5] == ["attempts    10, rejected: none", "tokens      200 user, 210 assistant"]
-    assert lines[5].startswith("run 1       done, 10 rows, on here, ")
-    assert lines[6].startswith("run 2       failed, 40 rows, on node-1, ")
-    assert lines[6].endswith(": the engine died")
-    assert not {"token", "config"} & set(fields["runs"][0])
 
 
 def test_a_verification_reads_well() -> None:

@@ -15,10 +15,10 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from magpie_ray import generate, load_config
 from magpie_ray.config import Config
 from magpie_ray.metrics import Tally
+from magpie_ray.status import read_status
 from magpie_ray.storage import Storage
 from magpie_ray.telemetry import exported_names
 from magpie_ray.types import EngineFigures
-from magpie_ray.verify import read_status
 from tests.end_to_end.cluster import ROOT, RayCluster, running_cluster
 from tests.end_to_end.test_ray_actors import DiesOnce
 from tests.engines import ScriptedEngine
