@@ -214,8 +214,8 @@ FAKE_KUBECTL = """#!/bin/sh
 echo "$@" >> "$LOG"
 case $1 in
   get) test -e "$HERE" ;;
-  patch) eval "last=\\${$#}"; echo "patched: $last" ;;
-  create) cat >> "$LOG"; touch "$HERE" ;;
+  patch) case $* in *jsonpath*) echo "$ENTRYPOINT" ;; *) echo patched ;; esac ;;
+  create) touch "$HERE" ;;
 esac
 """
 
@@ -228,7 +228,7 @@ def tick(tmp_path: Path, job_name: str) -> str:
     log = tmp_path / "log"
     log.unlink(missing_ok=True)
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log), "HERE": str(tmp_path / "there")}
-    env |= {"JOB_NAME": job_name, "JOB_UID": "6e5d"}
+    env |= {"ENTRYPOINT": SPECS["rayjob.yaml"]["entrypoint"], "JOB_NAME": job_name, "JOB_UID": "6e5"}
     subprocess.run(["sh", str(KUBERAY / "tick.sh")], env=env, check=True, capture_output=True)
     return log.read_text()
 
@@ -237,10 +237,12 @@ def test_a_tick_creates_a_rayjob_named_by_the_time_it_was_due(tmp_path: Path) ->
     due = datetime.datetime(2026, 11, 26, 2, 0, tzinfo=datetime.UTC)
     asked = tick(tmp_path, f"magpie-llama-{int(due.timestamp()) // 60}")
     assert asked.splitlines()[0] == "get rayjob magpie-llama-20261126-0200 --output name"
-    patch = yaml.safe_load(asked.split("patched: ")[1])
+    patch = yaml.safe_load(asked.split("--patch \n")[1].split(" --output yaml")[0])
     assert patch["metadata"]["name"] == "magpie-llama-20261126-0200"
     [owner] = patch["metadata"]["ownerReferences"]
-    assert (owner["kind"], owner["uid"]) == ("Job", "6e5d")
+    assert (owner["kind"], owner["uid"]) == ("Job", "6e5")
+    named = f"{SPECS['rayjob.yaml']['entrypoint']} output.build_id=magpie-llama-20261126-0200"
+    assert patch["spec"] == {"entrypoint": named}
 
 
 def test_a_tick_that_is_tried_again_creates_nothing(tmp_path: Path) -> None:
