@@ -7,6 +7,7 @@ imports nothing heavy.
 import json
 from typing import Any, NamedTuple
 
+from magpie_ray.chat_format_mistral import MistralTokenizer, is_mistral_common
 from magpie_ray.errors import FormatError
 
 
@@ -37,6 +38,8 @@ def load_tokenizer(
         )
     except (OSError, ValueError, LookupError, ImportError, AttributeError, TypeError) as exc:
         raise FormatError(f"The tokenizer of model {name!r} can't be loaded: {_remedy(exc)}") from exc
+    if is_mistral_common(tokenizer):
+        tokenizer = MistralTokenizer(tokenizer)
     return LoadedTokenizer(tokenizer, _eos_token_ids(config))
 
 

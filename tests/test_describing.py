@@ -13,7 +13,8 @@ from tests.builds import GEMMA_LIKE, model_folder
 
 THINKS = (
     "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
-    "{{ m.content }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n"
+    "{{ m.content }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n"
     "{{ '<think>\n' if enable_thinking else '<think></think>' }}{% endif %}"
 )
 SPACED = (
