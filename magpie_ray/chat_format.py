@@ -6,13 +6,15 @@ others that stand around messages, in any Hugging Face tokenizer with a chat tem
 nothing is keyed on a model's name; ids are those that the whole dialogue has when it is tokenized, with one
 beginning-of-sequence token at most (`ChatFormat.warnings` says where that can't hold). The parts:
 
-    chat_format_type    what comes out, and the prompts it makes
-    chat_format_render  knows templates: the texts around messages
-    chat_format_tokens  knows tokenizers: their ids
-    chat_format_marks   what ends a message, what gives a leaked marker away
+    chat_format_type       what comes out, and the prompts it makes
+    chat_format_render     knows templates: the texts around messages
+    chat_format_tokens     knows tokenizers: their ids
+    chat_format_marks      what ends a message, what gives a leaked marker away
+    chat_format_system     what system prompts make of the texts before messages
     chat_format_thinking   how templates switch thinking on and off
     chat_format_reasoning  how reasoning is told from an answer's content
-    chat_format_load    tokenizers from a folder or from Hugging Face
+    chat_format_load       tokenizers from a folder or from Hugging Face
+    chat_format_mistral    those of mistral-common, which have no template
 """
 
 import datetime
@@ -24,15 +26,15 @@ from typing import Any, Literal, TypeVar
 from magpie_ray.chat_format_load import LoadedTokenizer, load_tokenizer
 from magpie_ray.chat_format_marks import end_of_message, role_markers
 from magpie_ray.chat_format_render import Template, Turns, open_template, read_turns
-from magpie_ray.chat_format_thinking import MARKS, Thinking, read_thinking, reasoning_of, without_thinking
-from magpie_ray.chat_format_tokens import Encoder
+from magpie_ray.chat_format_system import with_system_prompts
+from magpie_ray.chat_format_thinking import read_thinking, with_thinking
+from magpie_ray.chat_format_tokens import MESSAGE, Encoder
 from magpie_ray.chat_format_type import ChatFormat, SystemPrefix
 from magpie_ray.errors import FormatError
 
 __all__ = ["ChatFormat", "LoadedTokenizer", "SystemPrefix", "derive", "load_tokenizer", "message_ids"]
 
 _T = TypeVar("_T")
-_MESSAGE = "word"  # stands for any message where the text up to some place is needed
 
 
 def derive(
@@ -87,15 +89,15 @@ def derive(
         form = replace(switched, user_stop_token_ids=stops)
     form = replace(form, can_think=knows.possible)
     if pre_query_template is not None:
-        form = _with_thinking(form, thinking, knows, template, encoder)
+        form = with_thinking(form, thinking, knows, template, encoder)
         return _with_literal_pre_query(form, pre_query_template, tokenizer, encoder)
     if not form.pre_query_ids:
         raise FormatError(
             "The chat template writes nothing before the user's text, so a model can't be asked for one: "
             "give a text as model.pre_query_template."
         )
-    form = _with_system_prompts(form, prompts, template, encoder)
-    form = _with_thinking(form, thinking, knows, template, encoder)
+    form = with_system_prompts(form, prompts, template, encoder)
+    form = with_thinking(form, thinking, knows, template, encoder)
     return replace(form, date=frozen.isoformat() if frozen else None)
 
 
@@ -108,8 +110,8 @@ def message_ids(
     `text` is without surrounding white space.
     """
     encoder = Encoder(tokenizer)
-    asked = form.pre_query + _MESSAGE
-    answered = asked + form.history_user_to_assistant + _MESSAGE
+    asked = form.pre_query + MESSAGE
+    answered = asked + form.history_user_to_assistant + MESSAGE
     moved = next((s for s in form.system_prefixes if s.last_user and s.system_prompt == system_prompt), None)
     if index == 0:
         before, ids = form.prefix_text(system_prompt), [*form.prefix(system_prompt)]
@@ -127,7 +129,7 @@ def _assemble(template: Template, encoder: Encoder, ends: Sequence[int]) -> Chat
     """The format without system prompts and date."""
     turns = read_turns(template)
     asked = turns.pre_query
-    answered = asked + _MESSAGE + turns.history_user_to_assistant
+    answered = asked + MESSAGE + turns.history_user_to_assistant
     pre_query_ids = encoder.piece("", turns.pre_query)
     user_to_assistant_ids = encoder.piece(asked, turns.user_to_assistant)
     next_user_ids = encoder.piece(answered, turns.next_user)
@@ -188,106 +190,6 @@ def _warnings(form: ChatFormat, turns: Turns, encoder: Encoder) -> tuple[str, ..
         stops = ", ".join(map(repr, form.stop_strings))
         found.append(f"Not every message is ended by a token: generation also stops at {stops}.")
     return tuple(found)
-
-
-def _with_system_prompts(
-    form: ChatFormat, prompts: Sequence[str], template: Template, encoder: Encoder
-) -> ChatFormat:
-    if prompts and not form.takes_system:
-        raise FormatError(
-            "The chat template takes no system prompt: it refuses one or leaves it out. Remove system_prompt "
-            '(system_prompt: "" is none at all), or use a model whose template has a system role.'
-        )
-    entries = [_system_prefix(form, prompt, template, encoder) for prompt in prompts]
-    found = []
-    if any(entry.last_user for entry, _ in entries):
-        found.append(
-            "The template moves the system text to the last user message: no prompt continues the one before "
-            "it, and earlier turns may have other ids than in the whole text where spaces join words."
-        )
-    problem = next((problem for _, problem in entries if problem), None)
-    if problem:
-        found.append(f"With this chat template only one turn can be generated: {problem}.")
-    return replace(
-        form,
-        system_prefixes=tuple(entry for entry, _ in entries),
-        multi_turn_problem=form.multi_turn_problem or problem,
-        warnings=(*form.warnings, *found),
-    )
-
-
-def _system_prefix(
-    form: ChatFormat, prompt: str, template: Template, encoder: Encoder
-) -> tuple[SystemPrefix, str | None]:
-    """What a system prompt makes of the prefix, and why later turns can't be written with it, or None."""
-    special = (encoder.markers.get(token_id) for token_id in encoder.special_ids)
-    leak = next((token for token in special if token and token in prompt), None)
-    if leak:
-        raise FormatError(
-            f"The system prompt {prompt!r} contains {leak!r}, which is a special token of the model and "
-            "would be read as markup: write it otherwise."
-        )
-    text, ending = template.around(prompt, 1)
-    if prompt.strip() not in text or ending != form.user_to_assistant:
-        raise FormatError(f"The chat template does not write the system prompt {prompt!r} as it is given.")
-    prefix = SystemPrefix(system_prompt=prompt, text=text, ids=encoder.piece("", text))
-    if form.multi_turn_problem:
-        return prefix, None
-    history, next_user = form.history_user_to_assistant, form.next_user
-    first, *middle, last_user, ending = template.try_around(prompt, 5) or ("",) * 6
-    is_regular = (middle, ending) == ([history, next_user, history], form.user_to_assistant)
-    if is_regular and (first, last_user) == (text, next_user):
-        return prefix, None
-    if not is_regular or first != form.pre_query:
-        return prefix, f"it writes later turns otherwise with the system prompt {prompt!r}"
-    answered = form.pre_query + _MESSAGE + history + _MESSAGE
-    pre_query_ids, next_user_ids = form.pre_query_ids, form.next_user_ids
-    if encoder.keeps_blanks(text, prefix.ids):
-        # A message written behind the system text has no space of its own to bring along when it moves on.
-        pre_query_ids = tuple(encoder.encode(form.pre_query))
-        next_user_ids = tuple(encoder.encode(answered + next_user)[len(encoder.encode(answered)) :])
-    moving = replace(
-        prefix,
-        last_user=last_user,
-        last_user_ids=encoder.piece(form.pre_query + _MESSAGE + history, last_user),
-        earlier_pre_query_ids=pre_query_ids,
-        earlier_next_user_ids=next_user_ids,
-    )
-    return moving, None
-
-
-def _with_thinking(
-    form: ChatFormat, thinking: bool | None, knows: Thinking, template: Template, encoder: Encoder
-) -> ChatFormat:
-    """The format with what asks for an answer turned to thinking or away from it; None leaves it."""
-    marks = [mark for mark in MARKS if mark in encoder.markers.values() or mark in template.source]
-    form = replace(form, role_markers=_unique([*form.role_markers, *marks]))
-    if thinking is None:
-        return form
-    generation, history = form.user_to_assistant, form.history_user_to_assistant
-    if not thinking:
-        closed, warning = without_thinking(knows, generation=generation, history=history)
-        if not knows.possible and history.startswith(generation):
-            # A token that the model would write in front of its answer is no part of the message.
-            beyond = history[len(generation) :]
-            closed = history if any(mark in beyond for mark in encoder.markers.values()) else generation
-        return replace(
-            form,
-            user_to_assistant=closed,
-            user_to_assistant_ids=encoder.piece(form.pre_query, closed),
-            warnings=(*form.warnings, *([warning] if warning else [])),
-        )
-    reasoning = reasoning_of(knows, generation=generation, history=history, source=template.source)
-    # A token that ends answers and stands inside this markup must not end them there.
-    inside = {i for text in (reasoning.opening, reasoning.closing) for i in encoder.alone(text)}
-    stops = [i for i in form.assistant_stop_token_ids if i not in inside]
-    withheld = next((i for i in form.assistant_stop_token_ids if i in inside), None)
-    if withheld is not None:
-        reasoning = replace(reasoning, answer_closing=encoder.markers[withheld])
-    if reasoning.kept:
-        history, ids = generation, form.user_to_assistant_ids
-        form = replace(form, history_user_to_assistant=history, history_user_to_assistant_ids=ids)
-    return replace(form, assistant_stop_token_ids=_unique(stops), reasoning=reasoning)
 
 
 def _with_literal_pre_query(form: ChatFormat, text: str, tokenizer: Any, encoder: Encoder) -> ChatFormat:

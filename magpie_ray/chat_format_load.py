@@ -5,6 +5,7 @@ imports nothing heavy.
 """
 
 import json
+from functools import partial
 from typing import Any, NamedTuple
 
 from magpie_ray.chat_format_mistral import MistralTokenizer, is_mistral_common
@@ -33,13 +34,16 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=revision, trust_remote_code=trust_remote_code
         )
-        config = cached_file(
-            name, "generation_config.json", revision=revision, _raise_exceptions_for_missing_entries=False
-        )
+        find = partial(cached_file, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        config = find("generation_config.json")
+        of_processor = find("chat_template.json") if not getattr(tokenizer, "chat_template", None) else None
     except (OSError, ValueError, LookupError, ImportError, AttributeError, TypeError) as exc:
         raise FormatError(f"The tokenizer of model {name!r} can't be loaded: {_remedy(exc)}") from exc
     if is_mistral_common(tokenizer):
         tokenizer = MistralTokenizer(tokenizer)
+    if of_processor:  # models that read images keep it there
+        with open(of_processor, encoding="utf-8") as file:
+            tokenizer.chat_template = json.load(file).get("chat_template")
     return LoadedTokenizer(tokenizer, _eos_token_ids(config))
 
 

@@ -25,7 +25,8 @@ class Template:
     """A tokenizer's chat template with its date and variables frozen.
 
     `as_date_string` also hands the date over as the variable `date_string`, for templates that ask no clock.
-    `as_parts` writes contents as lists of typed parts, for templates that take no plain text.
+    `as_parts` writes contents as lists of typed parts, for templates that take no plain text. `demanded` is
+    the system text of dialogues that are given none, for templates that refuse those.
     """
 
     tokenizer: Any
@@ -34,6 +35,7 @@ class Template:
     variables: Mapping[str, Any]
     as_date_string: bool = False
     as_parts: bool = False
+    demanded: str | None = None
 
     def around(self, system_prompt: str | None, messages: int) -> tuple[str, ...]:
         """The `messages` + 1 texts before, between and after that many messages, the first from the user.
@@ -86,6 +88,7 @@ class Template:
             {"role": role, "content": self._content(content), **fields.get(index, {})}
             for index, (role, content) in enumerate(zip(_roles(len(contents)), contents, strict=True))
         ]
+        system_prompt = self.demanded if system_prompt is None else system_prompt
         if system_prompt is not None:
             written.insert(0, {"role": "system", "content": self._content(system_prompt)})
         variables = dict(self.variables, strftime_now=self.date.strftime)
@@ -122,15 +125,30 @@ def open_template(
     word = _unused_word([*foreign, str(tokenizer.chat_template), *map(str, variables.values())])
     template = Template(tokenizer=tokenizer, date=day, word=word, variables=variables)
     if template.try_around(None, 1) is None:
-        as_parts = replace(template, as_parts=True)
-        template = as_parts if as_parts.try_around(None, 1) else template
-        template.around(None, 1)
+        template = _that_renders(template, foreign)
     if _depends_on_date(template):
         return template, day
     by_name = replace(template, as_date_string=True)
     if date is not None and _depends_on_date(by_name):
         return by_name, day
     return template, None
+
+
+def _that_renders(template: Template, system_prompts: Sequence[str]) -> Template:
+    """The template in a way that it takes, where it refuses a user's plain text."""
+    as_parts = replace(template, as_parts=True)
+    if as_parts.try_around(None, 1):
+        return as_parts
+    for variant in (template, as_parts):
+        if variant.try_around(template.word, 1) is None:
+            continue
+        if not system_prompts:
+            raise FormatError(
+                "The chat template refuses a dialogue without a system message: set system_prompt (--system)."
+            )
+        return replace(variant, demanded=system_prompts[0])
+    template.around(None, 1)
+    return template
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,8 @@ from typing import Any
 
 from magpie_ray.chat_format_reasoning import Reasoning
 from magpie_ray.chat_format_render import Template
+from magpie_ray.chat_format_tokens import Encoder
+from magpie_ray.chat_format_type import ChatFormat
 from magpie_ray.errors import FormatError
 
 # Variables, with the values that turn thinking on and off. A value that is text counts where the template
@@ -43,7 +45,7 @@ _PAIRS = (
     ("Here is my thought process:", "Here is my response:"),
 )
 _ANSWER_PAIRS = (("<response>", "</response>"), ("<answer>", "</answer>"))
-MARKS = tuple(mark for pair in _PAIRS for mark in pair if not mark[0].isalpha())
+_MARKS = tuple(mark for pair in _PAIRS for mark in pair if not mark[0].isalpha())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +87,41 @@ def read_thinking(template: Template) -> Thinking:
     return Thinking(on=on, off=off, **found)
 
 
-def reasoning_of(thinking: Thinking, *, generation: str, history: str, source: str) -> Reasoning:
+def with_thinking(
+    form: ChatFormat, thinking: bool | None, knows: Thinking, template: Template, encoder: Encoder
+) -> ChatFormat:
+    """The format with what asks for an answer turned to thinking or away from it; None leaves it."""
+    marks = [mark for mark in _MARKS if mark in encoder.markers.values() or mark in template.source]
+    form = replace(form, role_markers=tuple(dict.fromkeys([*form.role_markers, *marks])))
+    if thinking is None:
+        return form
+    generation, history = form.user_to_assistant, form.history_user_to_assistant
+    if not thinking:
+        closed, warning = _without_thinking(knows, generation=generation, history=history)
+        if not knows.possible and history.startswith(generation):
+            # A token that the model would write in front of its answer is no part of the message.
+            beyond = history[len(generation) :]
+            closed = history if any(mark in beyond for mark in encoder.markers.values()) else generation
+        return replace(
+            form,
+            user_to_assistant=closed,
+            user_to_assistant_ids=encoder.piece(form.pre_query, closed),
+            warnings=(*form.warnings, *([warning] if warning else [])),
+        )
+    reasoning = _reasoning_of(knows, generation=generation, history=history, source=template.source)
+    # A token that ends answers and stands inside this markup must not end them there.
+    inside = {i for text in (reasoning.opening, reasoning.closing) for i in encoder.alone(text)}
+    stops = [i for i in form.assistant_stop_token_ids if i not in inside]
+    withheld = next((i for i in form.assistant_stop_token_ids if i in inside), None)
+    if withheld is not None:
+        reasoning = replace(reasoning, answer_closing=encoder.markers.get(withheld, ""))
+    if reasoning.kept:
+        history, ids = generation, form.user_to_assistant_ids
+        form = replace(form, history_user_to_assistant=history, history_user_to_assistant_ids=ids)
+    return replace(form, assistant_stop_token_ids=tuple(stops), reasoning=reasoning)
+
+
+def _reasoning_of(thinking: Thinking, *, generation: str, history: str, source: str) -> Reasoning:
     """How answers are split. `generation`: what asks for one; `history`: what stands there afterwards."""
     opened = thinking.opens(generation)
     wrapper = next((pair for pair in _ANSWER_PAIRS if all(mark in source for mark in pair)), ("", ""))
@@ -101,7 +137,7 @@ def reasoning_of(thinking: Thinking, *, generation: str, history: str, source: s
     )
 
 
-def without_thinking(thinking: Thinking, *, generation: str, history: str) -> tuple[str, str | None]:
+def _without_thinking(thinking: Thinking, *, generation: str, history: str) -> tuple[str, str | None]:
     """What asks for an answer that is not thought about, and what is to be said of it, or None.
 
     `generation` and `history` are what the template writes with its switch turned off.

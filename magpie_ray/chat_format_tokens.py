@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+MESSAGE = "word"  # stands for any message where the text up to some place is needed
 # Messages begin and end in many ways. These do so in ways that no tokenizer joins with markup, and differ
 # in their first and last tokens, so that what is common to all of them is the markup alone.
 _OPENINGS = ("What", "Is", "the", "Zoo", "7")

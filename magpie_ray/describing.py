@@ -37,8 +37,14 @@ def make_template(
             loaded.tokenizer, system_prompts=prompts, thinking=thinking, eos_token_ids=loaded.eos_token_ids
         )
 
-    form = derive(thinking)
+    try:
+        form = derive(thinking)
+    except FormatError:
+        if not system:
+            raise
+        form = derive(thinking, (system,))  # some templates refuse a dialogue without a system message
     text, with_system, refused = _with_system(form, partial(derive, thinking), system)
+    given = tuple(prefix.system_prompt for prefix in form.system_prefixes)
     stops = {*form.user_stop_token_ids, *form.assistant_stop_token_ids}
     return {
         "model": model.name,
@@ -61,8 +67,8 @@ def make_template(
         "multi_turn_problem": form.multi_turn_problem,
         "thinking": thinking,
         "can_think": form.can_think,
-        "thinking_on": _answers(derive(True)) if form.can_think else None,
-        "thinking_off": _answers(derive(False)) if form.can_think else None,
+        "thinking_on": _answers(derive(True, given)) if form.can_think else None,
+        "thinking_off": _answers(derive(False, given)) if form.can_think else None,
         "date": form.date,
         "warnings": list(dict.fromkeys([*form.warnings, *(with_system or form).warnings, *refused])),
     }

@@ -423,6 +423,35 @@ def test_a_template_that_takes_typed_parts_alone_is_served_with_them() -> None:
     assert derive(byte_level(parts, SPECIAL[CHATML])).pre_query == "<|im_start|>user\n"
 
 
+def test_a_template_that_demands_a_system_message_is_served_with_the_builds_own() -> None:
+    demand = "{% if messages[0].role != 'system' %}{{ raise_exception('no system message') }}{% endif %}"
+    tokenizer = byte_level(demand + CHATML, SPECIAL[CHATML])
+    with pytest.raises(FormatError, match=r"without a system message: set system_prompt"):
+        derive(tokenizer)
+    form = derive(tokenizer, system_prompts=["Be brief.", "Be long."])
+    assert form.next_user == "<|im_end|>\n<|im_start|>user\n"
+    for system in ("Be brief.", "Be long."):
+        for count in (1, 3, 5):
+            prompt = form.prompt(form.prefix(system), ids_of(tokenizer, form, LONGER[:count], system))
+            assert prompt == rendered_ids(tokenizer, LONGER[:count], system)
+
+
+def test_of_several_templates_the_default_one_counts() -> None:
+    tokenizer = byte_level(CHATML)
+    tokenizer.chat_template = {"default": CHATML, "tool_use": LLAMA}
+    assert derive(tokenizer) == derive(byte_level(CHATML))
+    tokenizer.chat_template = {"tool_use": LLAMA, "rag": CHATML}
+    with pytest.raises(FormatError, match="multiple chat templates"):
+        derive(tokenizer)
+
+
+def test_tools_and_documents_that_nobody_gives_are_none() -> None:
+    asks = (
+        "{% if tools is not none and tools %}Tools.{% endif %}{% if documents %}{{ documents[0] }}{% endif %}"
+    )
+    assert derive(byte_level(asks + CHATML, SPECIAL[CHATML])) == derive(byte_level(CHATML))
+
+
 def test_variables_reach_the_template() -> None:
     template = CHATML + "{% if add_generation_prompt and not thinking %}<think></think>{% endif %}"
     form = derive(byte_level(template, SPECIAL[CHATML]), template_variables={"thinking": True})
@@ -531,6 +560,15 @@ def test_a_saved_tokenizer_loads_with_the_ends_that_the_generation_config_lists(
         loaded = load_tokenizer(str(tmp_path))
         assert loaded.eos_token_ids == expected
     assert derive(loaded.tokenizer) == derive(byte_level(LLAMA))
+
+
+def test_a_template_in_a_file_of_its_own_or_the_processors_is_found(tmp_path: Path) -> None:
+    byte_level(None, SPECIAL[CHATML]).save_pretrained(tmp_path)
+    assert load_tokenizer(str(tmp_path)).tokenizer.chat_template is None
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": CHATML}))
+    assert derive(load_tokenizer(str(tmp_path)).tokenizer).pre_query == "<|im_start|>user\n"
+    (tmp_path / "chat_template.jinja").write_text(CHATML.replace("<|im_start|>", "<|im_start|> "))
+    assert derive(load_tokenizer(str(tmp_path)).tokenizer).pre_query == "<|im_start|> user\n"
 
 
 def test_a_model_that_is_not_there_is_an_error_that_names_it_and_the_remedy(tmp_path: Path) -> None:
