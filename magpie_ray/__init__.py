@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from magpie_ray.config import Config, load_config
+from magpie_ray.config import Config, load_config, parse_config
 
 if TYPE_CHECKING:
     from magpie_ray.chat_format import ChatFormat, derive
     from magpie_ray.driver import generate
     from magpie_ray.run import BuildResult
 
-__all__ = ["BuildResult", "ChatFormat", "Config", "derive", "generate", "load_config"]
+__all__ = ["BuildResult", "ChatFormat", "Config", "derive", "generate", "load_config", "parse_config"]
 
 
 def __getattr__(name: str) -> Any:

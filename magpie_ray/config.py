@@ -13,6 +13,7 @@ from pydantic import Field, PlainValidator, ValidationError, ValidationInfo, fie
 from magpie_ray import config_fields as fields
 from magpie_ray.config_errors import BadValueError, Problem, bad_value, problem_lines
 from magpie_ray.config_extras import EngineExtra, StorageOptions, identity_of, speculation_in
+from magpie_ray.config_rules import CustomRules, RulesConfig, custom_rules
 from magpie_ray.config_sampling import SamplingConfig
 from magpie_ray.config_section import Section
 from magpie_ray.config_source import read_source
@@ -68,6 +69,13 @@ class AcceptanceConfig(Section):
     max_attempts: fields.Count = 8
     truncated_response: fields.OnTruncated = "keep"
     context_full: fields.OnContextFull = "reject"
+    rules: RulesConfig = RulesConfig()
+    custom: CustomRules = Field(default=[])
+
+    @property
+    def custom_rules(self) -> list[tuple[str, dict[str, Any]]]:
+        """Import path and thresholds of the user's own rules, in the order in which they are tried."""
+        return custom_rules(self.custom)
 
 
 class ClusterConfig(Section):
@@ -162,6 +170,22 @@ class Config(Section):
         must = "must be left out: vLLM holds no sampling.*.first_tokens under speculative decoding"
         raise BadValueError(Problem(at=("extra", name), value=engine.extra[name], must=must))
 
+    @field_validator("acceptance")
+    @classmethod
+    def _asks_languages_of_prompts_there_are(
+        cls, acceptance: AcceptanceConfig, info: ValidationInfo
+    ) -> AcceptanceConfig:
+        language, prompts = acceptance.rules.language, info.data.get("system_prompt")
+        if language is None or "system_prompt" not in info.data:
+            return acceptance
+        known = list(prompts) if isinstance(prompts, dict) else []
+        for key in language.by_prompt:
+            if key not in known:
+                must = f"must be under a key of system_prompt, which has {', '.join(known) or 'no keys'}"
+                at = ("rules", "language", "by_prompt", key)
+                raise BadValueError(Problem(at=at, value=language.by_prompt[key], must=must))
+        return acceptance
+
     @property
     def turns(self) -> int:
         """Turns of a row; 1 with only_instruction, which ignores n_turns."""
@@ -238,6 +262,11 @@ class Config(Section):
             **{f"engine.extra.{name}": value for name, value in identity_of(self.engine.extra).items()},
             "acceptance.truncated_response": self.acceptance.truncated_response,
             "acceptance.context_full": self.acceptance.context_full,
+            **{
+                f"acceptance.rules.{name}": value
+                for name, value in self.acceptance.rules.model_dump().items()
+            },
+            "acceptance.custom": [[path, thresholds] for path, thresholds in self.acceptance.custom_rules],
         }
 
     def secrets(self) -> frozenset[str]:

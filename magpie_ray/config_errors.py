@@ -112,7 +112,8 @@ def _unknown_key_line(path: tuple[object, ...], model: type[BaseModel]) -> str:
 
 
 def _known_keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, field in model.model_fields.items():
+    for field_name, field in model.model_fields.items():
+        name = field.alias or field_name
         yield (*prefix, name)
         yield from _keys_within(field.annotation, (*prefix, name))
 

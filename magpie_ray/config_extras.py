@@ -92,14 +92,14 @@ def identity_of(extra: dict[str, object]) -> dict[str, object]:
 
 
 def _options(value: object) -> dict[str, object]:
-    options, problems = _copied(value)
+    options, problems = plain_mapping(value)
     if problems:
         raise BadValueError(*problems)
     return options
 
 
 def _engine_extra(value: object) -> dict[str, object]:
-    extra, problems = _copied(value, has_numbers=True)
+    extra, problems = plain_mapping(value, has_numbers=True)
     for name in extra:
         argument = name.replace("-", "_")
         if owner := _OWNERS.get(argument):
@@ -111,7 +111,8 @@ def _engine_extra(value: object) -> dict[str, object]:
     return extra
 
 
-def _copied(value: object, *, has_numbers: bool = False) -> tuple[dict[str, object], list[Problem]]:
+def plain_mapping(value: object, *, has_numbers: bool = False) -> tuple[dict[str, object], list[Problem]]:
+    """A copy of a mapping that JSON can hold, too, and what in it can't be. BadValueError when it is none."""
     if value is None:  # `storage_options:` with every line below it commented out
         return {}, []
     if not isinstance(value, dict):

@@ -58,6 +58,10 @@ class EngineError(MagpieError):
     """The engine could not start, died, or refused a request."""
 
 
+class RuleError(MagpieError):
+    """A rule of the user's own failed, or returned what is no reason. Names the rule and the message."""
+
+
 class RowExhaustedError(MagpieError):
     """A row used up its attempts, or nothing of a role was ever accepted.
 

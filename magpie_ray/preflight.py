@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from magpie_ray import build, chat_format, manifest, plan
+from magpie_ray.acceptance import check_rules
 from magpie_ray.build import BuildRecord
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.chat_format_custom import custom_format
@@ -105,8 +106,9 @@ def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
     """Resolve the model and derive its chat format; what `existing` has resolved before is kept.
 
     FormatError when the format does not derive or does not take what the config asks of it; ConfigError when
-    a prompt does not fit engine.max_model_len.
+    a prompt does not fit engine.max_model_len, or a rule of acceptance can't be had.
     """
+    check_rules(config.acceptance)
     recorded: Mapping[str, Any] = existing.identity if existing else {}
     model = resolve_model(config.model.name, config.model.revision or _known_commit(config, recorded))
     if config.model.trust_remote_code:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from magpie_ray import plan, preflight
-from magpie_ray.acceptance import rules
+from magpie_ray.acceptance import build_rules
 from magpie_ray.chat_format import ChatFormat, load_tokenizer, message_ids
 from magpie_ray.config import Config
 from magpie_ray.config_sampling import SamplingSettings
@@ -75,17 +75,18 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
     def encode(text: str, index: int, system_prompt: str | None) -> list[int]:
         return message_ids(tokenizer, form, text, index=index, system_prompt=system_prompt)
 
-    rejects_cut_answers = config.acceptance.truncated_response == "reject"
+    rules = build_rules(
+        config.acceptance,
+        markers=form.role_markers,
+        special_token_ids=frozenset(form.special_token_ids),
+        role_words=_assistant_names(form),
+    )
     return Recipe(
         chat_format=form,
         decode=decode,
         encode=encode,
         reasoning=form.reasoning,
-        rules=rules(
-            markers=form.role_markers,
-            special_token_ids=frozenset(form.special_token_ids),
-            truncated_roles=frozenset({"user", "assistant"} if rejects_cut_answers else {"user"}),
-        ),
+        rules=tuple(rules.values()),
         samplings=make_samplings(config, form),
         messages_per_row=config.messages_per_row,
         prompts=spec.prompts,
@@ -122,6 +123,14 @@ def _sampling(
         stop_token_ids=stop_token_ids,
         stop_strings=stop_strings,
     )
+
+
+def _assistant_names(form: ChatFormat) -> list[str]:
+    """What the template calls the assistant, in plain words: "assistant", "model"."""
+    header = form.user_to_assistant
+    for marker in sorted(form.role_markers, key=len, reverse=True):
+        header = header.replace(marker, "\n")
+    return [line.strip() for line in header.splitlines() if line.strip().isalpha()]
 
 
 def vllm_engine(spec: WorkerSpec) -> Engine:

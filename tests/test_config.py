@@ -402,7 +402,8 @@ def section_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
+    for field_name, field in model.model_fields.items():
+        name = field.alias or field_name
         if section := section_in(field.annotation):
             yield from keys_of(section, f"{prefix}{name}.")
         else:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magpie_ray import plan
-from magpie_ray.acceptance import rules
+from magpie_ray.acceptance.endings import empty, truncated
+from magpie_ray.acceptance.markers import role_marker
 from magpie_ray.conversation import Recipe
 from magpie_ray.engine.simulated import Answer, SimulatedEngine
 from magpie_ray.errors import RowExhaustedError
@@ -56,7 +57,7 @@ def recipe(**changes: object) -> Recipe:
     ordinary = Recipe(
         chat_format=MarkedFormat(),
         decode=lambda messages: [" ".join(map(str, ids)) for ids in messages],
-        rules=rules(markers=(), special_token_ids=frozenset({MARKER}), truncated_roles=frozenset({"user"})),
+        rules=(empty, truncated(frozenset({"user"})), role_marker((), frozenset({MARKER}))),
         samplings=(SamplingPair(user=USER, assistant=ASSISTANT),),
         messages_per_row=4,
         prompts=(),
@@ -397,7 +398,7 @@ def test_an_answer_cut_by_the_context_is_kept_or_left_out_as_the_recipe_says(
     lengths = iter([3, 3, 3, 40, *[1] * 100])
     roles = frozenset({"user", "assistant"} if rejects_cut_answers else {"user"})
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=20))
-    judged = rules(markers=(), special_token_ids=frozenset(), truncated_roles=roles)
+    judged = (truncated(roles),)
     rounds = Rounds(engine, recipe(messages_per_row=6, stops_when_full=stops, rules=judged), window())
     rounds.add([0])
     first = outcomes(rounds)[0]

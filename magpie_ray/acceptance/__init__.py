@@ -5,13 +5,10 @@ rejects the attempt. What always holds: the verdict depends on what a rule is gi
 never on where it was made.
 """
 
-from collections.abc import Sequence
-
-from magpie_ray.acceptance.endings import CONTEXT_FULL, UNFINISHED_REASONING, empty, truncated
-from magpie_ray.acceptance.markers import role_marker
+from magpie_ray.acceptance.catalogue import build_rules, check_rules
+from magpie_ray.acceptance.endings import CONTEXT_FULL, UNFINISHED_REASONING
 from magpie_ray.acceptance.remedies import remedy
 from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance, reason_to_reject
-from magpie_ray.types import Role
 
 __all__ = [
     "CONTEXT_FULL",
@@ -19,14 +16,8 @@ __all__ = [
     "Dialogue",
     "Rule",
     "Utterance",
+    "build_rules",
+    "check_rules",
     "reason_to_reject",
     "remedy",
-    "rules",
 ]
-
-
-def rules(
-    *, markers: Sequence[str], special_token_ids: frozenset[int], truncated_roles: frozenset[Role]
-) -> tuple[Rule, ...]:
-    """The rules of a build, in the order in which they are tried."""
-    return (empty, truncated(truncated_roles), role_marker(markers, special_token_ids))

@@ -1,0 +1,71 @@
+"""The user's own rules: functions by import path, checked at each call."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance
+from magpie_ray.errors import ConfigError, RuleError
+from magpie_ray.plugins import load_attribute
+
+_KEY = "acceptance.custom"
+# A reason is counted in every file's footer: a short name, the same for all that it rejects.
+_LONGEST_REASON = 60
+_SHOWN_CHARACTERS = 200
+
+
+def custom_rule(path: str, thresholds: Mapping[str, Any]) -> Rule:
+    """The function as a rule.
+
+    ConfigError when there is none, or it does not take a message, a conversation and these thresholds. The
+    rule raises RuleError when the function fails, or returns no reason.
+    """
+    function = load_attribute(path, key=_KEY)
+    _check_takes(function, path, thresholds)
+
+    def rule(utterance: Utterance, dialogue: Dialogue) -> str | None:
+        try:
+            reason = function(utterance, dialogue, **thresholds)
+        except Exception as exc:
+            raise RuleError(
+                f"{_KEY}: {path} failed with {type(exc).__name__}: {exc}, at {_where(utterance, dialogue)}"
+            ) from exc
+        if reason is None:
+            return None
+        if not isinstance(reason, str) or not reason.isprintable() or not 0 < len(reason) <= _LONGEST_REASON:
+            raise RuleError(
+                f"{_KEY}: {path} returned {_shortened(reason)}, must be None or a reason of at most "
+                f"{_LONGEST_REASON} characters, such as 'too_polite', at {_where(utterance, dialogue)}"
+            )
+        return reason
+
+    return rule
+
+
+def _check_takes(function: Any, path: str, thresholds: Mapping[str, Any]) -> None:
+    if not callable(function):
+        raise ConfigError(
+            f"{_KEY}: got {path}, which is {_shortened(function)}, must be a function (message, conversation)"
+        )
+    try:
+        inspect.signature(function).bind(None, None, **thresholds)
+    except ValueError:  # a built-in function that does not say what it takes
+        return
+    except TypeError as exc:
+        given = ", ".join(
+            ["message", "conversation", *(f"{name}={value!r}" for name, value in thresholds.items())]
+        )
+        raise ConfigError(
+            f"{_KEY}: {path} can't be called with ({given}): {exc}; name its thresholds in the config as the "
+            "function's keywords"
+        ) from exc
+
+
+def _where(utterance: Utterance, dialogue: Dialogue) -> str:
+    shown = _shortened(utterance.text)
+    return f"the {utterance.role}'s message of turn {len(dialogue.messages) // 2 + 1}: {shown}"
+
+
+def _shortened(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN_CHARACTERS else shown[:_SHOWN_CHARACTERS] + "..."

@@ -1,0 +1,130 @@
+"""The labelled messages, good ones and bad ones by reason, and what the rules make of them.
+
+What always holds: every second message of a file is held out, so that thresholds are not tuned on it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from magpie_ray.acceptance import Dialogue, Utterance
+from magpie_ray.acceptance.catalogue import build_rules
+from magpie_ray.config import AcceptanceConfig
+from magpie_ray.types import Message, Role
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labelled:
+    """A message and what is right: the reason to reject it, or None. language: what a build asks for."""
+
+    reason: str | None
+    utterance: Utterance
+    dialogue: Dialogue
+    language: str | Sequence[str] | None
+    held_out: bool
+
+
+def load() -> list[Labelled]:
+    """All of them."""
+    return [*_files("good"), *_files("bad")]
+
+
+def _files(folder: str) -> Iterator[Labelled]:
+    for file in sorted((FOLDER / folder).glob("*.yaml")):
+        for index, entry in enumerate(yaml.safe_load(file.read_text(encoding="utf-8"))):
+            reason = file.stem if folder == "bad" else None
+            yield _labelled({"user": entry} if isinstance(entry, str) else entry, reason, index % 2 == 1)
+
+
+def _labelled(entry: Mapping[str, Any], reason: str | None, held_out: bool) -> Labelled:
+    role: Role = "user" if "user" in entry else "assistant"
+    loop = (entry.get("loop", "").replace("{n}", str(n + 1)) for n in range(entry.get("times", 0)))
+    text = entry[role] + "".join(loop) + entry.get("end", "")
+    utterance = Utterance(role=role, text=text, token_ids=(), finish_reason=entry.get("finish", "stop"))
+    before = tuple(
+        _message("assistant" if i % 2 else "user", said) for i, said in enumerate(entry.get("before", ()))
+    )
+    return Labelled(
+        reason=reason,
+        utterance=utterance,
+        dialogue=Dialogue(messages=before),
+        language=entry.get("language"),
+        held_out=held_out,
+    )
+
+
+def _message(role: Role, text: str) -> Message:
+    return Message(role=role, text=text, finish_reason="stop", prompt_tokens=1, completion_tokens=1)
+
+
+class Judged:
+    """What each rule says of each message, by itself. A language is asked for where a message says so."""
+
+    def __init__(self, messages: Sequence[Labelled]) -> None:
+        self.messages = messages
+        usual = build_rules(AcceptanceConfig(), role_words=("assistant", "model"))
+        self.rules = [*usual, "language"]
+        self.found = [
+            {
+                name
+                for name, rule in _with_language(usual, m.language).items()
+                if rule(m.utterance, m.dialogue)
+            }
+            for m in messages
+        ]
+
+    def recall(self, rule: str | None = None, *, held_out: bool) -> tuple[int, int]:
+        """Bad messages that the rule exists for (None: any rule, any message): found, and all."""
+        return self._count(
+            rule, held_out, [m.reason is not None and rule in (None, m.reason) for m in self.messages]
+        )
+
+    def false_rejects(self, rule: str | None = None, *, held_out: bool) -> tuple[int, int]:
+        """Good messages that the rule rejects (None: any rule), and all that it was tried on."""
+        tried = [m.reason is None and (rule != "language" or m.language is not None) for m in self.messages]
+        return self._count(rule, held_out, tried)
+
+    def _count(self, rule: str | None, held_out: bool, meant: Sequence[bool]) -> tuple[int, int]:
+        found = [
+            bool(found) if rule is None else rule in found
+            for m, found, is_meant in zip(self.messages, self.found, meant, strict=True)
+            if is_meant and m.held_out == held_out
+        ]
+        return sum(found), len(found)
+
+    def table(self) -> str:
+        """All figures as Markdown."""
+        lines = [
+            "| rule | found | found, held out | mistakes | mistakes, held out |",
+            "|---|---|---|---|---|",
+        ]
+        for rule in (*self.rules, None):
+            counts = [
+                "{} of {}".format(*count(rule, held_out=held_out))
+                for count in (self.recall, self.false_rejects)
+                for held_out in (False, True)
+            ]
+            lines.append(f"| {rule or 'any'} | {' | '.join(counts)} |")
+        return "\n".join(lines)
+
+
+def _with_language(rules: Mapping[str, Any], wanted: str | Sequence[str] | None) -> dict[str, Any]:
+    if wanted is None:
+        return dict(rules)
+    asked = AcceptanceConfig.model_validate({"rules": {"language": {"is": wanted}}})
+    return {**rules, "language": _language_rule(asked)}
+
+
+_BY_LANGUAGE: dict[str, Any] = {}
+
+
+def _language_rule(asked: AcceptanceConfig) -> Any:
+    key = repr(asked.rules.language)
+    if key not in _BY_LANGUAGE:
+        _BY_LANGUAGE[key] = build_rules(asked)["language"]
+    return _BY_LANGUAGE[key]
