@@ -33,7 +33,8 @@ class BuildRecord:
     """What build.json holds.
 
     identity: everything that decides the rows, by dotted key; the fingerprint is its hash. `config`,
-    `versions` and `created` are recorded for readers and decide nothing.
+    `versions` and `created` are recorded for readers and decide nothing. tick: an output_path.Tick, where
+    output.path had placeholders.
     """
 
     identity: Mapping[str, object]
@@ -44,6 +45,7 @@ class BuildRecord:
     config: Mapping[str, object]
     versions: Mapping[str, str]
     created: str = field(default_factory=lambda: now())
+    tick: Mapping[str, str] | None = None
     layout_version: int = LAYOUT_VERSION
 
     @property
@@ -109,7 +111,10 @@ def read_build(storage: Storage) -> BuildRecord | None:
 
 
 def open_build(storage: Storage, wanted: BuildRecord) -> BuildRecord:
-    """Create the build, or join the one that is there. BuildMismatchError when that is another one."""
+    """Create the build, or join the one that is there. BuildMismatchError when that is another one.
+
+    `wanted` itself where it was created.
+    """
     fields = asdict(wanted) | {"fingerprint": wanted.fingerprint}
     try:
         storage.create(BUILD_KEY, to_json(fields))

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +44,15 @@ app = typer.Typer(
 _TYPER_INTERRUPTED = 130
 # How often a watched build is read again; a large one, which takes long to list, more rarely.
 _WATCH_SECONDS, _WATCH_SHARE = 5.0, 4
+
+
+class OnExisting(Enum):
+    """The choices of --if-exists: magpie_ray.if_exists.IfExists, for typer."""
+
+    RESUME = "resume"
+    SKIP = "skip"
+    FAIL = "fail"
+
 
 ConfigPath = Annotated[
     Path,
@@ -91,15 +101,22 @@ def generate(
         bool, typer.Option("--verbose", "-v", help="Log all that the job, its actors and vLLM do.")
     ] = False,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="Log one JSON object a line.")] = False,
+    if_exists: Annotated[
+        OnExisting,
+        typer.Option(
+            help="A build that is there: go on with it, leave it alone when complete or worked on, or refuse."
+        ),
+    ] = OnExisting.RESUME,
 ) -> None:
     """Run, or resume, a build. The same command again goes on where the last one ended."""
     logs.set_up(LogStyle(verbose=verbose, json=json_logs))
     parsed = _load(config, overrides)
     from magpie_ray.driver import generate as run  # Ray takes a second to import
 
-    result = run(parsed)
+    result = run(parsed, if_exists=if_exists.value)
     if json_logs:
-        log.info("the build is complete", extra=views.result_fields(result))
+        state = "left alone" if result.left_alone else "complete"
+        log.info("the build is %s", state, extra=views.result_fields(result))
     else:
         _out(views.result_text(result))
 
@@ -282,10 +299,11 @@ def _load(path: Path, overrides: list[str] | None) -> Config:
 
 
 def _storage(url: str, options: list[str] | None) -> "Storage":
+    from magpie_ray.latest import follow
     from magpie_ray.storage import READ_SECONDS, Storage  # fsspec takes time to import
 
     given = {str(name): value for name, value in read_source(None, options or ()).items()}
-    return Storage(url, given, retry_seconds=READ_SECONDS)
+    return Storage(follow(url, given, retry_seconds=READ_SECONDS), given, retry_seconds=READ_SECONDS)
 
 
 def _print(fields: dict[str, Any], *, as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:

@@ -18,6 +18,7 @@ from magpie_ray.config_sampling import SamplingConfig
 from magpie_ray.config_section import Section
 from magpie_ray.config_source import read_source
 from magpie_ray.errors import ConfigError
+from magpie_ray.output_path import has_placeholders
 from magpie_ray.prompts import SystemPromptValue, check_system_prompt, resolve_prompts
 from magpie_ray.redaction import redact_all, redact_secrets, secrets_of
 from magpie_ray.types import ROLES, SystemPrompt
@@ -92,10 +93,19 @@ class OutputConfig(Section):
     """Where the rows go."""
 
     path: fields.OutputPath = "./out/demo"
+    build_id: fields.BuildId = None
     rows_per_partition: fields.AutoRows = "auto"
     compression: fields.Compression = "zstd"
     storage_options: StorageOptions = Field(default={}, repr=False)
     single_writer: fields.Flag = False
+
+    @field_validator("build_id")
+    @classmethod
+    def _names_a_build_of_several(cls, value: str | None, info: ValidationInfo) -> str | None:
+        path = info.data.get("path")
+        if value is not None and path is not None and not has_placeholders(path):
+            raise bad_value(value, "null where output.path has no placeholder: such a path is a single build")
+        return value
 
 
 class Config(Section):
@@ -107,7 +117,7 @@ class Config(Section):
     end_with_user: fields.Flag = False
     include_system_prompt: fields.Flag = False
     system_prompt: Annotated[SystemPromptValue, PlainValidator(check_system_prompt)] = None
-    seed: fields.Seed = 0
+    seed: fields.Seed = "auto"
     model: ModelConfig = ModelConfig()
     sampling: SamplingConfig = SamplingConfig()
     engine: EngineConfig = EngineConfig()
@@ -187,6 +197,11 @@ class Config(Section):
         return acceptance
 
     @property
+    def seed_number(self) -> int:
+        """The seed. One that is left to us is 0, but of a build of a schedule (see output_path.Tick)."""
+        return 0 if self.seed == "auto" else self.seed
+
+    @property
     def turns(self) -> int:
         """Turns of a row; 1 with only_instruction, which ignores n_turns."""
         return 1 if self.only_instruction else self.n_turns
@@ -250,7 +265,7 @@ class Config(Section):
             "end_with_user": self.only_instruction or self.end_with_user,
             "include_system_prompt": self.include_system_prompt,
             "system_prompt": prompts,
-            "seed": self.seed,
+            "seed": self.seed_number,
             "model.name": self.model.name,
             "model.pre_query_template": self.model.pre_query_template,
             "model.chat_format": self.model.chat_format,

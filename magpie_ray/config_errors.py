@@ -14,7 +14,6 @@ from pydantic import BaseModel, ValidationError
 
 from magpie_ray.redaction import hides_value
 
-NOT_YET = "is not supported yet"
 # Begins what stands in pydantic's paths beside keys: the names of alternatives that a value may take.
 NO_KEY = "<>"
 

@@ -12,7 +12,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import PlainValidator
 
-from magpie_ray.config_errors import NOT_YET, bad_value
+from magpie_ray import output_path
+from magpie_ray.config_errors import bad_value
 from magpie_ray.plugins import IMPORT_PATH_FORM, is_import_path
 
 BUILTIN_MODELS = ("builtin:tiny-chat",)
@@ -21,6 +22,7 @@ INT32_MAX = 2**31 - 1
 MIN_WEIGHT, MAX_WEIGHT = 1e-9, 1e9
 
 _EXPONENT_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]{1,3}")
+_BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _URL_PASSWORD = re.compile(r"^[^/:]+://[^/]*:[^/]*@")
 
 Validate: TypeAlias = Callable[[object], object]
@@ -133,8 +135,6 @@ def _import_path(value: object) -> object:
 
 def _output_path(value: object) -> object:
     path = str(_text("a local path or a URL such as s3://bucket/dataset")(value))
-    if "{" in path or "}" in path:
-        raise bad_value(path, f"without braces: placeholders such as {{date}} are {NOT_YET[3:]}")
     if _URL_PASSWORD.match(path):
         # The value is not shown, as it holds the password.
         raise bad_value("a URL with a password in it", "without; credentials go to output.storage_options")
@@ -148,7 +148,17 @@ def _output_path(value: object) -> object:
         raise bad_value(
             path.partition("?")[0] + "?...", "without a query; options go to output.storage_options"
         )
+    if (wrong := output_path.problem(path)) is not None:
+        raise bad_value(path, wrong)
     return path
+
+
+def _build_id(value: object) -> object:
+    name = _text("text", null=True)(value)
+    if name is not None and (not _BUILD_ID.fullmatch(str(name)) or name == output_path.LATEST):
+        rule = "1 to 63 letters, digits, dots, dashes and underscores, the first one a letter or digit"
+        raise bad_value(name, f"{rule}, and not {output_path.LATEST}")
+    return name
 
 
 Flag: TypeAlias = Annotated[bool, PlainValidator(_flag)]
@@ -160,7 +170,7 @@ Count: TypeAlias = Annotated[int, PlainValidator(_integer(1))]
 Whole: TypeAlias = Annotated[int, PlainValidator(_integer(0))]
 AutoCount: TypeAlias = Annotated[int | Literal["auto"], PlainValidator(_integer(1, auto=True))]
 OptionalCount: TypeAlias = Annotated[int | None, PlainValidator(_integer(1, null=True))]
-Seed: TypeAlias = Annotated[int, PlainValidator(_integer(0, 2**32 - 1))]
+Seed: TypeAlias = Annotated[int | Literal["auto"], PlainValidator(_integer(0, 2**32 - 1, auto=True))]
 TopK: TypeAlias = Annotated[int, PlainValidator(_integer(0, note=", where 0 means all tokens"))]
 
 Temperature: TypeAlias = Annotated[float, PlainValidator(_number("a number of at least 0", lambda x: x >= 0))]
@@ -189,6 +199,7 @@ OptionalText: TypeAlias = Annotated[str | None, PlainValidator(_text("text", nul
 OptionalImportPath: TypeAlias = Annotated[str | None, PlainValidator(_import_path)]
 ModelName: TypeAlias = Annotated[str, PlainValidator(_model_name)]
 OutputPath: TypeAlias = Annotated[str, PlainValidator(_output_path)]
+BuildId: TypeAlias = Annotated[str | None, PlainValidator(_build_id)]
 
 Device: TypeAlias = Annotated[Literal["auto", "cuda", "cpu"], PlainValidator(_one_of("auto", "cuda", "cpu"))]
 Dtype: TypeAlias = Annotated[

@@ -34,6 +34,10 @@ class BuildMismatchError(PreflightError):
     """The output already holds a build of another config or grid. Names the keys that differ."""
 
 
+class BuildExistsError(PreflightError):
+    """The output already holds a build, and the user wants a new one or none (--if-exists fail)."""
+
+
 class StorageError(MagpieError):
     """An object could not be read or written, after retries."""
 

@@ -40,7 +40,7 @@ def make_plan(config: Config) -> dict[str, Any]:
     pending = committed.pending(config.num_rows) if committed else plan.pending(config.num_rows, grid, ())
     shards = plan.shards(pending, num_actors)
     form = blueprint.chat_format
-    first = plan.system_prompt_of(0, seed=config.seed, prompts=blueprint.prompts)
+    first = plan.system_prompt_of(0, seed=config.seed_number, prompts=blueprint.prompts)
     first_text = first.text if first else None
     return {
         "output": storage.url,

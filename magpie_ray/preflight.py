@@ -11,7 +11,7 @@ import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from magpie_ray.errors import (
     StorageError,
 )
 from magpie_ray.model import Model, resolve_model
+from magpie_ray.output_path import Tick
 from magpie_ray.storage import RETRY_SECONDS, Storage
 from magpie_ray.types import DATA_PREFIX, ROLES, Partition, PartitionRecord, SystemPrompt
 
@@ -65,6 +66,7 @@ class Blueprint:
     chat_format: ChatFormat
     prompts: tuple[SystemPrompt, ...]
     warnings: tuple[str, ...]
+    tick: Tick | None = None
 
     def identity(self) -> dict[str, object]:
         """Everything that decides the rows, by dotted key."""
@@ -87,6 +89,7 @@ class Blueprint:
             compression=self.config.output.compression,
             config=self.config.recorded(),
             versions=_versions(),
+            tick=asdict(self.tick) if self.tick else None,
         )
 
 
@@ -102,14 +105,28 @@ class CommittedBuild:
         return manifest.pending(num_rows, self.build, self.records)
 
 
-def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
-    """Resolve the model and derive its chat format; what `existing` has resolved before is kept.
+def draw_up(config: Config, existing: BuildRecord | None = None, *, tick: Tick | None = None) -> Blueprint:
+    """Resolve the seed, the model and its chat format; what `existing` has resolved before is kept.
+
+    `tick`: which of a path's builds it is. Unless its seed is given, each of them draws other rows.
 
     FormatError when the format does not derive or does not take what the config asks of it; ConfigError when
     a prompt does not fit engine.max_model_len, or a rule of acceptance can't be had.
     """
     check_rules(config.acceptance)
     recorded: Mapping[str, Any] = existing.identity if existing else {}
+    prompts, warnings = config.prompts, list[str]()
+    if config.seed == "auto":
+        seed = recorded.get("seed", tick.seed if tick else config.seed_number)
+        config = config.model_copy(update={"seed": seed})
+    elif tick:
+        same = (
+            "hold the same rows" if config.sampling.reproducible else "begin alike, and may hold equal rows"
+        )
+        warnings.append(
+            f"seed is {config.seed} for every build of {tick.template}: builds of the same config then "
+            f"{same}. Leave seed out, or set it to auto, and each build takes a seed of its own"
+        )
     model = resolve_model(config.model.name, config.model.revision or _known_commit(config, recorded))
     if config.model.trust_remote_code:
         log.warning(
@@ -122,7 +139,6 @@ def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
         model.location, revision=model.revision, trust_remote_code=config.model.trust_remote_code
     )
     date = recorded.get("chat_format.date")
-    prompts, warnings = config.prompts, list[str]()
 
     find = partial(chat_format.derive, pre_query_template=config.model.pre_query_template)
     if config.model.chat_format is not None:
@@ -172,6 +188,7 @@ def draw_up(config: Config, existing: BuildRecord | None = None) -> Blueprint:
         chat_format=form,
         prompts=prompts,
         warnings=(*warnings, *form.warnings),
+        tick=tick,
     )
 
 

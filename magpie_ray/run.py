@@ -38,6 +38,7 @@ class BuildResult:
     """A complete build. Rows, tokens and attempts of this run; `seconds` from the first engine's start on.
 
     report: where it is; None where there was nothing to do, or where it could not be written.
+    left_alone: why nothing was done about a build that is there (if_exists: skip); "" where it was not so.
     """
 
     url: str
@@ -49,6 +50,21 @@ class BuildResult:
     rejected: int
     engine_use: EngineUse = field(default_factory=EngineUse)
     report: str | None = None
+    left_alone: str = ""
+
+
+def left_alone(config: Config, storage: Storage, reason: str) -> BuildResult:
+    """A build that is there, and not ours to work on."""
+    return BuildResult(
+        url=storage.url,
+        num_rows=config.num_rows,
+        new_rows=0,
+        tokens=0,
+        seconds=0.0,
+        attempts=0,
+        rejected=0,
+        left_alone=reason,
+    )
 
 
 def nothing_to_do(config: Config, storage: Storage, committed: CommittedBuild) -> BuildResult:
@@ -63,20 +79,22 @@ def nothing_to_do(config: Config, storage: Storage, committed: CommittedBuild) -
 
 def open_build(
     config: Config, storage: Storage, blueprint: Blueprint, *, device: str, num_actors: int
-) -> BuildRecord:
-    """Create the build with its grid, or join one that another driver has just created.
+) -> tuple[BuildRecord, bool]:
+    """Create the build with its grid, or join one that another driver has just created. True for the former.
 
     A grid that was left to us is then the other's.
     """
     grid = preflight.choose_grid(config, num_actors=num_actors, device=device)
+    wanted = blueprint.record(grid)
     try:
-        return build.open_build(storage, blueprint.record(grid))
+        opened = build.open_build(storage, wanted)
     except BuildMismatchError:
         found = build.read_build(storage)
         if config.output.rows_per_partition != "auto" or found is None:
             raise
         build.check_same_build(found, blueprint.record(found.rows_per_partition), storage)
-        return found
+        return found, False
+    return opened, opened is wanted
 
 
 def carry_out(

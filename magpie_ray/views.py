@@ -26,6 +26,8 @@ _ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "green"}
 
 def result_text(result: "BuildResult") -> str:
     """The last words of `generate`."""
+    if result.left_alone:
+        return f"{result.url} is left alone: {result.left_alone}."
     if not result.new_rows:
         return f"The build is complete: {result.num_rows:,} rows in {result.url}. Nothing to do."
     seconds = max(result.seconds, 1e-9)

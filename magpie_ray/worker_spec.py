@@ -46,7 +46,7 @@ class WorkerSpec:
     @property
     def engine_seed(self) -> int:
         """A seed that no other engine start of the build has had."""
-        return plan.engine_seed(seed=self.config.seed, run=self.run, start=self.engine_start)
+        return plan.engine_seed(seed=self.config.seed_number, run=self.run, start=self.engine_start)
 
 
 EngineFactory = Callable[[WorkerSpec], Engine]
@@ -90,7 +90,7 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
         samplings=make_samplings(config, form),
         messages_per_row=config.messages_per_row,
         prompts=spec.prompts,
-        seed=config.seed,
+        seed=config.seed_number,
         reproducible=config.sampling.reproducible,
         max_attempts=config.acceptance.max_attempts,
         stops_when_full=config.acceptance.context_full == "stop",

@@ -295,6 +295,24 @@ def test_an_output_on_s3_is_reached_with_storage_options(run: Run, s3_server: S3
     assert "testing-secret" not in err
 
 
+# ---- builds on a schedule
+
+
+def test_if_exists_is_one_of_three(run: Run, config: str) -> None:
+    code, _, err = run("generate", config, "--if-exists", "perhaps")
+    assert code == 2
+    assert "--if-exists" in err
+    assert "'resume', 'skip', 'fail'" in err.replace("\n", " ")
+
+
+def test_latest_is_followed(run: Run, tmp_path: Path) -> None:
+    complete_build(Storage(str(tmp_path / "2026-11-26")))
+    (tmp_path / "latest.json").write_text(json.dumps({"path": str(tmp_path / "2026-11-26")}))
+    for command in ("status", "verify", "show"):
+        assert run(command, str(tmp_path / "latest")).code == 0
+    assert run("status", str(tmp_path / "latest")).out.startswith(f"{tmp_path}/2026-11-26: complete")
+
+
 # ---- in a process of its own
 
 

@@ -17,6 +17,7 @@ from magpie_ray.errors import (
     PreflightError,
     StorageError,
 )
+from magpie_ray.output_path import Tick
 from magpie_ray.prompts import MULTI_TURN_PROMPT
 from magpie_ray.storage import Storage
 from tests.builds import DATED, GEMMA_LIKE, commit, config_of, memory_storage, model_folder
@@ -357,3 +358,28 @@ def test_a_build_without_rows_may_be_deleted_where_the_settings_were_wrong() -> 
     other = config_of(seed=1)
     with pytest.raises(BuildMismatchError, match=r"there are no rows yet, so delete memory://.*/_magpie"):
         preflight.check_existing(other, preflight.draw_up(other, record), record, storage)
+
+
+def test_each_build_of_a_schedule_has_a_seed_of_its_own_and_keeps_it() -> None:
+    ticks = [
+        Tick(template="memory://x/{date}", time=f"2026-11-{day}T00:00:00+00:00", build_id="a")
+        for day in (25, 26)
+    ]
+    drawn = [preflight.draw_up(config_of(), tick=tick) for tick in ticks]
+    assert [blueprint.config.seed for blueprint in drawn] == [tick.seed for tick in ticks]
+    assert len({blueprint.record(4).fingerprint for blueprint in drawn}) == 2
+    assert preflight.draw_up(config_of()).config.seed == 0
+    record = drawn[0].record(4)
+    assert record.tick == {"template": "memory://x/{date}", "time": ticks[0].time, "build_id": "a"}
+    # Reached by its own path, or from where it was moved to.
+    assert preflight.draw_up(config_of(), record).config.seed == ticks[0].seed
+    assert preflight.draw_up(config_of(), record, tick=ticks[1]).config.seed == ticks[0].seed
+
+
+def test_one_seed_for_all_builds_of_a_schedule_is_warned_of() -> None:
+    tick = Tick(template="memory://x/{date}", time="2026-11-25T00:00:00+00:00", build_id="a")
+    [warning] = preflight.draw_up(config_of(seed=0), tick=tick).warnings
+    assert "may hold equal rows" in warning
+    [warning] = preflight.draw_up(config_of(seed=0, sampling={"reproducible": True}), tick=tick).warnings
+    assert "hold the same rows" in warning
+    assert "set it to auto" in warning

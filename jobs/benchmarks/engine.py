@@ -177,7 +177,7 @@ class _Asker:
         """For the row's next message."""
         messages = self.messages[row]
         role: Role = "assistant" if len(messages) % 2 else "user"
-        seed = plan.request_seed(row, seed=self._config.seed, attempt=1, message=len(messages))
+        seed = plan.request_seed(row, seed=self._config.seed_number, attempt=1, message=len(messages))
         self._engine.timed.add_request(
             str(row),
             {"type": "token", "prompt_token_ids": self._format.prompt(self._prefix, messages)},

@@ -9,7 +9,7 @@ metrics (what Prometheus is told), process (what runs in each), and last_words (
 import logging
 import socket
 
-from magpie_ray import build, logs, manifest, preflight
+from magpie_ray import build, latest, logs, manifest, preflight, schedule
 from magpie_ray.build import RunRecord
 from magpie_ray.config import Config
 from magpie_ray.dispatch import Dispatcher
@@ -17,17 +17,19 @@ from magpie_ray.driver import cluster
 from magpie_ray.driver.actors import RayActors
 from magpie_ray.driver.metrics import RayMetrics
 from magpie_ray.driver.watch import ClusterView, ClusterWatch
-from magpie_ray.errors import PreflightError
+from magpie_ray.errors import MagpieError, PreflightError
 from magpie_ray.fleet import progress_seconds
 from magpie_ray.heartbeat import Heartbeat
+from magpie_ray.if_exists import IfExists, exists, reason_to_leave
 from magpie_ray.job import Job
 from magpie_ray.lease import Lease
 from magpie_ray.ledger import Ledger
 from magpie_ray.lives import Lives
+from magpie_ray.output_path import Tick
 from magpie_ray.placement import Placement, choose_device, choose_num_actors, place
 from magpie_ray.preflight import Blueprint, CommittedBuild
 from magpie_ray.progress import ProgressDisplay
-from magpie_ray.run import BuildResult, carry_out, nothing_to_do, open_build
+from magpie_ray.run import BuildResult, carry_out, left_alone, nothing_to_do, open_build
 from magpie_ray.stop_signals import stop_signals
 from magpie_ray.storage import READ_SECONDS, Storage
 from magpie_ray.watchers import Watchers
@@ -36,18 +38,48 @@ from magpie_ray.worker_spec import EngineFactory, WorkerSpec
 log = logging.getLogger(__name__)
 
 
-def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> BuildResult:
+def generate(
+    config: Config, *, if_exists: IfExists = "resume", engine_factory: EngineFactory | None = None
+) -> BuildResult:
     """Run, or resume, the build that `config` describes, on the Ray cluster at hand.
 
-    Returns when the build is complete. Raises MagpieError: ConfigError, FormatError and PreflightError before
-    anything costly starts, InterruptedJobError on SIGINT or SIGTERM, GenerationFailedError, RowExhaustedError
-    or ClusterLostError when the job gives up. What is committed stays; the same call resumes.
+    if_exists: what to do about a build that is there: go on with it, leave it alone when it is complete or
+    worked on, refuse. Returns when the build is complete, or left alone. Raises MagpieError: ConfigError,
+    FormatError and PreflightError before anything costly starts, InterruptedJobError on SIGINT or SIGTERM,
+    GenerationFailedError, RowExhaustedError or ClusterLostError when the job gives up. What is committed
+    stays; the same call resumes.
     """
-    storage = preflight.open_output(config)
+    resolved, tick = schedule.resolve(config)
+    storage = preflight.open_output(resolved)
     preflight.check_output_is_shared(storage)
+    goes_on = schedule.goes_on_with(config, tick)
+    if tick:
+        log.info("output.path is %s", storage.url)
+    try:
+        result = _generate(resolved, tick, storage, if_exists, engine_factory)
+    except MagpieError:
+        if goes_on:
+            log.warning("the same command begins another build: add %s to go on with this one", goes_on)
+        raise
+    if not result.left_alone:
+        latest.publish(resolved, storage)
+    return result
+
+
+def _generate(
+    config: Config,
+    tick: Tick | None,
+    storage: Storage,
+    if_exists: IfExists,
+    engine_factory: EngineFactory | None,
+) -> BuildResult:
+    """The same for one build."""
     reading = storage.retrying_for(READ_SECONDS)
     existing = preflight.read_existing(reading)
-    blueprint = preflight.draw_up(config, existing)
+    if existing and (reason := reason_to_leave(reading, if_exists)):
+        return left_alone(config, storage, reason)
+    blueprint = preflight.draw_up(config, existing, tick=tick)
+    config = blueprint.config
     for warning in blueprint.warnings:
         log.warning("%s", warning)
     committed = preflight.check_existing(config, blueprint, existing, reading) if existing else None
@@ -66,7 +98,13 @@ def generate(config: Config, *, engine_factory: EngineFactory | None = None) -> 
             preflight.warn_of_local_output(config, storage, nodes=len(watch.view.alive))
         placement, num_actors = _choose_actors(config, watch.view)
         if committed is None:
-            record = open_build(config, storage, blueprint, device=placement.device, num_actors=num_actors)
+            record, is_new = open_build(
+                config, storage, blueprint, device=placement.device, num_actors=num_actors
+            )
+            if not is_new and if_exists == "fail":
+                raise exists(storage)
+            if not is_new and if_exists == "skip":
+                return left_alone(config, storage, "another run has just begun it")
             committed = preflight.check_existing(config, blueprint, record, storage)
         if not committed.pending(config.num_rows):  # another driver was quicker
             return nothing_to_do(config, storage, committed)

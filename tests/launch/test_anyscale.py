@@ -46,7 +46,6 @@ def test_the_schedule_is_one_and_gives_each_day_one_build() -> None:
     assert next(ticks).date() < next(ticks).date()
 
 
-@pytest.mark.xfail(reason="{date} in output.path, and --if-exists, are being made")
 def test_the_entrypoint_would_run() -> None:
     job = yaml.safe_load(JOB.read_text())
     path, overrides, options = entrypoint_of(job["entrypoint"])

@@ -113,9 +113,10 @@ def anyscale() -> click.Command:
 
 def check_click(command: click.Command, words: list[str]) -> None:
     """Every subcommand and option of the words is one of the command's."""
-    while words and isinstance(command, click.Group):
-        assert words[0] in command.commands, words
-        command, words = command.commands[words[0]], words[1:]
+    # By what they have: typer's groups are none of click's classes.
+    while words and (commands := getattr(command, "commands", None)):
+        assert words[0] in commands, words
+        command, words = commands[words[0]], words[1:]
     known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
     for word in words:
         if word.startswith("-"):

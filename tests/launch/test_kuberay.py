@@ -115,7 +115,6 @@ def test_every_mount_has_its_volume(spec: dict[str, Any]) -> None:
             assert {mount["name"] for mount in container.get("volumeMounts", ())} <= volumes
 
 
-@pytest.mark.xfail(reason="{date} in output.path, and --if-exists, are being made")
 @every_job
 def test_the_entrypoint_would_run(spec: dict[str, Any]) -> None:
     path, overrides, options = entrypoint_of(spec["entrypoint"])
