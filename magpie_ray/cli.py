@@ -235,7 +235,10 @@ def show(
 def report(
     output: Output,
     price_per_gpu_hour: Annotated[
-        float | None, typer.Option(min=0, help="In whatever money; the report then tells what rows cost.")
+        float | None,
+        typer.Option(
+            "--price-per-gpu-hour", metavar="X", min=0, help="In any money: the report tells what rows cost."
+        ),
     ] = None,
     storage_option: StorageOption = None,
 ) -> None:

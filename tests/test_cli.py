@@ -71,7 +71,7 @@ def config(tmp_path: Path) -> str:
 # ---- help
 
 
-@pytest.mark.parametrize("command", ["generate", "plan", "template", "status", "verify", "show"])
+@pytest.mark.parametrize("command", ["generate", "plan", "template", "status", "verify", "show", "report"])
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
@@ -274,6 +274,20 @@ def test_show_prints_generated_text_as_text(run: Run, tmp_path: Path) -> None:
     assert r"[bold]x[/bold]\x1b[2J" in out
     assert r"\u202eevil :smile:" in out
     assert "\x1b" not in out
+
+
+def test_report_makes_the_page_again_and_says_where(run: Run, output: str) -> None:
+    code, out, _ = run("report", output, "--price-per-gpu-hour", "2.5")
+    assert (code, out) == (0, f"{output}/_magpie/report.html\n")
+    assert Path(output, "_magpie/report.html").read_text().startswith("<!doctype html>")
+
+
+def test_report_refuses_what_is_no_build_and_what_is_no_price(run: Run, output: str, tmp_path: Path) -> None:
+    code, _, err = run("report", str(tmp_path / "nothing"))
+    assert (code, "holds no build" in err) == (2, True)
+    assert list(tmp_path.glob("nothing*")) == []
+    code, _, err = run("report", output, "--price-per-gpu-hour", "-1")
+    assert (code, "--price-per-gpu-hour" in err) == (2, True)
 
 
 def test_an_output_on_s3_is_reached_with_storage_options(run: Run, s3_server: S3Server) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from magpie_ray import build, lives, manifest
 from magpie_ray.errors import PreflightError
 from magpie_ray.lives import LivesRecord
-from magpie_ray.report.charts import MAX_SLOTS, charts_of
+from magpie_ray.report.charts import charts_of
+from magpie_ray.report.charts_work import MAX_SLOTS
 from magpie_ray.report.drawing import draw
 from magpie_ray.report.facts import Facts
 from magpie_ray.report.page import render

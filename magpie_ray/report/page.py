@@ -20,8 +20,9 @@ from markupsafe import Markup
 
 from magpie_ray.reader import Record, messages_of
 from magpie_ray.report import tables
-from magpie_ray.report.facts import Facts, length_rows, timeline, word_tree
+from magpie_ray.report.facts import Facts, length_rows, word_tree
 from magpie_ray.report.numbers import percent, shortened
+from magpie_ray.report.timeline import timeline
 from magpie_ray.safe_text import safe, visible
 
 # A page of fifty rows of six messages stays under a megabyte.
