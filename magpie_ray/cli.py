@@ -275,7 +275,7 @@ def _watch(read: Callable[[], dict[str, Any]], text: Callable[[dict[str, Any]], 
         while True:
             started = time.monotonic()
             fields = read()
-            live.update(Text(views.safe(text(fields))), refresh=True)
+            live.update(Text(safe(text(fields))), refresh=True)
             if fields["complete"]:
                 return
             time.sleep(max(_WATCH_SECONDS, _WATCH_SHARE * (time.monotonic() - started)))

@@ -70,6 +70,9 @@ class AcceptanceConfig(Section):
     max_attempts: fields.Count = 8
     truncated_response: fields.OnTruncated = "keep"
     context_full: fields.OnContextFull = "reject"
+    retry_from: fields.RetryFrom = "start"
+    min_accept_rate: fields.Rate = 0.1
+    rejects_per_reason: fields.Whole = 3
     rules: RulesConfig = RulesConfig()
     custom: CustomRules = Field(default=[])
 
@@ -255,8 +258,8 @@ class Config(Section):
         num_rows, which may grow; output, cluster, rounds and the engine's device, memory and parallelism, as
         a resume may run elsewhere; model.revision, as the commit it resolves to stands for it;
         model.trust_remote_code, a permission: the code comes with the commit, and what it does to the prompts
-        shows in the chat format; acceptance.max_attempts, which decides when to give up and no row; and
-        whatever looks like a secret.
+        shows in the chat format; acceptance.max_attempts and min_accept_rate, which decide when to give up
+        and no row; rejects_per_reason; and whatever looks like a secret.
         """
         prompts = [[prompt.key, prompt.text, float(f"{prompt.weight:.12g}")] for prompt in self.prompts]
         return {
@@ -282,6 +285,8 @@ class Config(Section):
                 for name, value in self.acceptance.rules.model_dump().items()
             },
             "acceptance.custom": [[path, thresholds] for path, thresholds in self.acceptance.custom_rules],
+            # With one turn there is no other place to go on from.
+            "acceptance.retry_from": self.acceptance.retry_from if self.turns > 1 else "start",
         }
 
     def secrets(self) -> frozenset[str]:

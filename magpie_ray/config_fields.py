@@ -191,6 +191,7 @@ Share: TypeAlias = Annotated[
     float, PlainValidator(_number("a number above 0 and at most 1", lambda x: 0 < x <= 1))
 ]
 MinP: TypeAlias = Annotated[float, PlainValidator(_number("a number from 0 to 1", lambda x: 0 <= x <= 1))]
+Rate: TypeAlias = MinP
 Penalty: TypeAlias = Annotated[
     float, PlainValidator(_number("a number from -2 to 2", lambda x: -2 <= x <= 2))
 ]
@@ -208,6 +209,7 @@ Dtype: TypeAlias = Annotated[
 ]
 OnTruncated: TypeAlias = Annotated[Literal["keep", "reject"], PlainValidator(_one_of("keep", "reject"))]
 OnContextFull: TypeAlias = Annotated[Literal["reject", "stop"], PlainValidator(_one_of("reject", "stop"))]
+RetryFrom: TypeAlias = Annotated[Literal["start", "last_turn"], PlainValidator(_one_of("start", "last_turn"))]
 Compression: TypeAlias = Annotated[
     Literal["zstd", "snappy", "gzip", "lz4", "none"],
     PlainValidator(_one_of("zstd", "snappy", "gzip", "lz4", "none")),

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from magpie_ray.acceptance import Rule
+from magpie_ray.attempts import Attempt
 from magpie_ray.chat_format_reasoning import Reasoning
 from magpie_ray.types import Message, Rejection, Role, Row, SamplingPair, SystemPrompt
-
-_EXAMPLE_CHARACTERS = 200
 
 
 class Format(Protocol):
@@ -30,8 +29,8 @@ class Recipe:
     messages_per_row: generated messages, alternating from the user's. decode: token ids of several messages
     -> their texts, special tokens kept. encode: a part of what was generated, as that message of a dialogue
     with that system prompt -> token ids. reasoning: how it is told from the content of answers; None without
-    thinking. stops_when_full: a row that outgrows the context ends with the whole turns it has, and is not
-    rejected.
+    thinking. min_accept_rate: of the first attempts. retries_turn: a rejected row goes on after the whole
+    turns it has. stops_when_full: one that outgrows the context ends with these, and is not rejected.
     """
 
     chat_format: Format
@@ -45,6 +44,8 @@ class Recipe:
     max_attempts: int
     reasoning: Reasoning | None = None
     encode: Callable[[str, int, str | None], list[int]] | None = None
+    min_accept_rate: float = 0.0
+    retries_turn: bool = False
     stops_when_full: bool = False
 
 
@@ -52,17 +53,19 @@ class Recipe:
 class Cohort:
     """Conversations on their way through one turn; `ended` have ended it and wait for the others.
 
-    began: the engine step in which the turn began. turns: the tokens and engine steps that each of those took
-    that have ended it, finished ones included.
+    turns_behind: those that all members have ended. began: the engine step in which this one began. turns:
+    the tokens and engine steps that each of those took that have ended it, finished ones included.
     """
 
     members: int
+    turns_behind: int = 0
     began: int = 0
     ended: list["Conversation"] = field(default_factory=list)
     turns: list[tuple[int, int]] = field(default_factory=list)
 
     def begin(self, step: int) -> None:
         """Another turn begins."""
+        self.turns_behind += 1
         self.began = step
         self.turns.clear()
 
@@ -91,7 +94,7 @@ class Conversation:
 
     sampling: how its messages are sampled, the recipe's `sampling_key`. request_id: of the last message asked
     for. held: tokens of the engine's cache, but for the first shared_tokens; held_before: the same when the
-    turn began.
+    turn began. inherited: messages that an earlier attempt has generated.
     """
 
     row_id: int
@@ -108,6 +111,7 @@ class Conversation:
     request_id: int = -1
     held: int = 0
     held_before: int = 0
+    inherited: int = 0
 
     @property
     def next_role(self) -> Role:
@@ -123,9 +127,10 @@ class Conversation:
             return self.prompt_tokens  # without it the content stands in another place
         return self.prompt_tokens + len(self.message_ids[-1])
 
-    def tokens(self, role: Role) -> int:
-        """Generated so far for messages of the role."""
-        return sum(m.completion_tokens for m in self.messages if m.role == role)
+    @property
+    def next_turn(self) -> int:
+        """The turn of that message, from 1."""
+        return len(self.message_ids) // 2 + 1
 
     def complete_messages(self, messages_per_row: int) -> int:
         """The most accepted messages that end as a row of `messages_per_row` does: with the same role."""
@@ -142,15 +147,32 @@ class Conversation:
             sampling_key=self.sampling_key,
         )
 
-    def rejection(self, reason: str, *, example: str) -> Rejection:
-        """The attempt as one that failed with the message that is next."""
-        return Rejection(
+    def reject(self, reason: str, *, text: str, keep_turns: bool) -> tuple[Rejection, Attempt]:
+        """The attempt as one that failed with the message that is next, and the one that comes after it.
+
+        keep_turns: that goes on after the whole turns of this one, unless this one was a second try at the
+        same turn: what is behind it may be why nothing good comes of it.
+        """
+        kept = self.next_turn * 2 - 2 if keep_turns else 0
+        kept = 0 if kept == self.inherited else kept
+        accepted = tuple(self.messages[: len(self.message_ids)])
+        dropped = self.messages[kept:]
+        rejection = Rejection(
             row_id=self.row_id,
             attempt=self.attempt,
             role=self.next_role,
-            turn=len(self.message_ids) // 2 + 1,
+            turn=self.next_turn,
             reason=reason,
-            example=example[:_EXAMPLE_CHARACTERS],
-            user_tokens=self.tokens("user"),
-            assistant_tokens=self.tokens("assistant"),
+            text=text,
+            messages=accepted,
+            system_prompt=self.system_prompt,
+            user_tokens=sum(m.completion_tokens for m in dropped if m.role == "user"),
+            assistant_tokens=sum(m.completion_tokens for m in dropped if m.role == "assistant"),
         )
+        following = Attempt(
+            row_id=self.row_id,
+            number=self.attempt + 1,
+            messages=accepted[:kept],
+            message_ids=tuple(self.message_ids[:kept]),
+        )
+        return rejection, following

@@ -67,10 +67,11 @@ class RuleError(MagpieError):
 
 
 class RowExhaustedError(MagpieError):
-    """A row used up its attempts, or nothing of a role was ever accepted.
+    """A row used up its attempts. Says for which reasons, with examples, and what to try."""
 
-    Says which reason prevailed, shows an example, and what to try.
-    """
+
+class AcceptRateError(MagpieError):
+    """Too few of the first attempts were accepted. Says for which reasons, with examples, and what to try."""
 
 
 class GenerationFailedError(MagpieError):

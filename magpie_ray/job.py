@@ -12,6 +12,7 @@ from magpie_ray.actors import Actors, Left, Lost
 from magpie_ray.config import Config
 from magpie_ray.dispatch import Dispatcher, Loss
 from magpie_ray.errors import (
+    AcceptRateError,
     ClusterLostError,
     ConfigError,
     CorruptBuildError,
@@ -47,6 +48,7 @@ _WAITING_SECONDS = 30.0
 # What another try on another actor would not change.
 FATAL_ERRORS: tuple[type[MagpieError], ...] = (
     RowExhaustedError,
+    AcceptRateError,
     ConfigError,
     CorruptBuildError,
 )

@@ -3,20 +3,21 @@
 A cohort is a set of conversations in which nobody starts turn k+1 before all of it has ended turn k. Several
 cohorts are in flight at once, so that one cohort's stragglers overlap with the others' work. Inside a turn
 there is no barrier: a row's assistant request follows its own accepted user message at once. A rejected row
-leaves its cohort and joins a later one under a new attempt.
+leaves its cohort and joins a later one under a new attempt: one that begins, or, where the recipe lets it go
+on after the turns it has, one that has come as far.
 
 What always holds: every row added and not discarded comes out exactly once as a Row, after one Rejection for
 each failed attempt; a conversation stays token ids from start to end; judging (decoding, acceptance) happens
 on the executor while the engine steps on.
 """
 
-from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from statistics import fmean as mean
 
 from magpie_ray import plan
 from magpie_ray.acceptance import CONTEXT_FULL
+from magpie_ray.attempts import Attempt, Queue
 from magpie_ray.conversation import Cohort, Conversation, Recipe
 from magpie_ray.engine import Engine
 from magpie_ray.judging import Judge, Verdict
@@ -43,9 +44,8 @@ class Rounds:
         self._window = window
         self._judge = Judge(recipe, executor)
         self._residency = Residency()
-        self._patience = Patience(max_attempts=recipe.max_attempts)
-        self._fresh: deque[int] = deque()
-        self._retries: deque[tuple[int, int]] = deque()  # (row_id, attempt)
+        self._patience = Patience(max_attempts=recipe.max_attempts, min_accept_rate=recipe.min_accept_rate)
+        self._queue = Queue()
         self._live: dict[int, Conversation] = {}  # by row_id
         self._in_engine: dict[int, Conversation] = {}  # by request_id
         self._outcomes: list[Row | Rejection] = []
@@ -58,7 +58,7 @@ class Rounds:
     @property
     def unstarted(self) -> int:
         """Rows added whose first attempt has not begun."""
-        return len(self._fresh)
+        return self._queue.unstarted
 
     @property
     def live(self) -> int:
@@ -68,26 +68,25 @@ class Rounds:
     @property
     def busy(self) -> bool:
         """Whether any row that was added, and not discarded, has not come out yet."""
-        return bool(self._live or self._fresh or self._retries or self._outcomes)
+        return bool(self._live or self._queue or self._outcomes)
 
     def add(self, row_ids: Iterable[int]) -> None:
         """Queue rows; they are started in order."""
-        self._fresh.extend(row_ids)
+        self._queue.add(row_ids)
 
     def discard(self, rows: range) -> None:
         """Rows that were added are not wanted any more: none of them comes out of `step` from now on.
 
         Raises what `step` does, for others: those whose cohort waited for these alone begin their next turn.
         """
-        self._fresh = deque(row_id for row_id in self._fresh if row_id not in rows)
-        self._retries = deque(retry for retry in self._retries if retry[0] not in rows)
+        self._queue.discard(rows)
         self._outcomes = [outcome for outcome in self._outcomes if outcome.row_id not in rows]
         dropped = [conversation for row_id, conversation in self._live.items() if row_id in rows]
         for conversation in dropped:
             del self._live[conversation.row_id]
             self._residency.left(conversation)
             conversation.cohort.leave(conversation)
-            self._patience.withdraw(conversation.request_id)
+            self._patience.withdraw(conversation.row_id, conversation.attempt)
         for row_id in rows:
             self._patience.forget(row_id)
         # A verdict that is still to come finds its conversation gone.
@@ -99,8 +98,8 @@ class Rounds:
     def step(self) -> list[Row | Rejection]:
         """Start what fits, advance the engine by one step, and hand out what has ended since.
 
-        RowExhaustedError when a row is rejected for the last time, or nothing of a role is ever accepted;
-        EngineError from the engine.
+        RowExhaustedError when a row is rejected for the last time, AcceptRateError when too few of the first
+        attempts are accepted; EngineError from the engine.
         """
         for verdict in self._judge.verdicts(wait=not self._engine.outstanding):
             if self._live.get(verdict.conversation.row_id) is verdict.conversation:
@@ -116,45 +115,61 @@ class Rounds:
         return outcomes
 
     def _start_cohorts(self) -> None:
-        while waiting := len(self._fresh) + len(self._retries):
-            size = min(waiting, self._window.cohort_size)
-            if not self._window.admits(
-                size,
-                step=self._steps,
-                # Those that are being judged come back to the engine, or leave their slots to others.
-                outstanding=len(self._in_engine) + self._judge.backlog,
-                live=self.live,
-                held=self._residency.held(self._steps),
-            ):
-                return
-            self._window.started(size, step=self._steps)
-            self._start_cohort(size)
+        while any(
+            self._start_cohort(turns)
+            for turns in self._queue.due(c.cohort.turns_behind for c in self._live.values())
+        ):
+            pass
 
-    def _start_cohort(self, size: int) -> None:
-        cohort = Cohort(members=size, began=self._steps)
+    def _start_cohort(self, turns: int) -> bool:
+        """Start one with attempts that have so many turns behind them, if the window admits it."""
+        size = min(self._queue.waiting(turns), self._window.cohort_size)
+        # Those that wait for a cohort which has come as far as they have keep their places.
+        reserved = self._queue.continuing - (size if turns else 0)
+        if not self._window.admits(
+            size,
+            step=self._steps,
+            # Those that are being judged come back to the engine, or leave their slots to others.
+            outstanding=len(self._in_engine) + self._judge.backlog,
+            live=self.live,
+            held=self._residency.held(self._steps),
+            reserved=reserved,
+        ):
+            return False
+        self._window.started(size, step=self._steps)
+        cohort = Cohort(members=0, turns_behind=turns, began=self._steps)
         # All are chosen before any is submitted: one that is rejected at once joins a later cohort.
-        starting = [
-            self._retries.popleft() if self._retries else (self._fresh.popleft(), 1) for _ in range(size)
-        ]
-        for row_id, attempt in starting:
-            self._live[row_id] = self._conversation(row_id, attempt, cohort)
-        for row_id, _ in starting:
-            self._submit(self._live[row_id])
+        for conversation in self._join(cohort, self._queue.take(turns, size)):
+            self._submit(conversation)
+        return True
 
-    def _conversation(self, row_id: int, attempt: int, cohort: Cohort) -> Conversation:
-        recipe = self._recipe
+    def _join(self, cohort: Cohort, attempts: Iterable[Attempt]) -> list[Conversation]:
+        """Conversations that begin, or go on, as members of the cohort."""
+        joined = [self._conversation(attempt, cohort) for attempt in attempts]
+        cohort.members += len(joined)
+        for conversation in joined:
+            self._live[conversation.row_id] = conversation
+            self._patience.began(conversation.row_id, conversation.attempt)
+        return joined
+
+    def _conversation(self, attempt: Attempt, cohort: Cohort) -> Conversation:
+        recipe, row_id = self._recipe, attempt.row_id
         prompt = plan.system_prompt_of(row_id, seed=recipe.seed, prompts=recipe.prompts)
         prefix = recipe.chat_format.prefix(prompt.text if prompt else None)
         sampling = plan.sampling_of(row_id, seed=recipe.seed, weights=[s.weight for s in recipe.samplings])
         return Conversation(
             row_id=row_id,
-            attempt=attempt,
+            attempt=attempt.number,
             system_prompt=prompt,
             prefix=prefix,
             sampling=recipe.samplings[sampling],
             sampling_key=sampling,
             cohort=cohort,
             shared_tokens=len(prefix) if self._shares_prompts else 0,
+            message_ids=list(attempt.message_ids),
+            messages=list(attempt.messages),
+            prompt_tokens=attempt.messages[-1].prompt_tokens if attempt.messages else 0,
+            inherited=len(attempt.messages),
         )
 
     def _refresh(self) -> None:
@@ -171,7 +186,7 @@ class Rounds:
         recipe = self._recipe
         prompt_ids = recipe.chat_format.prompt(conversation.prefix, conversation.message_ids)
         if len(prompt_ids) >= self._engine.figures.max_model_len:
-            self._outgrow(conversation, example="")
+            self._outgrow(conversation, text="")
             return
         self.known_tokens += conversation.known_tokens
         conversation.prompt_tokens = len(prompt_ids)
@@ -194,7 +209,6 @@ class Rounds:
         )
         self._in_engine[request.request_id] = conversation
         self._residency.asked(conversation, self._steps)
-        self._patience.asked(role, request.request_id)
         self._engine.submit(request)
 
     def _act_on(self, verdict: Verdict) -> None:
@@ -202,13 +216,12 @@ class Rounds:
         conversation.messages.append(message)
         self._residency.answered(conversation, message.completion_tokens)
         if verdict.reason is None:
-            self._patience.accepted(message.role)
             conversation.message_ids.append(verdict.token_ids)
             self._advance(conversation)
         elif verdict.reason == CONTEXT_FULL:
-            self._outgrow(conversation, example=message.text)
+            self._outgrow(conversation, text=message.text)
         else:
-            self._reject(conversation, verdict.reason, example=message.text)
+            self._reject(conversation, verdict.reason, text=message.text)
 
     def _advance(self, conversation: Conversation) -> None:
         """After an accepted message: finish the row, ask for the answer, or wait for the cohort."""
@@ -226,25 +239,27 @@ class Rounds:
         self._residency.waits(conversation, self._steps)
         self._open_barrier(cohort)
 
-    def _outgrow(self, conversation: Conversation, *, example: str) -> None:
+    def _outgrow(self, conversation: Conversation, *, text: str) -> None:
         """The context is full: the row ends with the whole turns it has, or is rejected."""
         complete = conversation.complete_messages(self._recipe.messages_per_row)
         if complete and self._recipe.stops_when_full:
             del conversation.messages[complete:]
             self._finish(conversation)
         else:
-            self._reject(conversation, CONTEXT_FULL, example=example)
+            self._reject(conversation, CONTEXT_FULL, text=text)
 
     def _finish(self, conversation: Conversation) -> None:
         self._outcomes.append(conversation.row())
         self._patience.forget(conversation.row_id)
         self._leave(conversation)
 
-    def _reject(self, conversation: Conversation, reason: str, *, example: str) -> None:
-        rejection = conversation.rejection(reason, example=example)
-        self._patience.rejected(rejection, conversation.request_id)
+    def _reject(self, conversation: Conversation, reason: str, *, text: str) -> None:
+        # What has filled the context would fill it again.
+        keep_turns = self._recipe.retries_turn and reason != CONTEXT_FULL
+        rejection, following = conversation.reject(reason, text=text, keep_turns=keep_turns)
+        self._patience.rejected(rejection)
         self._outcomes.append(rejection)
-        self._retries.append((conversation.row_id, conversation.attempt + 1))
+        self._queue.add_later(following)
         self._leave(conversation)
 
     def _leave(self, conversation: Conversation) -> None:
@@ -261,5 +276,8 @@ class Rounds:
             tokens, steps = zip(*cohort.turns, strict=True)
             self._window.learn(tokens=mean(tokens), steps=mean(steps), cohort_steps=max(steps))
         cohort.begin(self._steps)
-        for conversation in cohort.take_ready():
+        ready = cohort.take_ready()
+        if ready:
+            ready += self._join(cohort, self._queue.take(cohort.turns_behind))
+        for conversation in ready:
             self._submit(conversation)

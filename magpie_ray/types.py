@@ -13,6 +13,8 @@ FinishReason = Literal["stop", "length"]
 
 DATA_PREFIX = "data/"
 
+_EXAMPLE_CHARACTERS = 200
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class Partition:
@@ -176,16 +178,27 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
-    """A rejected attempt: which message, why, its beginning as an example, and the tokens it cost."""
+    """A rejected attempt: which message, why, and the tokens it cost.
+
+    text: of the rejected message, "" when there was no room for one; messages: those before it. Tokens are
+    those of messages that are dropped, and not of turns that the next attempt goes on after.
+    """
 
     row_id: int
     attempt: int
     role: Role
     turn: int
     reason: str
-    example: str
+    text: str
+    messages: tuple[Message, ...] = ()
+    system_prompt: SystemPrompt | None = None
     user_tokens: int
     assistant_tokens: int
+
+    @property
+    def example(self) -> str:
+        """The beginning of the message."""
+        return self.text[:_EXAMPLE_CHARACTERS]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

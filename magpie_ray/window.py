@@ -109,15 +109,18 @@ class Window:
         """Conversations that are alive at once: at most where the config says so, else about so many."""
         return self._fixed or self._live
 
-    def admits(self, size: int, *, step: int, outstanding: int, live: int, held: float) -> bool:
+    def admits(
+        self, size: int, *, step: int, outstanding: int, live: int, held: float, reserved: int = 0
+    ) -> bool:
         """Whether a cohort may start now.
 
-        outstanding: requests that the engine has. held: tokens of cache of the live conversations.
+        outstanding: requests that the engine has. held: tokens of cache of the live conversations. reserved:
+        places of conversations that will join others.
         """
         if self._fixed:
             # The batch is full: wait for more rows to make a whole cohort.
             whole = size == self.cohort_size or live < self._figures.max_num_seqs
-            return live + size <= self._fixed and whole
+            return live + reserved + size <= self._fixed and whole
         if not live:
             return True
         if outstanding >= self._limit:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ from magpie_ray.errors import AlreadyExistsError, CorruptBuildError, StorageErro
 from magpie_ray.events import Committed, Event, Progress, Ready
 from magpie_ray.manifest import footer_of
 from magpie_ray.metrics import EngineUse, Tally
+from magpie_ray.rejects import RejectsSample, write_rejects
 from magpie_ray.rounds import Rounds
 from magpie_ray.types import Partition, PartitionRecord, Rejection, Row
 from magpie_ray.window import Window
@@ -49,6 +50,7 @@ _UPLOADERS = 2
 class _OpenPartition:
     partition: Partition
     opened: float
+    rejects: RejectsSample
     rows: dict[int, Row] = field(default_factory=dict)
     tallies: dict[int, list[Tally]] = field(default_factory=dict)
 
@@ -174,7 +176,8 @@ class ShardWorker:
             self._inbox.clear()
             self._dropped = []
         for partition in given:
-            self._open.append(_OpenPartition(partition, time.monotonic()))
+            rejects = RejectsSample(self._spec.config.acceptance.rejects_per_reason)
+            self._open.append(_OpenPartition(partition, time.monotonic(), rejects))
             self._received_rows += partition.num_rows
             rounds.add(range(partition.start, partition.stop))
         for opened in [opened for opened in self._open if opened.partition in dropped]:
@@ -199,6 +202,7 @@ class ShardWorker:
                 tally = Tally.of_row(outcome)
             else:
                 tally = Tally.of_rejection(outcome)
+                opened.rejects.note(outcome)
             opened.tallies.setdefault(outcome.row_id, []).append(tally)
             self._tallies.append(tally)
             if len(opened.rows) == opened.partition.num_rows:
@@ -232,7 +236,7 @@ class ShardWorker:
         started = time.monotonic()
         files: list[PartitionRecord] = []
         while rows:
-            files.append(self._create_or_find(rows, opened.tallies))
+            files.append(self._create_or_find(rows, opened))
             rows = [row for row in rows if row.row_id >= files[-1].stop]
         now = time.monotonic()
         return Committed(
@@ -242,15 +246,17 @@ class ShardWorker:
             upload_seconds=now - started,
         )
 
-    def _create_or_find(self, rows: list[Row], tallies: Mapping[int, list[Tally]]) -> PartitionRecord:
+    def _create_or_find(self, rows: list[Row], opened: _OpenPartition) -> PartitionRecord:
         spec = self._spec
         data, record = to_parquet(
             rows,
             table_format=self._table_format,
             fingerprint=spec.fingerprint,
             run=spec.run,
-            tally=Tally.sum(tally for row in rows for tally in tallies[row.row_id]),
+            tally=Tally.sum(tally for row in rows for tally in opened.tallies[row.row_id]),
         )
+        written = record.partition
+        write_rejects(spec.storage, written, opened.rejects.among(range(written.start, written.stop)))
         key = record.partition.key
         try:
             spec.storage.create(key, data)

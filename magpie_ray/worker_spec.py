@@ -93,6 +93,8 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
         seed=config.seed_number,
         reproducible=config.sampling.reproducible,
         max_attempts=config.acceptance.max_attempts,
+        min_accept_rate=config.acceptance.min_accept_rate,
+        retries_turn=config.acceptance.retry_from == "last_turn",
         stops_when_full=config.acceptance.context_full == "stop",
     )
 

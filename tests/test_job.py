@@ -22,6 +22,7 @@ from magpie_ray.dispatch import Dispatcher, Loss
 from magpie_ray.engine import EngineStats
 from magpie_ray.engine.simulated import SimulatedEngine
 from magpie_ray.errors import (
+    AcceptRateError,
     ClusterLostError,
     CorruptBuildError,
     EngineError,
@@ -301,11 +302,11 @@ def test_an_interrupted_job_commits_what_is_finished_and_the_next_one_does_the_r
     assert row_ids(config.output.path) == list(range(100))
 
 
-def test_a_row_out_of_attempts_ends_the_job_at_once(
+def test_what_is_never_accepted_ends_the_job_at_once(
     config: Config, thread_actors: Callable[..., ThreadActors]
 ) -> None:
     actors = thread_actors(ScriptedEngine(reject_every=1))
-    with pytest.raises(RowExhaustedError, match="'empty'"):
+    with pytest.raises(AcceptRateError, match=r"\d+ empty, the user's message"):
         Run(config, actors, slots=2).work()
     assert len(actors.starts) == 2
 

@@ -20,7 +20,7 @@ REJECTION = Rejection(
     role="assistant",
     turn=1,
     reason="empty",
-    example="",
+    text="",
     user_tokens=4,
     assistant_tokens=1,
 )

@@ -1,6 +1,7 @@
 """Cohorts over a simulated engine: every row once, nobody ahead of its cohort, prompts of token ids alone."""
 
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -16,8 +17,9 @@ from magpie_ray.acceptance.endings import empty, truncated
 from magpie_ray.acceptance.markers import role_marker
 from magpie_ray.conversation import Recipe
 from magpie_ray.engine.simulated import Answer, SimulatedEngine
-from magpie_ray.errors import RowExhaustedError
-from magpie_ray.patience import TRIAL_MESSAGES
+from magpie_ray.errors import AcceptRateError, RowExhaustedError
+from magpie_ray.metrics import Tally
+from magpie_ray.patience import TRIAL_ATTEMPTS
 from magpie_ray.rounds import Rounds
 from magpie_ray.types import EngineFigures, Rejection, Request, Row, Sampling, SamplingPair, SystemPrompt
 from magpie_ray.window import Window
@@ -249,7 +251,8 @@ def test_a_rejection_tells_where_why_and_what_it_cost() -> None:
         role="user",
         turn=2,
         reason="role_marker",
-        example=f"70 {MARKER}",
+        text=f"70 {MARKER}",
+        messages=rejection.messages,
         user_tokens=3 + 3,
         assistant_tokens=2,
     )
@@ -262,7 +265,7 @@ def test_a_row_out_of_attempts_ends_the_job_with_reason_example_and_remedy() -> 
     rounds.add([17])
     with pytest.raises(RowExhaustedError) as caught:
         outcomes(rounds)
-    for part in ("row 17", "3 times", "2 of them for 'role_marker'", f"'70 {MARKER}'", "lower sampling.user"):
+    for part in ("row 17", "3 times", "2 role_marker", f"'70 {MARKER}'", "lower sampling.user"):
         assert part in str(caught.value)
 
 
@@ -330,7 +333,7 @@ def test_a_first_prompt_that_never_fits_exhausts_its_row_without_reaching_the_en
     engine = WatchedEngine(unique_words(), replace(FIGURES, max_model_len=1))
     rounds = Rounds(engine, recipe(max_attempts=3), window())
     rounds.add(range(6))
-    with pytest.raises(RowExhaustedError, match=r"'context_full'.*engine\.max_model_len"):
+    with pytest.raises(RowExhaustedError, match=r"context_full.*\n.*engine\.max_model_len"):
         outcomes(rounds)
     assert engine.requests == []
 
@@ -445,15 +448,15 @@ def endless(request: Request) -> Answer:
 
 def test_a_model_that_never_ends_its_turns_stops_the_job_with_its_first_messages() -> None:
     engine = WatchedEngine(endless, replace(FIGURES, max_num_seqs=256))
-    rounds = Rounds(engine, recipe(max_attempts=8), window(64, 12))
+    rounds = Rounds(engine, recipe(max_attempts=8, min_accept_rate=0.1), window(64, 12))
     rounds.add(range(100_000))
-    with pytest.raises(RowExhaustedError) as caught:
+    with pytest.raises(AcceptRateError) as caught:
         outcomes(rounds)
     assert engine.stats().steps == USER.max_tokens
     for part in (
-        f"none of the first {TRIAL_MESSAGES} messages of the user was accepted",
-        f"{TRIAL_MESSAGES} of them for 'truncated'",
-        "'7 7 7",
+        f"116 of an engine's first {TRIAL_ATTEMPTS} attempts were rejected",
+        "acceptance.min_accept_rate is 0.1",
+        "116 truncated, the user's message, as in turn 1: '7 7 7",
         "sampling.user.max_tokens",
         "use the instruct or chat version",
     ):
@@ -461,7 +464,7 @@ def test_a_model_that_never_ends_its_turns_stops_the_job_with_its_first_messages
 
 
 def test_in_a_small_build_it_is_the_attempts_of_a_row_that_end_the_job() -> None:
-    rounds = Rounds(WatchedEngine(endless), recipe(max_attempts=8), window())
+    rounds = Rounds(WatchedEngine(endless), recipe(max_attempts=8, min_accept_rate=0.1), window())
     rounds.add(range(3))
     with pytest.raises(RowExhaustedError, match="was rejected 8 times"):
         outcomes(rounds)
@@ -469,21 +472,33 @@ def test_in_a_small_build_it_is_the_attempts_of_a_row_that_end_the_job() -> None
 
 def test_a_few_rows_with_many_attempts_are_given_up_on_all_the_same() -> None:
     engine = WatchedEngine(endless)
-    rounds = Rounds(engine, recipe(max_attempts=10_000), window())
+    rounds = Rounds(engine, recipe(max_attempts=10_000, min_accept_rate=0.1), window())
     rounds.add(range(3))
-    with pytest.raises(RowExhaustedError, match="none of the first"):
+    with pytest.raises(AcceptRateError):
         outcomes(rounds)
-    assert len(engine.requests) <= TRIAL_MESSAGES + 3
+    assert len(engine.requests) <= TRIAL_ATTEMPTS
 
 
 def test_questions_may_be_good_and_answers_never() -> None:
     def respond(request: Request) -> Answer:
         return ([] if request.prompt_token_ids[-1] == ASKS_ANSWER else [7, 7]), "stop"
 
-    rounds = Rounds(WatchedEngine(respond), recipe(), window())
+    rounds = Rounds(WatchedEngine(respond), recipe(min_accept_rate=0.1), window())
     rounds.add(range(1000))
-    with pytest.raises(RowExhaustedError, match=r"messages of the assistant .*'empty'.*sampling\.assistant"):
+    with pytest.raises(AcceptRateError, match=r"116 empty, the assistant's message.*\n.*sampling\.assistant"):
         outcomes(rounds)
+
+
+def test_the_reasons_are_told_with_the_most_frequent_first() -> None:
+    kinds = iter([[MARKER], [], []] * 100)
+    rounds = Rounds(
+        WatchedEngine(lambda request: (next(kinds), "stop")), recipe(min_accept_rate=0.5), window()
+    )
+    rounds.add(range(1000))
+    with pytest.raises(AcceptRateError) as caught:
+        outcomes(rounds)
+    told = str(caught.value)
+    assert re.search(r"4\d empty, .*\n.*what to try.*\n.*2\d role_marker, .*\n.*what to try", told), told
 
 
 def test_short_messages_that_end_first_do_not_speak_for_the_others() -> None:
@@ -494,20 +509,146 @@ def test_short_messages_that_end_first_do_not_speak_for_the_others() -> None:
         return ([] if short[request.request_id % len(short)] else [7] * 9), "stop"
 
     engine = WatchedEngine(respond, replace(FIGURES, max_num_seqs=1000))
-    rounds = Rounds(engine, recipe(messages_per_row=2), window(1000, 1))
+    rounds = Rounds(engine, recipe(messages_per_row=2, min_accept_rate=0.3), window(1000, 1))
     rounds.add(range(1000))
-    assert sum(short[:1000]) > TRIAL_MESSAGES
+    assert sum(short[:1000]) > TRIAL_ATTEMPTS
     assert len(finished(outcomes(rounds))) == 1000
 
 
-def test_a_role_that_was_accepted_once_is_never_given_up_on_as_a_whole() -> None:
-    accepted = iter([True])
+def test_after_enough_good_attempts_a_job_goes_on_whatever_comes() -> None:
+    accepted = iter([True] * 13)  # a tenth of the first attempts
     engine = WatchedEngine(lambda request: ([7] if next(accepted, False) else [MARKER], "stop"))
-    rounds = Rounds(engine, recipe(messages_per_row=1), window())
+    rounds = Rounds(engine, recipe(messages_per_row=1, min_accept_rate=0.1), window())
     rounds.add(range(1000))
     for _ in range(2000):
         rounds.step()
-    assert len(engine.requests) > 10 * TRIAL_MESSAGES
+    assert len(engine.requests) > 10 * TRIAL_ATTEMPTS
+
+
+# ---- rows that go on after their last good turn
+
+
+def dropping(times: dict[int, int]) -> Callable[[Request], Answer]:
+    """Good messages of one token, but for so many behind so many messages."""
+    used = iter(range(10_000, 10**9))
+
+    def respond(request: Request) -> Answer:
+        before = sum(token in (ASKS_ANSWER, WAS_ANSWERED, NEXT_USER) for token in request.prompt_token_ids)
+        if times.get(before):
+            times[before] -= 1
+            return [MARKER], "stop"
+        return [next(used)], "stop"
+
+    return respond
+
+
+def test_a_rejected_row_goes_on_after_its_last_good_turn() -> None:
+    engine = WatchedEngine(dropping({3: 1}))
+    rounds = Rounds(engine, recipe(messages_per_row=6, retries_turn=True), window(1, 1))
+    rounds.add([0])
+    [rejection, row] = outcomes(rounds)
+    assert isinstance(rejection, Rejection)
+    assert isinstance(row, Row)
+    assert (rejection.turn, rejection.role, rejection.attempt, row.attempt) == (2, "assistant", 1, 2)
+    assert (rejection.user_tokens, rejection.assistant_tokens) == (2, 3 - 1)
+    # Its first turn was generated once, its second one twice.
+    assert len(engine.requests) == 2 + 2 + 2 + 2
+    assert [m.text for m in rejection.messages[:2]] == [m.text for m in row.messages[:2]]
+    assert rejection.messages[2].text != row.messages[2].text
+
+
+def test_a_row_that_fails_again_at_the_same_turn_begins_anew() -> None:
+    engine = WatchedEngine(dropping({2: 2}))
+    rounds = Rounds(engine, recipe(messages_per_row=4, retries_turn=True), window(1, 1))
+    rounds.add([0])
+    first, second, row = outcomes(rounds)
+    assert isinstance(first, Rejection)
+    assert isinstance(second, Rejection)
+    assert isinstance(row, Row)
+    assert first.messages == second.messages != row.messages[:2]
+    # What the first attempt kept for the second is dropped with the second.
+    assert (first.user_tokens, first.assistant_tokens) == (2, 0)
+    assert (second.user_tokens, second.assistant_tokens) == (2 + 2, 2)
+
+
+def test_a_full_context_is_begun_anew_in_any_case() -> None:
+    lengths = iter([9, 9, 9, 2, 2, 2, 2])
+    figures = replace(FIGURES, max_model_len=25)
+    engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), figures)
+    rounds = Rounds(engine, recipe(messages_per_row=4, retries_turn=True), Window(figures, cohort_size=1))
+    rounds.add([0])
+    found = outcomes(rounds)
+    assert [o.reason for o in found if isinstance(o, Rejection)] == ["context_full"]
+    assert all(len(ids) == 2 for ids in generated(finished(found)[0]))
+
+
+@settings(some, max_examples=150)
+@given(
+    num_rows=st.integers(1, 40),
+    cohort_size=st.integers(1, 6),
+    in_flight=st.integers(1, 4),
+    messages_per_row=st.integers(1, 7),
+    reject_every=st.integers(3, 9),
+    cache=st.none() | st.sampled_from([60, 200, 10_000]),
+    seed=st.integers(0, 999),
+)
+def test_rows_that_go_on_keep_step_with_the_cohorts_they_join(
+    num_rows: int,
+    cohort_size: int,
+    in_flight: int,
+    messages_per_row: int,
+    reject_every: int,
+    cache: int | None,
+    seed: int,
+) -> None:
+    engine = WatchedEngine(unique_words(seed, reject_every=reject_every))
+    made = recipe(messages_per_row=messages_per_row, retries_turn=True, max_attempts=10_000)
+    chosen = Window(
+        replace(FIGURES, kv_cache_tokens=cache or 1),
+        cohort_size=cohort_size,
+        cohorts_in_flight=None if cache else in_flight,
+        turns=messages_per_row / 2,
+        tokens_per_turn=20,
+    )
+    rounds = Rounds(engine, made, chosen)
+    rounds.add(range(num_rows))
+    found: list[Row | Rejection] = []
+    while rounds.busy:
+        found += rounds.step()
+        assert cache or rounds.live <= rounds._window.live
+        for c in rounds._live.values():
+            # In its cohort's turn, or at the barrier behind it.
+            waits = c in c.cohort.ended
+            assert c.next_turn == c.cohort.turns_behind + (2 if waits else 1)
+        by_cohort = Counter(c.cohort for c in rounds._live.values())
+        assert all(cohort.members == members for cohort, members in by_cohort.items())
+    rows = finished(found)
+    assert sorted(rows) == list(range(num_rows))
+    for row_id, row in rows.items():
+        attempts = [o.attempt for o in found if isinstance(o, Rejection) and o.row_id == row_id]
+        assert attempts == list(range(1, row.attempt))
+    # All that was generated is accounted for, once.
+    tally = Tally.sum(Tally.of_row(o) if isinstance(o, Row) else Tally.of_rejection(o) for o in found)
+    assert tally.tokens == engine.stats().generated_tokens
+    assert not any(MARKER in ids for row in rows.values() for ids in generated(row))
+
+
+def test_what_goes_on_waits_for_a_cohort_that_has_come_as_far() -> None:
+    engine = WatchedEngine(dropping({2: 1}))
+    rounds = Rounds(engine, recipe(messages_per_row=6, retries_turn=True), window(2, 4))
+    rounds.add(range(4))
+    for _ in range(4):
+        rounds.step()
+    rounds.add(range(4, 8))
+    cohorts: dict[tuple[int, int], set[object]] = defaultdict(set)
+    while rounds.busy:
+        rounds.step()
+        for c in rounds._live.values():
+            cohorts[c.row_id, c.attempt].add(c.cohort)
+    [[row_id, _]] = [key for key in cohorts if key[1] == 2]
+    [joined] = cohorts[row_id, 2]
+    assert joined in {cohort for key, found in cohorts.items() for cohort in found if key != (row_id, 2)}
+    assert joined not in cohorts[row_id, 1]
 
 
 # ---- rows that are not wanted any more
@@ -662,20 +803,22 @@ def test_a_row_that_was_discarded_may_be_added_again() -> None:
     assert sorted(finished(found)) == [0]
 
 
-def test_discarded_rows_have_no_part_in_giving_up_on_a_role() -> None:
+def test_discarded_rows_have_no_part_in_giving_up_on_a_build() -> None:
     engine = WatchedEngine(endless)
-    rounds = Rounds(engine, recipe(), window())
-    for start in range(0, 10 * TRIAL_MESSAGES, 10):
+    rounds = Rounds(engine, recipe(min_accept_rate=0.1), window())
+    for start in range(0, 10 * TRIAL_ATTEMPTS, 10):
         rounds.add(range(start, start + 10))
         for _ in range(3):
             rounds.step()
         rounds.discard(range(start, start + 10))
     rounds.add(range(1000))
-    with pytest.raises(RowExhaustedError, match=f"none of the first {TRIAL_MESSAGES} messages"):
+    with pytest.raises(AcceptRateError):
         outcomes(rounds)
 
 
-def seeds_by_row(rows: list[int], window: Window, slots: int) -> dict[int, tuple[int | None, ...]]:
+def seeds_by_row(
+    rows: list[int], window: Window, slots: int, *, retries_turn: bool
+) -> dict[int, tuple[int | None, ...]]:
     """The seed of each message of each accepted attempt, with messages that depend on their seed alone."""
     by_ids: dict[int, int] = {}
 
@@ -687,7 +830,7 @@ def seeds_by_row(rows: list[int], window: Window, slots: int) -> dict[int, tuple
         return [*ids, MARKER] if draw.random() < 0.1 else ids, "stop"
 
     engine = WatchedEngine(respond, replace(FIGURES, max_num_seqs=slots))
-    rounds = Rounds(engine, recipe(reproducible=True), window)
+    rounds = Rounds(engine, recipe(reproducible=True, retries_turn=retries_turn), window)
     rounds.add(rows)
     return {
         row_id: tuple(by_ids[ids[0]] for ids in generated(row))
@@ -701,13 +844,13 @@ def seeds_by_row(rows: list[int], window: Window, slots: int) -> dict[int, tuple
     cohort_size=st.integers(1, 10),
     cohorts_in_flight=st.integers(1, 4),
     slots=st.integers(1, 10),
+    retries_turn=st.booleans(),
 )
 def test_a_reproducible_build_is_the_same_in_any_order_and_window(
-    order: list[int], cohort_size: int, cohorts_in_flight: int, slots: int
+    order: list[int], cohort_size: int, cohorts_in_flight: int, slots: int, retries_turn: bool
 ) -> None:
-    assert seeds_by_row(order, window(cohort_size, cohorts_in_flight), slots) == seeds_by_row(
-        list(range(20)), window(), 8
-    )
+    found = seeds_by_row(order, window(cohort_size, cohorts_in_flight), slots, retries_turn=retries_turn)
+    assert found == seeds_by_row(list(range(20)), window(), 8, retries_turn=retries_turn)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_without_thinking_answers_that_think_all_the_same_are_rejected(tmp_path:
 def test_reasoning_that_never_ends_stops_the_job_with_the_remedy(tmp_path: Path, folder: str) -> None:
     spec = make_spec(tmp_path, f"model.name={folder}", "model.thinking=true", "acceptance.max_attempts=2")
     with pytest.raises(
-        RowExhaustedError, match=r"unfinished_reasoning.*raise sampling\.assistant\.max_tokens"
+        RowExhaustedError, match=r"unfinished_reasoning.*\n.*raise sampling\.assistant\.max_tokens"
     ):
         list(run(ShardWorker(spec, Replies(Thinker(folder, "<think> three"))), FIRST))
 

@@ -19,6 +19,7 @@ from magpie_ray.events import Committed, Event, Progress, Ready
 from magpie_ray.manifest import footer_of
 from magpie_ray.metrics import Tally
 from magpie_ray.preflight import draw_up
+from magpie_ray.rejects import read_rejects
 from magpie_ray.storage import Storage
 from magpie_ray.types import Completion, EngineFigures, Partition, PartitionRecord, Request
 from magpie_ray.worker import ShardWorker
@@ -132,6 +133,17 @@ def test_the_events_of_a_worker_tell_what_it_did(spec: WorkerSpec) -> None:
     assert last.tally.rejected["empty"] > 0
     assert 0 < last.use.kv_used_tokens < last.use.kv_tokens == last.engine.steps * FIGURES.kv_cache_tokens
     assert all(0 < event.upload_seconds < event.seconds for event in commits(events))
+
+
+def test_a_few_rejected_messages_are_kept_beside_the_rows_they_were_meant_for(spec: WorkerSpec) -> None:
+    events = list(run(ShardWorker(spec, ScriptedEngine(reject_every=3)), FIRST, THIRD))
+    rejects = list(read_rejects(spec.storage))
+    assert {r["reason"] for r in rejects} == {"empty"}
+    for committed in commits(events):
+        part = committed.partition
+        kept = [r for r in rejects if r["row_id"] in range(part.start, part.stop)]
+        assert 1 <= len(kept) <= 3
+        assert committed.files[0].rejected["empty"] >= len(kept)
 
 
 def test_a_record_is_what_the_footer_says(spec: WorkerSpec) -> None:
@@ -427,9 +439,10 @@ def test_the_recipe_takes_everything_from_the_spec(tmp_path: Path) -> None:
         tmp_path, "sampling.user.temperature=0.7", "acceptance.max_attempts=3", "end_with_user=true"
     )
     recipe = make_recipe(spec)
-    assert recipe.samplings[0].user.temperature == 0.7
-    assert recipe.samplings[0].user.stop_token_ids == spec.chat_format.user_stop_token_ids
-    assert recipe.samplings[0].assistant.stop_token_ids == spec.chat_format.assistant_stop_token_ids
+    [sampling] = recipe.samplings
+    assert sampling.user.temperature == 0.7
+    assert sampling.user.stop_token_ids == spec.chat_format.user_stop_token_ids
+    assert sampling.assistant.stop_token_ids == spec.chat_format.assistant_stop_token_ids
     assert (recipe.messages_per_row, recipe.max_attempts) == (3, 3)
     assert recipe.prompts == spec.prompts
     assert recipe.decode([word(spec)]) == ["one"]

@@ -1,0 +1,102 @@
+"""A sample of what was thrown away, beside the data: `_magpie/rejects/`, one object a partition that has any.
+
+JSON lines: row_id, attempt, turn, role, reason, system_prompt, system_prompt_key, messages (what the rejected
+message followed, as role and content) and text (the message). What always holds: a committed partition's
+sample is there before its rows are; a sample without rows does no harm, and is replaced by the next.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from magpie_ray.errors import CorruptBuildError
+from magpie_ray.storage import Storage
+from magpie_ray.types import Partition, Rejection
+
+REJECTS_PREFIX = "_magpie/rejects/"
+
+Reject = dict[str, object]
+
+_FIELDS = (
+    "row_id",
+    "attempt",
+    "turn",
+    "role",
+    "reason",
+    "system_prompt",
+    "system_prompt_key",
+    "messages",
+    "text",
+)
+
+
+class RejectsSample:
+    """The first few rejections for each reason among those that are noted."""
+
+    def __init__(self, per_reason: int) -> None:
+        self._per_reason = per_reason
+        self._times = Counter[str]()
+        self._kept: list[Rejection] = []
+
+    def note(self, rejection: Rejection) -> None:
+        """One more, kept unless there are enough of its reason."""
+        self._times[rejection.reason] += 1
+        if self._times[rejection.reason] <= self._per_reason:
+            self._kept.append(rejection)
+
+    def among(self, rows: range) -> list[Rejection]:
+        """Those kept that are of these rows, in the order of rows and attempts."""
+        kept = (rejection for rejection in self._kept if rejection.row_id in rows)
+        return sorted(kept, key=lambda rejection: (rejection.row_id, rejection.attempt))
+
+
+def write_rejects(storage: Storage, partition: Partition, rejections: Sequence[Rejection]) -> None:
+    """Put the sample of a partition beside the data; nothing where nothing was rejected."""
+    if rejections:
+        lines = [json.dumps(_fields(rejection), ensure_ascii=False) for rejection in rejections]
+        storage.replace(_key(partition), "\n".join([*lines, ""]).encode("utf-8", "backslashreplace"))
+
+
+def read_rejects(storage: Storage) -> Iterator[Reject]:
+    """All samples, in the order of rows. CorruptBuildError names a damaged one."""
+    for item in storage.list(REJECTS_PREFIX):
+        # Not splitlines: generated text may hold other characters that end lines.
+        for line in filter(None, storage.read(item.key).split(b"\n")):
+            try:
+                reject = json.loads(line)
+                yield {name: reject[name] for name in _FIELDS}
+            except (ValueError, LookupError, TypeError) as exc:
+                raise CorruptBuildError(
+                    f"{storage.display(item.key)} is damaged or foreign ({exc}): it is only a sample of what "
+                    "was rejected, and may be deleted"
+                ) from exc
+
+
+def by_reason(rejects: Iterable[Reject], per_reason: int) -> list[Reject]:
+    """The first few for each reason, the reasons in the order in which they appear."""
+    found: dict[object, list[Reject]] = {}
+    for reject in rejects:
+        among = found.setdefault(reject["reason"], [])
+        if len(among) < per_reason:
+            among.append(reject)
+    return [reject for among in found.values() for reject in among]
+
+
+def _key(partition: Partition) -> str:
+    return f"{REJECTS_PREFIX}part-{partition.start:012d}.jsonl"
+
+
+def _fields(rejection: Rejection) -> Reject:
+    prompt = rejection.system_prompt
+    values = (
+        rejection.row_id,
+        rejection.attempt,
+        rejection.turn,
+        rejection.role,
+        rejection.reason,
+        prompt.text if prompt else None,
+        prompt.key if prompt else None,
+        [{"role": message.role, "content": message.text} for message in rejection.messages],
+        rejection.text,
+    )
+    return dict(zip(_FIELDS, values, strict=True))
