@@ -13,6 +13,7 @@ FROM ${BASE}
 
 # By number, so that Kubernetes can see that it is not root.
 USER 1000
+RUN mkdir /home/ray/magpie_ray
 WORKDIR /home/ray/magpie_ray
 
 # Ten gigabytes that change with requirements-gpu.txt alone: a layer before the code. The list is complete, and
