@@ -53,6 +53,7 @@ class EngineConfig(Section):
     gpu_memory_utilization: fields.Share = 0.92
     dtype: fields.Dtype = "auto"
     quantization: fields.OptionalText = None
+    vllm_metrics: fields.Flag = False
     # Not in repr, which ends up in logs: it may hold a token.
     extra: EngineExtra = Field(default={}, repr=False)
 

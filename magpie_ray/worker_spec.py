@@ -27,7 +27,8 @@ _FILL = 0.28
 class WorkerSpec:
     """Everything a worker is made from. `engine_start` numbers the engine starts of the run.
 
-    progress_seconds: between two words of its progress, at least, as the driver hears many workers.
+    on_ray: whether its process has joined a Ray cluster. progress_seconds: between two words of its
+    progress, at least, as the driver hears many workers.
     """
 
     config: Config
@@ -40,6 +41,7 @@ class WorkerSpec:
     engine_start: int
     device: str
     distributed_executor_backend: str | None
+    on_ray: bool = False
     log_style: LogStyle = field(default_factory=LogStyle)
     progress_seconds: float = 0.0
 
@@ -155,6 +157,7 @@ def vllm_engine(spec: WorkerSpec) -> Engine:
             distributed_executor_backend=spec.distributed_executor_backend,
             extra=config.engine.extra,
             first_tokens=config.sampling.uses_first_tokens,
+            ray_metrics=config.engine.vllm_metrics and spec.on_ray,
         )
     )
 

@@ -169,6 +169,7 @@ def _make_job(
             engine_start=engine_start,
             device=placement.device,
             distributed_executor_backend=placement.distributed_executor_backend,
+            on_ray=True,
             log_style=logs.current(),
             progress_seconds=progress_seconds(
                 dispatcher.num_slots, stall_timeout_seconds=config.cluster.stall_timeout_seconds

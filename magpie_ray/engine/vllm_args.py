@@ -39,7 +39,8 @@ _USE_V2 = "VLLM_USE_V2_MODEL_RUNNER"
 class VllmSettings:
     """What an engine is made of. `device` is cuda or cpu; `extra` goes to vLLM's EngineArgs as it is.
 
-    first_tokens: whether requests may carry rules for their first tokens.
+    first_tokens: whether requests may carry rules for their first tokens. ray_metrics: whether vLLM's own
+    metrics go to Ray's, in a process that has joined a Ray cluster.
     """
 
     model: str
@@ -57,6 +58,7 @@ class VllmSettings:
     distributed_executor_backend: str | None
     extra: Mapping[str, object]
     first_tokens: bool = False
+    ray_metrics: bool = False
 
 
 def set_environment(device: str, *, first_tokens: bool = False) -> None:

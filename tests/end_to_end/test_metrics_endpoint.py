@@ -19,6 +19,7 @@ from magpie_ray.status import read_status
 from magpie_ray.storage import Storage
 from magpie_ray.telemetry import exported_names
 from magpie_ray.types import EngineFigures
+from tests.dashboard import metric_names, queries
 from tests.end_to_end.cluster import ROOT, RayCluster, running_cluster
 from tests.end_to_end.test_ray_actors import DiesOnce
 from tests.engines import ScriptedEngine
@@ -153,3 +154,29 @@ def test_every_metric_is_there_with_plausible_values(cluster: RayCluster, tmp_pa
     assert max(seen["ray_magpie_ray_partition_seconds_count"]) >= 300 / 25
     assert max(seen["ray_magpie_ray_upload_seconds_count"]) >= 300 / 25
     assert max(seen["ray_magpie_ray_generated_rows_total"]) >= 300
+
+
+def test_with_real_vllm_the_dashboard_asks_for_nothing_that_is_not_there(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    real = load_config(
+        str(ROOT / "jobs/configs/demo.yaml"),
+        [
+            "num_rows=200",
+            "engine.vllm_metrics=true",
+            "cluster.num_actors=1",
+            f"output.path={tmp_path / 'build'}",
+        ],
+    )
+    asked = {name for query in queries() for name in metric_names(query)}
+    theirs = {name for name in asked if name.startswith("ray_vllm_")}
+    assert len(theirs) > 5
+    with Scraper() as scraper:
+        result = generate(real)
+        scraper.wait_for(theirs)
+    assert (
+        max(max(values) for values in scraper.seen["ray_vllm_generation_tokens_total"].values())
+        >= result.tokens
+    )
+    nodes = {name for name in asked if name.startswith("ray_node_") and "_gpus_" not in name}
+    assert nodes <= scraper.seen.keys()
