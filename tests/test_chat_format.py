@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -591,27 +592,61 @@ FOLDER = os.environ.get("MAGPIE_RAY_CHAT_TEMPLATES")
 FAMILIES = sorted(Path(FOLDER).glob("*.json")) if FOLDER else []
 
 
-@pytest.mark.skipif(not FAMILIES, reason="MAGPIE_RAY_CHAT_TEMPLATES names no folder of templates")
-@pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.stem)
-def test_published_templates_derive_exactly(path: Path) -> None:
+published = pytest.mark.parametrize("path", FAMILIES, ids=lambda path: path.stem)
+
+
+@cache
+def published_family(path: Path) -> tuple[dict[str, Any], Any, ChatFormat]:
+    """What is known of it, its tokenizer, and what was derived, with a system text where it takes one."""
     family = json.loads(path.read_text(encoding="utf-8"))
     names = {name: family[name] for name in ("bos_token", "eos_token") if family[name]}
     tokenizer = byte_level(family["chat_template"], family["special_tokens"], **names)
     systems = ["SYS"] if family["prefix_with_system"] else []
-    form = derive(tokenizer, system_prompts=systems)
+    return family, tokenizer, derive(tokenizer, system_prompts=systems)
+
+
+@pytest.mark.skipif(not FAMILIES, reason="MAGPIE_RAY_CHAT_TEMPLATES names no folder of templates")
+@published
+def test_published_templates_derive_exactly(path: Path) -> None:
+    family, _, form = published_family(path)
     assert form.pre_query == family["prefix_no_system"]
     assert form.user_to_assistant == family["user_to_assistant"]
     assert form.next_user == family["next_user_prefix"]
     assert form.history_user_to_assistant == family["history_user_to_assistant"]
-    assert [entry.text for entry in form.system_prefixes] == [family["prefix_with_system"]] * len(systems)
+    expected = [family["prefix_with_system"]] if family["prefix_with_system"] else []
+    assert [entry.text for entry in form.system_prefixes] == expected
     assert form.system_role == family["system_role"]
     assert form.multi_turn_problem is None
     strips = {role for role in ("user", "assistant") if family["strips_by_role"][role]}
     assert set(form.trimmed_roles) == strips
-    for system in [None, *systems]:
-        for count in (1, 3, 5):
-            contents = LONGER[:count]
+
+
+@pytest.mark.skipif(not FAMILIES, reason="MAGPIE_RAY_CHAT_TEMPLATES names no folder of templates")
+@published
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_prompts_of_published_templates_are_the_whole_dialogue(path: Path, turns: int) -> None:
+    family, tokenizer, form = published_family(path)
+    marks = [*family["special_tokens"], *family["plain_markers"], "User:", "Assistant:"]
+    message = text.filter(lambda content: not any(mark in content for mark in marks))
+
+    def check(contents: list[str]) -> None:
+        for system in [None, *(prefix.system_prompt for prefix in form.system_prefixes)]:
             prompt = form.prompt(form.prefix(system), ids_of(tokenizer, form, contents, system))
             whole = rendered_ids(tokenizer, contents, system)
             moved = system is not None and form.system_prefixes[0].last_user
-            assert (tokenizer.decode(prompt) == tokenizer.decode(whole)) if moved else (prompt == whole)
+            # Markup that is plain text may join with the words beside it.
+            if moved or form.stop_strings:
+                assert tokenizer.decode(prompt) == tokenizer.decode(whole)
+            else:
+                assert prompt == whole
+
+    @settings(max_examples=10, deadline=None)
+    @given(st.lists(message, min_size=2 * turns - 1, max_size=2 * turns - 1))
+    def any_messages(contents: list[str]) -> None:
+        check(contents)
+
+    contents = LONGER[: 2 * turns - 1]
+    check(contents)
+    prompt = form.prompt(form.prefix(None), ids_of(tokenizer, form, contents))
+    assert prompt == rendered_ids(tokenizer, contents)
+    any_messages()
