@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from magpie_ray.acceptance import rules
+from magpie_ray.acceptance.endings import empty, truncated
+from magpie_ray.acceptance.markers import role_marker
 from magpie_ray.chat_format_reasoning import Reasoning
 from magpie_ray.conversation import Cohort, Recipe
 from magpie_ray.judging import Verdict, judge
@@ -33,10 +34,10 @@ def recipe(reasoning: Reasoning | None) -> Recipe:
         decode=lambda messages: [text_of(ids) for ids in messages],
         encode=ids_of,
         reasoning=reasoning,
-        rules=rules(
-            markers=("<|user|>", "<think>"),
-            special_token_ids=frozenset(SPECIAL),
-            truncated_roles=frozenset({"user"}),
+        rules=(
+            empty,
+            truncated(frozenset({"user"})),
+            role_marker(("<|user|>", "<think>"), frozenset(SPECIAL)),
         ),
         samplings=(SamplingPair(user=sampling, assistant=sampling),),
         messages_per_row=2,
