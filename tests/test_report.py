@@ -21,6 +21,7 @@ from magpie_ray.storage import Storage
 from magpie_ray.survey import Survey
 from tests.builds import build_of, commit, complete_build, memory_storage
 from tests.report_builds import HOSTILE, LANGUAGES, PROMPTS, rich_build
+from tests.s3_server import S3Server
 
 
 @pytest.fixture(scope="module")
@@ -326,3 +327,12 @@ def test_a_report_goes_where_the_build_is(tmp_path: Path) -> None:
     complete_build(storage)
     write_report(storage)
     assert (tmp_path / "_magpie" / "report.html").read_bytes().startswith(b"<!doctype html>")
+
+
+def test_a_report_goes_to_an_object_store_too_with_times_of_its_listing(s3_server: S3Server) -> None:
+    storage = Storage(f"s3://{s3_server.bucket}/report", s3_server.storage_options)
+    complete_build(storage)
+    where = write_report(storage)
+    assert where == f"s3://{s3_server.bucket}/report/{REPORT_KEY}"
+    assert b"<!doctype html>" in storage.read(REPORT_KEY)
+    assert len(read_facts(storage).commits) == 3

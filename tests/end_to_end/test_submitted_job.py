@@ -1,6 +1,7 @@
 """The main job as users run it: `ray job submit`, real vLLM, Parquet on a real S3 server."""
 
 import json
+import re
 import subprocess
 from io import BytesIO
 from pathlib import Path
@@ -74,6 +75,16 @@ def test_a_submitted_job_writes_exactly_the_rows_asked_for(
     folder = download(s3_server, output, tmp_path)
     rows = duckdb.sql(f"select * from read_parquet('{folder}/data/*.parquet') order by row_id").fetchall()
     assert [row[0] for row in rows] == list(range(105))
+
+
+def test_the_report_lies_beside_the_data(s3_server: S3Server, output: str) -> None:
+    body = s3_server.client().get_object(Bucket=s3_server.bucket, Key="submitted/build/_magpie/report.html")[
+        "Body"
+    ]
+    page = body.read().decode()
+    assert re.search(r"<dt>Rows</dt>\s*<dd>105</dd>\s*<dd>all rows of the build</dd>", page)
+    assert "When each actor was starting, working and lost" in page
+    assert "Tokens per second over time" in page
 
 
 def test_every_row_is_a_conversation_of_three_whole_turns(
