@@ -12,7 +12,7 @@ from pydantic import Field, PlainValidator, ValidationError, ValidationInfo, fie
 
 from magpie_ray import config_fields as fields
 from magpie_ray.config_errors import BadValueError, Problem, bad_value, problem_lines
-from magpie_ray.config_extras import EngineExtra, StorageOptions, identity_of, speculation_in
+from magpie_ray.config_extras import EngineExtra, StorageOptions, first_tokens_refused_by, identity_of
 from magpie_ray.config_rules import CustomRules, RulesConfig, custom_rules
 from magpie_ray.config_sampling import SamplingConfig
 from magpie_ray.config_section import Section
@@ -178,10 +178,11 @@ class Config(Section):
     @field_validator("engine")
     @classmethod
     def _can_hold_first_tokens(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
-        sampling, name = info.data.get("sampling"), speculation_in(engine.extra)
-        if sampling is None or name is None or not sampling.uses_first_tokens:
+        sampling, refusal = info.data.get("sampling"), first_tokens_refused_by(engine.extra)
+        if sampling is None or refusal is None or not sampling.uses_first_tokens:
             return engine
-        must = "must be left out: vLLM holds no sampling.*.first_tokens under speculative decoding"
+        name, why = refusal
+        must = f"must be left out: vLLM holds no sampling.*.first_tokens {why}"
         raise BadValueError(Problem(at=("extra", name), value=engine.extra[name], must=must))
 
     @field_validator("acceptance")

@@ -72,13 +72,22 @@ _TUNING = frozenset(
 )
 
 
-# Each turns speculative decoding on, under which vLLM refuses custom logits processors.
-_SPECULATION = ("speculative_config", "spec_method", "spec_model", "spec_tokens")
+# Arguments under which vLLM holds no first tokens: it refuses custom logits processors then, or takes a model
+# runner that has others.
+_WITHOUT_FIRST_TOKENS = {
+    **dict.fromkeys(
+        ("speculative_config", "spec_method", "spec_model", "spec_tokens"), "under speculative decoding"
+    ),
+    **dict.fromkeys(
+        ("watermark_config", "diffusion_config", "return_sampling_mask", "enable_trace_replay"),
+        "in its model runner V2, which this needs",
+    ),
+}
 
 
-def speculation_in(extra: dict[str, object]) -> str | None:
-    """The first name in `engine.extra` that asks for speculative decoding, if any."""
-    return next((name for name in _SPECULATION if extra.get(name)), None)
+def first_tokens_refused_by(extra: dict[str, object]) -> tuple[str, str] | None:
+    """The first name in `engine.extra` under which vLLM holds no sampling.*.first_tokens, and why."""
+    return next(((name, why) for name, why in _WITHOUT_FIRST_TOKENS.items() if extra.get(name)), None)
 
 
 def shapes_text(name: str) -> bool:

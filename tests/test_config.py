@@ -475,6 +475,8 @@ def test_first_tokens_are_refused_under_speculative_decoding(role: str, rules: d
     assert "engine.extra.speculative_config" in message_of(mixed)
     idle = {"num_rows": 1, "sampling": {role: {"first_tokens": {"count": 2}}}} | speculation
     assert not parse_config(idle).sampling.uses_first_tokens
+    watermarks = {"engine": {"extra": {"watermark_config": {"x": 1}}}}
+    assert "first_tokens in its model runner V2, which this needs" in message_of(both | watermarks)
 
 
 def test_first_tokens_of_answers_are_refused_where_these_begin_with_reasoning() -> None:

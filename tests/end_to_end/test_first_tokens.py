@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore")]
 
 MODEL = str(files("magpie_ray").joinpath("tiny_chat"))
 PRE_QUERY = [1, 2, 1996, 3, 1908]
+BLOCK, BLOCKS = 32, 80  # fewer blocks than sequences in a batch
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def engine() -> Iterator[VllmEngine]:
             quantization=None,
             trust_remote_code=False,
             distributed_executor_backend=None,
-            extra={},
+            extra={"num_gpu_blocks_override": BLOCKS},
             first_tokens=True,
         )
     )
@@ -176,6 +177,25 @@ def test_a_seed_gives_the_same_message_with_any_rules(
     assert [say(1, rules, temperature=temperature, seed=7 + place)[0] for place in range(5)] == once[:5]
     assert say(30, rules, temperature=temperature, seed=70) != once
     assert len(set(once)) > 5
+
+
+def test_a_ban_outlives_preemption(engine: VllmEngine, decode: Callable[[Completion], str]) -> None:
+    ban = ("What is the", "Tell me", "Can you tell", "Please tell", "Do you know")
+    counts = []
+    for rules in (None, FirstTokens(ban=ban)):
+        before = engine.stats().preemptions
+        sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=8, first_tokens=rules)
+        # Two tokens on, each needs another block.
+        prompt = (PRE_QUERY * BLOCK)[2 - BLOCK :]
+        for number in range(2 * BLOCKS):
+            number += 100_000 * (1 + len(counts))
+            engine.submit(Request(request_id=number, prompt_token_ids=prompt, sampling=sampling))
+        messages = [decode(completion) for completion in drained(engine).values()]
+        assert engine.stats().preemptions - before >= BLOCKS // 4
+        counts.append(starting(messages, *ban))
+    print(f"\n{ban} begin {counts[0]} of {2 * BLOCKS} messages, banned {counts[1]}")
+    assert counts[0] > BLOCKS // 4
+    assert counts[1] == 0
 
 
 def test_the_processor_follows_its_rows_through_the_batch() -> None:
