@@ -60,7 +60,7 @@ def test_prompts_of_a_set_differ_and_rows_get_them_in_their_proportions(file: Pa
     config = load_config(file)
     assert len({prompt.text for prompt in config.prompts}) == len(config.prompts) >= 7
     rows = 5000
-    drawn = [system_prompt_of(row, seed=config.seed, prompts=config.prompts) for row in range(rows)]
+    drawn = [system_prompt_of(row, seed=config.seed_number, prompts=config.prompts) for row in range(rows)]
     counts = Counter(prompt.key for prompt in drawn if prompt)
     for prompt in config.prompts:
         assert counts[prompt.key] / rows == pytest.approx(prompt.weight, abs=0.02)
@@ -76,6 +76,9 @@ def test_prompts_speak_about_users_in_the_language_of_the_set() -> None:
         assert all("Users " in prompt.text for prompt in named(name).prompts)
     languages = named("languages").prompts
     assert len(languages) >= 10
+    wanted = named("languages").acceptance.rules.language
+    assert wanted
+    assert set(wanted.by_prompt) == {prompt.key for prompt in languages}
     # Words that stand in an English text of such a length.
     assert not any(re.search(r"\b(you|users|the)\b", prompt.text.lower()) for prompt in languages)
     # Where words are not set apart by spaces, folded lines would be.
@@ -108,7 +111,7 @@ def test_the_eleven_categories_reach_the_rows(tmp_path: Path) -> None:
     worker.finish()
     list(worker.run())
     written = pq.read_table(tmp_path / partition.key).to_pylist()
-    drawn = [system_prompt_of(row, seed=config.seed, prompts=config.prompts) for row in range(rows)]
+    drawn = [system_prompt_of(row, seed=config.seed_number, prompts=config.prompts) for row in range(rows)]
     assert [row["system_prompt_key"] for row in written] == [prompt.key for prompt in drawn if prompt]
     assert [row["system_prompt"] for row in written] == [prompt.text for prompt in drawn if prompt]
     assert {row["system_prompt_key"] for row in written} == {prompt.key for prompt in config.prompts}
