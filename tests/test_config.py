@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from magpie_ray.config import Config, load_config, parse_config
+from magpie_ray.config_fields import as_number
 from magpie_ray.errors import ConfigError
 from magpie_ray.prompts import MULTI_TURN_PROMPT
 from magpie_ray.redaction import REDACTED
@@ -644,7 +645,13 @@ weights = st.one_of(st.integers(1, 100), st.floats(1e-6, 1e6))
 fractions = st.floats(0.01, 1.0)
 counts = st.integers(1, 2**31 - 1)
 plain = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(-1e9, 1e9), texts),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**60), 2**60),
+        st.floats(-1e9, 1e9),
+        texts.filter(lambda text: as_number(text) is None),  # engine.extra refuses a number as text
+    ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )
