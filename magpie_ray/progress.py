@@ -107,7 +107,8 @@ def actors_text(snapshot: Snapshot) -> str:
         "waiting for a node": snapshot.actors_waiting,
         "replaced": snapshot.lost,
     }
-    return ", ".join([f"{snapshot.actors_up} actors up", *(f"{n} {what}" for what, n in more.items() if n)])
+    up = f"{snapshot.actors_up} actor{'' if snapshot.actors_up == 1 else 's'} up"
+    return ", ".join([up, *(f"{n} {what}" for what, n in more.items() if n)])
 
 
 def eta_text(snapshot: Snapshot) -> str:

@@ -95,10 +95,9 @@ def status_text(fields: dict[str, Any]) -> str:
     if fields["eta_seconds"] is not None:
         lines.append(f"time left   about {duration_text(fields['eta_seconds'])}")
     if last is not None:
-        rates, over_time = fields["rows_per_second"], fields["history"]
+        over_time = fields["history"]
         lines += [
-            f"rate        {rates['last_10_minutes']:,.1f} rows/s in the last 10 minutes of work, "
-            f"{rates['last_hour']:,.1f} in the last hour, {rates['last_day']:,.1f} in the last day",
+            f"rate        {_rates_text(fields['rows_per_second'], over_time['seconds'])}",
             f"over time   {bars(over_time['rows_per_second'])} {duration_text(over_time['seconds'])}",
             f"last commit {_ago(last)}",
         ]
@@ -127,7 +126,7 @@ def _driver_text(fields: dict[str, Any]) -> str:
             lost = f", {beat['actors_replaced']} replaced" if beat["actors_replaced"] else ""
             return (
                 f"{told}: {beat['rows']:,} rows finished, {beat['rows_per_second']:,.1f} rows/s, "
-                f"{beat['tokens_per_second']:,.0f} tokens/s, {beat['actors_up']} actors up, "
+                f"{beat['tokens_per_second']:,.0f} tokens/s, actors: {beat['actors_up']} up, "
                 f"{beat['actors_waiting'] + beat['actors_starting']} to come{lost}"
             )
         case "gone":
@@ -138,6 +137,14 @@ def _driver_text(fields: dict[str, Any]) -> str:
         case "new":
             return f"none: no run has begun; {_AGAIN}"
     return "none: all is done"
+
+
+def _rates_text(rates: dict[str, float], seconds: float) -> str:
+    """Of the times that the run has lasted for, or of the run."""
+    told = {name: value for name, value in rates.items() if _RECENT[name] <= seconds}
+    if not told:
+        return f"{rates['last_10_minutes']:,.1f} rows/s since the run began"
+    return ", ".join(f"{value:,.1f} rows/s in the {name.replace('_', ' ')}" for name, value in told.items())
 
 
 def _ago(seconds: float) -> str:

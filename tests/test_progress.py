@@ -35,6 +35,7 @@ def test_the_line_has_rows_rates_acceptance_time_left_and_actors() -> None:
     told = "1,000/2,000 rows, 5.0 rows/s, 500 tokens/s, 97.5% accepted, ETA 3:20, 2 actors up"
     assert line(replace(HALF_WAY, actors_wanted=2)) == told
     assert line(HALF_WAY) == f"{told}, 1 waiting for a node"
+    assert line(replace(HALF_WAY, actors_up=1, actors_wanted=1)).endswith(", 1 actor up")
     assert line(replace(HALF_WAY, actors_starting=1, lost=4)) == f"{told}, 1 starting, 4 replaced"
 
 

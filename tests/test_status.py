@@ -66,13 +66,14 @@ def test_a_build_at_work_tells_rates_by_its_commits_and_more_by_its_heartbeat(
     assert fields["eta_seconds"] == 200 - 12
     assert len(fields["history"]["rows_per_second"]) == 24
     assert lines["driver"] == (
-        "run 1 is at work, heartbeat 12 s ago: 1,000 rows finished, 5.0 rows/s, 500 tokens/s, 2 actors up, "
+        "run 1 is at work, heartbeat 12 s ago: 1,000 rows finished, 5.0 rows/s, 500 tokens/s, actors: 2 up, "
         "1 to come, 2 replaced"
     )
     assert lines["time left"] == "about 3:08"
     assert lines["rows"] == "20 of 40 committed (50.0%)"
     assert lines["over time"] == "▁▁▁▁▃▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁█ 1:23:20"
     assert lines["last commit"] == "40 s ago"
+    assert lines["rate"] == "0.0 rows/s in the last 10 minutes, 0.0 rows/s in the last hour"
 
 
 def test_the_rates_of_a_young_run_are_over_its_own_time(clock: dict[str, float]) -> None:
@@ -82,7 +83,8 @@ def test_the_rates_of_a_young_run_are_over_its_own_time(clock: dict[str, float])
     began = datetime.fromtimestamp(NOW - 20, UTC).isoformat()
     storage.replace(run.key, build.to_json(asdict(replace(run, started=began))))
     clock[commit(storage, record, 0, 5).partition.key] = 10.0
-    fields, _ = told(storage)
+    fields, lines = told(storage)
+    assert lines["rate"] == "0.2 rows/s since the run began"
     assert set(fields["rows_per_second"].values()) == {0.25}
 
 
