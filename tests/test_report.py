@@ -10,6 +10,7 @@ import pytest
 from magpie_ray import build
 from magpie_ray.errors import PreflightError, ReportError
 from magpie_ray.lives import Life, LivesRecord
+from magpie_ray.rejects import write_rejects
 from magpie_ray.report import REPORT_KEY, drawing, read_facts, write_report
 from magpie_ray.report.charts import charts_of
 from magpie_ray.report.facts import Facts, word_tree
@@ -19,7 +20,8 @@ from magpie_ray.report.tables import cost_note, costs, tiles
 from magpie_ray.report.timeline import actors_up, timeline
 from magpie_ray.storage import Storage
 from magpie_ray.survey import Survey
-from tests.builds import build_of, commit, complete_build, memory_storage
+from magpie_ray.types import Partition, Rejection
+from tests.builds import build_of, commit, complete_build, memory_storage, row_of
 from tests.report_builds import HOSTILE, LANGUAGES, PROMPTS, rich_build
 from tests.s3_server import S3Server
 
@@ -206,22 +208,32 @@ def test_charts_follow_the_pages_colours_and_keep_their_names_apart(page: str) -
     assert set(re.findall(r"url\(#([\w-]+)\)", page)) <= set(ids)
 
 
-def test_examples_of_rejected_messages_are_shown(facts: Facts) -> None:
-    reject = {
-        "row_id": 5,
-        "attempt": 2,
-        "turn": 1,
-        "role": "assistant",
-        "reason": "marker<i>",
-        "system_prompt_key": "math",
-        "messages": [{"role": "user", "content": "Why?"}],
-        "text": HOSTILE[0],
-    }
-    page = render(Facts(**{**vars_of(facts), "rejects": [reject]}), {}, shown_slots=9)
-    text = "".join(Elements(page).texts)
+def test_examples_of_rejected_messages_are_shown() -> None:
+    storage = memory_storage()
+    complete_build(storage)
+    rejections = [
+        Rejection(
+            row_id=row_id,
+            attempt=2,
+            role="assistant",
+            turn=1,
+            reason="marker<i>",
+            text=f"{HOSTILE[0]} number {row_id}",
+            messages=(row_of(0).messages[0],),
+            system_prompt=PROMPTS[0],
+            user_tokens=1,
+            assistant_tokens=1,
+        )
+        for row_id in range(4)
+    ]
+    write_rejects(storage, Partition(start=0, stop=4), rejections)
+    write_report(storage)
+    text = "".join(Elements(storage.read(REPORT_KEY).decode()).texts)
     assert "Rejected: marker<i>" in text
-    assert "row 5, attempt 2, math" in text
+    assert "row 1, attempt 2, math" in text
     assert "assistant · rejected" in text
+    assert f"{HOSTILE[0]} number 2" in text
+    assert "number 3" not in text
 
 
 def builds() -> Iterator[tuple[str, Storage]]:

@@ -7,10 +7,12 @@ nothing else is written.
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from magpie_ray import build, lives, manifest
 from magpie_ray.errors import PreflightError
 from magpie_ray.lives import LivesRecord
+from magpie_ray.rejects import by_reason, read_rejects
 from magpie_ray.report.charts import charts_of
 from magpie_ray.report.charts_work import MAX_SLOTS
 from magpie_ray.report.drawing import draw
@@ -24,6 +26,8 @@ REPORT_KEY = "_magpie/report.html"
 
 _SAMPLES = 50
 _REPEATED = 20
+# Of each reason, among so many at the beginning: there is a file a partition.
+_SHOWN_REJECTS, _READ_REJECTS = 3, 300
 
 
 def write_report(
@@ -74,6 +78,7 @@ def read_facts(
         today=build.now()[:10],
         lives=_lives(storage, [run.number for run in runs]),
         written={item.key: item.modified for item in storage.list(DATA_PREFIX) if item.modified is not None},
+        rejects=by_reason(islice(read_rejects(storage), _READ_REJECTS), _SHOWN_REJECTS),
         repeated=most_repeated(storage, records, survey, _REPEATED),
         price=price,
     )
