@@ -181,7 +181,11 @@ def _custom_rule(item: object, index: str) -> str | dict[str, dict[str, object]]
         raise BadValueError(Problem(at=(index,), value=item, must=f"must be written {_CUSTOM}"))
     if thresholds is None:
         return path
-    copied, problems = plain_mapping(thresholds)
+    if not isinstance(thresholds, dict):
+        raise BadValueError(
+            Problem(at=(index, path), value=thresholds, must="must be a mapping of thresholds")
+        )
+    copied, problems = plain_mapping(thresholds, has_numbers=True)
     if problems:
         raise BadValueError(*(Problem(at=(index, path, *p.at), value=p.value, must=p.must) for p in problems))
     return {path: copied}
