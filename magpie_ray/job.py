@@ -21,6 +21,7 @@ from magpie_ray.errors import (
     MagpieError,
     PreflightError,
     RowExhaustedError,
+    RuleError,
     StorageError,
 )
 from magpie_ray.events import Committed, Event, Placed, Progress, Ready
@@ -49,6 +50,7 @@ _WAITING_SECONDS = 30.0
 FATAL_ERRORS: tuple[type[MagpieError], ...] = (
     RowExhaustedError,
     AcceptRateError,
+    RuleError,
     ConfigError,
     CorruptBuildError,
 )

@@ -31,6 +31,7 @@ from magpie_ray.errors import (
     MagpieError,
     PreflightError,
     RowExhaustedError,
+    RuleError,
     StorageError,
 )
 from magpie_ray.events import Committed, Event, Placed, Progress, Ready
@@ -504,7 +505,9 @@ def test_a_partition_that_kills_its_actors_ends_the_job_with_the_cause(config: C
         Run(config, ScriptedActors(dies), slots=1).work()
 
 
-@pytest.mark.parametrize("error", [RowExhaustedError("row 3"), CorruptBuildError("part-0 is foreign")])
+@pytest.mark.parametrize(
+    "error", [RowExhaustedError("row 3"), RuleError("my_rule failed"), CorruptBuildError("part-0 is foreign")]
+)
 def test_what_another_try_would_not_change_is_raised_as_it_is(config: Config, error: MagpieError) -> None:
     actors = ScriptedActors(Script([READY, lost(str(error), error=error)]), SILENT)
     with pytest.raises(type(error)) as caught:

@@ -1,6 +1,6 @@
 """The writer: rows to one Parquet object, and that to a local disk and to an S3 server over HTTP.
 
-Also what a message costs to judge, which like writing happens beside the engine's loop.
+Also what a message costs to decode, which like writing happens beside the engine's loop.
 """
 
 import io
@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from magpie_ray import preflight
-from magpie_ray.acceptance import Dialogue, Utterance, reason_to_reject
 from magpie_ray.config import Config, load_config
 from magpie_ray.metrics import Tally
 from magpie_ray.storage import Storage
@@ -35,7 +34,7 @@ TOKENS_PER_SECOND = 5000
 # One actor's rows of five minutes, the size of a partition.
 ROWS = {1: 3500, 3: 1200}
 _REPEATS = 5
-_JUDGED = 256
+_DECODED = 256
 # English in the tokens of a large vocabulary.
 _CHARACTERS_PER_TOKEN = 4.4
 _SHORTEST_TEXT = 100
@@ -60,16 +59,7 @@ def run() -> Result:
                 bound=0.03,
             )
         )
-    judging, rules_seconds = _measure_judging(text)
-    tables.append(judging)
-    claims.append(
-        Claim(
-            what="microseconds of the acceptance rules for a message",
-            value=1e6 * rules_seconds,
-            must_be="at most",
-            bound=20.0,
-        )
-    )
+    tables.append(_measure_decoding(text))
     return Result(name="storage", tables=tables, claims=claims, notes=_notes(text))
 
 
@@ -252,11 +242,11 @@ def _parquet_size(table: pa.Table, compression: str) -> int:
     return len(sink.getvalue())
 
 
-# ---- judging
+# ---- decoding
 
 
-def _measure_judging(text: Text) -> tuple[Table, float]:
-    """What a message costs to decode and to check, and the seconds of the latter."""
+def _measure_decoding(text: Text) -> Table:
+    """What a message costs to decode."""
     blueprint = preflight.draw_up(make_config("memory://x", turns=1))
     recipe = make_recipe(
         WorkerSpec(
@@ -274,29 +264,15 @@ def _measure_judging(text: Text) -> tuple[Table, float]:
     )
     draw = random.Random(0)
     ordinary = sorted(set(range(1, 1900)) - set(blueprint.chat_format.special_token_ids))
-    messages = [draw.choices(ordinary, k=text.length("assistant")) for _ in range(_JUDGED)]
-    texts = recipe.decode(messages)
-
-    def check() -> None:
-        for ids, decoded in zip(messages, texts, strict=True):
-            utterance = Utterance(role="assistant", text=decoded, token_ids=ids, finish_reason="stop")
-            assert reason_to_reject(utterance, Dialogue(), recipe.rules) is None
-
+    messages = [draw.choices(ordinary, k=text.length("assistant")) for _ in range(_DECODED)]
+    seconds = _cost("", lambda: recipe.decode(messages), 0.0).cpu_seconds
     tokens = sum(map(len, messages))
-    costs = {
-        "decoding, in batches": _cost("", lambda: recipe.decode(messages), 0.0).cpu_seconds,
-        "acceptance rules": _cost("", check, 0.0).cpu_seconds,
+    row: Mapping[str, Cell] = {
+        "step": "decoding, in batches",
+        "cpu_us_per_message": 1e6 * seconds / _DECODED,
+        f"cores_at_{TOKENS_PER_SECOND}_tokens_per_s": seconds / tokens * TOKENS_PER_SECOND,
     }
-    rows: list[Mapping[str, Cell]] = [
-        {
-            "step": step,
-            "cpu_us_per_message": 1e6 * seconds / _JUDGED,
-            f"cores_at_{TOKENS_PER_SECOND}_tokens_per_s": seconds / tokens * TOKENS_PER_SECOND,
-        }
-        for step, seconds in costs.items()
-    ]
-    title = f"judging, assistant messages of {tokens / _JUDGED:.0f} tokens"
-    return Table(title=title, rows=rows), costs["acceptance rules"] / _JUDGED
+    return Table(title=f"decoding, assistant messages of {tokens / _DECODED:.0f} tokens", rows=[row])
 
 
 def _notes(text: Text) -> list[str]:

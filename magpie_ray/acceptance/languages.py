@@ -12,7 +12,7 @@ _KEY = "acceptance.rules.language"
 # The detector reads the beginning, as its time grows with the bytes it is given: enough of it to be sure.
 _CHARACTERS, _BYTES = 64, 96
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\$[^$\n]*\$|https?://\S+", re.DOTALL)
-_NO_LETTERS = {ord(c): " " for c in string.digits + string.punctuation + "\u2018\u2019\u201c\u201d"}
+_NO_LETTERS = {ord(c): " " for c in string.digits + string.punctuation}
 # Languages that the detector tells apart no better than their speakers do in writing.
 _ALIKE = ({"no", "nn", "da"}, {"hr", "sr", "bs", "sh"}, {"id", "ms"}, {"zh", "yue", "wuu"}, {"cs", "sk"})
 
@@ -65,5 +65,8 @@ def _prose(text: str) -> str:
     beginning = text[: 5 * _CHARACTERS]
     if "`" in beginning or "$" in beginning or "://" in beginning:
         beginning = _CODE.sub(" ", beginning)
-    prose = " ".join(beginning[: 2 * _CHARACTERS].translate(_NO_LETTERS).split())[:_CHARACTERS].lower()
+    beginning = beginning[: 2 * _CHARACTERS]
+    if beginning.isascii():  # elsewhere the detector is not misled by signs, and taking them out is slow
+        beginning = beginning.translate(_NO_LETTERS)
+    prose = " ".join(beginning.split())[:_CHARACTERS].lower()
     return prose.encode("utf-8", "surrogatepass")[:_BYTES].decode("utf-8", "ignore")

@@ -10,6 +10,9 @@ from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance
 # fewer.
 _KEY = 24
 _END_BYTES, _LEAST_BYTES = 640, 320
+# Compressing is dear, so a few pieces of the end are looked at first: of a loop one comes again.
+# They stand at uneven distances, as lines with numbers in them may be even.
+_PIECES, _PIECE_BYTES = 5, 8
 
 
 def repetition(*, min_characters: int, min_repeats: int, max_ratio: float) -> Rule:
@@ -27,13 +30,19 @@ def repetition(*, min_characters: int, min_repeats: int, max_ratio: float) -> Ru
         if period and _is_periodic(text, period, max(min_characters, min_repeats * period)):
             return "repetition"
         end = text[-_END_BYTES:].encode("utf-8", "surrogatepass")[-_END_BYTES:]
-        if len(end) < _LEAST_BYTES:
+        if len(end) < _LEAST_BYTES or not _has_echoes(end):
             return None
         # What is said first is never compressed: the shorter the end, the more of it that is.
         bound = max_ratio * math.sqrt(_END_BYTES * len(end))
         return "repetition" if len(zlib.compress(end, 1)) < bound else None
 
     return rule
+
+
+def _has_echoes(end: bytes) -> bool:
+    """Whether any of the pieces comes again."""
+    starts = (piece * (len(end) // _PIECES) + 3 * piece**2 for piece in range(_PIECES))
+    return any(end.count(end[start : start + _PIECE_BYTES]) > 1 for start in starts)
 
 
 def _period(text: str) -> int:

@@ -1,7 +1,7 @@
 """Messages in which a piece of a chat template shows: the model went on into another turn."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance
 
@@ -16,8 +16,13 @@ _OTHERS = re.compile(
     r"|#{2,3} (?:(?:Human|Assistant|User|System) ?:|(?:Human|User)\n)"  # Vicuna and its kin
 )
 # Each match of the expression holds one of these, which are looked for faster; single characters fastest.
-_RARE = ("|", "｜", ">", "[", "#")
-_HINTS = ("<|", "<｜", "[|", "_of_turn>", "INST]", "SYS>>", "</s>", "##")
+_HINTS = {
+    "|": ("<|", "[|"),
+    "｜": ("<｜",),
+    "]": ("INST]",),
+    ">": ("_of_turn>", "SYS>>", "</s>"),
+    "#": ("##",),
+}
 _CODE = re.compile(r"```.*?(?:```|\Z)|``.+?``|`[^`\n]+`", re.DOTALL)
 _QUOTES = "\"'`“”‘’«»„「"
 
@@ -30,21 +35,35 @@ def role_marker(
     Those of other families (with `other_formats`) may be talked about: in code, in quotes, or as a word of a
     sentence.
     """
+    by_beginning: dict[str, list[str]] = {}
+    for marker in markers:
+        by_beginning.setdefault(marker[0], []).append(marker)
 
     def rule(utterance: Utterance, _: Dialogue) -> str | None:
         if not special_token_ids.isdisjoint(utterance.token_ids):
             return "role_marker"
-        texts = [text for text in (utterance.text, utterance.reasoning) if text]
-        if any(marker in text for text in texts for marker in markers):
-            return "role_marker"
-        return "role_marker" if other_formats and any(map(_leaks, texts)) else None
+        for text in (utterance.text, utterance.reasoning):
+            if text and (
+                _holds(text, by_beginning) or (other_formats and _holds(text, _HINTS) and _leaks(text))
+            ):
+                return "role_marker"
+        return None
 
     return rule
 
 
+def _holds(text: str, markers: Mapping[str, Sequence[str]]) -> bool:
+    """Whether one of the markers is in the text, each under a character that it holds."""
+    for character, with_it in markers.items():
+        if character in text:
+            for marker in with_it:
+                if marker in text:
+                    return True
+    return False
+
+
 def _leaks(text: str) -> bool:
-    if not any(rare in text for rare in _RARE) or not any(hint in text for hint in _HINTS):
-        return False
+    """Whether a marker stands where it is not talked about."""
     if "`" in text:
         text = _CODE.sub("`code`", text)
     return any(not _is_mentioned(text, *match.span()) for match in _OTHERS.finditer(text))

@@ -26,7 +26,7 @@ _SALAD = re.compile(
 # Bytes of which text in Cyrillic, Arabic or a script of India holds one.
 _SALAD_BYTES = (b"\xd0", b"\xd1", b"\xd8", b"\xd9", b"\xe0")
 # So much of a message, from its beginning, is searched for what takes many occurrences to be sure.
-_SEARCHED = 600
+_SEARCHED = 400
 
 
 def not_text(*, replacement_characters: int, mojibake: int, script_changes: int) -> Rule:

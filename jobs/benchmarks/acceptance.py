@@ -1,0 +1,106 @@
+"""What each rule of acceptance costs, which like writing happens beside the engine's loop.
+
+All rules are on, and every message is a good one: each rule sees all of it, and so does the next.
+"""
+
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jobs.benchmarks.result import Cell, Claim, Result, Table
+from jobs.benchmarks.storage import Text
+from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules
+from magpie_ray.config import AcceptanceConfig
+from magpie_ray.types import Message, Role
+from tests.acceptance.labelled import load
+
+_ON = {"length": {"min_user": 1}, "language": {"is": "en"}, "refusal": {"assistant": True}}
+# About what 470 tokens of English are, and as many tokens as such a message has.
+_CHARACTERS, _TOKENS = 2000, 470
+_MESSAGES, _REPEATS = 120, 40
+_TURNS = 3
+# Markers and special tokens as Llama 3 has them.
+_MARKERS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>")
+_SPECIAL_TOKENS = frozenset(range(128_000, 128_256))
+
+
+def run() -> Result:
+    """Some seconds."""
+    rules = build_rules(
+        AcceptanceConfig.model_validate({"rules": _ON}),
+        markers=_MARKERS,
+        special_token_ids=_SPECIAL_TOKENS,
+        role_words=("assistant",),
+    )
+    kinds = {"english": _english(), "code": _code(), "forty_languages": _languages()}
+    costs = {
+        name: {kind: _microseconds(rule, texts) for kind, texts in kinds.items()}
+        for name, rule in rules.items()
+    }
+    average = {name: sum(cost.values()) / len(cost) for name, cost in costs.items()}
+    rows: list[Mapping[str, Cell]] = [
+        {"rule": name, **cost, "average": average[name]} for name, cost in costs.items()
+    ]
+    together = {kind: sum(cost[kind] for cost in costs.values()) for kind in kinds}
+    rows.append({"rule": "all of them", **together, "average": sum(average.values())})
+    title = f"CPU microseconds for a message of {_CHARACTERS:,} characters, the user's of turn {_TURNS}"
+    claim = Claim(
+        what="microseconds of the slowest acceptance rule for a message of 2,000 characters",
+        value=max(average.values()),
+        must_be="at most",
+        bound=20.0,
+    )
+    notes = [
+        "english: docstrings and manual of Python; code: its modules; forty languages: labelled ones",
+        f"each rule alone, on {_MESSAGES} messages, the best of {_REPEATS} rounds; earlier messages of the "
+        "conversation are of the same kind and length",
+    ]
+    return Result(name="acceptance", tables=[Table(title=title, rows=rows)], claims=[claim], notes=notes)
+
+
+def _english() -> list[str]:
+    return _cut(Text(seed=0).source)
+
+
+def _code() -> list[str]:
+    files = sorted(Path(os.__file__).parent.glob("*.py"))
+    return _cut("\n".join(file.read_text(encoding="utf-8", errors="ignore") for file in files))
+
+
+def _languages() -> list[str]:
+    texts = [m.utterance.text for m in load() if m.reason is None and m.language not in (None, "en")]
+    draw, joined = random.Random(0), list[str]()
+    while sum(map(len, joined)) < _CHARACTERS * _MESSAGES:
+        joined += draw.sample(texts, len(texts))
+    return _cut("\n".join(joined))
+
+
+def _cut(text: str) -> list[str]:
+    """Messages from all over the text."""
+    step = max(_CHARACTERS, len(text) // _MESSAGES)
+    starts = range(0, len(text) - _CHARACTERS, step)
+    return [text[start : start + _CHARACTERS].strip() for start in starts][:_MESSAGES]
+
+
+def _microseconds(rule: Rule, texts: Sequence[str]) -> float:
+    draw = random.Random(0)
+    ids = [draw.randrange(min(_SPECIAL_TOKENS)) for _ in range(_TOKENS)]
+    judged = []
+    for index, text in enumerate(texts):
+        before = [texts[(index + other) % len(texts)] for other in range(1, 2 * _TURNS - 1)]
+        dialogue = Dialogue(messages=tuple(_message(i, said) for i, said in enumerate(before)))
+        judged.append((Utterance(role="user", text=text, token_ids=ids, finish_reason="stop"), dialogue))
+    seconds = []
+    for _ in range(_REPEATS):
+        started = time.process_time()
+        for utterance, dialogue in judged:
+            rule(utterance, dialogue)
+        seconds.append(time.process_time() - started)
+    return 1e6 * min(seconds) / len(judged)
+
+
+def _message(index: int, text: str) -> Message:
+    role: Role = "assistant" if index % 2 else "user"
+    return Message(role=role, text=text, finish_reason="stop", prompt_tokens=1, completion_tokens=_TOKENS)
