@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -242,10 +242,44 @@ def report(
     ] = None,
     storage_option: StorageOption = None,
 ) -> None:
-    """Make the report of a build again: one page, _magpie/report.html."""
+    """Make the report of a build again, _magpie/report.html, and its dataset card, README.md."""
+    from magpie_ray.card import write_card
     from magpie_ray.report import write_report
 
-    _out(write_report(_storage(output, storage_option), price=price_per_gpu_hour))
+    storage = _storage(output, storage_option)
+    _out(write_report(storage, price=price_per_gpu_hour))
+    _out(write_card(storage))
+
+
+@app.command()
+def export(
+    output: Output,
+    destination: Annotated[
+        str,
+        typer.Argument(
+            metavar="DEST", help="File or fsspec URL, e.g. rows.jsonl.zst; - for standard output."
+        ),
+    ],
+    to: Annotated[
+        Literal["messages", "sharegpt", "alpaca"],
+        typer.Option("--to", metavar="FORMAT", help="messages, sharegpt or alpaca, as JSON lines."),
+    ],
+    system_prompts: Annotated[
+        bool,
+        typer.Option("--system-prompts", help="Write the system prompts that rows were generated under."),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    storage_option: StorageOption = None,
+) -> None:
+    """Write a build's rows in a format that training programs read."""
+    from magpie_ray.export import STDOUT
+    from magpie_ray.export import export as write
+
+    rows = write(
+        _storage(output, storage_option), to, destination, system_prompts=system_prompts, force=force
+    )
+    if destination != STDOUT:
+        _out(f"{rows:,} rows in {destination}")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from magpie_ray import build, manifest, preflight, report
 from magpie_ray.build import BuildRecord, RunRecord
+from magpie_ray.card import write_card
 from magpie_ray.config import Config
 from magpie_ray.errors import (
     BuildMismatchError,
@@ -143,9 +144,10 @@ def carry_out(
 
 
 def write_report(storage: Storage, records: Sequence[PartitionRecord] | None = None) -> str | None:
-    """The page about the build; returns where it is. One that can't be made is a warning and no more."""
+    """The card and the page of the build; returns where the page is. A failure is a warning and no more."""
     try:
         patient = storage.retrying_for(READ_SECONDS)
+        write_card(patient, records=records)
         return report.write_report(patient, records=records, seconds=_SURVEY_SECONDS)
     except Exception as exc:  # rows are worth more than a page about them, whatever is wrong with it
         log.warning(
