@@ -278,7 +278,7 @@ def test_show_prints_generated_text_as_text(run: Run, tmp_path: Path) -> None:
 
 def test_report_makes_the_page_again_and_says_where(run: Run, output: str) -> None:
     code, out, _ = run("report", output, "--price-per-gpu-hour", "2.5")
-    assert (code, out) == (0, f"{output}/_magpie/report.html\n")
+    assert (code, out) == (0, f"{output}/_magpie/report.html\n{output}/README.md\n")
     assert Path(output, "_magpie/report.html").read_text().startswith("<!doctype html>")
 
 
@@ -338,3 +338,15 @@ def test_the_installed_command_fails_without_a_traceback(config: str) -> None:
     assert "sampling.user.temperatur" in done.stderr
     assert "num_rows" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_export_writes_a_file_or_standard_output(run: Run, output: str, tmp_path: Path) -> None:
+    target = tmp_path / "rows.jsonl"
+    code, out, _ = run("export", output, str(target), "--to", "messages")
+    assert (code, out) == (0, f"10 rows in {target}\n")
+    assert target.read_text().count("\n") == 10
+    code, _, err = run("export", output, str(target), "--to", "messages")
+    assert code == 2
+    assert "--force" in err
+    code, _, err = run("export", output, "-", "--to", "parquet")
+    assert code == 2
