@@ -13,6 +13,7 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.end_to_end.cluster import BIN, RayCluster, magpie_ray, run_command
 from tests.s3_server import S3Server
@@ -28,6 +29,17 @@ def generate(cluster: RayCluster, output: str, *overrides: str) -> subprocess.Co
     return magpie_ray(*command, env=cluster.env)
 
 
+@retry(
+    stop=stop_after_delay(60),
+    wait=wait_fixed(1),
+    retry=retry_if_result(lambda done: "No available agent" in done.stderr),
+    retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+)
+def submitted(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command, again while a cluster that has just started can take no job yet."""
+    return run_command(command, env=env)
+
+
 @pytest.fixture(scope="module")
 def output(s3_server: S3Server, ray_cluster: RayCluster) -> str:
     """A finished build of 105 rows, submitted as a Ray job."""
@@ -35,7 +47,7 @@ def output(s3_server: S3Server, ray_cluster: RayCluster) -> str:
     entry = ["python", "jobs/generate.py", CONFIG, "num_rows=105", f"output.path={url}", *SETTINGS]
     submit = [str(BIN / "ray"), "job", "submit", "--address", ray_cluster.dashboard]
     submit += ["--working-dir", ".", "--runtime-env", "jobs/runtime_env.yaml", "--", *entry]
-    done = run_command(submit, env=ray_cluster.env)
+    done = submitted(submit, ray_cluster.env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "105 rows in" in done.stdout
     return url

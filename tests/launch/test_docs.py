@@ -22,7 +22,7 @@ from ray.scripts.scripts import cli as ray
 
 from magpie_ray.cli import app
 from magpie_ray.config import load_config
-from tests.launch.files import ROOT, check_options, entrypoint_of
+from tests.launch.files import ROOT, entrypoint_of
 
 pytestmark = pytest.mark.slow  # Ray and Anyscale take seconds to import
 
@@ -56,7 +56,9 @@ def commands(block: str) -> Iterator[list[str]]:
         plain = re.split(r"\s{2,}(?=in another|#|it )", line)[0].strip()
         while (word := SHELL.match(plain)) and not plain.startswith(tuple(PROGRAMS)):
             plain = plain[word.end() :].strip()
+        plain = re.sub(r"\s\d?>+\s*\S+", "", plain)
         words = shlex.split(plain, comments=True)
+        words = list(itertools.takewhile(lambda word: word not in ("|", "&&", "||"), words))
         if words and words[0] in PROGRAMS:
             yield words
 
@@ -141,9 +143,8 @@ def test_what_generates_has_a_config_that_loads(words: list[str]) -> None:
         words = words[words.index("--") + 1 :]
     if words[:2] not in (["python", "jobs/generate.py"], ["magpie-ray", "generate"]):
         return
-    path, overrides, options = entrypoint_of(shlex.join(words))
+    path, overrides = entrypoint_of(shlex.join(words))
     load_config(path, overrides)
-    check_options(options)
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *DOCS], ids=lambda path: path.name)

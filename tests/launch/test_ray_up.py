@@ -124,5 +124,5 @@ def launch(kind: str) -> dict[str, Any]:
 def test_the_job_in_its_comment_asks_for_the_workers_it_may_have() -> None:
     lines = [line.removeprefix("#").strip() for line in TEXT.splitlines() if line.startswith("#")]
     command = " ".join(lines).split(" -- \\ ")[1].split(" ray down")[0]
-    path, overrides, _ = entrypoint_of(command)
+    path, overrides = entrypoint_of(command)
     assert load_config(path, overrides).cluster.num_actors == CONFIG["max_workers"]
