@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the work failed, 2 bad usage or config, 3 interrupted and 
 import importlib.metadata
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -22,8 +23,9 @@ from magpie_ray import logs, views
 from magpie_ray.config import Config, load_config
 from magpie_ray.config_errors import dotted
 from magpie_ray.config_source import read_source
-from magpie_ray.errors import ClusterLostError, MagpieError
+from magpie_ray.errors import ClusterLostError, ConfigError, MagpieError
 from magpie_ray.logs import LogStyle
+from magpie_ray.plan_view import plan_text
 from magpie_ray.redaction import secret_leaves
 from magpie_ray.safe_text import safe
 
@@ -122,12 +124,45 @@ def generate(
 
 
 @app.command()
-def plan(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show what would run: partitions, the first prompt, stop ids, sizes. Starts nothing."""
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Show how the model lies on this GPU, e.g. H100-80GB.")
+    ] = None,
+    tokens_per_second: Annotated[
+        float | None, typer.Option(metavar="N", min=0.001, help="What one engine writes, if you know.")
+    ] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Measure: make rows of the build here for so long, e.g. 60s or 5m."
+        ),
+    ] = None,
+    price_per_gpu_hour: Annotated[
+        float | None, typer.Option(metavar="N", min=0, help="In whatever money.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would run and what it takes: partitions, prompt, memory, time. Writes nothing."""
+    began = time.monotonic()
+    logs.set_up(LogStyle())
+    seconds = None if sample is None else _seconds(sample)
     parsed = _load(config, overrides)
+    from magpie_ray.forecast import Given
+    from magpie_ray.gpus import find_gpu
     from magpie_ray.planning import make_plan  # tokenizers take seconds to import
 
-    _print(make_plan(parsed), as_json=as_json, text=views.plan_text)
+    card = None if gpu is None else find_gpu(gpu)
+    taken = None
+    if seconds is not None:
+        from magpie_ray.driver.sample import take_sample  # Ray takes a second to import
+
+        taken = take_sample(parsed, seconds, began=began)
+    given = Given(
+        gpu=card, tokens_per_second=tokens_per_second, price_per_gpu_hour=price_per_gpu_hour, sample=taken
+    )
+    _print(make_plan(parsed, given), as_json=as_json, text=plan_text)
 
 
 @app.command()
@@ -320,6 +355,14 @@ def _tell_error(text: str) -> None:
         log.error("%s", text)
     else:
         sys.stderr.write(safe(f"error: {text}\n"))
+
+
+def _seconds(text: str) -> float:
+    """A time such as 60s, 5m, 1h or 90."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if not found or not (seconds := float(found[1]) * {"m": 60, "h": 3600}.get(found[2], 1)):
+        raise ConfigError(f"--sample: got {text!r}, must be a time such as 60s, 5m or 1h")
+    return seconds
 
 
 def _load(path: Path, overrides: list[str] | None) -> Config:

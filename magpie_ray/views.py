@@ -47,39 +47,6 @@ def result_fields(result: "BuildResult") -> dict[str, Any]:
     return asdict(result) | {"engine_use": asdict(result.engine_use)}
 
 
-def plan_text(fields: dict[str, Any]) -> str:
-    """`magpie-ray plan` for people."""
-    shards = fields["shards"]
-    sizes = sorted({shard["rows"] for shard in shards})
-    spread = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
-    state = "resumes" if fields["exists"] else "new build"
-    lines = [
-        f"output        {fields['output']} ({state})",
-        f"model         {fields['model']['name']} at {fields['model']['commit']}",
-        f"rows          {fields['num_rows']:,}: {fields['rows_committed']:,} committed, "
-        f"{fields['rows_pending']:,} to generate, {fields['messages_per_row']} messages each, "
-        f"at most {fields['max_tokens_per_row']:,} tokens",
-        f"partitions    {fields['partitions_pending']:,} of up to {fields['rows_per_partition']:,} rows",
-        f"shards        {fields['num_actors']} on {fields['device']}, {spread} rows each",
-        f"columns       {', '.join(fields['columns'])}",
-        f"fingerprint   {fields['fingerprint']}",
-        f"first prompt  {visible(fields['first_prompt'])}",
-        f"  as ids      {fields['first_prompt_ids']}",
-        f"stop ids      user {fields['user_stop_token_ids']}, assistant {fields['assistant_stop_token_ids']}",
-    ]
-    if fields["stop_strings"]:
-        lines.append(f"stop strings  {', '.join(visible(s) for s in fields['stop_strings'])}")
-    if len(fields["system_prompts"]) > 1:
-        lines.append("system prompts")
-        lines += [
-            f"  {prompt['weight']:7.2%}  {prompt['key'] or ''}  {visible(prompt['text'])}"
-            for prompt in fields["system_prompts"]
-        ]
-    lines += [f"assumed       {text}" for text in fields["assumptions"]]
-    lines += [f"warning       {text}" for text in fields["warnings"]]
-    return "\n".join(lines)
-
-
 def template_text(fields: dict[str, Any]) -> str:
     """`magpie-ray template` for people: white space made visible."""
     names = {

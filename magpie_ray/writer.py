@@ -86,20 +86,26 @@ def to_parquet(
     columns = [[_value(name, row, table_format) for row in rows] for name in table_format.columns]
     arrays = [pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)]
     table = pa.Table.from_arrays(arrays, schema=schema)
+    data = parquet_bytes(table, table_format)
+    return data, replace(record, size=len(data))
+
+
+def parquet_bytes(table: pa.Table, table_format: TableFormat) -> bytes:
+    """A table as a file of the build."""
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
         sink,
         compression=table_format.compression,
         compression_level=_COMPRESSION_LEVELS.get(table_format.compression),
-        row_group_size=max(1, _ROW_GROUP_BYTES * len(rows) // max(1, table.nbytes)),
+        row_group_size=max(1, _ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes)),
         write_page_index=True,
         write_page_checksum=True,
         # Statistics of texts would hold whole texts: they make the footer long and help no reader.
         write_statistics=["row_id", "attempt"],
     )
     data: bytes = sink.getvalue().to_pybytes()
-    return data, replace(record, size=len(data))
+    return data
 
 
 def footer_bytes(tail: bytes) -> int:

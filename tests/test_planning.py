@@ -7,10 +7,12 @@ import pytest
 
 from magpie_ray import build, preflight
 from magpie_ray.errors import PreflightError
+from magpie_ray.forecast import Given
 from magpie_ray.planning import make_plan
 from magpie_ray.prompts import MULTI_TURN_PROMPT
 from magpie_ray.storage import Storage
 from tests.builds import commit, config_of, memory_storage
+from tests.test_estimate import SAMPLE
 
 
 def test_the_plan_of_a_new_build_says_what_would_run() -> None:
@@ -54,3 +56,20 @@ def test_a_plan_gives_up_soon_on_a_store_that_does_not_answer(monkeypatch: pytes
     make_plan(config_of(output={"path": memory_storage().url}))
     assert seen == [30.0]
     assert Storage("memory://x")._retry_seconds == 600.0
+
+
+def test_the_plan_of_a_build_on_a_schedule_is_that_of_its_next_tick() -> None:
+    storage = memory_storage()
+    found = make_plan(config_of(output={"path": f"{storage.url}/{{datetime}}"}))
+    assert found["output"].startswith(f"{storage.url}/20")
+    assert found["config"]["output"]["path"] == found["output"]
+    assert found["config"]["seed"] > 0
+    assert storage.list("") == []
+
+
+def test_a_sample_says_how_many_actors_and_what_device_there_are() -> None:
+    config = config_of(num_rows=1000, output={"path": memory_storage().url, "rows_per_partition": 50})
+    found = make_plan(config, Given(sample=SAMPLE))
+    assert (found["num_actors"], found["device"], found["sample"]["rows"]) == (2, "cuda", 1000)
+    assert found["estimate"]["tokens"]["low"] == 50_000
+    json.dumps(found)

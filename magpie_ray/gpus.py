@@ -1,0 +1,66 @@
+"""GPUs by name, with what the data sheets of their vendor say. Nothing here was measured by this project."""
+
+import difflib
+from dataclasses import dataclass
+
+from magpie_ray.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """memory: bytes; a GB as sold is 10**9 of them, and drivers show a little more or less.
+
+    bandwidth: bytes/s. arithmetic: dense bf16 FLOP/s, fp32 accumulation.
+    """
+
+    name: str
+    memory: float
+    bandwidth: float
+    arithmetic: float
+
+    @property
+    def max_num_seqs(self) -> int:
+        """vLLM's choice for offline use: large cards but for the A100 get more (EngineArgs, vLLM 0.32)."""
+        return 1024 if self.memory >= 75e9 and not self.name.startswith("A100") else 256
+
+
+def _gpu(name: str, gigabytes: float, gigabytes_per_second: float, teraflops: float) -> Gpu:
+    return Gpu(
+        name=name,
+        memory=gigabytes * 1e9,
+        bandwidth=gigabytes_per_second * 1e9,
+        arithmetic=teraflops * 1e12,
+    )
+
+
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        _gpu("A10G", 24, 600, 70),
+        _gpu("A100-40GB", 40, 1555, 312),
+        _gpu("A100-80GB", 80, 2039, 312),
+        _gpu("B200", 180, 7700, 2250),
+        _gpu("H100-80GB", 80, 3350, 989),
+        _gpu("H100-NVL", 94, 3900, 835),
+        _gpu("H100-PCIe", 80, 2000, 756),
+        _gpu("H200", 141, 4800, 989),
+        _gpu("L4", 24, 300, 121),
+        _gpu("L40S", 48, 864, 362),
+        _gpu("RTX4090", 24, 1008, 165),
+        _gpu("RTX6000-Ada", 48, 960, 364),
+    )
+}
+
+
+def find_gpu(name: str) -> Gpu:
+    """The GPU of that name, however it is spelled. ConfigError with those there are."""
+    spelled = {_plain(known): gpu for known, gpu in GPUS.items()}
+    if gpu := spelled.get(_plain(name)):
+        return gpu
+    alike = difflib.get_close_matches(_plain(name), spelled, n=1)
+    meant = f"did you mean {spelled[alike[0]].name}? Known" if alike else "known"
+    raise ConfigError(f"--gpu: got {name!r}; {meant} are {', '.join(GPUS)}")
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
