@@ -18,29 +18,22 @@ _REMEDIES = {
     "or lower sampling.{role}.temperature",
     UNFINISHED_REASONING: "answers end before their reasoning does: raise sampling.{role}.max_tokens, or set "
     "model.thinking: false",
-    "not_text": "lower sampling.{role}.temperature or top_p, which let in rare tokens; where the "
-    "characters are "
-    "meant, raise the thresholds of acceptance.rules.not_text",
+    "not_text": "lower sampling.{role}.temperature or top_p, which let in rare tokens; where they "
+    "are meant, raise the thresholds of acceptance.rules.not_text",
     "too_short": "lower acceptance.rules.length.min_{role}, or ask for more in a system_prompt",
     "too_long": "raise acceptance.rules.length.max_{role}, or ask for less in a system_prompt",
     "repetition": "raise sampling.{role}.temperature, or set sampling.{role}.repetition_penalty to 1.05; "
-    "where "
-    "repetition is meant, loosen acceptance.rules.repetition",
+    "where repetition is meant, loosen acceptance.rules.repetition",
     "own_answer": "the model does not end the user's turn: check the stop ids with `magpie-ray template`, "
-    "or set a "
-    "system_prompt; where exercises with answers are wanted, set acceptance.rules.own_answer: false",
+    "or set a system_prompt; where answers are wanted there, set acceptance.rules.own_answer: false",
     "self_talk": "the model takes the user's turn for its own: check with `magpie-ray template` what "
-    "stands before "
-    "it, and set a system_prompt that describes the user",
+    "stands before it, and set a system_prompt that describes the user",
     "refusal": "set another system_prompt, or lower sampling.{role}.temperature; where refusals are "
-    "wanted, set "
-    "acceptance.rules.refusal: false",
-    "repeated_turn": "raise sampling.user.temperature, set a system_prompt that asks for follow-up "
-    "questions, or "
-    "lower n_turns",
+    "wanted, set acceptance.rules.refusal: false",
+    "repeated_turn": "set acceptance.retry_from: last_turn, so that only the turn is made again; or raise "
+    "sampling.user.temperature, set a system_prompt that asks for follow-up questions, or lower n_turns",
     "language": "ask for the language in the system_prompt, in that language; models write best in those "
-    "they were "
-    "trained for; or loosen acceptance.rules.language.min_confidence",
+    "they were trained for; or loosen acceptance.rules.language.min_confidence",
     CONTEXT_FULL: "the conversation outgrows the model's context: raise engine.max_model_len, lower n_turns "
     "or max_tokens, or set acceptance.context_full: stop, so that such rows end with the turns they have",
 }
