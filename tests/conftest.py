@@ -2,6 +2,7 @@
 
 import os
 
+import hypothesis
 import pytest
 
 # Before anything that reads them is imported.
@@ -16,6 +17,10 @@ os.environ.update(
 )
 
 from tests.s3_server import s3_server as s3_server
+
+# The same examples everywhere, however busy the machine.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

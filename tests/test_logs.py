@@ -40,8 +40,8 @@ def test_a_log_that_is_no_terminal_gets_plain_lines(capsys: pytest.CaptureFixtur
     set_up(LogStyle())
     logging.getLogger("magpie_ray.job").info("a node has come", extra={"rows": 3})
     logging.getLogger("magpie_ray.job").debug("a detail")
-    logging.getLogger("botocore").info("credentials found")
-    logging.getLogger("botocore").warning("slow down")
+    logging.getLogger("a.library").info("credentials found")
+    logging.getLogger("a.library").warning("slow down")
     lines = told(capsys)
     assert [line.split(" ", 2)[2] for line in lines] == ["INFO a node has come", "WARNING slow down"]
 
@@ -49,7 +49,7 @@ def test_a_log_that_is_no_terminal_gets_plain_lines(capsys: pytest.CaptureFixtur
 def test_a_verbose_job_tells_details_and_what_libraries_do(capsys: pytest.CaptureFixture[str]) -> None:
     set_up(LogStyle(verbose=True))
     logging.getLogger("magpie_ray.job").debug("a detail")
-    logging.getLogger("botocore").info("credentials found")
+    logging.getLogger("a.library").info("credentials found")
     assert [line.split(" ", 2)[2] for line in told(capsys)] == ["DEBUG a detail", "INFO credentials found"]
 
 
