@@ -10,8 +10,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -46,6 +46,9 @@ app = typer.Typer(
 _TYPER_INTERRUPTED = 130
 # How often a watched build is read again; a large one, which takes long to list, more rarely.
 _WATCH_SECONDS, _WATCH_SHARE = 5.0, 4
+_SHOWN_ROWS = 3
+# What a shell says of a program whose reader has left: 128 and the number of SIGPIPE.
+_CLOSED_PIPE = 141
 
 
 class OnExisting(Enum):
@@ -246,24 +249,54 @@ def verify(
 @app.command()
 def show(
     output: Output,
-    rows: Annotated[int, typer.Option("--rows", "-n", min=1, help="How many rows.")] = 3,
-    row: Annotated[int, typer.Option("--row", min=0, help="The first row_id to show.")] = 0,
+    rows: Annotated[
+        int | None,
+        typer.Option("--rows", "-n", min=1, help="How many rows, or rejects of each reason: 3 unless given."),
+    ] = None,
+    row: Annotated[
+        int | None, typer.Option("--row", metavar="ID", min=0, help="This row; with -n the rows from it on.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=VALUE", help="Only such rows, e.g. attempt=2; may be repeated, all must hold."
+        ),
+    ] = None,
+    rejects: Annotated[bool, typer.Option("--rejects", help="Show what was thrown away, and why.")] = False,
+    reason: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only what was thrown away for this reason.")
+    ] = None,
+    pager: Annotated[bool, typer.Option("--pager/--no-pager", help="Page through it, in a terminal.")] = True,
     storage_option: StorageOption = None,
 ) -> None:
-    """Read a few conversations in the terminal."""
-    from itertools import islice
-
-    from magpie_ray.reader import read_rows
+    """Read conversations in the terminal, or what was rejected."""
+    from magpie_ray.rejects import REJECT_FIELDS, select_rejects
+    from magpie_ray.row_view import PipedConsole, reject_panel, row_panel
     from magpie_ray.verify import require_build
+    from magpie_ray.where import parse_conditions, select_rows
 
     storage = _storage(output, storage_option)
-    require_build(storage)
-    console = Console()
-    records = list(islice(read_rows(storage, first_row=row), rows))
-    for record in records:
-        console.print(views.row_panel(record))
-    if not records:
-        _out(f"{storage.url} has no rows from {row} on yet.")
+    record = require_build(storage)
+    with _quiet_when_closed():
+        if rejects or reason:
+            typed = [*(where or ()), *([] if row is None else [f"row_id={row}"])]
+            conditions = parse_conditions(typed, REJECT_FIELDS)
+            found = select_rejects(
+                storage, lambda reject: all(c.holds(reject) for c in conditions), rows or _SHOWN_ROWS, reason
+            )
+            panels = map(reject_panel, found)
+        else:
+            conditions = parse_conditions(where or (), record.columns)
+            limit = rows or (_SHOWN_ROWS if row is None else None)
+            panels = map(row_panel, select_rows(storage, conditions, limit=limit, row=row))
+        console = PipedConsole()
+        nothing = True
+        with _paged(console) if pager else nullcontext():
+            for panel in panels:
+                console.print(panel)
+                nothing = False
+        if nothing:
+            _out(f"{storage.url} has no {'rejects' if rejects or reason else 'rows'} like that yet.")
 
 
 @app.command()
@@ -310,9 +343,10 @@ def export(
     from magpie_ray.export import STDOUT
     from magpie_ray.export import export as write
 
-    rows = write(
-        _storage(output, storage_option), to, destination, system_prompts=system_prompts, force=force
-    )
+    with _quiet_when_closed():
+        rows = write(
+            _storage(output, storage_option), to, destination, system_prompts=system_prompts, force=force
+        )
     if destination != STDOUT:
         _out(f"{rows:,} rows in {destination}")
 
@@ -348,6 +382,25 @@ def _watch(read: Callable[[], dict[str, Any]], text: Callable[[dict[str, Any]], 
             if fields["complete"]:
                 return
             time.sleep(max(_WATCH_SECONDS, _WATCH_SHARE * (time.monotonic() - started)))
+
+
+@contextmanager
+def _quiet_when_closed() -> Iterator[None]:
+    """For what may be piped into `head`: it ends without a word, as other programs do."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
+        raise typer.Exit(_CLOSED_PIPE) from exc
+
+
+def _paged(console: Console) -> AbstractContextManager[object]:
+    """A pager where somebody sits at a terminal; `less` shows colours, and ends where all fits the screen."""
+    if not (console.is_terminal and sys.stdin.isatty()):
+        return nullcontext()
+    os.environ.setdefault("LESS", "-RFX")
+    return console.pager(styles=True)
 
 
 def _tell_error(text: str) -> None:

@@ -7,9 +7,9 @@ sample is there before its rows are; a sample without rows does no harm, and is 
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from magpie_ray.errors import CorruptBuildError
+from magpie_ray.errors import ConfigError, CorruptBuildError
 from magpie_ray.storage import Storage
 from magpie_ray.types import Partition, Rejection
 
@@ -17,7 +17,7 @@ REJECTS_PREFIX = "_magpie/rejects/"
 
 Reject = dict[str, object]
 
-_FIELDS = (
+REJECT_FIELDS = (
     "row_id",
     "attempt",
     "turn",
@@ -64,7 +64,7 @@ def read_rejects(storage: Storage) -> Iterator[Reject]:
         for line in filter(None, storage.read(item.key).split(b"\n")):
             try:
                 reject = json.loads(line)
-                yield {name: reject[name] for name in _FIELDS}
+                yield {name: reject[name] for name in REJECT_FIELDS}
             except (ValueError, LookupError, TypeError) as exc:
                 raise CorruptBuildError(
                     f"{storage.display(item.key)} is damaged or foreign ({exc}): it is only a sample of what "
@@ -80,6 +80,25 @@ def by_reason(rejects: Iterable[Reject], per_reason: int) -> list[Reject]:
         if len(among) < per_reason:
             among.append(reject)
     return [reject for among in found.values() for reject in among]
+
+
+def select_rejects(
+    storage: Storage, wanted: Callable[[Reject], bool], per_reason: int, reason: str | None = None
+) -> list[Reject]:
+    """The first few wanted for each reason, or for this one. ConfigError when nothing was rejected for it."""
+    if reason is None:
+        return by_reason(filter(wanted, read_rejects(storage)), per_reason)
+    reasons = set[str]()
+
+    def is_of_it(reject: Reject) -> bool:
+        reasons.add(str(reject["reason"]))
+        return reject["reason"] == reason and wanted(reject)
+
+    found = by_reason(filter(is_of_it, read_rejects(storage)), per_reason)
+    if reason not in reasons:
+        there = f"there are {', '.join(sorted(reasons))}" if reasons else "there are no rejects at all"
+        raise ConfigError(f"--reason: nothing that was kept was rejected for {reason!r}; {there}")
+    return found
 
 
 def _key(partition: Partition) -> str:
@@ -99,4 +118,4 @@ def _fields(rejection: Rejection) -> Reject:
         [{"role": message.role, "content": message.text} for message in rejection.messages],
         rejection.text,
     )
-    return dict(zip(_FIELDS, values, strict=True))
+    return dict(zip(REJECT_FIELDS, values, strict=True))

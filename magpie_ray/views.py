@@ -9,19 +9,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
-from rich.panel import Panel
-from rich.text import Text
-
-from magpie_ray.reader import Record, messages_of
-from magpie_ray.safe_text import is_harmless, safe, visible
+from magpie_ray.safe_text import is_harmless, visible
 
 if TYPE_CHECKING:
     from magpie_ray.run import BuildResult
     from magpie_ray.verify import Verification
 
 _SHOWN_PROBLEMS = 50
-_ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "green"}
 
 
 def result_text(result: "BuildResult") -> str:
@@ -121,16 +115,6 @@ def verification_text(fields: dict[str, Any]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def row_panel(row: Record) -> Panel:
-    """One row, coloured by role."""
-    parts = []
-    for role, text in messages_of(row):
-        parts.append(Text.assemble((f"{safe(role)}\n", _ROLE_STYLES.get(role, "bold")), safe(text), "\n"))
-    key = row.get("system_prompt_key")
-    title = f"row {row['row_id']}" + (f", {safe(str(key))}" if key else "")
-    return Panel(Group(*parts), title=Text(title), title_align="left")
 
 
 def json_text(fields: Mapping[str, Any]) -> str:

@@ -11,7 +11,9 @@ import pytest
 
 from magpie_ray import cli
 from magpie_ray.errors import EngineError, InterruptedJobError
+from magpie_ray.rejects import write_rejects
 from magpie_ray.storage import Storage
+from magpie_ray.types import Partition, Rejection
 from tests.builds import complete_build
 from tests.s3_server import S3Server
 
@@ -268,8 +270,48 @@ def test_show_prints_the_rows_that_were_asked_for(run: Run, output: str) -> None
     out = run("show", output, "--row", "7", "-n", "2").out
     assert [f"row {i} " in out for i in range(6, 10)] == [False, True, True, False]
     assert "Because." in out
+    assert [f"row {i} " in run("show", output, "--row", "7").out for i in (6, 7, 8)] == [False, True, False]
     code, out, _ = run("show", output, "--row", "10")
-    assert (code, out) == (0, f"{output} has no rows from 10 on yet.\n")
+    assert (code, out) == (0, f"{output} has no rows like that yet.\n")
+
+
+def test_show_has_the_rows_for_which_all_conditions_hold(run: Run, output: str) -> None:
+    out = run("show", output, "--where", "finish_reasons=stop", "--where", "row_id=5").out
+    assert [f"row {i} " in out for i in (4, 5, 6)] == [False, True, False]
+    assert "no rows like that" in run("show", output, "--where", "attempt=2").out
+    code, _, err = run("show", output, "--where", "atempt=2")
+    assert code == 2
+    assert "there is no column 'atempt'; there are row_id, conversation" in err
+
+
+def test_show_has_what_was_rejected_and_why(run: Run, output: str) -> None:
+    rejection = Rejection(
+        row_id=5,
+        attempt=2,
+        turn=1,
+        role="user",
+        reason="refusal",
+        text="No.",
+        user_tokens=2,
+        assistant_tokens=0,
+    )
+    write_rejects(Storage(output), Partition(start=4, stop=8), [rejection])
+    for options in (["--rejects"], ["--reason", "refusal"], ["--rejects", "--where", "role=user"]):
+        out = run("show", output, *options).out
+        assert "refusal: row 5, attempt 2, turn 1" in out
+        assert "No." in out
+    code, _, err = run("show", output, "--reason", "empty")
+    assert code == 2
+    assert "there are refusal" in err
+    assert "no rejects like that" in run("show", output, "--rejects", "--row", "6").out
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    complete_build(Storage(str(tmp_path / "out")), num_rows=4000, grid=2000)
+    show = f"{sys.executable} -m magpie_ray show {tmp_path}/out -n 4000 | head -n 2; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", show], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines()[-1] == "141"
+    assert done.stderr == ""
 
 
 def test_show_prints_generated_text_as_text(run: Run, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from magpie_ray import views
+from magpie_ray.row_view import row_panel
+from magpie_ray.safe_text import safe
 from magpie_ray.verify import verify
 from tests.builds import complete_build, memory_storage
 
@@ -19,7 +21,7 @@ def shown(text: str, *, role: str = "user", key: str | None = None) -> str:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, color_system="truecolor", width=200)
     row = {"row_id": 7, "conversation": [{"role": role, "content": text}], "system_prompt_key": key}
-    console.print(views.row_panel(row))
+    console.print(row_panel(row))
     return out.getvalue()
 
 
@@ -79,23 +81,23 @@ def test_markup_in_generated_text_is_only_text(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["日本語　全角", "👩\u200d🚀", "क्\u200dष", "5\u00a0€", "a\tb", "naïve"])
 def test_text_in_any_language_is_left_as_it_is(text: str) -> None:
-    assert views.safe(text) == text
+    assert safe(text) == text
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",))))
 def test_no_text_keeps_a_control_character(text: str) -> None:
     allowed = {"\n", "\t", "\u200c", "\u200d"}
-    kept = {unicodedata.category(c) for c in views.safe(text) if c not in allowed}
+    kept = {unicodedata.category(c) for c in safe(text) if c not in allowed}
     assert not kept & {"Cc", "Cf", "Zl", "Zp", "Co", "Cn"}
     assert "\n" not in views.visible(text)
-    assert views.safe(views.safe(text)) == views.safe(text)
+    assert safe(safe(text)) == safe(text)
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",))))
 def test_json_is_safe_and_says_the_same(text: str) -> None:
     printed = views.json_text({"text": text, text: 1})
     assert json.loads(printed) == {"text": text, text: 1}
-    assert views.safe(printed) == printed
+    assert safe(printed) == printed
 
 
 def test_a_verification_reads_well() -> None:

@@ -1,0 +1,5 @@
+"""`python -m magpie_ray` is `magpie-ray`."""
+
+from magpie_ray.cli import main
+
+main()
