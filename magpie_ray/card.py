@@ -73,6 +73,15 @@ def write_card(storage: Storage, *, records: Sequence[PartitionRecord] | None = 
         raise PreflightError(f"{storage.url} holds no build: there is no {storage.display(build.BUILD_KEY)}")
     if records is None:
         records = manifest.read_committed(storage, record)
+    storage.replace(CARD_KEY, card_text(storage, record, records).encode())
+    return storage.display(CARD_KEY)
+
+
+def card_text(storage: Storage, record: BuildRecord, records: Sequence[PartitionRecord]) -> str:
+    """The card of this build as it is now, around what the user has added to the one that is there.
+
+    ReportError when that one can't be understood; StorageError.
+    """
     try:
         present = storage.read(CARD_KEY).decode()
     except ObjectNotFoundError:
@@ -81,11 +90,9 @@ def write_card(storage: Storage, *, records: Sequence[PartitionRecord] | None = 
         raise ReportError(f"{storage.display(CARD_KEY)} is not UTF-8 text: mend it, or move it away") from exc
     wanted = rows_wanted(build.read_runs(storage), records)
     try:
-        text = render_card(record, records, num_rows=wanted, present=present)
+        return render_card(record, records, num_rows=wanted, present=present)
     except ReportError as exc:
         raise ReportError(f"{storage.display(CARD_KEY)}: {exc}") from exc
-    storage.replace(CARD_KEY, text.encode())
-    return storage.display(CARD_KEY)
 
 
 def render_card(

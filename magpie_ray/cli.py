@@ -351,6 +351,49 @@ def export(
         _out(f"{rows:,} rows in {destination}")
 
 
+@app.command()
+def push(
+    output: Output,
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME on the Hugging Face hub.")],
+    public: Annotated[
+        bool, typer.Option("--public", help="Open to all; a new repository is private otherwise.")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option(metavar="BRANCH", help="Push to this branch, made if need be.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Push what there is of a build that is not complete.")
+    ] = False,
+    with_report: Annotated[
+        bool, typer.Option("--report", help="Push the report, _magpie/report.html, too.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete data of other builds that is there.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be sent, and change nothing.")
+    ] = False,
+    storage_option: StorageOption = None,
+) -> None:
+    """Put a build on the Hugging Face hub. The same command again sends only what is missing there."""
+    logs.set_up(LogStyle())
+    storage = _storage(output, storage_option)
+    from magpie_ray.hub import Hub
+    from magpie_ray.push import push as send
+
+    hub = Hub(repo_id, revision=revision)
+    done = send(
+        storage,
+        hub,
+        public=public,
+        partial=partial,
+        report=with_report,
+        replace=replace,
+        dry_run=dry_run,
+    )
+    _out(views.pushed_text(done, dry_run=dry_run))
+
+
 def main() -> None:
     """Entry point of the `magpie-ray` command and of jobs/generate.py."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; the driver has its own

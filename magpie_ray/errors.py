@@ -58,6 +58,10 @@ class ReportError(MagpieError):
     """The report can't be made. The build is as it is."""
 
 
+class HubError(MagpieError):
+    """The Hugging Face hub could not be reached, or refused. What is committed there stays."""
+
+
 class EngineError(MagpieError):
     """The engine could not start, died, or refused a request."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from magpie_ray.safe_text import is_harmless, visible
 
 if TYPE_CHECKING:
+    from magpie_ray.push import Pushed
     from magpie_ray.run import BuildResult
     from magpie_ray.verify import Verification
 
@@ -115,6 +116,18 @@ def verification_text(fields: dict[str, Any]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def pushed_text(done: "Pushed", *, dry_run: bool) -> str:
+    """The last words of `push`; of a dry run all that would be sent."""
+    total = f"{_count(len(done.sent), 'file')}, {sum(size for _, size in done.sent):,} bytes"
+    present = f"{_count(done.present, 'file')} there already"
+    if not dry_run:
+        deleted = f", {_count(len(done.deleted), 'file')} deleted" if done.deleted else ""
+        return f"{done.url}: {total} sent, {present}{deleted}"
+    sent = [f"  {size:>15,}  {path}" for path, size in done.sent]
+    deleted_lines = [f"  {'delete':>15}  {path}" for path in done.deleted]
+    return "\n".join([*sent, *deleted_lines, f"{done.url}: {total} would be sent, {present}"])
 
 
 def json_text(fields: Mapping[str, Any]) -> str:

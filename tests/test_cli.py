@@ -73,7 +73,9 @@ def config(tmp_path: Path) -> str:
 # ---- help
 
 
-@pytest.mark.parametrize("command", ["generate", "plan", "template", "status", "verify", "show", "report"])
+@pytest.mark.parametrize(
+    "command", ["generate", "plan", "template", "status", "verify", "show", "report", "export", "push"]
+)
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")

@@ -1,0 +1,176 @@
+"""A hub of a few calls: those that a push makes, over real HTTP, and what it was sent."""
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha1, sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+TOKEN = "hf_abcdefghijklmnop"
+
+
+@dataclass
+class Repo:
+    """What it holds, by revision and path; which files are Git's own and which large."""
+
+    private: bool
+    branches: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"main": {}})
+    commits: list[tuple[str, list[str], list[str]]] = field(default_factory=list)
+
+
+@dataclass
+class FakeHub:
+    """Everything there is. `refuse`: a status for the paths that match, with an answer in words."""
+
+    url: str = ""
+    repos: dict[str, Repo] = field(default_factory=dict)
+    large: dict[str, bytes] = field(default_factory=dict)
+    uploads: list[str] = field(default_factory=list)
+    refuse: dict[str, int] = field(default_factory=dict)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: ClassVar[FakeHub]
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def do_GET(self) -> None:
+        self._handle()
+
+    do_POST = do_PUT = do_GET  # noqa: N815
+
+    def _handle(self) -> None:
+        path = urlsplit(self.path).path
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            body = b"".join(self._chunks())
+        for pattern, status in self.hub.refuse.items():
+            if re.search(pattern, path):
+                return self._answer(status, {"error": f"refused to {self.headers.get('Authorization')}"})
+        if path.startswith("/large/"):
+            self.hub.large[path.rpartition("/")[2]] = body
+            self.hub.uploads.append(path.rpartition("/")[2])
+            return self._answer(200, {})
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self._answer(401, {"error": "Invalid credentials in Authorization header"})
+        if path == "/api/repos/create":
+            return self._create(json.loads(body))
+        if path == "/api/validate-yaml":
+            return self._answer(200, {"warnings": [], "errors": []})
+        found = re.fullmatch(r"(?:/api)?/datasets/([^/]+/[^/]+?)(?:\.git)?(?:/(\w+)(?:/(.+))?)?", path)
+        assert found, path
+        repo = self.hub.repos.get(found[1])
+        if repo is None:
+            return self._answer(404, {"error": "none"}, code="RepoNotFound")
+        return getattr(self, f"_{found[2] or 'about'}")(found[1], repo, found[3], body)
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+
+    def _answer(self, status: int, fields: object, *, code: str | None = None) -> None:
+        data = json.dumps(fields).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        name = f"{asked['organization']}/{asked['name']}"
+        if name in self.hub.repos:
+            return self._answer(409, {"error": "there already", "url": f"{self.hub.url}/datasets/{name}"})
+        private = asked.get("private", asked.get("visibility") == "private")
+        self.hub.repos[name] = Repo(private=private)
+        return self._answer(200, {"url": f"{self.hub.url}/datasets/{name}"})
+
+    def _about(self, name: str, repo: Repo, *_: object) -> None:
+        self._answer(
+            200, {"id": name, "private": repo.private, "tags": [], "downloads": 0, "likes": 0, "siblings": []}
+        )
+
+    def _branch(self, _: str, repo: Repo, branch: str, __: bytes) -> None:
+        if branch in repo.branches:
+            return self._answer(409, {"error": "there already"})
+        repo.branches[branch] = dict(repo.branches["main"])
+        return self._answer(200, {})
+
+    def _tree(self, _: str, repo: Repo, revision: str, __: bytes) -> None:
+        if revision not in repo.branches:
+            return self._answer(404, {"error": "none"}, code="RevisionNotFound")
+        entries: list[dict[str, Any]] = [{"type": "directory", "path": "data", "oid": "0"}]
+        for path, data in repo.branches[revision].items():
+            entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data)}
+            entry["oid"] = sha1(b"blob %d\0" % len(data) + data).hexdigest()
+            if path.endswith(".parquet"):
+                entry["oid"] = "0" * 40
+                entry["lfs"] = {"oid": sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+            entries.append(entry)
+        return self._answer(200, entries)
+
+    def _preupload(self, _: str, __: Repo, ___: str, body: bytes) -> None:
+        modes = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["path"].endswith(".parquet") else "regular",
+                "shouldIgnore": False,
+            }
+            for file in json.loads(body)["files"]
+        ]
+        self._answer(200, {"files": modes})
+
+    def _info(self, _: str, __: Repo, rest: str, body: bytes) -> None:
+        assert rest == "lfs/objects/batch"
+        objects = []
+        for asked in json.loads(body)["objects"]:
+            here = asked["oid"] in self.hub.large
+            action = {"actions": {"upload": {"href": f"{self.hub.url}/large/{asked['oid']}"}}}
+            objects.append(asked | ({} if here else action))
+        self._answer(200, {"transfer": "basic", "objects": objects})
+
+    def _commit(self, name: str, repo: Repo, revision: str, body: bytes) -> None:
+        files = repo.branches[revision]
+        header, *operations = (json.loads(line) for line in body.splitlines())
+        added, deleted = [], []
+        for operation in operations:
+            value = operation["value"]
+            match operation["key"]:
+                case "file":
+                    files[value["path"]] = base64.b64decode(value["content"])
+                    added.append(value["path"])
+                case "lfsFile":
+                    files[value["path"]] = self.hub.large[value["oid"]]
+                    added.append(value["path"])
+                case "deletedFile":
+                    del files[value["path"]]
+                    deleted.append(value["path"])
+        repo.commits.append((header["value"]["summary"], added, deleted))
+        self._answer(200, {"commitUrl": f"{self.hub.url}/datasets/{name}/commit/1", "commitOid": "1"})
+
+
+@contextmanager
+def fake_hub() -> Iterator[FakeHub]:
+    """One that listens on this machine."""
+    hub = FakeHub()
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        hub.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield hub
+        finally:
+            server.shutdown()
+            thread.join()
