@@ -124,14 +124,16 @@ class SamplingConfig(Section):
                 for settings, weight in self.mix(role)
             ]
             if len(choices) == 1:
-                flat |= _flat(f"sampling.{role}", choices[0][0])
+                flat |= by_dotted_key(f"sampling.{role}", choices[0][0])
             else:
                 flat[f"sampling.{role}"] = [settings | {"weight": weight} for settings, weight in choices]
         return flat
 
 
-def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, object]:
+def by_dotted_key(prefix: str, values: Mapping[str, Any]) -> dict[str, object]:
+    """What nested mappings hold, by the path that leads there."""
     flat: dict[str, object] = {}
     for name, value in values.items():
-        flat |= _flat(f"{prefix}.{name}", value) if isinstance(value, dict) else {f"{prefix}.{name}": value}
+        key = f"{prefix}.{name}"
+        flat |= by_dotted_key(key, value) if isinstance(value, dict) else {key: value}
     return flat

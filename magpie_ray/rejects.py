@@ -8,6 +8,7 @@ sample is there before its rows are; a sample without rows does no harm, and is 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 
 from magpie_ray.errors import ConfigError, CorruptBuildError
 from magpie_ray.storage import Storage
@@ -57,17 +58,22 @@ def write_rejects(storage: Storage, partition: Partition, rejections: Sequence[R
         storage.replace(_key(partition), "\n".join([*lines, ""]).encode("utf-8", "backslashreplace"))
 
 
-def read_rejects(storage: Storage) -> Iterator[Reject]:
-    """All samples, in the order of rows. CorruptBuildError names a damaged one."""
-    for item in storage.list(REJECTS_PREFIX):
+def reject_keys(storage: Storage) -> list[str]:
+    """The objects that hold the samples, in the order of rows."""
+    return [item.key for item in storage.list(REJECTS_PREFIX)]
+
+
+def read_rejects(storage: Storage, keys: Iterable[str] | None = None) -> Iterator[Reject]:
+    """All samples, in the order of rows, or those of these keys. CorruptBuildError names a damaged one."""
+    for key in reject_keys(storage) if keys is None else keys:
         # Not splitlines: generated text may hold other characters that end lines.
-        for line in filter(None, storage.read(item.key).split(b"\n")):
+        for line in filter(None, storage.read(key).split(b"\n")):
             try:
                 reject = json.loads(line)
                 yield {name: reject[name] for name in REJECT_FIELDS}
             except (ValueError, LookupError, TypeError) as exc:
                 raise CorruptBuildError(
-                    f"{storage.display(item.key)} is damaged or foreign ({exc}): it is only a sample of what "
+                    f"{storage.display(key)} is damaged or foreign ({exc}): it is only a sample of what "
                     "was rejected, and may be deleted"
                 ) from exc
 
@@ -99,6 +105,17 @@ def select_rejects(
         there = f"there are {', '.join(sorted(reasons))}" if reasons else "there are no rejects at all"
         raise ConfigError(f"--reason: nothing that was kept was rejected for {reason!r}; {there}")
     return found
+
+
+def in_turns(files: Iterable[Iterable[Reject]]) -> list[Reject]:
+    """The first for each reason in every file, in the order of the files, then the second ones, and so on."""
+    ranked = list[tuple[int, Reject]]()
+    for rejects in files:
+        times = Counter[object]()
+        for reject in rejects:
+            ranked.append((times[reject["reason"]], reject))
+            times[reject["reason"]] += 1
+    return [reject for _, reject in sorted(ranked, key=itemgetter(0))]
 
 
 def _key(partition: Partition) -> str:

@@ -29,6 +29,7 @@ COLUMNS = (
     "row_id",
     "conversation",
     "instruction",
+    "reasoning",
     "system_prompt",
     "system_prompt_key",
     "sampling_key",

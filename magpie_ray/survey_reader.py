@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,8 @@ from magpie_ray.storage import Storage
 from magpie_ray.survey import Survey
 from magpie_ray.types import PartitionRecord
 from magpie_ray.writer import PARQUET_ERRORS
+
+T = TypeVar("T")
 
 # A sample of this size tells shares to a fifth of a percent; it takes seconds and some tens of megabytes.
 MAX_ROWS = 300_000
@@ -66,7 +69,7 @@ def choose(records: Sequence[PartitionRecord], *, max_rows: int, max_bytes: int)
     return chosen
 
 
-def spread_order(records: Sequence[PartitionRecord]) -> list[PartitionRecord]:
+def spread_order(records: Sequence[T]) -> list[T]:
     """Another order, in which the first few of any number are about evenly spread."""
     golden = (math.sqrt(5) - 1) / 2
     return [records[place] for place in sorted(range(len(records)), key=lambda n: (n + 1) * golden % 1)]

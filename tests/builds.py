@@ -27,7 +27,10 @@ def config_of(**keys: Any) -> Config:
 
 
 def row_of(
-    row_id: int, texts: Sequence[str] = ("Why?", "Because."), prompt: SystemPrompt | None = None
+    row_id: int,
+    texts: Sequence[str] = ("Why?", "Because."),
+    prompt: SystemPrompt | None = None,
+    reasoning: str = "",
 ) -> Row:
     """A row of these messages, user first; message `i` took 10 + i prompt and 20 + i generated tokens."""
     messages = tuple(
@@ -37,6 +40,7 @@ def row_of(
             finish_reason="stop",
             prompt_tokens=10 + i,
             completion_tokens=20 + i,
+            reasoning=reasoning if i % 2 else "",
         )
         for i, text in enumerate(texts)
     )
@@ -64,9 +68,10 @@ def commit(
     *,
     config: Config | None = None,
     texts: Sequence[str] = ("Why?", "Because."),
+    reasoning: str = "",
 ) -> PartitionRecord:
     """One file with rows start..stop-1."""
-    rows = [row_of(row_id, texts) for row_id in range(start, stop)]
+    rows = [row_of(row_id, texts, reasoning=reasoning) for row_id in range(start, stop)]
     data, written = to_parquet(
         rows,
         table_format=make_table_format(config or config_of()),
@@ -79,13 +84,20 @@ def commit(
 
 
 def complete_build(
-    storage: Storage, num_rows: int = 10, grid: int = 4, texts: Sequence[str] = ("Why?", "Because.")
+    storage: Storage,
+    num_rows: int = 10,
+    grid: int = 4,
+    texts: Sequence[str] = ("Why?", "Because."),
+    *,
+    config: Config | None = None,
+    reasoning: str = "",
 ) -> tuple[BuildRecord, list[PartitionRecord]]:
     """A finished build of `num_rows` rows in files of `grid`."""
-    record = build.open_build(storage, build_of(grid))
+    record = build.open_build(storage, build_of(grid, config, **(config.identity() if config else {})))
     run = build.start_run(storage, num_rows=num_rows, host="here", config={})
     records = [
-        commit(storage, record, p.start, p.stop, texts=texts) for p in manifest.pending(num_rows, record, ())
+        commit(storage, record, p.start, p.stop, config=config, texts=texts, reasoning=reasoning)
+        for p in manifest.pending(num_rows, record, ())
     ]
     finish(storage, record, records, num_rows)
     build.end_run(storage, run, outcome="done")

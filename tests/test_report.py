@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from magpie_ray.report.timeline import actors_up, timeline
 from magpie_ray.storage import Storage
 from magpie_ray.survey import Survey
 from magpie_ray.types import Partition, Rejection
-from tests.builds import build_of, commit, complete_build, memory_storage, row_of
+from tests.builds import build_of, commit, complete_build, config_of, memory_storage, row_of
 from tests.report_builds import HOSTILE, LANGUAGES, PROMPTS, rich_build
 from tests.s3_server import S3Server
 
@@ -110,6 +111,35 @@ def test_prompts_stand_against_their_weights(facts: Facts) -> None:
     assert sum(share.rows for share in facts.prompts) == 240
     for share in facts.prompts:
         assert share.share == pytest.approx(share.weight, abs=0.12)
+
+
+def test_settings_that_rows_chose_from_stand_against_their_weights() -> None:
+    storage = memory_storage()
+    user = [
+        {"temperature": 1.0, "first_tokens": {"ban": ["#"]}, "weight": 3},
+        {"temperature": 0.7, "weight": 1},
+    ]
+    config = config_of(sampling={"user": user, "assistant": [{}, {"max_tokens": 9}]})
+    complete_build(storage, config=config)
+    shares = read_facts(storage).samplings
+    assert [(share.name, share.rows, share.weight) for share in shares] == [
+        ("0", 10, 0.375),
+        ("1", 0, 0.375),
+        ("2", 0, 0.125),
+        ("3", 0, 0.125),
+    ]
+    assert shares[1].text == 'user.first_tokens.ban ["#"], user.temperature 1.0, assistant.max_tokens 9'
+    write_report(storage)
+    assert shares[3].text in " ".join(Elements(storage.read(REPORT_KEY).decode()).texts)
+
+
+def test_what_was_thought_before_an_answer_can_be_opened_beside_it() -> None:
+    storage, config = memory_storage(), config_of(model={"thinking": True})
+    complete_build(storage, config=config, reasoning=f"Let me see {HOSTILE[0]}")
+    write_report(storage)
+    page = Elements(storage.read(REPORT_KEY).decode())
+    assert page.texts.count(f"Let me see {HOSTILE[0]}") == 10
+    assert [tag for tag, has in page.tags if has.get("class") == "reasoning"] == ["details"] * 10
 
 
 def test_the_timeline_keeps_the_slots_with_losses_when_there_are_too_many() -> None:
@@ -208,24 +238,25 @@ def test_charts_follow_the_pages_colours_and_keep_their_names_apart(page: str) -
     assert set(re.findall(r"url\(#([\w-]+)\)", page)) <= set(ids)
 
 
+def rejection_of(row_id: int, reason: str) -> Rejection:
+    return Rejection(
+        row_id=row_id,
+        attempt=2,
+        role="assistant",
+        turn=1,
+        reason=reason,
+        text=f"{HOSTILE[0]} number {row_id}",
+        messages=(row_of(0).messages[0],),
+        system_prompt=PROMPTS[0],
+        user_tokens=1,
+        assistant_tokens=1,
+    )
+
+
 def test_examples_of_rejected_messages_are_shown() -> None:
     storage = memory_storage()
     complete_build(storage)
-    rejections = [
-        Rejection(
-            row_id=row_id,
-            attempt=2,
-            role="assistant",
-            turn=1,
-            reason="marker<i>",
-            text=f"{HOSTILE[0]} number {row_id}",
-            messages=(row_of(0).messages[0],),
-            system_prompt=PROMPTS[0],
-            user_tokens=1,
-            assistant_tokens=1,
-        )
-        for row_id in range(4)
-    ]
+    rejections = [rejection_of(row_id, reason="marker<i>") for row_id in range(4)]
     write_rejects(storage, Partition(start=0, stop=4), rejections)
     write_report(storage)
     text = "".join(Elements(storage.read(REPORT_KEY).decode()).texts)
@@ -234,6 +265,18 @@ def test_examples_of_rejected_messages_are_shown() -> None:
     assert "assistant · rejected" in text
     assert f"{HOSTILE[0]} number 2" in text
     assert "number 3" not in text
+
+
+def test_examples_of_rejected_messages_are_of_different_parts_of_the_build() -> None:
+    storage = memory_storage()
+    complete_build(storage)
+    for start in range(0, 4000, 4):
+        partition = Partition(start=start, stop=start + 4)
+        write_rejects(storage, partition, [rejection_of(start + i, reason="empty") for i in range(3)])
+    rows = sorted(int(str(reject["row_id"])) for reject in read_facts(storage).rejects)
+    assert len(rows) == 3
+    assert rows[0] < 2000 < rows[2]
+    assert all(later - row > 400 for row, later in pairwise(rows))
 
 
 def builds() -> Iterator[tuple[str, Storage]]:

@@ -7,27 +7,26 @@ nothing else is written.
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import islice
 
 from magpie_ray import build, lives, manifest
 from magpie_ray.errors import PreflightError
 from magpie_ray.lives import LivesRecord
-from magpie_ray.rejects import by_reason, read_rejects
+from magpie_ray.rejects import Reject, by_reason, in_turns, read_rejects, reject_keys
 from magpie_ray.report.charts import charts_of
 from magpie_ray.report.charts_work import MAX_SLOTS
 from magpie_ray.report.drawing import draw
 from magpie_ray.report.facts import Facts
 from magpie_ray.report.page import render
 from magpie_ray.storage import Storage
-from magpie_ray.survey_reader import most_repeated, take_survey
+from magpie_ray.survey_reader import most_repeated, spread_order, take_survey
 from magpie_ray.types import DATA_PREFIX, PartitionRecord
 
 REPORT_KEY = "_magpie/report.html"
 
 _SAMPLES = 50
 _REPEATED = 20
-# Of each reason, among so many at the beginning: there is a file a partition.
-_SHOWN_REJECTS, _READ_REJECTS = 3, 300
+# Of each reason, from so many files: there is one a partition.
+_SHOWN_REJECTS, _REJECT_FILES = 3, 60
 
 
 def write_report(
@@ -78,10 +77,16 @@ def read_facts(
         today=build.now()[:10],
         lives=_lives(storage, [run.number for run in runs]),
         written={item.key: item.modified for item in storage.list(DATA_PREFIX) if item.modified is not None},
-        rejects=by_reason(islice(read_rejects(storage), _READ_REJECTS), _SHOWN_REJECTS),
+        rejects=_rejects(storage),
         repeated=most_repeated(storage, records, survey, _REPEATED),
         price=price,
     )
+
+
+def _rejects(storage: Storage) -> list[Reject]:
+    """A few for each reason, from different parts of the build where there are such."""
+    keys = spread_order(reject_keys(storage))[:_REJECT_FILES]
+    return by_reason(in_turns(read_rejects(storage, [key]) for key in keys), _SHOWN_REJECTS)
 
 
 def _lives(storage: Storage, runs: list[int]) -> Mapping[int, LivesRecord]:

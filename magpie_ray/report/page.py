@@ -28,6 +28,7 @@ from magpie_ray.safe_text import safe, visible
 # A page of fifty rows of six messages stays under a megabyte.
 _ROW_CHARACTERS = 8_000
 _MESSAGE_CHARACTERS = 3_000
+_REASONING_CHARACTERS = 1_500
 _SHOWN_LOSSES = 200
 
 
@@ -57,7 +58,6 @@ def render(facts: Facts, drawings: Mapping[str, str], *, shown_slots: int) -> st
         "whole": whole,
         "lengths": length_rows(facts),
         "attempts": sorted(facts.survey.attempts.items()),
-        "samplings": sorted(facts.survey.samplings.items()),
         "rejects": _rejects(facts),
         "words": word_tree(facts.survey, first=40, second=8),
         "samples": [_sample(row) for row in facts.survey.samples],
@@ -124,7 +124,7 @@ def _sections(context: Mapping[str, object]) -> list[tuple[str, str]]:
         "cost": ("Cost", True),
         "lengths": ("Lengths", facts.survey.rows),
         "rejected": ("Accepted and rejected", facts.tally.attempts),
-        "mix": ("System prompts" if facts.prompts else "Sampling", facts.prompts or facts.survey.samplings),
+        "mix": ("System prompts" if facts.prompts else "Sampling", facts.prompts or facts.samplings),
         "words": ("Instructions", facts.survey.rows),
         "conversations": ("Conversations", facts.survey.rows),
         "build": ("The build", True),
@@ -133,16 +133,25 @@ def _sections(context: Mapping[str, object]) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Message:
+    role: str
+    text: str
+    note: str
+    reasoning: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Sample:
     row_id: int
     key: str
-    messages: Sequence[tuple[str, str, str]]
+    messages: Sequence[_Message]
 
 
 def _sample(row: Record) -> _Sample:
     endings = row.get("finish_reasons")
     tokens = row.get("completion_tokens")
-    messages, left = list[tuple[str, str, str]](), _ROW_CHARACTERS
+    thoughts = iter(reasoning) if isinstance(reasoning := row.get("reasoning"), list) else iter(())
+    messages, left = list[_Message](), _ROW_CHARACTERS
     told = messages_of(row)
     generated = len(endings) if isinstance(endings, list) else 0
     for index, (role, text) in enumerate(told, generated - len(told)):
@@ -151,7 +160,10 @@ def _sample(row: Record) -> _Sample:
             note = f"{tokens[index]:,} tokens" + (", cut" if endings[index] == "length" else "")
         shown = shortened(text, min(left, _MESSAGE_CHARACTERS))
         left = max(80, left - len(shown))
-        messages.append((role, shown, note))
+        thought = str(next(thoughts, None) or "") if role == "assistant" else ""
+        messages.append(
+            _Message(role=role, text=shown, note=note, reasoning=shortened(thought, _REASONING_CHARACTERS))
+        )
     return _Sample(
         row_id=int(str(row["row_id"])), key=str(row.get("system_prompt_key") or ""), messages=messages
     )
@@ -169,7 +181,7 @@ class _Example:
 
 def _rejects(facts: Facts) -> list[tuple[str, list[_Example]]]:
     """Examples by reason."""
-    ordered = sorted(facts.rejects, key=lambda reject: str(reject.get("reason")))
+    ordered = sorted(facts.rejects, key=lambda reject: (str(reject["reason"]), int(str(reject["row_id"]))))
     found = []
     for reason, group in groupby(ordered, lambda reject: str(reject.get("reason"))):
         examples = []
