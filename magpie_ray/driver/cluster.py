@@ -25,7 +25,8 @@ _CONNECT_SECONDS = 5.0
 def ray_session(config: Config, *, own: bool = False) -> Iterator[bool]:
     """Connect to a cluster (cluster.address, RAY_ADDRESS, one on this machine) or start a local one.
 
-    With `own` always the latter. Yields whether it is one of our own, which gets no further nodes.
+    With `own`, or the address local, always the latter. Yields whether it is one of our own, which gets no
+    further nodes.
     """
     if ray.is_initialized():
         yield False
@@ -33,6 +34,8 @@ def ray_session(config: Config, *, own: bool = False) -> Iterator[bool]:
     address = None
     if not own:
         address = config.cluster.address or os.environ.get("RAY_ADDRESS") or _cluster_on_this_machine()
+    if address == "local":  # Ray's own word for it
+        address = None
     if address and "://" not in address and not answers(address):
         raise _no_cluster(address, "nothing answers there")
     if address and address.startswith("ray://"):

@@ -79,6 +79,15 @@ def test_a_cluster_that_listens_on_this_machine_is_used(monkeypatch: pytest.Monk
         assert cluster._cluster_on_this_machine() == address
 
 
+def test_local_is_a_cluster_of_ones_own_even_where_one_is_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = dict[str, object]()
+    monkeypatch.setattr("ray.init", lambda **options: asked.update(options))
+    monkeypatch.setattr(cluster, "read_ray_address", lambda: "192.0.2.1:6379")
+    with cluster.ray_session(load_config(None, ["num_rows=1", "cluster.address=local"])) as is_own:
+        assert is_own
+    assert (asked["address"], asked["include_dashboard"]) == ("local", False)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_signal_is_a_question_first_and_an_interrupt_the_second_time(number: signal.Signals) -> None:
     usual = signal.getsignal(number)
@@ -94,12 +103,13 @@ def test_a_stop_signal_is_a_question_first_and_an_interrupt_the_second_time(numb
 def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_asked_for() -> None:
     storage = memory_storage()
 
-    def opened(*keys: str) -> BuildRecord:
+    def opened(*keys: str) -> tuple[BuildRecord, bool]:
         config = load_config(None, ["engine.device=cpu", *keys])
         return open_build(config, storage, preflight.draw_up(config), device="cpu", num_actors=1)
 
-    first = opened("num_rows=1000")
-    assert opened("num_rows=2000") == first
+    first, is_new = opened("num_rows=1000")
+    assert is_new
+    assert opened("num_rows=2000") == (first, False)
     with pytest.raises(BuildMismatchError, match=r"output\.rows_per_partition"):
         opened("num_rows=2000", "output.rows_per_partition=7")
     with pytest.raises(BuildMismatchError, match="seed: the build has 0, now 1"):
