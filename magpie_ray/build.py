@@ -132,7 +132,8 @@ def check_same_build(found: BuildRecord, wanted: BuildRecord, storage: Storage) 
         return
     ours, theirs = _values(wanted), _values(found)
     lines = []
-    for key in sorted(ours.keys() | theirs.keys()):
+    # The config's keys first: the chat format follows from them.
+    for key in sorted(ours.keys() | theirs.keys(), key=lambda key: (key.startswith("chat_format."), key)):
         has, asked = theirs.get(key, "(not set)"), ours.get(key, "(not set)")
         if has != asked:
             same = next((i for i, (a, b) in enumerate(zip(has, asked, strict=False)) if a != b), 0)

@@ -58,7 +58,7 @@ def test_of_racing_builds_with_other_settings_one_is_made_and_the_others_are_ref
 
 def test_a_mismatch_names_each_key_with_both_values() -> None:
     storage = memory_storage()
-    build.open_build(storage, build_of(4, seed=1, same=2, gone="x", empty=None))
+    build.open_build(storage, build_of(4, seed=1, same=2, gone="x", empty=None, **{"chat_format.x": 1}))
     with pytest.raises(BuildMismatchError) as caught:
         build.open_build(storage, build_of(8, **{"seed": 1.0, "same": 2, "sampling.user.temperature": 0.7}))
     lines = str(caught.value).splitlines()
@@ -69,6 +69,7 @@ def test_a_mismatch_names_each_key_with_both_values() -> None:
         "  output.rows_per_partition: the build has 4, now 8",
         "  sampling.user.temperature: the build has 1.0, now 0.7",
         "  seed: the build has 1, now 1.0",
+        "  chat_format.x: the build has 1, now (not set)",  # it follows from the others
     ]
     assert "choose another output.path" in lines[-1]
     assert caught.value.exit_code == 2
