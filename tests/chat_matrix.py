@@ -1,4 +1,4 @@
-"""The README's table of chat formats, from the real derivation: `python -m tests.chat_matrix` prints it.
+"""The table of chat formats in docs, from the real derivation: `python -m tests.chat_matrix` prints it.
 
 Rows of published templates need MAGPIE_RAY_CHAT_TEMPLATES; those of tests/chat_families.py are always there.
 """

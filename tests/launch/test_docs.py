@@ -27,6 +27,7 @@ from tests.launch.files import ROOT, entrypoint_of
 pytestmark = pytest.mark.slow  # Ray and Anyscale take seconds to import
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
 LAUNCH_FILES = [
     ROOT / "Dockerfile",
     ROOT / "cluster.yaml",
@@ -65,7 +66,7 @@ def commands(block: str) -> Iterator[list[str]]:
 
 COMMANDS = [
     pytest.param(words, id=f"{path.name}: {' '.join(words)[:70]}")
-    for path in [*DOCS, *LAUNCH_FILES]
+    for path in [*PAGES, *LAUNCH_FILES]
     for block in blocks(path)
     for words in commands(block)
 ]
@@ -147,7 +148,7 @@ def test_what_generates_has_a_config_that_loads(words: list[str]) -> None:
     load_config(path, overrides)
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *DOCS], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", path.read_text()):
         assert (path.parent / target).exists(), target
@@ -159,7 +160,7 @@ def headings(path: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *DOCS], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_to_headings_lead_to_one(path: Path) -> None:
     for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", path.read_text()):
         assert heading in headings(path.parent / target if target else path), heading
