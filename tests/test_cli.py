@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from magpie_ray import cli
+from magpie_ray.cli import options, printing
 from magpie_ray.errors import EngineError, InterruptedJobError
 from magpie_ray.rejects import write_rejects
 from magpie_ray.storage import Storage
@@ -137,13 +138,13 @@ def test_an_interrupt_ends_in_3(run: Run, config: str, monkeypatch: pytest.Monke
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_config", interrupted)
+    monkeypatch.setattr(options, "load_config", interrupted)
     assert run("generate", config).code == 3
 
     def stopped(*_: object) -> None:
         raise InterruptedJobError("stopped with 5 of 10 rows committed")
 
-    monkeypatch.setattr(cli, "load_config", stopped)
+    monkeypatch.setattr(options, "load_config", stopped)
     assert run("generate", config) == Outcome(3, "", "error: stopped with 5 of 10 rows committed\n")
 
 
@@ -188,7 +189,7 @@ def test_a_failure_is_told_without_the_errors_behind_it(
         except ValueError as exc:
             raise EngineError("vLLM could not start") from exc
 
-    monkeypatch.setattr(cli, "load_config", fail)
+    monkeypatch.setattr(options, "load_config", fail)
     assert run("generate", config) == Outcome(1, "", "error: vLLM could not start\n")
 
 
@@ -250,7 +251,7 @@ def test_a_watched_status_ends_with_the_build_and_with_ctrl_c(
         if len(naps) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.time, "sleep", interrupted)
+    monkeypatch.setattr(printing.time, "sleep", interrupted)
     assert run("status", output, "--watch").code == 0
     assert len(naps) == 3
     assert run("status", output, "--watch", "--json").code == 2
@@ -298,8 +299,8 @@ def test_show_has_what_was_rejected_and_why(run: Run, output: str) -> None:
         assistant_tokens=0,
     )
     write_rejects(Storage(output), Partition(start=4, stop=8), [rejection])
-    for options in (["--rejects"], ["--reason", "refusal"], ["--rejects", "--where", "role=user"]):
-        out = run("show", output, *options).out
+    for asked in (["--rejects"], ["--reason", "refusal"], ["--rejects", "--where", "role=user"]):
+        out = run("show", output, *asked).out
         assert "refusal: row 5, attempt 2, turn 1" in out
         assert "No." in out
     code, _, err = run("show", output, "--reason", "empty")
@@ -341,17 +342,17 @@ def test_report_refuses_what_is_no_build_and_what_is_no_price(run: Run, output: 
 def test_an_output_on_s3_is_reached_with_storage_options(run: Run, s3_server: S3Server) -> None:
     url = f"s3://{s3_server.bucket}/cli"
     complete_build(Storage(url, s3_server.storage_options))
-    options = []
+    given = []
     for option in (
         f"endpoint_url={s3_server.endpoint_url}",
         "key=testing-key-id",
         "secret=testing-secret-key",
         "client_kwargs.region_name=us-east-1",
     ):
-        options += ["--storage-option", option]
-    assert run("verify", url, *options).code == 0
-    assert run("show", url, *options).code == 0
-    code, _, err = run("status", "s3://missing-bucket/x", *options)
+        given += ["--storage-option", option]
+    assert run("verify", url, *given).code == 0
+    assert run("show", url, *given).code == 0
+    code, _, err = run("status", "s3://missing-bucket/x", *given)
     assert code == 1
     assert "Create the bucket" in err
     assert "testing-secret" not in err

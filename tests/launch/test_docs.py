@@ -122,7 +122,7 @@ def check_click(command: click.Command, words: list[str]) -> None:
         command, words = commands[words[0]], words[1:]
     known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
     for word in words:
-        if word.startswith("-"):
+        if word.startswith("-") and word != "-":  # which is standard output
             assert word.split("=")[0] in known, f"{word} is no option of {command.name}"
 
 
