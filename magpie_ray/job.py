@@ -224,18 +224,19 @@ class Job:
         again = self._dispatcher.open_rows(slot)
         self._retried_partitions += self._dispatcher.num_open(slot)
         rows = self._fleet.lose(slot, open_rows=again, now=self._clock())
-        log.warning(
-            "lost the actor of slot %d: %s. Its open partitions (%d rows, %d or more of them finished) are "
-            "generated again",
-            slot,
-            cause,
-            again,
-            rows,
-        )
         self._actors.end(slot)
-        self.lives.end(slot, "left" if loss is Loss.LEFT else "lost", cause)
-        if isinstance(error, FATAL_ERRORS):
+        if isinstance(error, FATAL_ERRORS):  # it says all, once: the actor's log has no part in it
+            self.lives.end(slot, "lost", str(error))
             raise error
+        log.warning("lost the actor of slot %d: %s", slot, cause)
+        if again:
+            log.warning(
+                "%d rows of slot %d's open partitions are generated again, %d or more of them were finished",
+                again,
+                slot,
+                rows,
+            )
+        self.lives.end(slot, "left" if loss is Loss.LEFT else "lost", cause)
         if isinstance(error, StorageError):
             self._check_output(error)
         if self._dispatcher.lost(slot, cause=cause, loss=loss):

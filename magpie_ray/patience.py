@@ -15,6 +15,8 @@ from magpie_ray.types import Rejection
 # attempts in ten are accepted, fewer than one in ten are by chance in one engine start of 2,000.
 TRIAL_ATTEMPTS = 128
 
+_MORE = "`magpie-ray show OUTPUT --rejects` shows more of them."
+
 
 class Patience:
     """Keeps account of rejections. Raises when going on would not help.
@@ -43,8 +45,8 @@ class Patience:
         if len(failures) == self._max_attempts:
             raise RowExhaustedError(
                 f"row {rejection.row_id} was rejected {len(failures)} times (acceptance.max_attempts):\n"
-                f"{_table(failures)}\nacceptance.max_attempts may be raised on this build; other settings "
-                "need another output.path."
+                f"{_table(failures)}\n{_MORE} acceptance.max_attempts may be raised on this build; "
+                "other settings need another output.path."
             )
         if (rejection.row_id, rejection.attempt) not in self._trial:
             return
@@ -53,7 +55,7 @@ class Patience:
             raise AcceptRateError(
                 f"{len(self._failed_trial)} of an engine's first {TRIAL_ATTEMPTS} attempts were rejected; "
                 f"acceptance.min_accept_rate is {self._min_accept_rate:g}:\n{_table(self._failed_trial)}\n"
-                "Other settings need another output.path, or this one without its files; "
+                f"{_MORE} Other settings need another output.path, or this one without its files; "
                 "acceptance.min_accept_rate may be lowered on this build."
             )
 

@@ -111,6 +111,10 @@ class Rounds:
             completions = self._engine.step()
             if completions:
                 self._judge.submit([(self._in_engine.pop(c.request_id), c) for c in completions])
+        return self.take_outcomes()
+
+    def take_outcomes(self) -> list[Row | Rejection]:
+        """What has ended since: after an error, what the failed step would have handed out."""
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
@@ -257,8 +261,8 @@ class Rounds:
         # What has filled the context would fill it again.
         keep_turns = self._recipe.retries_turn and reason != CONTEXT_FULL
         rejection, following = conversation.reject(reason, text=text, keep_turns=keep_turns)
-        self._patience.rejected(rejection)
         self._outcomes.append(rejection)
+        self._patience.rejected(rejection)
         self._queue.add_later(following)
         self._leave(conversation)
 

@@ -107,9 +107,9 @@ def status_text(fields: dict[str, Any]) -> str:
         f"tokens      {fields['user_tokens']:,} user, {fields['assistant_tokens']:,} assistant",
     ]
     for run in fields["runs"]:
-        cause = f": {run['cause']}" if run["cause"] else ""
+        cause = f": {run['cause'].splitlines()[0]}" if run["cause"] else ""
         lines.append(
-            f"run {run['number']:<7} {run['outcome']}, {run['num_rows']:,} rows, on {run['host']}, "
+            f"run {run['number']:<7} {run['outcome']}, of {run['num_rows']:,} rows, on {run['host']}, "
             f"{run['started']} to {run['ended'] or '...'}{cause}"
         )
     return "\n".join(lines)

@@ -10,12 +10,18 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from magpie_ray.engine import Engine
-from magpie_ray.errors import AlreadyExistsError, CorruptBuildError, StorageError
+from magpie_ray.errors import (
+    AcceptRateError,
+    AlreadyExistsError,
+    CorruptBuildError,
+    RowExhaustedError,
+    StorageError,
+)
 from magpie_ray.events import Committed, Event, Progress, Ready
 from magpie_ray.manifest import footer_of
 from magpie_ray.metrics import EngineUse, Tally
@@ -130,6 +136,8 @@ class ShardWorker:
                 if isinstance(exc, StorageError):
                     self._uploads = [upload for upload in self._uploads if not upload.cancel()]
                 else:
+                    if isinstance(exc, (AcceptRateError, RowExhaustedError)):
+                        self._keep_rejects(rounds.take_outcomes())
                     self._commit_heads(uploader)
                 yield from self._salvaged_uploads()
                 raise
@@ -221,6 +229,19 @@ class ShardWorker:
             if head := opened.finished_head():
                 self._upload(opened, head, uploader)
         self._open.clear()
+
+    def _keep_rejects(self, outcomes: Iterable[Row | Rejection]) -> None:
+        """Rejections end the job: whoever wants to see them finds a sample, though there may be no row."""
+        for rejection in outcomes:
+            if isinstance(rejection, Rejection):
+                self._partition_of(rejection.row_id).rejects.note(rejection)
+        for opened in self._open:
+            whole = opened.partition
+            kept = opened.rejects.among(range(whole.start, whole.stop))
+            try:
+                write_rejects(self._spec.storage, whole, kept)
+            except StorageError as exc:  # it must not hide what ended the worker
+                log.warning("what was rejected of %s could not be kept: %s", whole, exc)
 
     def _upload(self, opened: _OpenPartition, rows: list[Row], uploader: ThreadPoolExecutor) -> None:
         future = uploader.submit(self._commit, opened, rows)

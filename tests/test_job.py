@@ -1,6 +1,7 @@
 """The event loop of a run, over workers in threads and over scripted ones."""
 
 import queue
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -508,12 +509,26 @@ def test_a_partition_that_kills_its_actors_ends_the_job_with_the_cause(config: C
 @pytest.mark.parametrize(
     "error", [RowExhaustedError("row 3"), RuleError("my_rule failed"), CorruptBuildError("part-0 is foreign")]
 )
-def test_what_another_try_would_not_change_is_raised_as_it_is(config: Config, error: MagpieError) -> None:
-    actors = ScriptedActors(Script([READY, lost(str(error), error=error)]), SILENT)
+def test_what_another_try_would_not_change_is_raised_as_it_is(
+    config: Config, error: MagpieError, caplog: pytest.LogCaptureFixture
+) -> None:
+    actors = ScriptedActors(Script([READY, lost(f"{error}\n  its log: ...", error=error)]), SILENT)
     with pytest.raises(type(error)) as caught:
         Run(config, actors, slots=2).work()
     assert caught.value is error
     assert len(actors.starts) == 2
+    assert str(error) not in caplog.text, "it is told once"
+    assert "generated again" not in caplog.text
+
+
+def test_of_a_lost_worker_the_log_says_why_and_what_becomes_of_its_rows(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    dies = Script([READY, progress(), lost("It broke.")], works=False)
+    Run(config, ScriptedActors(dies, WORKING), slots=1).work()
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told[0] == "lost the actor of slot 0: It broke."
+    assert re.fullmatch(r"\d+ rows of slot 0's open partitions are generated again, .*", told[1])
 
 
 def test_a_worker_that_leaves_without_being_told_is_replaced(config: Config) -> None:

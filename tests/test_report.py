@@ -267,6 +267,16 @@ def test_examples_of_rejected_messages_are_shown() -> None:
     assert "number 3" not in text
 
 
+def test_what_was_rejected_is_shown_where_nothing_was_accepted() -> None:
+    storage = memory_storage()
+    build.open_build(storage, build_of())
+    write_rejects(storage, Partition(start=0, stop=4), [rejection_of(1, reason="empty")])
+    write_report(storage)
+    text = "".join(Elements(storage.read(REPORT_KEY).decode()).texts)
+    assert "Nothing was accepted yet" in text
+    assert "Rejected: empty" in text
+
+
 def test_examples_of_rejected_messages_are_of_different_parts_of_the_build() -> None:
     storage = memory_storage()
     complete_build(storage)

@@ -134,7 +134,7 @@ def test_runs_that_have_ended_are_told_with_how_they_did(clock: dict[str, float]
     build.end_run(storage, run, outcome="failed", cause="the engine died")
     fields, lines = told(storage)
     assert lines["driver"] == "none: run 1 has ended; run the same command again to go on"
-    assert lines["run 1"].startswith("failed, 40 rows, on node-1, ")
+    assert lines["run 1"].startswith("failed, of 40 rows, on node-1, ")
     assert lines["run 1"].endswith(": the engine died")
     assert not {"token", "config"} & set(fields["runs"][0])
 

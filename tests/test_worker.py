@@ -14,7 +14,7 @@ from magpie_ray import worker as worker_module
 from magpie_ray import worker_spec
 from magpie_ray.config import load_config
 from magpie_ray.engine.simulated import Answer, SimulatedEngine
-from magpie_ray.errors import CorruptBuildError, EngineError, StorageError
+from magpie_ray.errors import AcceptRateError, CorruptBuildError, EngineError, StorageError
 from magpie_ray.events import Committed, Event, Progress, Ready
 from magpie_ray.manifest import footer_of
 from magpie_ray.metrics import Tally
@@ -105,6 +105,28 @@ def word(spec: WorkerSpec) -> list[int]:
 
     ids: list[int] = load_tokenizer(spec.model.location).tokenizer.encode(" one", add_special_tokens=False)
     return ids
+
+
+def test_of_rejections_that_end_a_worker_a_sample_is_kept(spec: WorkerSpec) -> None:
+    partitions = [Partition(start=n, stop=n + 8) for n in range(0, 96, 8)]
+    with pytest.raises(AcceptRateError, match="show OUTPUT --rejects"):
+        list(run(ShardWorker(spec, ScriptedEngine(reject_every=1)), *partitions))
+    kept = list(read_rejects(spec.storage))
+    assert {reject["reason"] for reject in kept} == {"empty"}
+    assert [reject["row_id"] for reject in kept[:4]] == [0, 1, 2, 8]
+
+
+def test_rejects_that_cannot_be_kept_do_not_hide_what_ended_a_worker(
+    spec: WorkerSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(Storage):
+        def replace(self, key: str, data: bytes) -> None:
+            raise StorageError("no space left")
+
+    worker = ShardWorker(with_storage(spec, Full), ScriptedEngine(reject_every=1))
+    with pytest.raises(AcceptRateError):
+        list(run(worker, FIRST, *(Partition(start=n, stop=n + 8) for n in range(8, 96, 8))))
+    assert "could not be kept: no space left" in caplog.text
 
 
 def test_a_worker_commits_exactly_the_partitions_it_was_given(spec: WorkerSpec) -> None:

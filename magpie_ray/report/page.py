@@ -123,7 +123,7 @@ def _sections(context: Mapping[str, object]) -> list[tuple[str, str]]:
         "work": ("How it was made", True),
         "cost": ("Cost", True),
         "lengths": ("Lengths", facts.survey.rows),
-        "rejected": ("Accepted and rejected", facts.tally.attempts),
+        "rejected": ("Accepted and rejected", facts.tally.attempts or facts.rejects),
         "mix": ("System prompts" if facts.prompts else "Sampling", facts.prompts or facts.samplings),
         "words": ("Instructions", facts.survey.rows),
         "conversations": ("Conversations", facts.survey.rows),
