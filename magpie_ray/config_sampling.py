@@ -3,8 +3,10 @@
 Owns: the keys under `sampling`, and what they mean for a build's identity.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, Discriminator, Tag
@@ -124,16 +126,40 @@ class SamplingConfig(Section):
                 for settings, weight in self.mix(role)
             ]
             if len(choices) == 1:
-                flat |= by_dotted_key(f"sampling.{role}", choices[0][0])
+                flat |= _by_dotted_key(f"sampling.{role}", choices[0][0])
             else:
                 flat[f"sampling.{role}"] = [settings | {"weight": weight} for settings, weight in choices]
         return flat
 
 
-def by_dotted_key(prefix: str, values: Mapping[str, Any]) -> dict[str, object]:
-    """What nested mappings hold, by the path that leads there."""
+def sampling_choices(identity: Mapping[str, object]) -> list[tuple[str, float]]:
+    """What each sampling_key of a build stands for, by what sets it apart, and its weight; these sum to one.
+
+    `identity`: the build's; one choice, with nothing to tell, where all rows are made with the same settings.
+    """
+    mixes = [_choices(role, identity.get(f"sampling.{role}")) for role in ROLES]
+    return [
+        (", ".join(text for text, _ in pair if text), math.prod(weight for _, weight in pair))
+        for pair in product(*mixes)
+    ]
+
+
+def _choices(role: Role, mix: object) -> list[tuple[str, float]]:
+    """The same for one role's messages. `mix`: a list where there are several settings."""
+    if not isinstance(mix, list):
+        return [("", 1.0)]
+    told = [_by_dotted_key(role, {k: v for k, v in choice.items() if k != "weight"}) for choice in mix]
+    names = [name for name in told[0] if any(settings[name] != told[0][name] for settings in told)]
+    texts = [
+        ", ".join(f"{name} {json.dumps(settings[name], ensure_ascii=False)}" for name in names)
+        for settings in told
+    ]
+    return [(text, float(choice["weight"])) for text, choice in zip(texts, mix, strict=True)]
+
+
+def _by_dotted_key(prefix: str, values: Mapping[str, Any]) -> dict[str, object]:
     flat: dict[str, object] = {}
     for name, value in values.items():
         key = f"{prefix}.{name}"
-        flat |= by_dotted_key(key, value) if isinstance(value, dict) else {key: value}
+        flat |= _by_dotted_key(key, value) if isinstance(value, dict) else {key: value}
     return flat

@@ -36,6 +36,12 @@ def plan_text(fields: dict[str, Any]) -> str:
             f"  {prompt['weight']:7.2%}  {prompt['key'] or ''}  {visible(prompt['text'])}"
             for prompt in fields["system_prompts"]
         ]
+    if fields["samplings"]:
+        lines.append("sampling_key")
+        lines += [
+            f"  {choice['weight']:7.2%}  {key}  {choice['settings']}"
+            for key, choice in enumerate(fields["samplings"])
+        ]
     if fields["engine"]:
         lines += _engine_lines(fields["engine"], fields["model_size"])
     if fields["sample"]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from magpie_ray import build, plan, preflight, schedule
 from magpie_ray.config import Config
+from magpie_ray.config_sampling import sampling_choices
 from magpie_ray.errors import PreflightError, StorageError
 from magpie_ray.forecast import Given, forecast
 from magpie_ray.storage import READ_SECONDS
@@ -76,6 +77,11 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
         "columns": list(config.columns()),
         "system_prompts": [
             {"key": p.key, "text": p.text, "weight": round(p.weight, 6)} for p in blueprint.prompts
+        ],
+        "samplings": [
+            {"settings": text, "weight": round(weight, 6)}
+            for text, weight in sampling_choices(config.identity())
+            if config.sampling.is_mixed
         ],
         "first_prompt": form.prefix_text(first_text),
         "first_prompt_ids": list(form.prefix(first_text)),

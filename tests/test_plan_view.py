@@ -36,6 +36,13 @@ def test_white_space_in_the_first_prompt_can_be_seen() -> None:
     assert line(told(), "first prompt").endswith("<|end_header_id|>⏎⏎")
 
 
+def test_settings_that_rows_choose_from_are_shown_by_what_sets_them_apart() -> None:
+    user = [{"temperature": 1.0, "weight": 3}, {"temperature": 0.7, "weight": 1}]
+    text = told(sampling={"user": user})
+    assert "sampling_key\n   75.00%  0  user.temperature 1.0\n   25.00%  1  user.temperature 0.7\n" in text
+    assert "sampling_key\n" not in told()
+
+
 def test_a_gpu_shows_how_the_model_lies_on_it() -> None:
     text = told(Given(gpu=find_gpu("H100-80GB"), price_per_gpu_hour=2.0))
     assert line(text, "engine").startswith("1 x H100-80GB, of each 73.6 GB used: ")

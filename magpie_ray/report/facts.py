@@ -4,19 +4,17 @@ Pure: everything here is a value, or arithmetic over values. Times of work are s
 began, with the pauses between runs left out.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from itertools import product
 
 from magpie_ray.build import BuildRecord, RunRecord
-from magpie_ray.config_sampling import by_dotted_key
+from magpie_ray.config_sampling import sampling_choices
 from magpie_ray.lives import LivesRecord
 from magpie_ray.metrics import EngineUse, Tally
 from magpie_ray.survey import MessageKey, Survey, mean, quantile
-from magpie_ray.types import ROLES, PartitionRecord
+from magpie_ray.types import PartitionRecord
 
 # Clocks of a store and a driver differ by so much at most; files of a copied build differ by more.
 _CLOCK_SECONDS = 120.0
@@ -210,19 +208,18 @@ class Facts:
     @property
     def samplings(self) -> Sequence[Share]:
         """The sampling settings by sampling_key; none where all rows are made with the same."""
-        mixes = [_choices(role, self.build.identity.get(f"sampling.{role}")) for role in ROLES]
-        pairs = list(product(*mixes))
-        counts, total = self.survey.samplings, max(1, self.survey.rows)
+        choices, counts = sampling_choices(self.build.identity), self.survey.samplings
+        total = max(1, self.survey.rows)
         return [
             Share(
                 name=str(key),
-                text=", ".join(filter(None, (user.text, assistant.text))),
+                text=text,
                 rows=counts.get(key, 0),
                 share=counts.get(key, 0) / total,
-                weight=user.weight * assistant.weight,
+                weight=weight,
             )
-            for key, (user, assistant) in enumerate(pairs)
-            if len(pairs) > 1
+            for key, (text, weight) in enumerate(choices)
+            if len(choices) > 1
         ]
 
     def gpu_hours_of(self, run: RunRecord) -> float | None:
@@ -233,30 +230,6 @@ class Facts:
     def rows_of(self, run: RunRecord) -> int:
         """Rows that the run has committed."""
         return sum(record.rows for record in self.records if record.run == run.number)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Choice:
-    """One of several settings for a role's messages, by what sets it apart from the others."""
-
-    text: str = ""
-    weight: float = 1.0
-
-
-def _choices(role: str, mix: object) -> Sequence[_Choice]:
-    """`mix`: of a build's identity, a list where there are several settings."""
-    if not isinstance(mix, list):
-        return [_Choice()]
-    weights = [float(choice["weight"]) for choice in mix]
-    told = [by_dotted_key(role, {k: v for k, v in choice.items() if k != "weight"}) for choice in mix]
-    names = [name for name in told[0] if any(settings[name] != told[0][name] for settings in told)]
-    return [
-        _Choice(
-            text=", ".join(f"{name} {json.dumps(settings[name], ensure_ascii=False)}" for name in names),
-            weight=weight,
-        )
-        for settings, weight in zip(told, weights, strict=True)
-    ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
