@@ -16,6 +16,7 @@ from typing import Any
 from magpie_ray import plan
 from magpie_ray.errors import AlreadyExistsError, BuildMismatchError, CorruptBuildError, PreflightError
 from magpie_ray.metrics import EngineUse
+from magpie_ray.output_path import LATEST
 from magpie_ray.storage import ObjectNotFoundError, Storage
 from magpie_ray.types import DATA_PREFIX
 
@@ -124,6 +125,17 @@ def open_build(storage: Storage, wanted: BuildRecord) -> BuildRecord:
         check_same_build(found, wanted, storage)
         return found
     return wanted
+
+
+def require_build(storage: Storage) -> BuildRecord:
+    """The build at the output. PreflightError when there is none, as where builds lie beside each other."""
+    record = read_build(storage)
+    if record is not None:
+        return record
+    where = ""
+    if storage.exists(f"{LATEST}.json"):
+        where = f". It holds the builds of a schedule: name one, or {storage.display(LATEST)}, the newest"
+    raise PreflightError(f"{storage.url} holds no build: there is no {storage.display(BUILD_KEY)}{where}")
 
 
 def check_same_build(found: BuildRecord, wanted: BuildRecord, storage: Storage) -> None:

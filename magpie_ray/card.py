@@ -13,7 +13,7 @@ import yaml
 
 from magpie_ray import build, manifest
 from magpie_ray.build import BuildRecord
-from magpie_ray.errors import PreflightError, ReportError
+from magpie_ray.errors import ReportError
 from magpie_ray.metrics import Tally
 from magpie_ray.storage import ObjectNotFoundError, Storage
 from magpie_ray.types import PartitionRecord
@@ -68,9 +68,7 @@ def write_card(storage: Storage, *, records: Sequence[PartitionRecord] | None = 
     records: what is committed, where that is known. PreflightError when there is no build; ReportError when
     the card that is there can't be understood; StorageError.
     """
-    record = build.read_build(storage)
-    if record is None:
-        raise PreflightError(f"{storage.url} holds no build: there is no {storage.display(build.BUILD_KEY)}")
+    record = build.require_build(storage)
     if records is None:
         records = manifest.read_committed(storage, record)
     storage.replace(CARD_KEY, card_text(storage, record, records).encode())

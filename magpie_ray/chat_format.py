@@ -62,8 +62,8 @@ def derive(
     prompts = _unique(prompt for prompt in system_prompts if prompt)
     if pre_query_template is not None and prompts:
         raise FormatError(
-            "pre_query_template is all the text before the user's, so a system prompt has no place beside "
-            "it: write the system text into pre_query_template, or leave one of the two out."
+            "model.pre_query_template is all the text before the user's, so a system prompt has no place "
+            "beside it: write the system text into the template, or leave one of the two out."
         )
     encoder = Encoder(tokenizer)
     ends = _unique([tokenizer.eos_token_id, *eos_token_ids])

@@ -17,10 +17,10 @@ from typing import IO, Any, Literal
 
 import pyarrow as pa
 
+from magpie_ray.build import require_build
 from magpie_ray.errors import ConfigError, StorageError
 from magpie_ray.reader import Record, read_rows
 from magpie_ray.storage import Storage
-from magpie_ray.verify import require_build
 
 ExportFormat = Literal["messages", "sharegpt", "alpaca"]
 

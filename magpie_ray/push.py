@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from magpie_ray import build, manifest
+from magpie_ray.build import require_build
 from magpie_ray.card import CARD_KEY, card_text
 from magpie_ray.errors import ConfigError, PreflightError
 from magpie_ray.hub import Hub, HubFile
 from magpie_ray.storage import ObjectNotFoundError, Storage
 from magpie_ray.types import DATA_PREFIX
-from magpie_ray.verify import require_build, rows_wanted
+from magpie_ray.verify import rows_wanted
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd

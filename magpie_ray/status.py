@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from magpie_ray import build, heartbeat, manifest
-from magpie_ray.build import RUNS_PREFIX, BuildRecord, RunRecord
+from magpie_ray.build import RUNS_PREFIX, BuildRecord, RunRecord, require_build
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.metrics import Tally
 from magpie_ray.storage import Storage
 from magpie_ray.tempo import Commit
 from magpie_ray.types import DATA_PREFIX, PartitionRecord
-from magpie_ray.verify import require_build, rows_wanted
+from magpie_ray.verify import rows_wanted
 
 # complete: nothing is left to do. running: a driver is at work. gone: one was, and fell silent. stopped: the
 # last run has ended and said so. new: no run has begun.

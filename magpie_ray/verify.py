@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from magpie_ray import build, manifest
 from magpie_ray.build import BuildRecord, RunRecord
-from magpie_ray.errors import CorruptBuildError, MagpieError, PreflightError
+from magpie_ray.errors import CorruptBuildError, MagpieError
 from magpie_ray.storage import Storage, StoredObject
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
 from magpie_ray.writer import PARQUET_ERRORS, TableFormat
@@ -35,17 +35,9 @@ class Verification:
         return not self.problems
 
 
-def require_build(storage: Storage) -> BuildRecord:
-    """The build at this output. PreflightError when there is none."""
-    record = build.read_build(storage)
-    if record is None:
-        raise PreflightError(f"{storage.url} holds no build: there is no {storage.display(build.BUILD_KEY)}")
-    return record
-
-
 def verify(storage: Storage, *, quick: bool = False) -> Verification:
     """Check everything: records, footers, row ranges, and (unless `quick`) every page of every file."""
-    record = require_build(storage)
+    record = build.require_build(storage)
     listed = storage.list(DATA_PREFIX)
     with ThreadPoolExecutor(_READERS) as pool:
         results = list(pool.map(lambda item: _check_file(storage, item, record, quick=quick), listed))

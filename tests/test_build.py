@@ -56,6 +56,15 @@ def test_of_racing_builds_with_other_settings_one_is_made_and_the_others_are_ref
     assert outcomes == sorted([found.fingerprint, *["refused"] * 7])
 
 
+def test_who_names_the_folder_of_a_schedule_is_told_where_its_builds_are() -> None:
+    storage = memory_storage()
+    with pytest.raises(PreflightError, match=r"holds no build: there is no .*build\.json$"):
+        build.require_build(storage)
+    storage.replace("latest.json", b"{}")
+    with pytest.raises(PreflightError, match=r"name one, or .*/latest, the newest$"):
+        build.require_build(storage)
+
+
 def test_a_mismatch_names_each_key_with_both_values() -> None:
     storage = memory_storage()
     build.open_build(storage, build_of(4, seed=1, same=2, gone="x", empty=None, **{"chat_format.x": 1}))

@@ -73,9 +73,9 @@ def show(
     storage_option: StorageOption = None,
 ) -> None:
     """Read conversations in the terminal, or what was rejected."""
+    from magpie_ray.build import require_build
     from magpie_ray.rejects import REJECT_FIELDS, select_rejects
     from magpie_ray.row_view import PipedConsole, reject_panel, row_panel
-    from magpie_ray.verify import require_build
     from magpie_ray.where import parse_conditions, select_rows
 
     storage = storage_at(output, storage_option)

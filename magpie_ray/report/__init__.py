@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 from magpie_ray import build, lives, manifest
-from magpie_ray.errors import PreflightError
 from magpie_ray.lives import LivesRecord
 from magpie_ray.rejects import Reject, by_reason, in_turns, read_rejects, reject_keys
 from magpie_ray.report.charts import charts_of
@@ -60,9 +59,7 @@ def read_facts(
     seconds: float = math.inf,
 ) -> Facts:
     """What the report of the build is made from, read from storage alone."""
-    record = build.read_build(storage)
-    if record is None:
-        raise PreflightError(f"{storage.url} holds no build: there is no {storage.display(build.BUILD_KEY)}")
+    record = build.require_build(storage)
     runs = build.read_runs(storage)
     if records is None:
         records = manifest.read_committed(storage, record)
