@@ -35,7 +35,19 @@ LAUNCH_FILES = [
     *sorted((ROOT / "jobs/kuberay").glob("*.yaml")),
     *sorted((ROOT / "jobs/anyscale").glob("*.yaml")),
 ]
-PROGRAMS = {"anyscale", "aws", "docker", "helm", "kubectl", "magpie-ray", "pip", "python", "ray", "sed"}
+PROGRAMS = {
+    "anyscale",
+    "aws",
+    "docker",
+    "helm",
+    "kubectl",
+    "magpie-ray",
+    "make",
+    "pip",
+    "python",
+    "ray",
+    "sed",
+}
 # Words of the shell that may stand before a program.
 SHELL = re.compile(r"^(do|export|done|for)\b|^\w+=\S* ")
 
@@ -64,11 +76,22 @@ def commands(block: str) -> Iterator[list[str]]:
             yield words
 
 
+def in_prose(path: Path) -> Iterator[list[str]]:
+    """Commands of ours inside a sentence, with the words that stand for a name; a bare name is no command."""
+    for code in re.findall(r"`((?:magpie-ray|make) [^`\n]+)`", path.read_text()):
+        yield shlex.split(code)
+
+
 COMMANDS = [
     pytest.param(words, id=f"{path.name}: {' '.join(words)[:70]}")
     for path in [*PAGES, *LAUNCH_FILES]
     for block in blocks(path)
     for words in commands(block)
+]
+PROSE = [
+    pytest.param(words, id=f"{path.name}: {' '.join(words)[:70]}")
+    for path in PAGES
+    for words in in_prose(path)
 ]
 
 
@@ -77,7 +100,7 @@ def test_there_are_commands_to_check() -> None:
     assert {param.values[0][0] for param in COMMANDS} == PROGRAMS - {"python"}
 
 
-@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_the_shell_reads_it(path: Path) -> None:
     for block in blocks(path):
         read = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
@@ -92,7 +115,7 @@ def test_every_path_is_there(words: list[str]) -> None:
             assert list(ROOT.glob(name)), name
 
 
-@pytest.mark.parametrize("words", COMMANDS)
+@pytest.mark.parametrize("words", [*COMMANDS, *PROSE])
 def test_every_option_exists(words: list[str]) -> None:
     own = words[: words.index("--")] if "--" in words else words
     match own[0]:
@@ -104,6 +127,9 @@ def test_every_option_exists(words: list[str]) -> None:
             check_click(typer.main.get_command(app), own[1:])
         case "aws":
             check_aws(own[1:])
+        case "make":
+            targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert own[1] in targets
 
 
 @functools.cache
@@ -136,6 +162,17 @@ def check_aws(words: list[str]) -> None:
     assert given <= {xform_name(name, "-") for name in shape.members}
     required = {xform_name(name, "-") for name in shape.required_members}
     assert required <= given
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_our_own_command_line_takes_every_argument(words: list[str]) -> None:
+    if words[0] != "magpie-ray":
+        return
+    name, *given = words[1:]
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    read = command.make_context(name, given).params
+    if "config" in read:  # as for generate, plan has overrides of it
+        load_config(ROOT / str(read["config"]), list(read["overrides"] or ()))
 
 
 @pytest.mark.parametrize("words", COMMANDS)
