@@ -23,7 +23,7 @@ T = TypeVar("T")
 _PLACED = re.compile(r"the actor of slot (\d+) starts on \S+, process (\d+)")
 _UP = re.compile(r"engine (\d+) is up after")
 _LOST = re.compile(r"lost the actor of slot (\d+): (.*)")
-_COST = re.compile(r"Its open partitions \((\d+) rows")
+_COST = re.compile(r"(\d+) rows of slot \d+'s open partitions are generated again")
 
 # How often what no line tells of is looked for: files, processes, uploads.
 _LOOK_SECONDS = 0.05
