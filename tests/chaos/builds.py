@@ -38,11 +38,14 @@ _WRITTEN = re.compile(r"part-\d+\.parquet \(rows (\d+)\.\.(\d+)\) (?:committed|w
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What a lost actor had generated in vain, and the rows of its open partitions, which bound that."""
+    """What a lost actor had generated in vain, and the rows of its open partitions, which bound that.
+
+    open_rows: None where the driver told of none (see driver.Actor).
+    """
 
     cause: str
     regenerated_rows: float
-    open_rows: int
+    open_rows: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

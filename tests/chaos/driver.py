@@ -38,7 +38,10 @@ class ChaosError(AssertionError):
 
 @dataclass(slots=True, eq=False)
 class Actor:
-    """One actor's life. `open_rows`: those of its open partitions when it was lost, as the driver tells."""
+    """One actor's life. `open_rows`: those of its open partitions when it was lost, as the driver tells.
+
+    None where it tells of none: whatever was open had its finished head committed, and counts as closed.
+    """
 
     slot: int
     pid: int
@@ -46,7 +49,7 @@ class Actor:
     up_at: float | None = None
     lost_at: float | None = None
     cause: str = ""
-    open_rows: int = 0
+    open_rows: int | None = None
 
     @property
     def is_running(self) -> bool:
