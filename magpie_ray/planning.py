@@ -57,7 +57,7 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
         given,
         rows=rows_pending,
         files=len(pending),
-        num_actors=min(num_actors, len(pending)),
+        num_actors=min(num_actors, max(1, len(pending))),
         device=device,
     )
     return {

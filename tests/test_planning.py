@@ -8,6 +8,7 @@ import pytest
 from magpie_ray import build, preflight
 from magpie_ray.errors import PreflightError
 from magpie_ray.forecast import Given
+from magpie_ray.gpus import find_gpu
 from magpie_ray.planning import make_plan
 from magpie_ray.prompts import MULTI_TURN_PROMPT
 from magpie_ray.storage import Storage
@@ -73,3 +74,14 @@ def test_a_sample_says_how_many_actors_and_what_device_there_are() -> None:
     assert (found["num_actors"], found["device"], found["sample"]["rows"]) == (2, "cuda", 1000)
     assert found["estimate"]["tokens"]["low"] == 50_000
     json.dumps(found)
+
+
+def test_the_plan_of_a_complete_build_takes_nothing_more() -> None:
+    storage = memory_storage()
+    config = config_of(num_rows=4, output={"path": storage.url})
+    record = build.open_build(storage, preflight.draw_up(config).record(4))
+    commit(storage, record, 0, 4)
+    for given in (Given(gpu=find_gpu("H200")), Given(tokens_per_second=10.0), Given(sample=SAMPLE)):
+        found = make_plan(config, given)
+        assert found["rows_pending"] == 0
+        assert found["estimate"]["wall_seconds"] == {"low": 0.0, "high": 0.0}

@@ -22,7 +22,7 @@ _CONNECT_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def ray_session(config: Config, *, own: bool = False) -> Iterator[bool]:
+def ray_session(config: Config) -> Iterator[bool]:
     """Connect to a cluster (cluster.address, RAY_ADDRESS, one on this machine) or start a local one.
 
     With `own`, or the address local, always the latter. Yields whether it is one of our own, which gets no
@@ -31,9 +31,7 @@ def ray_session(config: Config, *, own: bool = False) -> Iterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    address = None
-    if not own:
-        address = config.cluster.address or os.environ.get("RAY_ADDRESS") or _cluster_on_this_machine()
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS") or _cluster_on_this_machine()
     if address == "local":  # Ray's own word for it
         address = None
     if address and "://" not in address and not answers(address):

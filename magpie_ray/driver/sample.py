@@ -7,7 +7,8 @@ would have here.
 import logging
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,11 +19,14 @@ from magpie_ray.config import Config
 from magpie_ray.driver.actors import RayActors
 from magpie_ray.driver.cluster import ray_session
 from magpie_ray.driver.watch import ClusterWatch
+from magpie_ray.errors import PreflightError
 from magpie_ray.estimate import Sample
-from magpie_ray.placement import choose_device, choose_num_actors, place
+from magpie_ray.placement import ClusterResources, Placement, choose_device, choose_num_actors, place
+from magpie_ray.preflight import CommittedBuild
 from magpie_ray.sampler import Sampler
 from magpie_ray.stop_signals import stop_signals
 from magpie_ray.storage import READ_SECONDS, Storage
+from magpie_ray.types import Partition
 from magpie_ray.worker_spec import EngineFactory, WorkerSpec, make_table_format
 from magpie_ray.writer import parquet_bytes
 
@@ -53,29 +57,17 @@ def take_sample(
     blueprint = preflight.draw_up(config, existing, tick=tick)
     config = blueprint.config
     committed = preflight.check_existing(config, blueprint, existing, reading) if existing else None
+    if committed and not committed.pending(config.num_rows):
+        raise PreflightError(f"{reading.url} has all of its rows: nothing is left to take a sample of")
     if engine_factory is None:
         preflight.check_engine_is_installed()
     with (
         tempfile.TemporaryDirectory(prefix="magpie-ray-sample-") as folder,
-        ray_session(config, own=True),
+        ray_session(_here(config)),
         stop_signals() as stop_requested,
         ClusterWatch(may_grow=False) as watch,
     ):
-        resources = watch.view.resources
-        device = choose_device(config, resources)
-        preflight.check_engine_device(config, device=device)
-        placement = place(config, device=device, resources=resources)
-        here = choose_num_actors(_with_auto_actors(config), placement=placement, resources=resources)
-        wanted = here if config.cluster.num_actors == "auto" else config.cluster.num_actors
-        if existing:
-            grid = existing.rows_per_partition
-        else:
-            grid = preflight.choose_grid(config, num_actors=wanted, device=device)
-        cell = min(grid, _ROWS_PER_PARTITION)
-        done = [record.partition for record in committed.records] if committed else []
-        pending = sum(partition.num_rows for partition in plan.pending(config.num_rows, grid, done))
-        pieces = plan.pending(min(config.num_rows, config.num_rows - pending + _MOST_ROWS), cell, done)
-        engines = min(here, wanted, len(pieces))
+        scope = _scope(config, committed, watch.view.resources)
         storage = Storage(folder)
 
         def spec_of(engine_start: int) -> WorkerSpec:
@@ -88,35 +80,79 @@ def take_sample(
                 fingerprint="",
                 run=plan.MAX_RUNS - 1,
                 engine_start=engine_start,
-                device=device,
-                distributed_executor_backend=placement.distributed_executor_backend,
+                device=scope.placement.device,
+                distributed_executor_backend=scope.placement.distributed_executor_backend,
                 log_style=logs.current(),
             )
 
         actors = RayActors(
             spec_of,
-            placement,
+            scope.placement,
             watch,
-            capacity_in=lambda _: engines,
+            capacity_in=lambda _: scope.engines,
             secrets=config.secrets(),
             engine_factory=engine_factory,
         )
-        log.info("%d engines make a sample for %.0f s", engines, seconds)
-        sampler = Sampler(actors, pieces, num_slots=engines, grid=cell, seconds=seconds, began=began)
+        log.info("%d engines make a sample for %.0f s", scope.engines, seconds)
+        sampler = Sampler(
+            actors,
+            scope.pieces,
+            num_slots=scope.engines,
+            grid=scope.grid,
+            seconds=seconds,
+            began=began,
+        )
         sampler.work(stop_requested)
-        found = sampler.result(num_rows=pending)
+        found = sampler.result(num_rows=scope.num_rows)
         bytes_per_row, bytes_per_file = _bytes_of(Path(folder), config)
     return replace(
         found,
-        device=device,
+        device=scope.placement.device,
         bytes_per_row=bytes_per_row,
         bytes_per_file=bytes_per_file,
         end_seconds=time.monotonic() - sampler.ended,
     )
 
 
-def _with_auto_actors(config: Config) -> Config:
-    return config.model_copy(update={"cluster": config.cluster.model_copy(update={"num_actors": "auto"})})
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Scope:
+    """What is sampled, by how many engines. num_rows: all that are pending; pieces of them, cut at `grid`."""
+
+    placement: Placement
+    engines: int
+    num_rows: int
+    pieces: Sequence[Partition]
+    grid: int
+
+
+def _scope(config: Config, committed: CommittedBuild | None, resources: ClusterResources) -> _Scope:
+    """As many engines as the build would have on this machine. PreflightError when it holds none."""
+    device = choose_device(config, resources)
+    preflight.check_engine_device(config, device=device)
+    placement = place(config, device=device, resources=resources)
+    here = choose_num_actors(_here(config), placement=placement, resources=resources)
+    wanted = here if config.cluster.num_actors == "auto" else config.cluster.num_actors
+    if committed:
+        grid = committed.build.rows_per_partition
+    else:
+        grid = preflight.choose_grid(config, num_actors=wanted, device=device)
+    cell = min(grid, _ROWS_PER_PARTITION)
+    done = [record.partition for record in committed.records] if committed else []
+    num_rows = sum(partition.num_rows for partition in plan.pending(config.num_rows, grid, done))
+    pieces = plan.pending(min(config.num_rows, config.num_rows - num_rows + _MOST_ROWS), cell, done)
+    return _Scope(
+        placement=placement,
+        engines=min(here, wanted, len(pieces)),
+        num_rows=num_rows,
+        pieces=pieces,
+        grid=cell,
+    )
+
+
+def _here(config: Config) -> Config:
+    """The same on a cluster of this machine's own, with as many actors as it holds."""
+    cluster = config.cluster.model_copy(update={"num_actors": "auto", "address": "local"})
+    return config.model_copy(update={"cluster": cluster})
 
 
 def _bytes_of(folder: Path, config: Config) -> tuple[float, float]:

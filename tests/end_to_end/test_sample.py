@@ -11,7 +11,7 @@ import ray
 from magpie_ray import generate, load_config
 from magpie_ray.config import Config
 from magpie_ray.driver.sample import take_sample
-from magpie_ray.errors import GenerationFailedError
+from magpie_ray.errors import GenerationFailedError, PreflightError
 from magpie_ray.estimate import from_sample
 from magpie_ray.status import read_status
 from magpie_ray.storage import Storage
@@ -68,3 +68,10 @@ class NeverStarts:
 def test_an_engine_that_does_not_start_ends_the_sample_with_its_cause(tmp_path: Path) -> None:
     with pytest.raises(GenerationFailedError, match="no room for the weights"):
         take_sample(demo(tmp_path / "out", "cluster.num_actors=1"), 5.0, engine_factory=NeverStarts())
+
+
+def test_of_a_complete_build_there_is_no_sample(tmp_path: Path) -> None:
+    config = demo(tmp_path / "out", "num_rows=20", "cluster.num_actors=1")
+    generate(config, engine_factory=ScriptedEngine())
+    with pytest.raises(PreflightError, match="nothing is left to take a sample of"):
+        take_sample(config, 5.0, engine_factory=ScriptedEngine())
