@@ -4,6 +4,7 @@ import logging
 import time
 from typing import Annotated
 
+import psutil
 import typer
 
 from magpie_ray import logs, views
@@ -63,7 +64,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what would run and what it takes: partitions, prompt, memory, time. Writes nothing."""
-    began = time.monotonic()
+    # A sample counts the start of this process too, as the user's clock does.
+    began = time.monotonic() - (time.time() - psutil.Process().create_time())
     logs.set_up(LogStyle())
     seconds = None if sample is None else parse_seconds(sample)
     parsed = load(config, overrides)

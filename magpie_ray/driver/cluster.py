@@ -25,7 +25,7 @@ _CONNECT_SECONDS = 5.0
 def ray_session(config: Config) -> Iterator[bool]:
     """Connect to a cluster (cluster.address, RAY_ADDRESS, one on this machine) or start a local one.
 
-    With `own`, or the address local, always the latter. Yields whether it is one of our own, which gets no
+    With the address local always the latter. Yields whether it is one of our own, which gets no
     further nodes.
     """
     if ray.is_initialized():
