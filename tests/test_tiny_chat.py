@@ -131,6 +131,14 @@ def test_an_answer_is_judged_by_its_history() -> None:
     assert corpus.is_right(history, "The currency of Spain is the euro.") is False
 
 
+def test_a_question_has_one_reasoning_and_it_names_what_is_asked_for() -> None:
+    history = ask("What is the capital of Spain?")
+    assert corpus.reasonings(history) == ["The question is about Spain and Madrid."]
+    assert corpus.reasonings(ask("Which color do red and red make?")) == []
+    for messages in DIALOGUES:
+        assert len(set(corpus.reasonings(messages[:-1]))) == 1
+
+
 def test_results_of_calculations_are_what_follow_ups_mean() -> None:
     history = ask("What is 7 plus 8?", "The result of 7 plus 8 is 15.", "Now double that.")
     assert corpus.is_right(history, "The double of 15 is 30.") is True

@@ -129,6 +129,11 @@ class Fact:
         return _fill(self.relation.answer, self.entity, self.relation.table[self.entity])
 
     @property
+    def reasoning(self) -> str:
+        """A thought that leads to the answer."""
+        return f"The question is about {self.entity} and {self.relation.table[self.entity]}."
+
+    @property
     def focus(self) -> tuple[str, str]:
         """(kind, entity) that "it" and "that" mean in the next instruction."""
         if self.relation.moves_to:
@@ -344,6 +349,11 @@ def is_right(history: Sequence[Message], answer: str) -> bool | None:
     """
     facts = [fact for fact in _meanings(history) if fact.taught]
     return any(answer == fact.answer for fact in facts) if facts else None
+
+
+def reasonings(history: Sequence[Message]) -> list[str]:
+    """What a model that thinks before it answers may think after `history`, one for each right answer."""
+    return [fact.reasoning for fact in _meanings(history) if fact.taught]
 
 
 def follows_up(messages: Sequence[Message]) -> bool:
