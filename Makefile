@@ -2,7 +2,7 @@
 # make test   lint, types, import order and all tests
 # make slow   the tests that train models: tiny_chat with the chat formats of other families
 # make chaos  200 injected faults over builds of 20,000 rows, some minutes; CHAOS_ARGS="--seed 1"
-# make benchmark  what the job costs beside its engines, a quarter of an hour; figures into out/benchmark.json
+# make benchmark  what the job costs beside its engines, half an hour; figures into out/benchmark.json
 # make setup  ./.venv with the pinned CPU build of vLLM and everything for development
 PYTHON ?= python3
 BIN := .venv/bin
