@@ -16,6 +16,7 @@ from magpie_ray.writer import PARQUET_ERRORS
 
 Record = dict[str, object]
 
+_BATCH_ROWS = 1024
 _PARTITION_KEY = re.compile(re.escape(DATA_PREFIX) + r"part-\d{12}\.parquet")
 
 
@@ -26,16 +27,16 @@ def read_rows(storage: Storage, *, first_row: int = 0) -> Iterator[Record]:
     named = Partition(start=first_row, stop=first_row + 1).key
     begin = max((index for index, key in enumerate(keys) if key <= named), default=0)
     for key in keys[begin:]:
+        data = pa.BufferReader(storage.read(key))
         try:
-            table = pq.read_table(pa.BufferReader(storage.read(key)))
+            # In this thread: a command whose reader leaves ends while others may still be starting.
+            with pq.ParquetFile(data) as file:
+                if not {"row_id", "system_prompt"} <= set(file.schema_arrow.names):
+                    raise CorruptBuildError(f"{key} was not written by magpie-ray: see `magpie-ray verify`")
+                for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
+                    yield from (row for row in batch.to_pylist() if row["row_id"] >= first_row)
         except PARQUET_ERRORS as exc:
             raise CorruptBuildError(f"{key} can't be read ({exc}): see `magpie-ray verify`") from exc
-        if not {"row_id", "system_prompt"} <= set(table.column_names):
-            raise CorruptBuildError(f"{key} was not written by magpie-ray: see `magpie-ray verify`")
-        for batch in table.to_batches(max_chunksize=1024):
-            for row in batch.to_pylist():
-                if row["row_id"] >= first_row:
-                    yield row
 
 
 def messages_of(row: Record) -> list[tuple[str, str]]:
