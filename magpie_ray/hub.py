@@ -22,6 +22,7 @@ _LOG_IN = (
     "set HF_TOKEN to a token that may write, from https://huggingface.co/settings/tokens, or `hf auth login`"
 )
 _REMEDIES = {
+    0: "check the network, then run the same command again",
     401: f"the token is missing, expired or not valid for it: {_LOG_IN}",
     403: f"the token may not write there: {_LOG_IN}, of somebody who may",
     404: "there is no such repository or revision, or the token may not see it: check the spelling",
@@ -175,7 +176,8 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
 
 
 def _told(exc: BaseException) -> str:
-    return " ".join(" ".join(str(error).split()) for error in _chain(exc))
+    """What each of them says, once where they say the same."""
+    return " ".join(dict.fromkeys(" ".join(str(error).split()) for error in _chain(exc)))
 
 
 def _status(exc: BaseException) -> int:

@@ -275,7 +275,7 @@ def test_show_prints_the_rows_that_were_asked_for(run: Run, output: str) -> None
     assert "Because." in out
     assert [f"row {i} " in run("show", output, "--row", "7").out for i in (6, 7, 8)] == [False, True, False]
     code, out, _ = run("show", output, "--row", "10")
-    assert (code, out) == (0, f"{output} has no rows like that yet.\n")
+    assert (code, out) == (0, f"{output} has no rows like that.\n")
 
 
 def test_show_has_the_rows_for_which_all_conditions_hold(run: Run, output: str) -> None:
@@ -399,3 +399,11 @@ def test_export_writes_a_file_or_standard_output(run: Run, output: str, tmp_path
     assert "--force" in err
     code, _, err = run("export", output, "-", "--to", "parquet")
     assert code == 2
+
+
+def test_export_of_a_build_that_is_not_complete_says_so(run: Run, output: str, tmp_path: Path) -> None:
+    (Path(output) / "_SUCCESS").unlink()
+    code, out, _ = run("export", output, str(tmp_path / "rows.jsonl"), "--to", "messages")
+    assert code == 0
+    assert out.startswith("10 rows in ")
+    assert "the build is not complete" in out

@@ -51,13 +51,16 @@ def export(
     """Write a build's rows in a format that training programs read."""
     from magpie_ray.export import STDOUT
     from magpie_ray.export import export as write
+    from magpie_ray.manifest import is_marked_complete
 
+    storage = storage_at(output, storage_option)
     with quiet_when_closed():
-        rows = write(
-            storage_at(output, storage_option), to, destination, system_prompts=system_prompts, force=force
-        )
+        rows = write(storage, to, destination, system_prompts=system_prompts, force=force)
     if destination != STDOUT:
-        out(f"{rows:,} rows in {destination}")
+        so_far = (
+            "" if is_marked_complete(storage) else ": all that there are so far, as the build is not complete"
+        )
+        out(f"{rows:,} rows in {destination}{so_far}")
 
 
 def push(

@@ -99,4 +99,4 @@ def show(
                 console.print(panel)
                 nothing = False
         if nothing:
-            out(f"{storage.url} has no {'rejects' if rejects or reason else 'rows'} like that yet.")
+            out(f"{storage.url} has no {'rejects' if rejects or reason else 'rows'} like that.")
