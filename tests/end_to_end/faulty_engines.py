@@ -30,12 +30,13 @@ def stepping(engine: SimulatedEngine, before: Callable[[], None]) -> SimulatedEn
 class Paced:
     """A step takes some time, as on a GPU; that of the first engine start may take `slow` times as much.
 
-    Once there is a file of the name in HURRY_FILE, steps take no time any more.
+    Once there is a file of the name in HURRY_FILE, or of that given, steps take no time any more.
     """
 
     seconds: float = 0.005
     slow: float = 1.0
     hurry_file: str = field(default_factory=lambda: os.environ["HURRY_FILE"])
+    inner: ScriptedEngine = field(default_factory=ScriptedEngine)
 
     def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
         seconds = self.seconds * (1.0 if spec.engine_start else self.slow)
@@ -44,7 +45,7 @@ class Paced:
             if not os.path.exists(self.hurry_file):
                 time.sleep(seconds)
 
-        return stepping(ScriptedEngine()(spec), pause)
+        return stepping(self.inner(spec), pause)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import threading
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +21,7 @@ from magpie_ray.telemetry import exported_names
 from magpie_ray.types import EngineFigures
 from tests.dashboard import metric_names, queries
 from tests.end_to_end.cluster import ROOT, RayCluster, running_cluster
+from tests.end_to_end.faulty_engines import Paced
 from tests.end_to_end.test_ray_actors import DiesOnce
 from tests.engines import ScriptedEngine
 
@@ -85,10 +86,15 @@ def written_by(output: Path, run: int) -> Tally:
 
 
 class Scraper:
-    """A context that scrapes all the time and keeps every value it has seen: gauges vanish with their run."""
+    """A context that scrapes all the time and keeps every value it has seen: gauges vanish with their run.
 
-    def __init__(self) -> None:
-        self.seen = defaultdict[str, dict[Labels, set[float]]](lambda: defaultdict(set))
+    Of samples with the label `build`, only those of the build given are kept. Once every name of `above_zero`
+    has been seen with a value above zero, the file `then` is created.
+    """
+
+    def __init__(self, build: str = "", above_zero: Iterable[str] = (), then: Path | None = None) -> None:
+        self._build, self._above_zero, self._then = build, tuple(above_zero), then
+        self.seen = defaultdict[str, set[float]](set)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._scrape)
 
@@ -104,11 +110,16 @@ class Scraper:
         while not self._over.wait(0.2):
             for name, values in scraped().items():
                 for labels, value in values.items():
-                    self.seen[name][labels].add(value)
+                    if dict(labels).get("build", self._build) == self._build:
+                        self.seen[name].add(value)
+            if self._then and all(max(self.seen[name], default=0) > 0 for name in self._above_zero):
+                self._then.touch()
 
     @patiently
-    def wait_for(self, names: set[str]) -> None:
-        assert names <= self.seen.keys(), names - self.seen.keys()
+    def wait_for(self, at_least: Mapping[str, float]) -> None:
+        """Until every name has been seen with its value or more."""
+        highest = {name: max(self.seen[name], default=-1) for name in at_least}
+        assert all(highest[name] >= value for name, value in at_least.items()), highest
 
 
 def config(output: Path, *overrides: str) -> Config:
@@ -135,25 +146,24 @@ def test_counters_agree_with_the_files_though_an_actor_is_lost_and_the_build_res
 
 
 def test_every_metric_is_there_with_plausible_values(cluster: RayCluster, tmp_path: Path) -> None:
-    output = tmp_path / "build"
+    output, seen_file = tmp_path / "build", tmp_path / "seen"
     crowded = EngineFigures(max_num_seqs=16, kv_cache_tokens=512, max_model_len=512)
-    engines = DiesOnce(tmp_path / "died", inner=ScriptedEngine(reject_every=20, figures=crowded))
-    with Scraper() as scraper:
-        generate(config(output, "num_rows=300"), engine_factory=engines)
+    scripted = ScriptedEngine(reject_every=20, figures=crowded)
+    # Gauges are passed on every few seconds, so the build takes as long as it takes to see them at work.
+    paced = Paced(seconds=0.05, hurry_file=str(seen_file), inner=scripted)
+    ratios = [f"ray_magpie_ray_{name}_ratio" for name in ("batch_occupancy", "kv_cache_use", "prefix_hit")]
+    with Scraper(str(output), above_zero=ratios, then=seen_file) as scraper:
+        generate(config(output, "num_rows=300"), engine_factory=DiesOnce(tmp_path / "died", inner=paced))
         # The actor dies before it has told of a row: what was lost with it is not known.
-        scraper.wait_for(set(exported_names()) - {"ray_magpie_ray_lost_rows_total"})
-    seen = defaultdict[str, set[float]](set)
-    for name, by_labels in scraper.seen.items():
-        for labels, values in by_labels.items():
-            seen[name] |= values if ("build", str(output)) in labels else set()
-    for name in ("batch_occupancy_ratio", "kv_cache_use_ratio", "prefix_hit_ratio"):
-        assert 0 < max(seen[f"ray_magpie_ray_{name}"]) <= 1
-    assert max(seen["ray_magpie_ray_actors"]) in (1, 2)
-    assert max(seen["ray_magpie_ray_build_target_rows"]) == 300
-    # A partition that two actors had open is observed twice.
-    assert max(seen["ray_magpie_ray_partition_seconds_count"]) >= 300 / 25
-    assert max(seen["ray_magpie_ray_upload_seconds_count"]) >= 300 / 25
-    assert max(seen["ray_magpie_ray_generated_rows_total"]) >= 300
+        wanted = dict.fromkeys(set(exported_names()) - {"ray_magpie_ray_lost_rows_total"}, 0.0)
+        # A partition that two actors had open is observed twice.
+        histograms = ("partition_seconds_count", "upload_seconds_count")
+        wanted |= {f"ray_magpie_ray_{name}": 300 / 25 for name in histograms}
+        scraper.wait_for(wanted | {"ray_magpie_ray_generated_rows_total": 300})
+    for ratio in ratios:
+        assert 0 < max(scraper.seen[ratio]) <= 1
+    assert max(scraper.seen["ray_magpie_ray_actors"]) in (1, 2)
+    assert max(scraper.seen["ray_magpie_ray_build_target_rows"]) == 300
 
 
 def test_with_real_vllm_the_dashboard_asks_for_nothing_that_is_not_there(
@@ -171,12 +181,8 @@ def test_with_real_vllm_the_dashboard_asks_for_nothing_that_is_not_there(
     asked = {name for query in queries() for name in metric_names(query)}
     theirs = {name for name in asked if name.startswith("ray_vllm_")}
     assert len(theirs) > 5
-    with Scraper() as scraper:
+    with Scraper(real.output.path) as scraper:
         result = generate(real)
-        scraper.wait_for(theirs)
-    assert (
-        max(max(values) for values in scraper.seen["ray_vllm_generation_tokens_total"].values())
-        >= result.tokens
-    )
+        scraper.wait_for(dict.fromkeys(theirs, 0.0) | {"ray_vllm_generation_tokens_total": result.tokens})
     nodes = {name for name in asked if name.startswith("ray_node_") and "_gpus_" not in name}
     assert nodes <= scraper.seen.keys()

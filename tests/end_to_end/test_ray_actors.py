@@ -22,7 +22,7 @@ from magpie_ray.errors import GenerationFailedError, PreflightError, RowExhauste
 from magpie_ray.storage import Storage
 from magpie_ray.worker_spec import WorkerSpec
 from tests.end_to_end.cluster import ROOT, RayCluster, run_command
-from tests.engines import ScriptedEngine
+from tests.engines import Factory, ScriptedEngine
 
 # Ray's own client code warns of resources it closes late.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -52,7 +52,7 @@ class DiesOnce:
 
     marker: Path
     after_steps: int = 40
-    inner: ScriptedEngine = field(default_factory=ScriptedEngine)
+    inner: Factory = field(default_factory=ScriptedEngine)
 
     def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
         engine = self.inner(spec)
