@@ -44,13 +44,14 @@ class Loss(Enum):
 class _Slot:
     """One actor's share: its shard's pending partitions, and what its worker has open.
 
-    given_rows: rows given to the current worker. ended_rows: those of them that it finished in partitions
+    behind: what is behind the heads that the worker committed, as one does that ends. given_rows: rows given to the current worker. ended_rows: those of them that it finished in partitions
     that are not open any more. fruitless: what workers count that were lost in a row before they were given
     anything. staffed: whether there is, or is to be, a worker.
     """
 
     pending: deque[Partition]
     open: list[Partition] = field(default_factory=list)
+    behind: list[Partition] = field(default_factory=list)
     given_rows: int = 0
     ended_rows: int = 0
     pace: Pace | None = None
@@ -129,9 +130,10 @@ class Dispatcher:
         """Rows of the partitions that the slot's worker has open."""
         return sum(partition.num_rows for partition in self._slots[slot].open)
 
-    def num_open(self, slot: int) -> int:
-        """Partitions that the slot's worker has open."""
-        return len(self._slots[slot].open)
+    def to_redo(self, slot: int) -> list[Partition]:
+        """What is generated again if the slot's worker is lost now, though of some of it a copy is under way."""
+        own = self._slots[slot]
+        return [*own.open, *own.behind]
 
     def add_slot(self) -> int:
         """Room for another actor, which takes from the shards of the others; its number."""
@@ -259,6 +261,7 @@ class Dispatcher:
         holders = sorted(self._holders.get(partition, ()))
         left = self._uncovered(partition)
         if left and not holders:
+            self._slots[slot].behind += left
             self._refill(slot, *left)
         if left:
             return []
@@ -318,13 +321,14 @@ class Dispatcher:
                     f"a word count for {Loss.DIED.value:g}). The last one said: {cause}. What is committed "
                     "is kept: fix the cause and run the same command again"
                 )
-        if not own.open:
+        if not self.to_redo(slot):
             own.fruitless += loss.value
         for partition in own.open:
             self._let_go(slot, partition)
         left = [hole for p in own.open if p not in self._holders for hole in self._uncovered(p)]
         self._refill(slot, *left)
         own.open.clear()
+        own.behind.clear()
         own.given_rows = own.ended_rows = 0
         own.pace = None
         self._changed.add(slot)

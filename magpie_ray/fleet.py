@@ -152,9 +152,9 @@ class Fleet:
         """The worker was told to stop."""
         self._set(slot, replace(self._workers[slot], leaving=True))
 
-    def lose(self, slot: int, *, open_rows: int, now: float) -> int:
-        """The worker is gone; returns how many finished rows of its open partitions went with it."""
-        rows = min(self._workers[slot].unwritten_rows, open_rows)
+    def lose(self, slot: int, *, rows_to_redo: int, now: float) -> int:
+        """The worker is gone; returns how many of the rows that others have to redo it had finished."""
+        rows = min(self._workers[slot].unwritten_rows, rows_to_redo)
         self.lost += 1
         self.lost_rows += rows
         self._set(slot, WorkerState(since=now, moved=now, wanted=False))

@@ -221,9 +221,10 @@ class Job:
 
     def _lose(self, slot: int, *, cause: str, loss: Loss, error: MagpieError | None = None) -> None:
         """The worker is gone, or as good as gone. Raises what ends the job, `error` itself perhaps."""
-        again = self._dispatcher.open_rows(slot)
-        self._retried_partitions += self._dispatcher.num_open(slot)
-        rows = self._fleet.lose(slot, open_rows=again, now=self._clock())
+        redone = self._dispatcher.to_redo(slot)
+        self._retried_partitions += len(redone)
+        again = sum(partition.num_rows for partition in redone)
+        rows = self._fleet.lose(slot, rows_to_redo=again, now=self._clock())
         self._actors.end(slot)
         if isinstance(error, FATAL_ERRORS):  # it says all, once: the actor's log has no part in it
             self.lives.end(slot, "lost", str(error))

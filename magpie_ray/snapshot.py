@@ -15,7 +15,7 @@ class Snapshot:
     what was lost with actors included. committed: all attempts behind the files that this run has written.
     actors_starting: placed on a node, with an engine that is not up yet. lost, lost_rows: actors that were
     lost, and the finished rows that went with them and are generated again. retried_partitions: those that
-    were open with a lost actor; storage_retries: requests to storage that were made again.
+    a lost actor had not ended; storage_retries: requests to storage that were made again.
     """
 
     num_rows: int

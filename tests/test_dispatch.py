@@ -264,6 +264,7 @@ class Workers(RuleBasedStateMachine):
         assert self.dispatcher.done or self.alive(), "nobody is left to work"
         for slot, held in enumerate(self.open):
             assert self.dispatcher.open_rows(slot) == len(rows_of(held))
+            assert self.dispatcher.to_redo(slot)[: len(held)] == held
 
     def teardown(self) -> None:
         """Whatever happened before: workers that live on finish the job."""
@@ -454,8 +455,18 @@ def test_a_head_of_one_holder_leaves_the_rest_to_the_other() -> None:
     d, theirs = copied()
     assert d.committed(1, theirs, [part(10, 14)]) == []
     assert (d.open_rows(0), d.open_rows(1), d.num_left) == (10, 0, 1)
+    assert d.to_redo(1) == [], "the other goes on with it"
     assert d.lost(0, cause="killed", loss=Loss.DIED)
     assert report(d, 0) == [part(14, 20)]
+
+
+def test_what_is_behind_the_heads_that_a_worker_committed_is_to_be_redone_like_what_it_had_open() -> None:
+    d = dispatcher(cells(3), slots=1)
+    first, second = report(d, 0, live_window=20)
+    d.committed(0, first, [part(0, 4)])
+    assert d.to_redo(0) == [second, part(4, 10)]
+    assert d.lost(0, cause="bad luck", loss=Loss.FAILED)
+    assert d.to_redo(0) == []
 
 
 def test_found_files_drop_a_partition_from_both_of_its_holders() -> None:

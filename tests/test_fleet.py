@@ -51,7 +51,7 @@ def test_what_lost_engines_did_counts_for_the_use_of_all() -> None:
     fleet = ready_fleet(2)
     for slot in (0, 1):
         fleet.progress(slot, replace(told(tokens=1), use=EngineUse(steps=slot + 1)), has_work=True, now=1.0)
-    fleet.lose(0, open_rows=0, now=2.0)
+    fleet.lose(0, rows_to_redo=0, now=2.0)
     fleet.tell(1, replace(told(tokens=1), use=EngineUse(steps=5), storage_retries=2))
     fleet.ask_for(0, now=3.0)
     fleet.tell(0, replace(told(tokens=1), use=EngineUse(steps=3), storage_retries=1))
@@ -136,7 +136,7 @@ def test_who_waits_for_a_node_is_not_overdue() -> None:
 def test_a_replacement_has_its_own_time() -> None:
     fleet = ready_fleet()
     assert overdue(fleet, 61.0) == [0]
-    fleet.lose(0, open_rows=100, now=61.0)
+    fleet.lose(0, rows_to_redo=100, now=61.0)
     assert overdue(fleet, 1e9) == []
     fleet.ask_for(0, 61.0)
     fleet.place(0, 100.0)
@@ -155,7 +155,7 @@ def test_one_worker_on_a_node_is_enough_and_the_time_begins_anew_when_it_is_lost
     fleet = fleet_of(2)
     fleet.place(1, 10.0)
     assert not fleet.none_placed(5 * START)
-    fleet.lose(1, open_rows=100, now=5 * START)
+    fleet.lose(1, rows_to_redo=100, now=5 * START)
     assert not fleet.none_placed(6 * START)
     assert fleet.none_placed(6 * START + 0.5)
 
@@ -166,10 +166,10 @@ def test_finished_rows_that_are_in_no_file_are_lost_with_their_worker() -> None:
     fleet.progress(1, told(tokens=5, rows=3), has_work=True, now=1.0)
     fleet.commit(0, 8)
     assert fleet.unwritten_rows == 4 + 3
-    assert fleet.lose(0, open_rows=100, now=2.0) == 4
+    assert fleet.lose(0, rows_to_redo=100, now=2.0) == 4
     assert (fleet.lost, fleet.lost_rows, fleet.unwritten_rows) == (1, 4, 3)
     fleet.ask_for(0, 2.0)
-    assert fleet.lose(0, open_rows=100, now=3.0) == 0
+    assert fleet.lose(0, rows_to_redo=100, now=3.0) == 0
     assert (fleet.lost, fleet.lost_rows) == (2, 4)
 
 
@@ -178,14 +178,14 @@ def test_more_rows_in_files_than_were_finished_here_are_no_debt() -> None:
     fleet.progress(0, told(tokens=5, rows=3), has_work=True, now=1.0)
     fleet.commit(0, 10)  # it found somebody else's file
     assert fleet.unwritten_rows == 0
-    assert fleet.lose(0, open_rows=100, now=2.0) == 0
+    assert fleet.lose(0, rows_to_redo=100, now=2.0) == 0
 
 
 def test_attempts_of_lost_workers_still_count() -> None:
     fleet = ready_fleet(2)
     fleet.progress(0, told(tokens=5, rows=12), has_work=True, now=1.0)
     fleet.progress(1, told(tokens=5, rows=3), has_work=True, now=1.0)
-    fleet.lose(0, open_rows=100, now=2.0)
+    fleet.lose(0, rows_to_redo=100, now=2.0)
     fleet.ask_for(0, 2.0)
     fleet.progress(0, told(tokens=1, rows=1), has_work=True, now=3.0)
     assert fleet.tally == Tally(rows=16, rejected={"empty": 3}, user_tokens=160)
@@ -205,7 +205,7 @@ def test_workers_are_counted_by_how_far_they_are() -> None:
 
 def test_a_slot_whose_worker_is_not_replaced_waits_for_nothing() -> None:
     fleet = ready_fleet(2)
-    fleet.lose(0, open_rows=100, now=1.0)
+    fleet.lose(0, rows_to_redo=100, now=1.0)
     assert (fleet.num_waiting, fleet.num_starting, fleet.ready) == (0, 0, [1])
     fleet.ask_for(0, 2.0)
     assert fleet.num_waiting == 1
@@ -214,15 +214,15 @@ def test_a_slot_whose_worker_is_not_replaced_waits_for_nothing() -> None:
 def test_a_replacement_was_not_told_to_stop() -> None:
     fleet = ready_fleet()
     fleet.leave(0)
-    fleet.lose(0, open_rows=100, now=1.0)
+    fleet.lose(0, rows_to_redo=100, now=1.0)
     fleet.ask_for(0, 1.0)
     assert not fleet[0].leaving
 
 
 def test_workers_that_are_wanted_are_those_that_were_asked_for_and_are_not_lost() -> None:
     fleet = ready_fleet(3)
-    fleet.lose(0, open_rows=100, now=1.0)
-    fleet.lose(1, open_rows=100, now=1.0)
+    fleet.lose(0, rows_to_redo=100, now=1.0)
+    fleet.lose(1, rows_to_redo=100, now=1.0)
     fleet.ask_for(1, 1.0)
     assert (len(fleet), fleet.num_wanted) == (3, 2)
 

@@ -531,6 +531,23 @@ def test_of_a_lost_worker_the_log_says_why_and_what_becomes_of_its_rows(
     assert re.fullmatch(r"\d+ rows of slot 0's open partitions are generated again, .*", told[1])
 
 
+def test_what_a_failing_worker_had_finished_behind_a_committed_head_counts_as_lost(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = Partition(start=0, stop=10)
+    head = PartitionRecord(start=0, stop=4, fingerprint="f", run=1, size=1)
+    ends = Committed(partition=whole, files=(head,), seconds=0.0)
+    dies = Script([READY, progress(), progress(started=9), ends, lost("It broke.")], works=False)
+    run = Run(config, ScriptedActors(dies, WORKING), slots=1)
+    run.work()
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told[1] == (
+        "26 rows of slot 0's open partitions are generated again, 5 or more of them were finished"
+    )
+    assert run.shown.snapshots[-1].lost_rows == 5
+    assert run.shown.snapshots[-1].rows == 100
+
+
 def test_a_worker_that_leaves_without_being_told_is_replaced(config: Config) -> None:
     leaves = Script([READY, progress(), Left()], works=False)
     actors = ScriptedActors(leaves, WORKING)

@@ -38,14 +38,11 @@ _WRITTEN = re.compile(r"part-\d+\.parquet \(rows (\d+)\.\.(\d+)\) (?:committed|w
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What a lost actor had generated in vain, and the rows of its open partitions, which bound that.
-
-    open_rows: None where the driver told of none (see driver.Actor).
-    """
+    """What a lost actor had generated in vain, and the rows of its open partitions, which bound that."""
 
     cause: str
     regenerated_rows: float
-    open_rows: int | None
+    open_rows: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -38,10 +38,7 @@ class ChaosError(AssertionError):
 
 @dataclass(slots=True, eq=False)
 class Actor:
-    """One actor's life. `open_rows`: those of its open partitions when it was lost, as the driver tells.
-
-    None where it tells of none: whatever was open had its finished head committed, and counts as closed.
-    """
+    """One actor's life. `open_rows`: those of its open partitions when it was lost, as the driver tells."""
 
     slot: int
     pid: int
@@ -49,7 +46,7 @@ class Actor:
     up_at: float | None = None
     lost_at: float | None = None
     cause: str = ""
-    open_rows: int | None = None
+    open_rows: int = 0
 
     @property
     def is_running(self) -> bool:

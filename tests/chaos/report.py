@@ -25,7 +25,7 @@ def problems(builds: Sequence[Ended], faults: int) -> list[str]:
             if seconds is not None and seconds > injection.limit_seconds:
                 found.append(f"{build.name}: {injection.fault} took {seconds:.0f} s to recover from")
         for cost in build.costs:
-            if cost.open_rows is not None and cost.regenerated_rows > cost.open_rows:
+            if cost.regenerated_rows > cost.open_rows:
                 found.append(
                     f"{build.name}: an actor was lost ({cost.cause}) and {cost.regenerated_rows:.0f} rows "
                     f"with it, though its open partitions had {cost.open_rows}"
@@ -79,7 +79,7 @@ def _build_table(builds: Sequence[Ended]) -> Table:
 
 def _cost_line(costs: Sequence[Cost]) -> str:
     rows = [cost.regenerated_rows for cost in costs]
-    bounds = [cost.open_rows for cost in costs if cost.open_rows is not None] or [0]
+    bounds = [cost.open_rows for cost in costs]
     return (
         f"{len(costs)} actors lost; rows generated again per lost actor: median {median(rows):.0f}, most "
         f"{max(rows):.0f}. The bound is the rows of its open partitions: median {median(bounds):.0f}, most "
