@@ -44,9 +44,10 @@ class Loss(Enum):
 class _Slot:
     """One actor's share: its shard's pending partitions, and what its worker has open.
 
-    behind: what is behind the heads that the worker committed, as one does that ends. given_rows: rows given to the current worker. ended_rows: those of them that it finished in partitions
-    that are not open any more. fruitless: what workers count that were lost in a row before they were given
-    anything. staffed: whether there is, or is to be, a worker.
+    behind: what is behind the heads that the worker committed, as one does that ends. given_rows: rows
+    given to the current worker. ended_rows: those of them that it finished in partitions that are not open
+    any more. fruitless: what workers count that were lost in a row before they were given anything.
+    staffed: whether there is, or is to be, a worker.
     """
 
     pending: deque[Partition]
@@ -131,7 +132,7 @@ class Dispatcher:
         return sum(partition.num_rows for partition in self._slots[slot].open)
 
     def to_redo(self, slot: int) -> list[Partition]:
-        """What is generated again if the slot's worker is lost now, though of some of it a copy is under way."""
+        """What the slot's worker would leave undone if it were lost now; a copy of some of it may be open."""
         own = self._slots[slot]
         return [*own.open, *own.behind]
 

@@ -6,10 +6,10 @@ What always holds: all that was assumed is said, each in a sentence.
 from dataclasses import dataclass, field
 
 from magpie_ray import estimate, preflight
+from magpie_ray.blueprint import Blueprint
 from magpie_ray.estimate import Estimate, Fit, Range, Sample
 from magpie_ray.gpus import Gpu
 from magpie_ray.model_size import ModelSize, read_model_size
-from magpie_ray.preflight import Blueprint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from magpie_ray import build, plan, preflight, schedule
+from magpie_ray.blueprint import draw_up
 from magpie_ray.config import Config
 from magpie_ray.config_sampling import sampling_choices
 from magpie_ray.errors import PreflightError, StorageError
@@ -24,7 +25,7 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
         existing = build.read_build(storage)
     except StorageError as exc:
         raise PreflightError(f"The output {storage.url} can't be read. {exc}") from exc
-    blueprint = preflight.draw_up(config, existing, tick=tick)
+    blueprint = draw_up(config, existing, tick=tick)
     config = blueprint.config
     assumptions = list[str]()
     num_actors = config.cluster.num_actors

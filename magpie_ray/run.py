@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from magpie_ray import build, manifest, preflight, report
+from magpie_ray.blueprint import Blueprint
 from magpie_ray.build import BuildRecord, RunRecord
 from magpie_ray.card import write_card
 from magpie_ray.config import Config
@@ -20,7 +21,7 @@ from magpie_ray.errors import (
 )
 from magpie_ray.job import Job
 from magpie_ray.metrics import EngineUse, Tally
-from magpie_ray.preflight import Blueprint, CommittedBuild
+from magpie_ray.preflight import CommittedBuild
 from magpie_ray.storage import READ_SECONDS, Storage
 from magpie_ray.types import PartitionRecord
 from magpie_ray.watchers import Watcher, Watchers

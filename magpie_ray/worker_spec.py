@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from magpie_ray import plan, preflight
+from magpie_ray import blueprint, plan
 from magpie_ray.acceptance import build_rules
 from magpie_ray.chat_format import ChatFormat, load_tokenizer, message_ids
 from magpie_ray.config import Config
@@ -163,8 +163,8 @@ def vllm_engine(spec: WorkerSpec) -> Engine:
 
 
 def check_prompts_fit(spec: WorkerSpec, figures: EngineFigures) -> None:
-    """ConfigError when a prompt fills the engine's context, which preflight knows only from the config."""
-    preflight.check_prompts_fit(
+    """ConfigError when a prompt fills the engine's context, which only the engine knows for sure."""
+    blueprint.check_prompts_fit(
         spec.config, spec.chat_format, spec.prompts, max_model_len=figures.max_model_len
     )
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from magpie_ray import preflight
 from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules, check_rules, reason_to_reject
+from magpie_ray.blueprint import draw_up
 from magpie_ray.config import AcceptanceConfig, parse_config
 from magpie_ray.errors import ConfigError, RuleError
 
@@ -117,4 +117,4 @@ def test_what_is_no_rule_is_refused_before_anything_starts(rule: Any, message: s
         {"num_rows": 1, "acceptance": {"custom": [rule]}, "model": {"name": "not-looked/up"}}
     )
     with pytest.raises(ConfigError, match=message):
-        preflight.draw_up(config)
+        draw_up(config)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from magpie_ray import preflight
+from magpie_ray import blueprint
+from magpie_ray.blueprint import Blueprint
 from magpie_ray.errors import ConfigError, FormatError
 from magpie_ray.prompts import MULTI_TURN_PROMPT
 from tests.builds import config_of
@@ -46,8 +47,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("own_formats", None)
 
 
-def draw_up(name: str, **keys: object) -> preflight.Blueprint:
-    return preflight.draw_up(config_of(model={"chat_format": f"own_formats:{name}"}, **keys))
+def draw_up(name: str, **keys: object) -> Blueprint:
+    return blueprint.draw_up(config_of(model={"chat_format": f"own_formats:{name}"}, **keys))
 
 
 def test_a_format_of_the_users_own_stands_in_place_of_the_derived_one() -> None:
@@ -57,7 +58,7 @@ def test_a_format_of_the_users_own_stands_in_place_of_the_derived_one() -> None:
 
 
 def test_it_is_in_the_identity_by_its_path_and_by_what_it_is() -> None:
-    own, derived = draw_up("whole").identity(), preflight.draw_up(config_of()).identity()
+    own, derived = draw_up("whole").identity(), blueprint.draw_up(config_of()).identity()
     differing = {key for key in own.keys() | derived.keys() if own.get(key) != derived.get(key)}
     assert differing == {"model.chat_format"}
     assert own["model.chat_format"] == "own_formats:whole"
@@ -95,7 +96,7 @@ def test_what_deriving_refuses_is_told_in_its_own_words() -> None:
 def test_a_format_without_reasoning_is_refused_with_thinking() -> None:
     config = config_of(model={"chat_format": "own_formats:thinks_not", "thinking": True})
     with pytest.raises(ConfigError, match=r"without reasoning, and model\.thinking is true"):
-        preflight.draw_up(config)
+        blueprint.draw_up(config)
 
 
 @pytest.mark.slow
@@ -103,7 +104,7 @@ def test_a_script_may_name_its_own_function(folder: Path) -> None:
     script = folder / "script.py"
     script.write_text(
         "from magpie_ray import derive, load_config\n"
-        "from magpie_ray.preflight import draw_up\n"
+        "from magpie_ray.blueprint import draw_up\n"
         "def ask(tokenizer): return derive(tokenizer, pre_query_template='Ask: ')\n"
         "config = load_config(None, ['num_rows=1', 'model.chat_format=__main__:ask'])\n"
         "print(draw_up(config).chat_format.pre_query)\n"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from magpie_ray.blueprint import draw_up
 from magpie_ray.config import Config, load_config
 from magpie_ray.plan import system_prompt_of
 from magpie_ray.planning import make_plan
-from magpie_ray.preflight import draw_up
 from magpie_ray.storage import Storage
 from magpie_ray.types import Partition
 from magpie_ray.worker import ShardWorker

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from magpie_ray import preflight
+from magpie_ray.blueprint import Blueprint, draw_up
 from magpie_ray.forecast import Forecast, Given, forecast
 from magpie_ray.gpus import find_gpu
-from magpie_ray.preflight import Blueprint
 from tests.builds import config_of
 from tests.test_estimate import SAMPLE
 from tests.test_model_size import LLAMA_8B, LLAMA_70B, folder
@@ -16,7 +15,7 @@ from tests.test_model_size import LLAMA_8B, LLAMA_70B, folder
 
 @pytest.fixture
 def blueprint() -> Blueprint:
-    return preflight.draw_up(config_of(num_rows=1000))
+    return draw_up(config_of(num_rows=1000))
 
 
 def of(blueprint: Blueprint, *, device: str = "cuda", **given: Any) -> Forecast:

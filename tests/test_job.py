@@ -15,8 +15,9 @@ import pytest
 
 from magpie_ray import job as job_module
 from magpie_ray import ledger as ledger_module
-from magpie_ray import manifest, plan, preflight
+from magpie_ray import manifest, plan
 from magpie_ray.actors import Left, Lost
+from magpie_ray.blueprint import Blueprint, draw_up
 from magpie_ray.build import BuildRecord
 from magpie_ray.config import Config, load_config
 from magpie_ray.dispatch import Dispatcher, Loss
@@ -39,7 +40,6 @@ from magpie_ray.events import Committed, Event, Placed, Progress, Ready
 from magpie_ray.job import Job
 from magpie_ray.ledger import Ledger
 from magpie_ray.metrics import Tally
-from magpie_ray.preflight import Blueprint
 from magpie_ray.progress import ProgressDisplay
 from magpie_ray.snapshot import Snapshot
 from magpie_ray.storage import Storage
@@ -133,7 +133,7 @@ class ThreadActors:
         self, config: Config, factory: Callable[[WorkerSpec], SimulatedEngine], *, run: int = 1
     ) -> None:
         self._config, self._factory, self._run = config, factory, run
-        self._blueprint: Blueprint = preflight.draw_up(config)
+        self._blueprint: Blueprint = draw_up(config)
         self._events = queue.Queue[tuple[int, int, Told]]()
         self.running: dict[int, tuple[int, ShardWorker]] = {}
         self._ended = set[int]()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from magpie_ray import build, preflight
+from magpie_ray import build
+from magpie_ray.blueprint import draw_up
 from magpie_ray.errors import PreflightError
 from magpie_ray.forecast import Given
 from magpie_ray.gpus import find_gpu
@@ -34,7 +35,7 @@ def test_the_plan_of_a_new_build_says_what_would_run() -> None:
 def test_the_plan_of_a_build_that_is_there_says_what_is_left() -> None:
     storage = memory_storage()
     config = config_of(num_rows=20, output={"path": storage.url}, cluster={"num_actors": 2})
-    record = build.open_build(storage, preflight.draw_up(config).record(4))
+    record = build.open_build(storage, draw_up(config).record(4))
     commit(storage, record, 0, 4)
     commit(storage, record, 4, 6)
     found = make_plan(config)
@@ -79,7 +80,7 @@ def test_a_sample_says_how_many_actors_and_what_device_there_are() -> None:
 def test_the_plan_of_a_complete_build_takes_nothing_more() -> None:
     storage = memory_storage()
     config = config_of(num_rows=4, output={"path": storage.url})
-    record = build.open_build(storage, preflight.draw_up(config).record(4))
+    record = build.open_build(storage, draw_up(config).record(4))
     commit(storage, record, 0, 4)
     for given in (Given(gpu=find_gpu("H200")), Given(tokens_per_second=10.0), Given(sample=SAMPLE)):
         found = make_plan(config, given)

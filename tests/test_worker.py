@@ -12,13 +12,13 @@ import pytest
 
 from magpie_ray import worker as worker_module
 from magpie_ray import worker_spec
+from magpie_ray.blueprint import draw_up
 from magpie_ray.config import load_config
 from magpie_ray.engine.simulated import Answer, SimulatedEngine
 from magpie_ray.errors import AcceptRateError, CorruptBuildError, EngineError, StorageError
 from magpie_ray.events import Committed, Event, Progress, Ready
 from magpie_ray.manifest import footer_of
 from magpie_ray.metrics import Tally
-from magpie_ray.preflight import draw_up
 from magpie_ray.rejects import read_rejects
 from magpie_ray.storage import Storage
 from magpie_ray.types import Completion, EngineFigures, Partition, PartitionRecord, Request

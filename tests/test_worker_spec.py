@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from magpie_ray.blueprint import draw_up
 from magpie_ray.errors import ConfigError
-from magpie_ray.preflight import draw_up
 from magpie_ray.types import EngineFigures, FirstTokens
 from magpie_ray.worker_spec import WorkerSpec, check_prompts_fit, make_recipe
 from tests.builds import config_of, memory_storage

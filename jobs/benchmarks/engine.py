@@ -24,7 +24,8 @@ from jobs.benchmarks.drawn_engine import (
     drawn_length,
 )
 from jobs.benchmarks.result import Cell, Claim, Result, Table
-from magpie_ray import plan, preflight
+from magpie_ray import plan
+from magpie_ray.blueprint import draw_up
 from magpie_ray.config import Config, load_config
 from magpie_ray.driver import generate
 from magpie_ray.run import BuildResult
@@ -105,7 +106,7 @@ def make_config(output: str, *, rows: int, turns: int, slots: int = SLOTS, **out
 def make_spec(output: str, *, rows: int, turns: int, slots: int = SLOTS) -> WorkerSpec:
     """What a worker of such a build is made from."""
     config = make_config(output, rows=rows, turns=turns, slots=slots)
-    blueprint = preflight.draw_up(config)
+    blueprint = draw_up(config)
     return WorkerSpec(
         config=config,
         model=blueprint.model,

@@ -22,6 +22,7 @@ import ray
 from jobs.benchmarks.virtual_fleet import Silent
 from magpie_ray import build, plan, preflight, worker_spec
 from magpie_ray.actors import Left, Lost
+from magpie_ray.blueprint import draw_up
 from magpie_ray.chat_format_load import LoadedTokenizer
 from magpie_ray.config import load_config
 from magpie_ray.dispatch import Dispatcher
@@ -180,7 +181,7 @@ def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float
             f"cluster.num_actors={num_actors}",
         ],
     )
-    blueprint = preflight.draw_up(config)
+    blueprint = draw_up(config)
     storage = preflight.check_output(preflight.open_output(config), single_writer=False)
     record = build.open_build(storage, blueprint.record(_ROWS_PER_PARTITION))
     run = build.start_run(storage, num_rows=config.num_rows, host=socket.gethostname(), config={})

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from magpie_ray import build, manifest, preflight
+from magpie_ray.blueprint import draw_up
 from magpie_ray.config import Config, load_config
 from magpie_ray.dispatch import Dispatcher
 from magpie_ray.ledger import Ledger
@@ -65,7 +66,7 @@ def make_build(output: str, *, known: int, newer: int) -> None:
     """
     config = config_of(output, GRID * (known + newer))
     storage = Storage(output)
-    record = build.open_build(storage, preflight.draw_up(config).record(GRID))
+    record = build.open_build(storage, draw_up(config).record(GRID))
     fingerprint = record.fingerprint
     told = [
         PartitionRecord(
@@ -132,7 +133,7 @@ def resume(output: str, *, num_rows: int, num_workers: int) -> dict[str, Any]:
     storage.calls = Counter()
     with stage("what the build is, its chat format (imports transformers)"):
         existing = preflight.read_existing(storage)
-        blueprint = preflight.draw_up(config, existing)
+        blueprint = draw_up(config, existing)
     opening = dict(storage.calls)
     storage.calls.clear()
     with stage("what is committed"):

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.benchmarks.result import Cell, Claim, Result, Table
-from magpie_ray import preflight
+from magpie_ray.blueprint import draw_up
 from magpie_ray.config import Config, load_config
 from magpie_ray.metrics import Tally
 from magpie_ray.storage import Storage
@@ -247,7 +247,7 @@ def _parquet_size(table: pa.Table, compression: str) -> int:
 
 def _measure_decoding(text: Text) -> Table:
     """What a message costs to decode."""
-    blueprint = preflight.draw_up(make_config("memory://x", turns=1))
+    blueprint = draw_up(make_config("memory://x", turns=1))
     recipe = make_recipe(
         WorkerSpec(
             config=make_config("memory://x", turns=1),

@@ -10,6 +10,7 @@ import logging
 import socket
 
 from magpie_ray import build, latest, logs, manifest, preflight, schedule
+from magpie_ray.blueprint import Blueprint, draw_up
 from magpie_ray.build import RunRecord
 from magpie_ray.config import Config
 from magpie_ray.dispatch import Dispatcher
@@ -27,7 +28,7 @@ from magpie_ray.ledger import Ledger
 from magpie_ray.lives import Lives
 from magpie_ray.output_path import Tick
 from magpie_ray.placement import Placement, choose_device, choose_num_actors, place
-from magpie_ray.preflight import Blueprint, CommittedBuild
+from magpie_ray.preflight import CommittedBuild
 from magpie_ray.progress import ProgressDisplay
 from magpie_ray.run import BuildResult, carry_out, left_alone, nothing_to_do, open_build
 from magpie_ray.stop_signals import stop_signals
@@ -78,7 +79,7 @@ def _generate(
     existing = preflight.read_existing(reading)
     if existing and (reason := reason_to_leave(reading, if_exists)):
         return left_alone(config, storage, reason)
-    blueprint = preflight.draw_up(config, existing, tick=tick)
+    blueprint = draw_up(config, existing, tick=tick)
     config = blueprint.config
     for warning in blueprint.warnings:
         log.warning("%s", warning)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from magpie_ray import logs, plan, preflight, schedule
+from magpie_ray.blueprint import draw_up
 from magpie_ray.config import Config
 from magpie_ray.driver.actors import RayActors
 from magpie_ray.driver.cluster import ray_session
@@ -54,7 +55,7 @@ def take_sample(
     config, tick = schedule.resolve(config, claim=False)
     reading = preflight.open_output(config, retry_seconds=READ_SECONDS)
     existing = preflight.read_existing(reading)
-    blueprint = preflight.draw_up(config, existing, tick=tick)
+    blueprint = draw_up(config, existing, tick=tick)
     config = blueprint.config
     committed = preflight.check_existing(config, blueprint, existing, reading) if existing else None
     if committed and not committed.pending(config.num_rows):

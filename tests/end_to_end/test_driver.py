@@ -17,6 +17,7 @@ from ray.exceptions import (
 
 from magpie_ray import driver, preflight
 from magpie_ray.actors import Lost
+from magpie_ray.blueprint import draw_up
 from magpie_ray.build import BuildRecord
 from magpie_ray.config import load_config
 from magpie_ray.dispatch import Loss
@@ -105,7 +106,7 @@ def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_a
 
     def opened(*keys: str) -> tuple[BuildRecord, bool]:
         config = load_config(None, ["engine.device=cpu", *keys])
-        return open_build(config, storage, preflight.draw_up(config), device="cpu", num_actors=1)
+        return open_build(config, storage, draw_up(config), device="cpu", num_actors=1)
 
     first, is_new = opened("num_rows=1000")
     assert is_new

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from magpie_ray import preflight
+from magpie_ray.blueprint import draw_up
 from magpie_ray.config import parse_config
 from magpie_ray.engine import Engine
 from magpie_ray.rounds import Rounds
@@ -129,7 +129,7 @@ class _Author:
     @staticmethod
     def _spec(**keys: object) -> WorkerSpec:
         config = parse_config(keys)
-        blueprint = preflight.draw_up(config)
+        blueprint = draw_up(config)
         return WorkerSpec(
             config=config,
             model=blueprint.model,
