@@ -67,7 +67,7 @@ class _Slot:
 
     def unfinished(self, last: Partition) -> int:
         """Rows that are to be finished of its open partitions up to the last; they are finished in order."""
-        rows = sum(p.num_rows for p in self.open[: self.open.index(last) + 1])
+        rows = plan.num_rows(self.open[: self.open.index(last) + 1])
         return max(0, rows - max(0, self.pace.finished - self.ended_rows)) if self.pace else rows
 
     def seconds_left(self, partition: Partition, now: float) -> float:
@@ -129,7 +129,7 @@ class Dispatcher:
 
     def open_rows(self, slot: int) -> int:
         """Rows of the partitions that the slot's worker has open."""
-        return sum(partition.num_rows for partition in self._slots[slot].open)
+        return plan.num_rows(self._slots[slot].open)
 
     def to_redo(self, slot: int) -> list[Partition]:
         """What the slot's worker would leave undone if it were lost now; a copy of some of it may be open."""

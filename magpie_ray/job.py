@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from magpie_ray import plan
 from magpie_ray.actors import Actors, Left, Lost
 from magpie_ray.config import Config
 from magpie_ray.dispatch import Dispatcher, Loss
@@ -223,7 +224,7 @@ class Job:
         """The worker is gone, or as good as gone. Raises what ends the job, `error` itself perhaps."""
         redone = self._dispatcher.to_redo(slot)
         self._retried_partitions += len(redone)
-        again = sum(partition.num_rows for partition in redone)
+        again = plan.num_rows(redone)
         rows = self._fleet.lose(slot, rows_to_redo=again, now=self._clock())
         self._actors.end(slot)
         if isinstance(error, FATAL_ERRORS):  # it says all, once: the actor's log has no part in it

@@ -47,7 +47,7 @@ def test_the_plan_of_a_build_that_is_there_says_what_is_left() -> None:
 
 def test_a_plan_of_an_output_that_can_not_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(PreflightError, match="can't be read") as caught:
+    with pytest.raises(PreflightError, match="Could not read") as caught:
         make_plan(config_of(output={"path": str(tmp_path / "file")}))
     assert caught.value.exit_code == 2
 

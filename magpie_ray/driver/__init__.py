@@ -2,39 +2,32 @@
 
 A thin shell: what is decided is decided in plan, preflight, placement, dispatch and job; here it is carried
 out on Ray. What always holds: whatever ends a run, what is committed stays and its record says how it ended.
-The parts: cluster (which one), watch (what it has, whether it is still there), actors (the workers of a run),
-metrics (what Prometheus is told), process (what runs in each), and last_words (why one died).
+The parts: cluster (which one), watch (what it has, whether it is still there), assembly (a run's parts, put
+together), actors (its workers), process (what runs in each), last_words (why one died), metrics (what
+Prometheus is told), and sample (a build tried for a while).
 """
 
 import logging
 import socket
 
 from magpie_ray import build, latest, logs, manifest, preflight, schedule
-from magpie_ray.blueprint import Blueprint, draw_up
-from magpie_ray.build import RunRecord
+from magpie_ray.blueprint import draw_up
 from magpie_ray.config import Config
-from magpie_ray.dispatch import Dispatcher
 from magpie_ray.driver import cluster
-from magpie_ray.driver.actors import RayActors
+from magpie_ray.driver.assembly import Assembly
 from magpie_ray.driver.metrics import RayMetrics
 from magpie_ray.driver.watch import ClusterView, ClusterWatch
-from magpie_ray.errors import MagpieError, PreflightError
-from magpie_ray.fleet import progress_seconds
+from magpie_ray.errors import MagpieError
 from magpie_ray.heartbeat import Heartbeat
 from magpie_ray.if_exists import IfExists, exists, reason_to_leave
-from magpie_ray.job import Job
-from magpie_ray.lease import Lease
-from magpie_ray.ledger import Ledger
-from magpie_ray.lives import Lives
 from magpie_ray.output_path import Tick
 from magpie_ray.placement import Placement, choose_device, choose_num_actors, place
-from magpie_ray.preflight import CommittedBuild
 from magpie_ray.progress import ProgressDisplay
 from magpie_ray.run import BuildResult, carry_out, left_alone, nothing_to_do, open_build
 from magpie_ray.stop_signals import stop_signals
 from magpie_ray.storage import READ_SECONDS, Storage
 from magpie_ray.watchers import Watchers
-from magpie_ray.worker_spec import EngineFactory, WorkerSpec
+from magpie_ray.worker_spec import EngineFactory
 
 log = logging.getLogger(__name__)
 
@@ -112,112 +105,23 @@ def _generate(
         manifest.mark_growing(storage)
         host = socket.gethostname()
         run = build.start_run(storage, num_rows=config.num_rows, host=host, config=config.recorded())
-
-        def make_job() -> Job:
-            lease = None if storage.exclusive else Lease(storage, run)
-            if lease and (warning := lease.take()):
-                log.warning("%s", warning)
-            return _make_job(
-                config,
-                blueprint,
-                storage,
-                committed,
-                run,
-                lease,
-                watch,
-                placement=placement,
-                num_actors=num_actors,
-                engine_factory=engine_factory,
-            )
-
+        assembly = Assembly(
+            blueprint=blueprint,
+            storage=storage,
+            committed=committed,
+            run=run,
+            watch=watch,
+            placement=placement,
+            num_actors=num_actors,
+            engine_factory=engine_factory,
+        )
         with (
             ProgressDisplay(live=not logs.current().json) as display,
             RayMetrics(build=storage.url, run=run.number) as metrics,
             Heartbeat(storage, run.number) as heartbeat,
         ):
             watchers = Watchers([display, metrics, heartbeat])
-            return carry_out(make_job, run, storage, committed.build, stop_requested, watchers)
-
-
-def _make_job(
-    config: Config,
-    blueprint: Blueprint,
-    storage: Storage,
-    committed: CommittedBuild,
-    run: RunRecord,
-    lease: Lease | None,
-    watch: ClusterWatch,
-    *,
-    placement: Placement,
-    num_actors: int,
-    engine_factory: EngineFactory | None,
-) -> Job:
-    """The parts of a run, put together; nothing starts yet."""
-    record = committed.build
-    pending = committed.pending(config.num_rows)
-    rows = sum(partition.num_rows for partition in pending)
-    log.info("run %d: %d rows to generate in %s", run.number, rows, storage.url)
-
-    def spec_of(engine_start: int) -> WorkerSpec:
-        return WorkerSpec(
-            config=config,
-            model=blueprint.model,
-            chat_format=blueprint.chat_format,
-            prompts=blueprint.prompts,
-            storage=storage,
-            fingerprint=record.fingerprint,
-            run=run.number,
-            engine_start=engine_start,
-            device=placement.device,
-            distributed_executor_backend=placement.distributed_executor_backend,
-            on_ray=True,
-            log_style=logs.current(),
-            progress_seconds=progress_seconds(
-                dispatcher.num_slots, stall_timeout_seconds=config.cluster.stall_timeout_seconds
-            ),
-        )
-
-    def capacity_in(view: ClusterView) -> int:
-        if config.cluster.num_actors != "auto":
-            return num_actors
-        try:
-            return choose_num_actors(config, placement=placement, resources=view.resources)
-        except PreflightError:  # all nodes are gone for now
-            return 0
-
-    dispatcher = Dispatcher(
-        pending,
-        num_slots=min(num_actors, len(pending)),
-        grid=record.rows_per_partition,
-        max_failures_per_partition=config.cluster.max_failures_per_partition,
-        backwards=build.is_second(storage, run),
-        copies=storage.exclusive,
-    )
-    lives = Lives(run=run.number, device=placement.device, num_gpus=placement.all_gpus)
-    ledger = Ledger(
-        storage,
-        record,
-        committed.records,
-        num_rows=config.num_rows,
-        run=run.number,
-        lease=lease,
-        lives=lives,
-    )
-    return Job(
-        config=config,
-        storage=storage,
-        ledger=ledger,
-        dispatcher=dispatcher,
-        lives=lives,
-        actors=RayActors(
-            spec_of,
-            placement,
-            watch,
-            capacity_in=capacity_in,
-            secrets=config.secrets(),
-            engine_factory=engine_factory,
-        ),
-    )
+            return carry_out(assembly.make_job, run, storage, committed.build, stop_requested, watchers)
 
 
 def _choose_actors(config: Config, view: ClusterView) -> tuple[Placement, int]:

@@ -9,13 +9,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from magpie_ray import logs, plan, preflight, schedule
-from magpie_ray.blueprint import draw_up
+from magpie_ray import logs, plan, preflight
+from magpie_ray.blueprint import Blueprint
 from magpie_ray.config import Config
 from magpie_ray.driver.actors import RayActors
 from magpie_ray.driver.cluster import ray_session
@@ -23,10 +24,11 @@ from magpie_ray.driver.watch import ClusterWatch
 from magpie_ray.errors import PreflightError
 from magpie_ray.estimate import Sample
 from magpie_ray.placement import ClusterResources, Placement, choose_device, choose_num_actors, place
+from magpie_ray.planning import look_at
 from magpie_ray.preflight import CommittedBuild
 from magpie_ray.sampler import Sampler
 from magpie_ray.stop_signals import stop_signals
-from magpie_ray.storage import READ_SECONDS, Storage
+from magpie_ray.storage import Storage
 from magpie_ray.types import Partition
 from magpie_ray.worker_spec import EngineFactory, WorkerSpec, make_table_format
 from magpie_ray.writer import parquet_bytes
@@ -52,14 +54,10 @@ def take_sample(
     GenerationFailedError when an engine fails, InterruptedJobError when told to stop.
     """
     began = time.monotonic() if began is None else began
-    config, tick = schedule.resolve(config, claim=False)
-    reading = preflight.open_output(config, retry_seconds=READ_SECONDS)
-    existing = preflight.read_existing(reading)
-    blueprint = draw_up(config, existing, tick=tick)
+    storage, blueprint, committed = look_at(config)
     config = blueprint.config
-    committed = preflight.check_existing(config, blueprint, existing, reading) if existing else None
     if committed and not committed.pending(config.num_rows):
-        raise PreflightError(f"{reading.url} has all of its rows: nothing is left to take a sample of")
+        raise PreflightError(f"{storage.url} has all of its rows: nothing is left to take a sample of")
     if engine_factory is None:
         preflight.check_engine_is_installed()
     with (
@@ -69,25 +67,8 @@ def take_sample(
         ClusterWatch(may_grow=False) as watch,
     ):
         scope = _scope(config, committed, watch.view.resources)
-        storage = Storage(folder)
-
-        def spec_of(engine_start: int) -> WorkerSpec:
-            return WorkerSpec(
-                config=config,
-                model=blueprint.model,
-                chat_format=blueprint.chat_format,
-                prompts=blueprint.prompts,
-                storage=storage,
-                fingerprint="",
-                run=plan.MAX_RUNS - 1,
-                engine_start=engine_start,
-                device=scope.placement.device,
-                distributed_executor_backend=scope.placement.distributed_executor_backend,
-                log_style=logs.current(),
-            )
-
         actors = RayActors(
-            spec_of,
+            partial(_spec, blueprint, Storage(folder), scope.placement),
             scope.placement,
             watch,
             capacity_in=lambda _: scope.engines,
@@ -96,12 +77,7 @@ def take_sample(
         )
         log.info("%d engines make a sample for %.0f s", scope.engines, seconds)
         sampler = Sampler(
-            actors,
-            scope.pieces,
-            num_slots=scope.engines,
-            grid=scope.grid,
-            seconds=seconds,
-            began=began,
+            actors, scope.pieces, num_slots=scope.engines, grid=scope.grid, seconds=seconds, began=began
         )
         sampler.work(stop_requested)
         found = sampler.result(num_rows=scope.num_rows)
@@ -112,6 +88,22 @@ def take_sample(
         bytes_per_row=bytes_per_row,
         bytes_per_file=bytes_per_file,
         end_seconds=time.monotonic() - sampler.ended,
+    )
+
+
+def _spec(blueprint: Blueprint, storage: Storage, placement: Placement, engine_start: int) -> WorkerSpec:
+    return WorkerSpec(
+        config=blueprint.config,
+        model=blueprint.model,
+        chat_format=blueprint.chat_format,
+        prompts=blueprint.prompts,
+        storage=storage,
+        fingerprint="",
+        run=plan.MAX_RUNS - 1,
+        engine_start=engine_start,
+        device=placement.device,
+        distributed_executor_backend=placement.distributed_executor_backend,
+        log_style=logs.current(),
     )
 
 
@@ -139,7 +131,7 @@ def _scope(config: Config, committed: CommittedBuild | None, resources: ClusterR
         grid = preflight.choose_grid(config, num_actors=wanted, device=device)
     cell = min(grid, _ROWS_PER_PARTITION)
     done = [record.partition for record in committed.records] if committed else []
-    num_rows = sum(partition.num_rows for partition in plan.pending(config.num_rows, grid, done))
+    num_rows = plan.num_rows(plan.pending(config.num_rows, grid, done))
     pieces = plan.pending(min(config.num_rows, config.num_rows - num_rows + _MOST_ROWS), cell, done)
     return _Scope(
         placement=placement,
