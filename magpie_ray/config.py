@@ -1,115 +1,34 @@
 """What the user asks for: a frozen, fully checked `Config`, made from a YAML file and `key=value` overrides.
 
-Owns: every key, its default, what may be combined, and what follows from the keys alone (prompts, columns,
-which keys a build may not change). Nothing heavy is imported here, so that a mistake is told in milliseconds.
+Owns: the keys of the top, what may be combined, and what follows from the keys alone (prompts, columns,
+which keys a build may not change); the sections are in config_parts and config_sampling. Nothing heavy is
+imported here, so that a mistake is told in milliseconds.
 """
 
 import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, PlainValidator, ValidationError, ValidationInfo, field_validator
+from pydantic import PlainValidator, ValidationError, ValidationInfo, field_validator
 
 from magpie_ray import config_fields as fields
 from magpie_ray.config_errors import BadValueError, Problem, bad_value, problem_lines
-from magpie_ray.config_extras import EngineExtra, StorageOptions, first_tokens_refused_by, identity_of
-from magpie_ray.config_rules import CustomRules, RulesConfig, custom_rules
+from magpie_ray.config_extras import first_tokens_refused_by, identity_of
+from magpie_ray.config_parts import (
+    AcceptanceConfig,
+    ClusterConfig,
+    EngineConfig,
+    ModelConfig,
+    OutputConfig,
+    RoundsConfig,
+)
 from magpie_ray.config_sampling import SamplingConfig
 from magpie_ray.config_section import Section
 from magpie_ray.config_source import read_source
 from magpie_ray.errors import ConfigError
-from magpie_ray.output_path import has_placeholders
 from magpie_ray.prompts import SystemPromptValue, check_system_prompt, resolve_prompts
 from magpie_ray.redaction import redact_all, redact_secrets, secrets_of
 from magpie_ray.types import ROLES, SystemPrompt
-
-
-class ModelConfig(Section):
-    """Which model, and how its chat format is found."""
-
-    name: fields.ModelName = "builtin:tiny-chat"
-    revision: fields.OptionalText = None
-    pre_query_template: fields.OptionalText = None
-    chat_format: fields.OptionalImportPath = None
-    thinking: fields.Flag = False
-    trust_remote_code: fields.Flag = False
-
-    @field_validator("chat_format")
-    @classmethod
-    def _is_the_only_format(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("pre_query_template") is not None:
-            raise bad_value(value, "null where model.pre_query_template is given: a format has its own")
-        return value
-
-
-class EngineConfig(Section):
-    """One engine: the device and memory of one actor."""
-
-    device: fields.Device = "auto"
-    tensor_parallel_size: fields.Count = 1
-    pipeline_parallel_size: fields.Count = 1
-    max_model_len: fields.OptionalCount = None
-    max_num_seqs: fields.OptionalCount = None
-    gpu_memory_utilization: fields.Share = 0.92
-    dtype: fields.Dtype = "auto"
-    quantization: fields.OptionalText = None
-    vllm_metrics: fields.Flag = False
-    # Not in repr, which ends up in logs: it may hold a token.
-    extra: EngineExtra = Field(default={}, repr=False)
-
-
-class RoundsConfig(Section):
-    """How many conversations advance together, and how many such cohorts share an engine."""
-
-    cohort_size: fields.AutoCount = "auto"
-    cohorts_in_flight: fields.AutoCount = "auto"
-
-
-class AcceptanceConfig(Section):
-    """What becomes of messages that are not what was asked for."""
-
-    max_attempts: fields.Count = 8
-    truncated_response: fields.OnTruncated = "keep"
-    context_full: fields.OnContextFull = "reject"
-    retry_from: fields.RetryFrom = "start"
-    min_accept_rate: fields.Rate = 0.1
-    rejects_per_reason: fields.Whole = 3
-    rules: RulesConfig = RulesConfig()
-    custom: CustomRules = Field(default=[])
-
-    @property
-    def custom_rules(self) -> list[tuple[str, dict[str, Any]]]:
-        """Import path and thresholds of the user's own rules, in the order in which they are tried."""
-        return custom_rules(self.custom)
-
-
-class ClusterConfig(Section):
-    """How many actors, and when to give up."""
-
-    num_actors: fields.AutoCount = "auto"
-    max_failures_per_partition: fields.Count = 3
-    address: fields.OptionalText = None
-    stall_timeout_seconds: fields.Positive = 600.0
-    start_timeout_seconds: fields.Positive = 1800.0
-
-
-class OutputConfig(Section):
-    """Where the rows go."""
-
-    path: fields.OutputPath = "./out/demo"
-    build_id: fields.BuildId = None
-    rows_per_partition: fields.AutoRows = "auto"
-    compression: fields.Compression = "zstd"
-    storage_options: StorageOptions = Field(default={}, repr=False)
-    single_writer: fields.Flag = False
-
-    @field_validator("build_id")
-    @classmethod
-    def _names_a_build_of_several(cls, value: str | None, info: ValidationInfo) -> str | None:
-        path = info.data.get("path")
-        if value is not None and path is not None and not has_placeholders(path):
-            raise bad_value(value, "null where output.path has no placeholder: such a path is a single build")
-        return value
 
 
 class Config(Section):
@@ -217,6 +136,13 @@ class Config(Section):
         if self.only_instruction:
             return 1
         return 2 * self.n_turns - (1 if self.end_with_user else 0)
+
+    @property
+    def max_tokens_per_row(self) -> int:
+        """The most tokens that a row can have generated."""
+        answers = self.messages_per_row // 2
+        users = self.messages_per_row - answers
+        return users * self.sampling.max_tokens("user") + answers * self.sampling.max_tokens("assistant")
 
     @property
     def prompts(self) -> tuple[SystemPrompt, ...]:

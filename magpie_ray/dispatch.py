@@ -8,22 +8,20 @@ left to do, some slot has a worker. An event costs no more with ten thousand slo
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
-from statistics import mean
 
 from magpie_ray import plan
 from magpie_ray.errors import GenerationFailedError
 from magpie_ray.pace import Pace
 from magpie_ray.ranking import Ranking
+from magpie_ray.slot import Slot
+from magpie_ray.stragglers import Stragglers
 from magpie_ray.types import Partition
 
 # Workers of a slot that fail in a row without having been given anything: by then it is not bad luck.
 _MAX_FRUITLESS = 3
 # A worker takes from other shards when its unstarted rows are below this part (1/4) of its live window.
 _STEAL_BELOW = 4
-# An open partition gets a second worker when that one is expected to end it so many times sooner.
-_COPY_GAIN = 1.5
 
 
 class Loss(Enum):
@@ -38,42 +36,6 @@ class Loss(Enum):
     DIED = 0.25
     NODE = 0.05
     LEFT = 0.0
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One actor's share: its shard's pending partitions, and what its worker has open.
-
-    behind: what is behind the heads that the worker committed, as one does that ends. given_rows: rows
-    given to the current worker. ended_rows: those of them that it finished in partitions that are not open
-    any more. fruitless: what workers count that were lost in a row before they were given anything.
-    staffed: whether there is, or is to be, a worker.
-    """
-
-    pending: deque[Partition]
-    open: list[Partition] = field(default_factory=list)
-    behind: list[Partition] = field(default_factory=list)
-    given_rows: int = 0
-    ended_rows: int = 0
-    pace: Pace | None = None
-    fruitless: float = 0.0
-    staffed: bool = True
-
-    def close(self, partition: Partition, *, dropped: bool) -> None:
-        """The partition is not open any more: all of it was finished, or the worker is told to drop it."""
-        unfinished = min(partition.num_rows, self.unfinished(partition)) if dropped else 0
-        self.ended_rows += partition.num_rows - unfinished
-        self.open.remove(partition)
-
-    def unfinished(self, last: Partition) -> int:
-        """Rows that are to be finished of its open partitions up to the last; they are finished in order."""
-        rows = plan.num_rows(self.open[: self.open.index(last) + 1])
-        return max(0, rows - max(0, self.pace.finished - self.ended_rows)) if self.pace else rows
-
-    def seconds_left(self, partition: Partition, now: float) -> float:
-        """Until the worker is done with its open partitions up to this one."""
-        assert self.pace is not None, "nothing is open before anything was given"
-        return self.pace.seconds_left(self.unfinished(partition), now)
 
 
 class Dispatcher:
@@ -95,7 +57,7 @@ class Dispatcher:
         copies: bool = True,
     ) -> None:
         shards = plan.shards(pending, num_slots)
-        self._slots = [_Slot(deque(reversed(shard) if backwards else shard)) for shard in shards]
+        self._slots = [Slot(deque(reversed(shard) if backwards else shard)) for shard in shards]
         self._grid = grid
         self._copies = copies
         self._max_failures = max_failures_per_partition
@@ -105,11 +67,7 @@ class Dispatcher:
         self._holders: dict[Partition, list[int]] = {}  # slots, by open partition
         self._num_pending = self._num_open = 0
         self._fullest = Ranking[tuple[int, int]]()  # by pending partitions, the lower slot last among equals
-        # Brought up to date when somebody asks for a copy, which nobody does while anything is pending.
-        self._changed = set[int]()
-        self._slowest = Ranking[tuple[float, Partition]]()  # by seconds left at its rate
-        self._stillest = Ranking[tuple[float, Partition]]()  # by how long ago a row ended
-        self._rates = Ranking[float]()  # rows/s
+        self._stragglers = Stragglers(self._slots, self._holders)
         for number in range(len(self._slots)):
             self._refill(number)
 
@@ -138,7 +96,7 @@ class Dispatcher:
 
     def add_slot(self) -> int:
         """Room for another actor, which takes from the shards of the others; its number."""
-        self._slots.append(_Slot(deque()))
+        self._slots.append(Slot(deque()))
         return len(self._slots) - 1
 
     def progress(
@@ -154,12 +112,14 @@ class Dispatcher:
         own = self._slots[slot]
         if own.pace:
             own.pace.note(finished, now)
-            self._changed.add(slot)
+            self._stragglers.note(slot)
         given: list[Partition] = []
         while (unstarted := own.given_rows - started) < live_window:
             if not own.pending and (given or unstarted * _STEAL_BELOW >= live_window):
                 break
-            partition = self._next(slot) or self._copy(slot, now)
+            partition = self._next(slot)
+            if partition is None and self._copies:
+                partition = self._stragglers.worth_copying(slot, now)
             if partition is None:
                 break
             own.pace = own.pace or Pace.starting(now)
@@ -195,7 +155,7 @@ class Dispatcher:
         holders = self._holders.setdefault(partition, [])
         holders.append(slot)
         self._num_open += 1
-        self._changed.update(holders)
+        self._stragglers.note(*holders)
 
     def _close(self, slot: int, partition: Partition, *, dropped: bool = False) -> None:
         self._slots[slot].close(partition, dropped=dropped)
@@ -203,52 +163,11 @@ class Dispatcher:
 
     def _let_go(self, slot: int, partition: Partition) -> None:
         holders = self._holders[partition]
-        self._changed.update(holders)
+        self._stragglers.note(*holders)
         self._num_open -= 1
         holders.remove(slot)
         if not holders:
             del self._holders[partition]
-
-    def _copy(self, slot: int, now: float) -> Partition | None:
-        """The last open partition of the worker that takes longest, if this one would be done much sooner."""
-        if not self._copies:
-            return None
-        self._rank()
-        longest = [ranking.last(but=slot) for ranking in (self._slowest, self._stillest)]
-        others = [
-            (self._slots[other].seconds_left(partition, now), partition)
-            for (_, partition), other in filter(None, longest)
-        ]
-        own = self._slots[slot]
-        rate = self._rate(own)
-        if not others or rate is None:
-            return None
-        seconds, partition = max(others)
-        unfinished = own.unfinished(own.open[-1]) if own.open else 0
-        return partition if seconds > _COPY_GAIN * (unfinished + partition.num_rows) / rate else None
-
-    def _rank(self) -> None:
-        """Sort those slots anew of which something was heard: each by its last partition that nobody copies.
-
-        A worker's seconds left are what its rate says or what it has stood still, whichever is more: its rank
-        in each of the two changes with its own events alone.
-        """
-        for number in self._changed:
-            slot = self._slots[number]
-            rate = slot.pace.rows_per_second if slot.pace else None
-            alone = [partition for partition in slot.open if len(self._holders[partition]) == 1]
-            rows = slot.unfinished(alone[-1]) if alone else 0
-            self._rates.put(number, rate or None)
-            self._slowest.put(number, (rows / rate, alone[-1]) if rows and rate else None)
-            self._stillest.put(number, (-slot.pace.moved, alone[-1]) if rows and slot.pace else None)
-        self._changed.clear()
-
-    def _rate(self, own: _Slot) -> float | None:
-        """Rows/s of a worker, or, before its first row, those of a middling one."""
-        if own.pace and (rate := own.pace.rows_per_second):
-            return rate
-        middle = self._rates.middle()
-        return mean(middle) if middle else None
 
     def committed(self, slot: int, partition: Partition, files: Iterable[Partition]) -> list[int]:
         """The slot's partition ended in these files, its own or such as were there: who is to drop it.
@@ -332,7 +251,7 @@ class Dispatcher:
         own.behind.clear()
         own.given_rows = own.ended_rows = 0
         own.pace = None
-        self._changed.add(slot)
+        self._stragglers.note(slot)
         own.staffed = own.fruitless < _MAX_FRUITLESS and self._num_pending > 0
         if not self.done and not any(s.staffed for s in self._slots):
             raise GenerationFailedError(

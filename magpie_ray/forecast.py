@@ -5,7 +5,7 @@ What always holds: all that was assumed is said, each in a sentence.
 
 from dataclasses import dataclass, field
 
-from magpie_ray import estimate, preflight
+from magpie_ray import estimate
 from magpie_ray.blueprint import Blueprint
 from magpie_ray.estimate import Estimate, Fit, Range, Sample
 from magpie_ray.gpus import Gpu
@@ -66,7 +66,7 @@ def forecast(
         assert speed is not None, "one of the two is there"
         found = estimate.from_figures(
             rows=rows,
-            max_tokens_per_row=preflight.max_tokens_per_row(config),
+            max_tokens_per_row=config.max_tokens_per_row,
             tokens_per_second=speed,
             weight_bytes=size.weight_bytes / world if size else 0.0,
             num_actors=num_actors,
@@ -107,7 +107,7 @@ def _fit(blueprint: Blueprint, gpu: Gpu, size: ModelSize) -> Fit:
     prompt = max(
         len(blueprint.chat_format.prefix(p.text if p else None)) for p in blueprint.prompts or (None,)
     )
-    at_most = preflight.max_tokens_per_row(config)
+    at_most = config.max_tokens_per_row
     # vLLM refuses to start where not even one sequence of the longest kind has room.
     longest = engine.max_model_len or size.max_tokens or prompt + at_most
     return estimate.fit(

@@ -78,7 +78,7 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
         "device": device,
         "columns": list(config.columns()),
         **_prompting(blueprint),
-        "max_tokens_per_row": preflight.max_tokens_per_row(config),
+        "max_tokens_per_row": config.max_tokens_per_row,
         **_cost(cost, given.sample),
         "assumptions": [*assumptions, *cost.assumptions],
         "warnings": [*blueprint.warnings, *cost.warnings],

@@ -121,15 +121,8 @@ def choose_grid(config: Config, *, num_actors: int, device: str) -> int:
         num_rows=config.num_rows,
         num_actors=num_actors,
         device=device,
-        max_tokens_per_row=max_tokens_per_row(config),
+        max_tokens_per_row=config.max_tokens_per_row,
     )
-
-
-def max_tokens_per_row(config: Config) -> int:
-    """The most tokens that a row can have generated."""
-    answers = config.messages_per_row // 2
-    users = config.messages_per_row - answers
-    return users * config.sampling.max_tokens("user") + answers * config.sampling.max_tokens("assistant")
 
 
 def open_output(config: Config, *, retry_seconds: float = RETRY_SECONDS) -> Storage:

@@ -12,33 +12,28 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 
+from magpie_ray.committer import Committer, OpenPartition
 from magpie_ray.engine import Engine
 from magpie_ray.errors import (
     AcceptRateError,
-    AlreadyExistsError,
-    CorruptBuildError,
     RowExhaustedError,
     StorageError,
 )
 from magpie_ray.events import Committed, Event, Progress, Ready
-from magpie_ray.manifest import footer_of
 from magpie_ray.metrics import EngineUse, Tally
-from magpie_ray.rejects import RejectsSample, write_rejects
+from magpie_ray.rejects import RejectsSample
 from magpie_ray.rounds import Rounds
-from magpie_ray.types import Partition, PartitionRecord, Rejection, Row
+from magpie_ray.types import Partition, Rejection, Row
 from magpie_ray.window import Window
 from magpie_ray.worker_spec import (
     EngineFactory,
     WorkerSpec,
     check_prompts_fit,
     make_recipe,
-    make_table_format,
     make_window,
     vllm_engine,
 )
-from magpie_ray.writer import to_parquet
 
 log = logging.getLogger(__name__)
 
@@ -52,38 +47,20 @@ _MAX_UPLOADS = 4
 _UPLOADERS = 2
 
 
-@dataclass(slots=True, eq=False)
-class _OpenPartition:
-    partition: Partition
-    opened: float
-    rejects: RejectsSample
-    rows: dict[int, Row] = field(default_factory=dict)
-    tallies: dict[int, list[Tally]] = field(default_factory=dict)
-
-    def finished_head(self) -> list[Row]:
-        """The longest run of finished rows from the partition's start."""
-        head = []
-        for row_id in range(self.partition.start, self.partition.stop):
-            if row_id not in self.rows:
-                break
-            head.append(self.rows[row_id])
-        return head
-
-
 class ShardWorker:
     """Generates the partitions it is given. Tested as it is; `ray.remote(ShardWorker)` makes it an actor."""
 
     def __init__(self, spec: WorkerSpec, engine_factory: EngineFactory | None = None) -> None:
         self._spec = spec
         self._engine_factory = engine_factory or vllm_engine
-        self._table_format = make_table_format(spec.config)
+        self._committer = Committer(spec)
         self._changed = threading.Condition()
         self._inbox: deque[Partition] = deque()
         self._dropped: list[Partition] = []
         self._finishing = False
         self._stopping = False
         self._received_rows = 0
-        self._open: list[_OpenPartition] = []
+        self._open: list[OpenPartition] = []
         self._uploads: list[Future[Committed]] = []
         self._stored = 0
         self._tallies: list[Tally] = []
@@ -185,7 +162,7 @@ class ShardWorker:
             self._dropped = []
         for partition in given:
             rejects = RejectsSample(self._spec.config.acceptance.rejects_per_reason)
-            self._open.append(_OpenPartition(partition, time.monotonic(), rejects))
+            self._open.append(OpenPartition(partition, time.monotonic(), rejects))
             self._received_rows += partition.num_rows
             rounds.add(range(partition.start, partition.stop))
         for opened in [opened for opened in self._open if opened.partition in dropped]:
@@ -217,7 +194,7 @@ class ShardWorker:
                 self._open.remove(opened)
                 self._upload(opened, opened.finished_head(), uploader)
 
-    def _partition_of(self, row_id: int) -> _OpenPartition:
+    def _partition_of(self, row_id: int) -> OpenPartition:
         for opened in self._open:
             if opened.partition.start <= row_id < opened.partition.stop:
                 return opened
@@ -236,59 +213,16 @@ class ShardWorker:
             if isinstance(rejection, Rejection):
                 self._partition_of(rejection.row_id).rejects.note(rejection)
         for opened in self._open:
-            whole = opened.partition
-            kept = opened.rejects.among(range(whole.start, whole.stop))
-            try:
-                write_rejects(self._spec.storage, whole, kept)
-            except StorageError as exc:  # it must not hide what ended the worker
-                log.warning("what was rejected of %s could not be kept: %s", whole, exc)
+            self._committer.keep_rejects(opened)
 
-    def _upload(self, opened: _OpenPartition, rows: list[Row], uploader: ThreadPoolExecutor) -> None:
-        future = uploader.submit(self._commit, opened, rows)
+    def _upload(self, opened: OpenPartition, rows: list[Row], uploader: ThreadPoolExecutor) -> None:
+        future = uploader.submit(self._committer.commit, opened, rows)
         future.add_done_callback(self._wake)
         self._uploads.append(future)
 
     def _wake(self, _: object) -> None:
         with self._changed:
             self._changed.notify_all()
-
-    def _commit(self, opened: _OpenPartition, rows: list[Row]) -> Committed:
-        """Write the rows. On "exists" the winner's footer says where it ends, and the rest goes behind it."""
-        started = time.monotonic()
-        files: list[PartitionRecord] = []
-        while rows:
-            files.append(self._create_or_find(rows, opened))
-            rows = [row for row in rows if row.row_id >= files[-1].stop]
-        now = time.monotonic()
-        return Committed(
-            partition=opened.partition,
-            files=tuple(files),
-            seconds=now - opened.opened,
-            upload_seconds=now - started,
-        )
-
-    def _create_or_find(self, rows: list[Row], opened: _OpenPartition) -> PartitionRecord:
-        spec = self._spec
-        data, record = to_parquet(
-            rows,
-            table_format=self._table_format,
-            fingerprint=spec.fingerprint,
-            run=spec.run,
-            tally=Tally.sum(tally for row in rows for tally in opened.tallies[row.row_id]),
-        )
-        written = record.partition
-        write_rejects(spec.storage, written, opened.rejects.among(range(written.start, written.stop)))
-        key = record.partition.key
-        try:
-            spec.storage.create(key, data)
-        except AlreadyExistsError:
-            found = footer_of(spec.storage, key, size=spec.storage.size(key))
-            if found.fingerprint != spec.fingerprint:
-                raise CorruptBuildError(f"{key} belongs to another build: move it away") from None
-            log.info("%s (%s) was there already", key, found.partition)
-            return found
-        log.info("%s (%s) committed", key, record.partition)
-        return record
 
     def _finished_uploads(self) -> Iterator[Committed]:
         for upload in [upload for upload in self._uploads if upload.done()]:

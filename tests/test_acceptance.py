@@ -15,7 +15,8 @@ from magpie_ray.acceptance import (
     reason_to_reject,
     remedy,
 )
-from magpie_ray.config import AcceptanceConfig, parse_config
+from magpie_ray.config import parse_config
+from magpie_ray.config_parts import AcceptanceConfig
 from magpie_ray.config_rules import RulesConfig
 from magpie_ray.types import FinishReason, Message, Role, SystemPrompt
 

@@ -9,7 +9,8 @@ import pytest
 
 from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules, check_rules, reason_to_reject
 from magpie_ray.blueprint import draw_up
-from magpie_ray.config import AcceptanceConfig, parse_config
+from magpie_ray.config import parse_config
+from magpie_ray.config_parts import AcceptanceConfig
 from magpie_ray.errors import ConfigError, RuleError
 
 WORDY = Utterance(role="user", text="one two three four", token_ids=(), finish_reason="stop")

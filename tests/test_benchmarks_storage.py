@@ -12,6 +12,7 @@ import pytest
 
 from jobs.benchmarks import storage as benchmark
 from jobs.benchmarks.storage import Text, as_parquet, make_rows
+from magpie_ray import committer
 from magpie_ray import worker as worker_module
 from magpie_ray.conversation import Recipe
 from magpie_ray.engine.simulated import SimulatedEngine
@@ -123,7 +124,7 @@ def test_decoding_checks_arrow_and_storage_stay_out_of_the_engines_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = Threads()
-    make_recipe, to_parquet = worker_module.make_recipe, worker_module.to_parquet
+    make_recipe, to_parquet = worker_module.make_recipe, committer.to_parquet
 
     def noting_recipe(spec: WorkerSpec) -> Recipe:
         recipe = make_recipe(spec)
@@ -147,7 +148,7 @@ def test_decoding_checks_arrow_and_storage_stay_out_of_the_engines_thread(
             super().create(key, data)
 
     monkeypatch.setattr(worker_module, "make_recipe", noting_recipe)
-    monkeypatch.setattr(worker_module, "to_parquet", noting_to_parquet)
+    monkeypatch.setattr(committer, "to_parquet", noting_to_parquet)
     spec = replace(make_spec(tmp_path), storage=NotingStorage(str(tmp_path)))
     worker = ShardWorker(spec, NotingEngines(threads))
     worker.give(Partition(start=0, stop=8))

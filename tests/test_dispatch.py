@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from magpie_ray import plan
-from magpie_ray.dispatch import Dispatcher, Loss, _Slot
+from magpie_ray.dispatch import Dispatcher, Loss, Slot
 from magpie_ray.errors import GenerationFailedError
 from magpie_ray.types import Partition
 
@@ -55,7 +55,7 @@ def rows_of(partitions: Sequence[Partition]) -> list[int]:
     return [row for p in partitions for row in range(p.start, p.stop)]
 
 
-def slowest_elsewhere(slots: Sequence[_Slot], own: _Slot, now: float) -> Partition | None:
+def slowest_elsewhere(slots: Sequence[Slot], own: Slot, now: float) -> Partition | None:
     """What is to be copied to `own`, found by looking at all that everybody has open."""
     holders = Counter(partition for slot in slots for partition in slot.open)
     others = [
@@ -251,7 +251,9 @@ class Workers(RuleBasedStateMachine):
         else:
             assert fullest is None
         for number, own in enumerate(slots):
-            assert self.dispatcher._copy(number, now) == slowest_elsewhere(slots, own, now)
+            assert self.dispatcher._stragglers.worth_copying(number, now) == slowest_elsewhere(
+                slots, own, now
+            )
 
     @invariant()
     def what_it_says_of_itself_is_so(self) -> None:

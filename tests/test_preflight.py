@@ -176,7 +176,7 @@ def test_the_grid_is_what_was_asked_for_or_chosen_from_what_a_row_can_take() -> 
     ],
 )
 def test_the_most_tokens_of_a_row_are_those_of_its_messages(keys: dict[str, Any], tokens: int) -> None:
-    assert preflight.max_tokens_per_row(config_of(**keys)) == tokens
+    assert config_of(**keys).max_tokens_per_row == tokens
 
 
 def test_files_without_a_build_are_refused_and_nothing_is_written() -> None:

@@ -14,9 +14,10 @@ from magpie_ray.lives import Life, LivesRecord
 from magpie_ray.rejects import write_rejects
 from magpie_ray.report import REPORT_KEY, drawing, read_facts, write_report
 from magpie_ray.report.charts import charts_of
-from magpie_ray.report.facts import Facts, word_tree
+from magpie_ray.report.facts import Facts
 from magpie_ray.report.numbers import duration, percent, rounded, shortened, three_digits
 from magpie_ray.report.page import render
+from magpie_ray.report.rows import word_tree
 from magpie_ray.report.tables import cost_note, costs, tiles
 from magpie_ray.report.timeline import actors_up, timeline
 from magpie_ray.storage import Storage

@@ -12,7 +12,7 @@ from magpie_ray.acceptance.markers import role_marker
 from magpie_ray.acceptance.noise import not_text
 from magpie_ray.acceptance.rule import Rule
 from magpie_ray.acceptance.voices import refusal, self_talk
-from magpie_ray.config import AcceptanceConfig
+from magpie_ray.config_parts import AcceptanceConfig
 
 
 def build_rules(

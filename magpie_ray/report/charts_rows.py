@@ -20,7 +20,8 @@ from magpie_ray.report.chart_parts import (
     Spec,
     spec_of,
 )
-from magpie_ray.report.facts import Facts, word_tree
+from magpie_ray.report.facts import Facts
+from magpie_ray.report.rows import word_tree
 from magpie_ray.safe_text import visible
 from magpie_ray.survey import Histogram, quantile
 

@@ -20,8 +20,9 @@ from markupsafe import Markup
 
 from magpie_ray.reader import Record, messages_of
 from magpie_ray.report import tables
-from magpie_ray.report.facts import Facts, length_rows, word_tree
+from magpie_ray.report.facts import Facts
 from magpie_ray.report.numbers import percent, shortened
+from magpie_ray.report.rows import length_rows, word_tree
 from magpie_ray.report.timeline import timeline
 from magpie_ray.safe_text import safe, visible
 
@@ -56,7 +57,7 @@ def render(facts: Facts, drawings: Mapping[str, str], *, shown_slots: int) -> st
         "costs": tables.costs(facts),
         "surveyed": tables.surveyed(facts),
         "whole": whole,
-        "lengths": length_rows(facts),
+        "lengths": length_rows(facts.survey),
         "attempts": sorted(facts.survey.attempts.items()),
         "rejects": _rejects(facts),
         "words": word_tree(facts.survey, first=40, second=8),
