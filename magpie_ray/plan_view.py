@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from magpie_ray.safe_text import visible
+from magpie_ray.units import bytes_text, span_text
 
 
 def plan_text(fields: dict[str, Any]) -> str:
@@ -72,7 +73,7 @@ def _engine_lines(engine: Mapping[str, Any], size: Mapping[str, Any]) -> list[st
 
 
 def _sample_lines(sample: Mapping[str, Any]) -> list[str]:
-    seconds, start = _time(sample["seconds"]), _time(sample["start_seconds"])
+    seconds, start = span_text(sample["seconds"]), span_text(sample["start_seconds"])
     return [
         f"sample        {sample['rows']:,} rows by {sample['engines']} engines in {seconds}, up after "
         f"{start}: {sample['tokens_per_second']:,.0f} tokens/s each, "
@@ -84,8 +85,8 @@ def _sample_lines(sample: Mapping[str, Any]) -> list[str]:
 def _estimate_lines(estimate: Mapping[str, Any]) -> list[str]:
     lines = [
         f"tokens        {_range(estimate['tokens'], _count)} to write, by {estimate['basis']}",
-        f"time          {_range(estimate['wall_seconds'], _time)}",
-        f"size          {_range(estimate['size_bytes'], _size)}",
+        f"time          {_range(estimate['wall_seconds'], span_text)}",
+        f"size          {_range(estimate['size_bytes'], bytes_text)}",
     ]
     if estimate["gpu_hours"]:
         lines.append(f"GPU-hours     {_range(estimate['gpu_hours'], _hours)}")
@@ -104,21 +105,6 @@ def _count(value: float) -> str:
         if value >= unit:
             return f"{value / unit:,.3g}{name}"
     return f"{float(f'{value:.3g}'):,.0f}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:,.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:,.0f} min"
-    return f"{seconds / 3600:,.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.1f} days"
-
-
-def _size(size: float) -> str:
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if size >= unit:
-            return f"{size / unit:,.3g} {name}"
-    return f"{size / 1e3:,.3g} kB"
 
 
 def _hours(value: float) -> str:

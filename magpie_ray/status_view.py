@@ -7,6 +7,7 @@ from typing import Any
 from magpie_ray.progress import duration_text
 from magpie_ray.status import RunStatus, Status
 from magpie_ray.tempo import history, rate
+from magpie_ray.units import bytes_text
 
 _PARTS = 24
 _BARS = "▁▂▃▄▅▆▇█"
@@ -102,7 +103,7 @@ def status_text(fields: dict[str, Any]) -> str:
             f"last commit {_ago(last)}",
         ]
     lines += [
-        f"files       {fields['partitions']:,}, {fields['bytes'] / 1e6:,.1f} MB",
+        f"files       {fields['partitions']:,}, {bytes_text(fields['bytes'])}",
         f"attempts    {fields['attempts']:,}, rejected: {rejected}",
         f"tokens      {fields['user_tokens']:,} user, {fields['assistant_tokens']:,} assistant",
     ]

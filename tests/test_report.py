@@ -15,7 +15,7 @@ from magpie_ray.rejects import write_rejects
 from magpie_ray.report import REPORT_KEY, drawing, read_facts, write_report
 from magpie_ray.report.charts import charts_of
 from magpie_ray.report.facts import Facts
-from magpie_ray.report.numbers import duration, percent, rounded, shortened, three_digits
+from magpie_ray.report.numbers import percent, rounded, shortened, three_digits
 from magpie_ray.report.page import render
 from magpie_ray.report.rows import word_tree
 from magpie_ray.report.tables import cost_note, costs, tiles
@@ -377,9 +377,6 @@ def test_every_chart_is_named_for_those_who_cannot_see_it(facts: Facts) -> None:
         (rounded(3.2e9), "3.2B"),
         (three_digits(0.01234), "0.0123"),
         (three_digits(12345.6), "12,346"),
-        (duration(59.6), "60 s"),
-        (duration(600), "10 min"),
-        (duration(86_400), "24.0 h"),
         (shortened("abcdef", 3), "abc… (3 more characters)"),
         (shortened("abc", 3), "abc"),
     ],

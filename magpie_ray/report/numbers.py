@@ -28,11 +28,3 @@ def rounded(number: float) -> str:
         if number >= size:
             return f"{number / (1e3 if name == 'k' else size):.3g}{name}"
     return f"{number:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:,.1f} h"

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from magpie_ray.report.facts import Facts
-from magpie_ray.report.numbers import NONE, duration, percent, rounded, shortened, three_digits
+from magpie_ray.report.numbers import NONE, percent, rounded, shortened, three_digits
+from magpie_ray.units import bytes_text, span_text
 
 _SHOWN_RUNS = 100
 
@@ -28,7 +29,7 @@ def tiles(facts: Facts) -> list[Tile]:
     if facts.on_gpus:
         hours = Tile(name="GPU hours", value=three_digits(facts.gpu_hours), note=_cost_tile(facts))
     else:
-        time = duration(facts.actor_hours * 3600) if facts.lives else NONE
+        time = span_text(facts.actor_hours * 3600) if facts.lives else NONE
         hours = Tile(name="Time of actors", value=time, note=_cost_tile(facts))
     return [
         Tile(name="Rows", value=f"{tally.rows:,}", note=rows_note),
@@ -51,7 +52,7 @@ def tiles(facts: Facts) -> list[Tile]:
         Tile(
             name="Rows/s",
             value=three_digits(tally.rows / facts.up_seconds) if facts.up_seconds else NONE,
-            note=f"{rounded(tally.tokens / facts.up_seconds)} tokens/s, {duration(facts.seconds)} of work"
+            note=f"{rounded(tally.tokens / facts.up_seconds)} tokens/s, {span_text(facts.seconds)} of work"
             if facts.up_seconds
             else "no run has ended",
         ),
@@ -80,7 +81,7 @@ def cost_note(facts: Facts) -> str:
 
 def costs(facts: Facts) -> list[tuple[str, str]]:
     tally = facts.tally
-    found = [("Time of all actors", duration(facts.actor_hours * 3600))] if facts.lives else []
+    found = [("Time of all actors", span_text(facts.actor_hours * 3600))] if facts.lives else []
     if facts.on_gpus:
         hours = facts.gpu_hours
         found.append(("GPU hours", three_digits(hours)))
@@ -95,7 +96,7 @@ def costs(facts: Facts) -> list[tuple[str, str]]:
         found.append(("Cost of a million tokens", f"{facts.cost / max(1, tally.tokens) * 1e6:,.4f}"))
     if facts.engine_use.steps:
         found.append(("Engines", str(facts.engine_use)))
-    found.append(("Size of data/", f"{facts.size / 1e6:,.1f} MB in {len(facts.records):,} files"))
+    found.append(("Size of data/", f"{bytes_text(facts.size)} in {len(facts.records):,} files"))
     return found
 
 
@@ -158,7 +159,7 @@ def run_rows(facts: Facts) -> list[RunRow]:
             RunRow(
                 number=run.number,
                 began=run.started[:16].replace("T", " "),
-                took=duration(stretch.seconds),
+                took=span_text(stretch.seconds),
                 outcome=outcome + (f": {shortened(run.cause, 300)}" if run.cause else ""),
                 rows=facts.rows_of(run),
                 actors=f"{len({life.slot for life in lives.lives}):,}" if lives else NONE,
@@ -192,7 +193,7 @@ def loss_rows(facts: Facts) -> list[LossRow]:
             run=number,
             slot=life.slot,
             node=life.node or NONE,
-            up=duration(life.ended - life.ready) if life.ready is not None and life.ended else NONE,
+            up=span_text(life.ended - life.ready) if life.ready is not None and life.ended else NONE,
             cause=life.cause or str(life.end),
         )
         for number, lives in facts.lives.items()

@@ -7,7 +7,6 @@ are free ones, so that other clusters of this machine are left alone.
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
+from tests.ports import free_port
 from tests.s3_server import FaultProxy, S3Server, running_s3_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,12 +75,6 @@ class WatchedProxy(FaultProxy):
                         if spoiled.path == path and spoiled.served_at is None:
                             spoiled.served_at = time.monotonic()
                 self.changed.notify_all()
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 class Node:

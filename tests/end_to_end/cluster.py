@@ -10,7 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import ray
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -29,10 +32,21 @@ class RayCluster:
 def running_cluster(
     env: Mapping[str, str], *, num_cpus: int, num_gpus: int, home: Path
 ) -> Iterator[RayCluster]:
-    """`ray start --head --block` in a session of its own; whatever is left of that session is killed."""
-    port, dashboard_port = "26379", "28265"
-    command = [str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", f"--num-cpus={num_cpus}"]
-    command += [f"--num-gpus={num_gpus}", f"--dashboard-port={dashboard_port}", "--include-dashboard=true"]
+    """`ray start --head --block` in a session of its own; whatever is left of that session is killed.
+
+    There may be several at once: each has ports of its own.
+    """
+    address, dashboard = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    options = {
+        "port": address.split(":")[1],
+        "ray-client-server-port": free_port(),
+        "include-dashboard": "true",
+        "dashboard-port": dashboard.split(":")[1],
+        "dashboard-agent-listen-port": free_port(),
+        "num-cpus": num_cpus,
+        "num-gpus": num_gpus,
+    }
+    command = [str(BIN / "ray"), "start", "--head", "--block", *(f"--{k}={v}" for k, v in options.items())]
     with (home / "ray.log").open("w") as log:
         process = subprocess.Popen(
             command,
@@ -41,11 +55,11 @@ def running_cluster(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    dashboard = f"http://127.0.0.1:{dashboard_port}"
     try:
-        _wait_for(f"{dashboard}/api/version")
-        address = f"127.0.0.1:{port}"
-        yield RayCluster(address=address, dashboard=dashboard, env={**env, "RAY_ADDRESS": address})
+        _wait_for(f"http://{dashboard}/api/version", process)
+        yield RayCluster(
+            address=address, dashboard=f"http://{dashboard}", env={**env, "RAY_ADDRESS": address}
+        )
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -55,8 +69,20 @@ def running_cluster(
         process.wait()
 
 
+@contextlib.contextmanager
+def connected(cluster: RayCluster, **env_vars: str) -> Iterator[None]:
+    """This process as a driver, whose actors find the tests' modules and have these variables, too."""
+    runtime_env = {"env_vars": {"PYTHONPATH": str(ROOT), **env_vars}}
+    ray.init(address=cluster.address, log_to_driver=False, runtime_env=runtime_env)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 @retry(stop=stop_after_delay(90), wait=wait_fixed(0.2), retry=retry_if_exception_type(OSError), reraise=True)
-def _wait_for(url: str) -> None:
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    assert process.poll() is None, f"ray start ended with {process.returncode}"
     with urllib.request.urlopen(url, timeout=5):
         pass
 

@@ -20,7 +20,7 @@ from magpie_ray.storage import Storage
 from magpie_ray.telemetry import exported_names
 from magpie_ray.types import EngineFigures
 from tests.dashboard import metric_names, queries
-from tests.end_to_end.cluster import ROOT, RayCluster, running_cluster
+from tests.end_to_end.cluster import ROOT, RayCluster, connected, running_cluster
 from tests.end_to_end.faulty_engines import Paced
 from tests.end_to_end.test_ray_actors import DiesOnce
 from tests.engines import ScriptedEngine
@@ -35,16 +35,13 @@ Labels = frozenset[tuple[str, str]]
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     """One that exports its metrics every second, with this process as a driver."""
     home = tmp_path_factory.mktemp("ray")
-    with running_cluster(
-        {"RAY_metrics_report_interval_ms": "1000"}, num_cpus=3, num_gpus=0, home=home
-    ) as running:
-        ray.init(
-            address=running.address,
-            log_to_driver=False,
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-        )
+    with (
+        running_cluster(
+            {"RAY_metrics_report_interval_ms": "1000"}, num_cpus=3, num_gpus=0, home=home
+        ) as running,
+        connected(running),
+    ):
         yield running
-        ray.shutdown()
 
 
 def scraped() -> dict[str, dict[Labels, float]]:

@@ -10,13 +10,12 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import ray
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from magpie_ray import generate, load_config
 from magpie_ray.engine import orphans
 from magpie_ray.run import BuildResult
-from tests.end_to_end.cluster import ROOT, RayCluster
+from tests.end_to_end.cluster import RayCluster, connected
 
 # Ray's own client code warns of resources it closes late.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -29,10 +28,8 @@ _OURS = {"MAGPIE_RAY_TEST_OF": f"orphans-{os.getpid()}"}
 @pytest.fixture(scope="module", autouse=True)
 def connection(ray_cluster: RayCluster) -> Iterator[None]:
     """This process as a driver, whose actors hold engines with an EngineCore process and a worker process."""
-    environment = {"PYTHONPATH": str(ROOT), "VLLM_ENABLE_V1_MULTIPROCESSING": "1", **_OURS}
-    ray.init(address=ray_cluster.address, log_to_driver=False, runtime_env={"env_vars": environment})
-    yield
-    ray.shutdown()
+    with connected(ray_cluster, VLLM_ENABLE_V1_MULTIPROCESSING="1", **_OURS):
+        yield
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import ray
 from ray.util import placement_group_table
 
 from magpie_ray import generate, load_config
@@ -21,7 +20,7 @@ from magpie_ray.engine.simulated import SimulatedEngine
 from magpie_ray.errors import GenerationFailedError, PreflightError, RowExhaustedError
 from magpie_ray.storage import Storage
 from magpie_ray.worker_spec import WorkerSpec
-from tests.end_to_end.cluster import ROOT, RayCluster, run_command
+from tests.end_to_end.cluster import ROOT, RayCluster, connected, run_command
 from tests.engines import Factory, ScriptedEngine
 
 # Ray's own client code warns of resources it closes late.
@@ -30,11 +29,8 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::Resour
 
 @pytest.fixture(scope="module")
 def connection(ray_cluster: RayCluster) -> Iterator[None]:
-    """This process as a driver; actors find the tests' modules in the working directory."""
-    runtime_env = {"env_vars": {"PYTHONPATH": str(ROOT)}}
-    ray.init(address=ray_cluster.address, log_to_driver=False, runtime_env=runtime_env)
-    yield
-    ray.shutdown()
+    with connected(ray_cluster):
+        yield
 
 
 def config(output: Path, *overrides: str) -> Config:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from magpie_ray import generate, load_config
 from magpie_ray.config import Config
@@ -15,7 +14,7 @@ from magpie_ray.errors import GenerationFailedError, PreflightError
 from magpie_ray.estimate import from_sample
 from magpie_ray.status import read_status
 from magpie_ray.storage import Storage
-from tests.end_to_end.cluster import ROOT, RayCluster
+from tests.end_to_end.cluster import ROOT, RayCluster, connected
 from tests.engines import ScriptedEngine
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -24,10 +23,8 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::Resour
 @pytest.fixture(scope="module", autouse=True)
 def connection(ray_cluster: RayCluster) -> Iterator[None]:
     """Where a process is connected already, a sample is taken there."""
-    runtime_env = {"env_vars": {"PYTHONPATH": str(ROOT)}}
-    ray.init(address=ray_cluster.address, log_to_driver=False, runtime_env=runtime_env)
-    yield
-    ray.shutdown()
+    with connected(ray_cluster):
+        yield
 
 
 def demo(output: Path, *overrides: str) -> Config:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from magpie_ray import generate, load_config, schedule
 from magpie_ray.build import read_build, read_runs
@@ -15,7 +14,7 @@ from magpie_ray.errors import BuildExistsError, RowExhaustedError
 from magpie_ray.reader import read_rows
 from magpie_ray.storage import Storage
 from magpie_ray.verify import verify
-from tests.end_to_end.cluster import ROOT, RayCluster
+from tests.end_to_end.cluster import RayCluster, connected
 from tests.engines import ScriptedEngine
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -23,10 +22,8 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::Resour
 
 @pytest.fixture(scope="module", autouse=True)
 def connection(ray_cluster: RayCluster) -> Iterator[None]:
-    runtime_env = {"env_vars": {"PYTHONPATH": str(ROOT)}}
-    ray.init(address=ray_cluster.address, log_to_driver=False, runtime_env=runtime_env)
-    yield
-    ray.shutdown()
+    with connected(ray_cluster):
+        yield
 
 
 def config(path: str, *overrides: str) -> Config:
