@@ -43,7 +43,6 @@ def run() -> Result:
         _virtually(10_000, stop_after=100.0),
     ]
     share = _share_at_1000(real, virtual[0], waits)
-    plain, with_torch = resumed[0], resumed[1]
     return Result(
         name="driver",
         tables=[
@@ -58,52 +57,59 @@ def run() -> Result:
                 rows=[stage for found in resumed for stage in _stage_rows(found)],
             ),
         ],
-        claims=[
-            Claim(
-                what="resume and plan, whole process: s",
-                value=plain["wall_seconds"],
-                must_be="at most",
-                bound=10,
-            ),
-            Claim(
-                what="resume and plan, whole process: MB", value=_peak(plain), must_be="at most", bound=500
-            ),
-            Claim(
-                what="the same where torch is installed: s",
-                value=with_torch["wall_seconds"],
-                must_be="at most",
-                bound=10,
-                why=_why_torch(plain, with_torch),
-            ),
-            Claim(
-                what="the same where torch is installed: MB",
-                value=_peak(with_torch),
-                must_be="at most",
-                bound=500,
-                why=_why_torch(plain, with_torch),
-            ),
-            Claim(
-                what="requests for what is committed, beside one for each newer file",
-                value=sum(plain["calls"].values()) - _NEWER,
-                must_be="at most",
-                bound=2,
-            ),
-            Claim(
-                what="driver at 1,000 actors: share of a core",
-                value=share,
-                must_be="at most",
-                bound=0.05,
-                why=f"Ray took {1000 * real.cpu_seconds / real.events:.2f} ms of a core an event here",
-            ),
-            Claim(
-                what=f"asking for {ACTORS} actors, of the time until all are up side by side",
-                value=real.call_seconds / real.start_seconds,
-                must_be="at most",
-                bound=0.05,
-            ),
-        ],
+        claims=[*_resume_claims(*resumed[:2]), *_claims_at_work(real, share)],
         notes=_notes(real, virtual[0], waits, share),
     )
+
+
+def _resume_claims(plain: dict[str, Any], with_torch: dict[str, Any]) -> list[Claim]:
+    return [
+        Claim(
+            what="resume and plan, whole process: s",
+            value=plain["wall_seconds"],
+            must_be="at most",
+            bound=10,
+        ),
+        Claim(what="resume and plan, whole process: MB", value=_peak(plain), must_be="at most", bound=500),
+        Claim(
+            what="the same where torch is installed: s",
+            value=with_torch["wall_seconds"],
+            must_be="at most",
+            bound=10,
+            why=_why_torch(plain, with_torch),
+        ),
+        Claim(
+            what="the same where torch is installed: MB",
+            value=_peak(with_torch),
+            must_be="at most",
+            bound=500,
+            why=_why_torch(plain, with_torch),
+        ),
+        Claim(
+            what="requests for what is committed, beside one for each newer file",
+            value=sum(plain["calls"].values()) - _NEWER,
+            must_be="at most",
+            bound=2,
+        ),
+    ]
+
+
+def _claims_at_work(real: RealRun, share: float) -> list[Claim]:
+    return [
+        Claim(
+            what="driver at 1,000 actors: share of a core",
+            value=share,
+            must_be="at most",
+            bound=0.05,
+            why=f"Ray took {1000 * real.cpu_seconds / real.events:.2f} ms of a core an event here",
+        ),
+        Claim(
+            what=f"asking for {ACTORS} actors, of the time until all are up side by side",
+            value=real.call_seconds / real.start_seconds,
+            must_be="at most",
+            bound=0.05,
+        ),
+    ]
 
 
 def _resumes(output: Path) -> list[dict[str, Any]]:

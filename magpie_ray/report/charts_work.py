@@ -3,9 +3,11 @@
 Pure.
 """
 
+from collections.abc import Sequence
+
 from magpie_ray.report.chart_parts import BAD, BY_STEPS, HALF, NARROW, PLAIN, SOFT, WIDE, Chart, Spec, spec_of
 from magpie_ray.report.facts import Facts
-from magpie_ray.report.timeline import actors_up, timeline
+from magpie_ray.report.timeline import Placed, actors_up, timeline
 from magpie_ray.safe_text import visible
 
 # More lines than this are not read any more; the table and the engines' chart tell of all.
@@ -80,13 +82,10 @@ def rate(facts: Facts) -> Chart | None:
     return Chart(title="Tokens per second over time", spec=spec)
 
 
-def actors(facts: Facts) -> Chart | None:
-    placed, _ = timeline(facts, MAX_SLOTS)
-    if not placed:
-        return None
-    each, x = _time_axis(facts)
+def _lives(placed: Sequence[Placed], each: float) -> list[dict[str, object]]:
+    """Each life's bars, while it started and while it worked, and a mark where it was lost or left."""
     many_runs = len({p.run for p in placed}) > 1
-    values = []
+    values: list[dict[str, object]] = []
     for p in placed:
         life, ready = p.life, p.ready
         name = f"run {p.run}, actor {life.slot}" if many_runs else f"actor {life.slot}"
@@ -102,6 +101,15 @@ def actors(facts: Facts) -> Chart | None:
         if life.end in ("lost", "left"):
             told = f"{where}: {life.end}. {visible(life.cause)}"
             values.append(base | {"a": p.ended / each, "kind": life.end, "told": told})
+    return values
+
+
+def actors(facts: Facts) -> Chart | None:
+    placed, _ = timeline(facts, MAX_SLOTS)
+    if not placed:
+        return None
+    each, x = _time_axis(facts)
+    values = _lives(placed, each)
     order = sorted({(str(v["slot"]), str(v["name"])) for v in values})
     y = {
         "field": "name",
