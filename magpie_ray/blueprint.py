@@ -1,8 +1,8 @@
 """A config with everything looked up that its rows depend on: seed, model, chat format, system prompts.
 
 Owns: the way from a Config to a Blueprint, the plain data from which a build is opened and workers are made.
-What always holds: nothing is touched but the model's own small files, and whatever can be known wrong with
-the config and the model together is refused here, in one clear message.
+What always holds: neither the output nor a cluster is touched and no weights are loaded; whatever can be
+known wrong with the config and the model together is refused here, in one clear message.
 """
 
 import datetime

@@ -46,9 +46,10 @@ class Committer:
         self._spec = spec
         self._table_format = make_table_format(spec.config)
 
-    def commit(self, opened: OpenPartition, rows: list[Row]) -> Committed:
-        """Write the rows. On "exists" the winner's footer says where it ends, and the rest goes behind it."""
+    def commit(self, opened: OpenPartition) -> Committed:
+        """Write the finished head. On "exists" the winner's footer says where to write the rest, if any."""
         started = time.monotonic()
+        rows = opened.finished_head()
         files: list[PartitionRecord] = []
         while rows:
             files.append(self._create_or_find(rows, opened))

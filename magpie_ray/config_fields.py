@@ -1,4 +1,4 @@
-"""What the value of a key may be: the field types that config.py is made of.
+"""What the value of a key may be: the field types of all sections of the config.
 
 Owns: the rule of each kind of field, with the phrase that says what would be right. YAML misleads: it reads
 1e6 as text, `no` as false and a commit of digits as a number. So nothing is coerced, with one exception:

@@ -87,7 +87,7 @@ class Dispatcher:
 
     def open_rows(self, slot: int) -> int:
         """Rows of the partitions that the slot's worker has open."""
-        return plan.num_rows(self._slots[slot].open)
+        return plan.rows_in(self._slots[slot].open)
 
     def to_redo(self, slot: int) -> list[Partition]:
         """What the slot's worker would leave undone if it were lost now; a copy of some of it may be open."""
@@ -113,6 +113,8 @@ class Dispatcher:
         if own.pace:
             own.pace.note(finished, now)
             self._stragglers.note(slot)
+        if own.behind:
+            return []  # it is ending
         given: list[Partition] = []
         while (unstarted := own.given_rows - started) < live_window:
             if not own.pending and (given or unstarted * _STEAL_BELOW >= live_window):
@@ -180,8 +182,8 @@ class Dispatcher:
         self._close(slot, partition)
         holders = sorted(self._holders.get(partition, ()))
         left = self._uncovered(partition)
+        self._slots[slot].behind += left
         if left and not holders:
-            self._slots[slot].behind += left
             self._refill(slot, *left)
         if left:
             return []
@@ -241,7 +243,7 @@ class Dispatcher:
                     f"a word count for {Loss.DIED.value:g}). The last one said: {cause}. What is committed "
                     "is kept: fix the cause and run the same command again"
                 )
-        if not self.to_redo(slot):
+        if not own.given_rows:
             own.fruitless += loss.value
         for partition in own.open:
             self._let_go(slot, partition)

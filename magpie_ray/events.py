@@ -31,8 +31,9 @@ class Progress:
     """Totals since the worker started.
 
     started: rows that have begun, of those given to it. live_window: conversations that can be under way.
-    doing: whether the engine is to step, waits for storage, or has nothing to do. stored: partitions that
-    storage has taken; storage_retries: requests to it that were made again. use: of the engine.
+    doing: whether the engine is to step, waits for storage, or has nothing to do. dropped_rows: finished ones
+    of partitions that it was told to drop. stored: partitions that storage has taken; storage_retries:
+    requests to it that were made again. use: of the engine.
     """
 
     tally: Tally
@@ -40,6 +41,7 @@ class Progress:
     started: int
     live_window: int
     doing: Literal["generating", "storing", "nothing"]
+    dropped_rows: int = 0
     stored: int = 0
     storage_retries: int = 0
     use: EngineUse = field(default_factory=EngineUse)

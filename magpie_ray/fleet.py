@@ -48,13 +48,14 @@ class WorkerState:
     use: EngineUse = field(default_factory=EngineUse)
     storage_retries: int = 0
     committed_rows: int = 0
+    dropped_rows: int = 0
     work: int = -1
     storing: bool = False
 
     @property
     def unwritten_rows(self) -> int:
-        """Rows that it had finished by its last word, and that are in no file."""
-        return max(0, self.tally.rows - self.committed_rows)
+        """Rows that it had finished by its last word, and that are in no file yet."""
+        return max(0, self.tally.rows - self.committed_rows - self.dropped_rows)
 
 
 class Fleet:
@@ -141,7 +142,13 @@ class Fleet:
         self._rejected.subtract(before.rejected)
         self.use = EngineUse.sum([self.use, event.use.since(worker.use)])
         self.storage_retries += event.storage_retries - worker.storage_retries
-        return replace(worker, tally=tally, use=event.use, storage_retries=event.storage_retries)
+        return replace(
+            worker,
+            tally=tally,
+            use=event.use,
+            storage_retries=event.storage_retries,
+            dropped_rows=event.dropped_rows,
+        )
 
     def commit(self, slot: int, rows: int) -> None:
         """So many rows of the worker are in files now."""

@@ -222,18 +222,20 @@ class Job:
 
     def _lose(self, slot: int, *, cause: str, loss: Loss, error: MagpieError | None = None) -> None:
         """The worker is gone, or as good as gone. Raises what ends the job, `error` itself perhaps."""
-        redone = self._dispatcher.to_redo(slot)
-        self._retried_partitions += len(redone)
-        again = plan.num_rows(redone)
-        rows = self._fleet.lose(slot, rows_to_redo=again, now=self._clock())
-        self._actors.end(slot)
-        if isinstance(error, FATAL_ERRORS):  # it says all, once: the actor's log has no part in it
+        if isinstance(error, FATAL_ERRORS):  # it says all, once, and nothing is generated again
+            self._fleet.lose(slot, rows_to_redo=0, now=self._clock())
+            self._actors.end(slot)
             self.lives.end(slot, "lost", str(error))
             raise error
+        redone = self._dispatcher.to_redo(slot)
+        self._retried_partitions += len(redone)
+        again = plan.rows_in(redone)
+        rows = self._fleet.lose(slot, rows_to_redo=again, now=self._clock())
+        self._actors.end(slot)
         log.warning("lost the actor of slot %d: %s", slot, cause)
         if again:
             log.warning(
-                "%d rows of slot %d's open partitions are generated again, %d or more of them were finished",
+                "%d rows of slot %d's partitions are generated again, %d or more of them were finished",
                 again,
                 slot,
                 rows,

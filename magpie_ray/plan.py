@@ -52,14 +52,14 @@ def _cells(start: int, stop: int, grid: int) -> list[Partition]:
     return [Partition(start=a, stop=b) for a, b in pairwise(cuts) if a < b]
 
 
-def num_rows(partitions: Iterable[Partition]) -> int:
+def rows_in(partitions: Iterable[Partition]) -> int:
     """Rows of them all."""
     return sum(partition.num_rows for partition in partitions)
 
 
 def shards(partitions: Sequence[Partition], num_shards: int) -> list[list[Partition]]:
     """Contiguous runs of `partitions`, as equal in rows as whole partitions allow; some may be empty."""
-    total = num_rows(partitions)
+    total = rows_in(partitions)
     runs: list[list[Partition]] = [[] for _ in range(num_shards)]
     before = 0
     for partition in partitions:

@@ -1,36 +1,14 @@
 """What would run: plain fields for the plan command."""
 
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
-from magpie_ray import plan, preflight, schedule
-from magpie_ray.blueprint import Blueprint, draw_up
+from magpie_ray import plan, preflight
+from magpie_ray.blueprint import Blueprint
 from magpie_ray.config import Config
 from magpie_ray.config_sampling import sampling_choices
 from magpie_ray.estimate import Sample
 from magpie_ray.forecast import Forecast, Given, forecast
-from magpie_ray.preflight import CommittedBuild
-from magpie_ray.storage import READ_SECONDS, Storage
-
-
-class Prospect(NamedTuple):
-    """A build that is not begun or gone on with here. committed: None where nothing is at its output yet."""
-
-    storage: Storage
-    blueprint: Blueprint
-    committed: CommittedBuild | None
-
-
-def look_at(config: Config) -> Prospect:
-    """What `generate` would find. Raises what it does before anything starts; writes nothing."""
-    config, tick = schedule.resolve(config, claim=False)
-    storage = preflight.open_output(config, retry_seconds=READ_SECONDS)
-    existing = preflight.read_existing(storage)
-    blueprint = draw_up(config, existing, tick=tick)
-    committed = None
-    if existing:
-        committed = preflight.check_existing(blueprint.config, blueprint, existing, storage)
-    return Prospect(storage, blueprint, committed)
 
 
 def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
@@ -40,7 +18,7 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
     (`assumptions` says so).
     """
     given = given or Given()
-    storage, blueprint, committed = look_at(config)
+    storage, blueprint, committed = preflight.look_at(config)
     config = blueprint.config
     num_actors, device, assumptions = _assume_cluster(config, given.sample)
     if committed:
@@ -57,7 +35,7 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
     cost = forecast(
         blueprint,
         given,
-        rows=plan.num_rows(pending),
+        rows=plan.rows_in(pending),
         files=len(pending),
         num_actors=min(num_actors, max(1, len(pending))),
         device=device,
@@ -70,11 +48,11 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
         "num_rows": config.num_rows,
         "messages_per_row": config.messages_per_row,
         "rows_committed": sum(r.rows for r in committed.records) if committed else 0,
-        "rows_pending": plan.num_rows(pending),
+        "rows_pending": plan.rows_in(pending),
         "rows_per_partition": grid,
         "partitions_pending": len(pending),
         "num_actors": num_actors,
-        "shards": [{"partitions": len(shard), "rows": plan.num_rows(shard)} for shard in shards],
+        "shards": [{"partitions": len(shard), "rows": plan.rows_in(shard)} for shard in shards],
         "device": device,
         "columns": list(config.columns()),
         **_prompting(blueprint),

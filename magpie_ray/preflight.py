@@ -1,4 +1,4 @@
-"""What is checked before a cluster or a model is touched: the output, what it holds, what runs here.
+"""What is found and checked before anything starts: the output, what it holds, the engines' device, the grid.
 
 What always holds: whatever can be known wrong here is refused here, in one clear message.
 """
@@ -9,9 +9,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from magpie_ray import build, manifest, plan
-from magpie_ray.blueprint import Blueprint
+from magpie_ray import build, manifest, plan, schedule
+from magpie_ray.blueprint import Blueprint, draw_up
 from magpie_ray.build import BuildRecord
 from magpie_ray.config import Config
 from magpie_ray.errors import (
@@ -21,7 +22,7 @@ from magpie_ray.errors import (
     PreflightError,
     StorageError,
 )
-from magpie_ray.storage import RETRY_SECONDS, Storage
+from magpie_ray.storage import READ_SECONDS, RETRY_SECONDS, Storage
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,26 @@ class CommittedBuild:
     def pending(self, num_rows: int) -> list[Partition]:
         """What is left to generate."""
         return manifest.pending(num_rows, self.build, self.records)
+
+
+class Prospect(NamedTuple):
+    """A build as it is found, untouched. committed: None where nothing is at its output yet."""
+
+    storage: Storage
+    blueprint: Blueprint
+    committed: CommittedBuild | None
+
+
+def look_at(config: Config) -> Prospect:
+    """What `generate` would find. Raises what it does before anything starts; writes nothing."""
+    config, tick = schedule.resolve(config, claim=False)
+    storage = open_output(config, retry_seconds=READ_SECONDS)
+    existing = read_existing(storage)
+    blueprint = draw_up(config, existing, tick=tick)
+    committed = None
+    if existing:
+        committed = check_existing(blueprint.config, blueprint, existing, storage)
+    return Prospect(storage, blueprint, committed)
 
 
 def check_existing(

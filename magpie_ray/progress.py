@@ -17,6 +17,7 @@ from rich.text import Text
 from magpie_ray.events import Committed
 from magpie_ray.logs import terminal
 from magpie_ray.snapshot import Snapshot
+from magpie_ray.units import clock_text
 
 log = logging.getLogger(__name__)
 
@@ -113,11 +114,4 @@ def actors_text(snapshot: Snapshot) -> str:
 
 def eta_text(snapshot: Snapshot) -> str:
     """Time left at the mean rate so far; "-" before there is one."""
-    return "-" if snapshot.seconds_left is None else duration_text(snapshot.seconds_left)
-
-
-def duration_text(seconds: float) -> str:
-    """As 3:20, or with hours 1:01:01."""
-    whole = int(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return "-" if snapshot.seconds_left is None else clock_text(snapshot.seconds_left)

@@ -23,7 +23,7 @@ _FAREWELL_SECONDS = 5.0
 
 
 @dataclass(slots=True)
-class _Slot:
+class _Engine:
     ready: bool = False
     given: list[Partition] = field(default_factory=list)
     # When, and by how many tokens so far, of the words of its progress.
@@ -49,7 +49,7 @@ class Sampler:
     ) -> None:
         self._actors, self._seconds, self._began, self._clock = actors, seconds, began, clock
         self._dispatcher = Dispatcher(pieces, num_slots=num_slots, grid=grid, max_failures_per_partition=1)
-        self._slots = [_Slot() for _ in range(num_slots)]
+        self._slots = [_Engine() for _ in range(num_slots)]
         self._files: dict[int, PartitionRecord] = {}  # by first row
         self._first_ready: float | None = None
         self._all_ready: float | None = None
@@ -113,7 +113,7 @@ class Sampler:
                 cause = event.cause if isinstance(event, Lost) else "it left"
                 raise GenerationFailedError(f"an engine of the sample was lost: {cause}")
 
-    def _note(self, slot: _Slot, event: Progress, now: float) -> None:
+    def _note(self, slot: _Engine, event: Progress, now: float) -> None:
         told = (now, event.engine.generated_tokens)
         slot.started = event.started
         if self._stopped is None and self._all_ready is not None and event.doing == "generating":

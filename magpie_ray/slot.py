@@ -35,7 +35,7 @@ class Slot:
 
     def unfinished(self, last: Partition) -> int:
         """Rows that are to be finished of its open partitions up to the last; they are finished in order."""
-        rows = plan.num_rows(self.open[: self.open.index(last) + 1])
+        rows = plan.rows_in(self.open[: self.open.index(last) + 1])
         return max(0, rows - max(0, self.pace.finished - self.ended_rows)) if self.pace else rows
 
     def seconds_left(self, partition: Partition, now: float) -> float:

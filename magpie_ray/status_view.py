@@ -4,10 +4,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from magpie_ray.progress import duration_text
 from magpie_ray.status import RunStatus, Status
 from magpie_ray.tempo import history, rate
-from magpie_ray.units import bytes_text
+from magpie_ray.units import bytes_text, clock_text
 
 _PARTS = 24
 _BARS = "▁▂▃▄▅▆▇█"
@@ -94,12 +93,12 @@ def status_text(fields: dict[str, Any]) -> str:
         f"driver      {_driver_text(fields)}",
     ]
     if fields["eta_seconds"] is not None:
-        lines.append(f"time left   about {duration_text(fields['eta_seconds'])}")
+        lines.append(f"time left   about {clock_text(fields['eta_seconds'])}")
     if last is not None:
         over_time = fields["history"]
         lines += [
             f"rate        {_rates_text(fields['rows_per_second'], over_time['seconds'])}",
-            f"over time   {bars(over_time['rows_per_second'])} {duration_text(over_time['seconds'])}",
+            f"over time   {bars(over_time['rows_per_second'])} {clock_text(over_time['seconds'])}",
             f"last commit {_ago(last)}",
         ]
     lines += [

@@ -62,7 +62,7 @@ class ShardWorker:
         self._received_rows = 0
         self._open: list[OpenPartition] = []
         self._uploads: list[Future[Committed]] = []
-        self._stored = 0
+        self._stored = self._dropped_rows = 0
         self._tallies: list[Tally] = []
         self._total = Tally()
 
@@ -166,7 +166,9 @@ class ShardWorker:
             self._received_rows += partition.num_rows
             rounds.add(range(partition.start, partition.stop))
         for opened in [opened for opened in self._open if opened.partition in dropped]:
+            log.info("%s was dropped: somebody else has committed it", opened.partition)
             self._open.remove(opened)
+            self._dropped_rows += len(opened.rows)
             rounds.discard(range(opened.partition.start, opened.partition.stop))
 
     def _sleep(self, *, until: float) -> None:
@@ -192,7 +194,7 @@ class ShardWorker:
             self._tallies.append(tally)
             if len(opened.rows) == opened.partition.num_rows:
                 self._open.remove(opened)
-                self._upload(opened, opened.finished_head(), uploader)
+                self._upload(opened, uploader)
 
     def _partition_of(self, row_id: int) -> OpenPartition:
         for opened in self._open:
@@ -203,8 +205,8 @@ class ShardWorker:
     def _commit_heads(self, uploader: ThreadPoolExecutor) -> None:
         """What is finished from the start of a partition is a legal file; the rest is pending again."""
         for opened in self._open:
-            if head := opened.finished_head():
-                self._upload(opened, head, uploader)
+            if opened.finished_head():
+                self._upload(opened, uploader)
         self._open.clear()
 
     def _keep_rejects(self, outcomes: Iterable[Row | Rejection]) -> None:
@@ -215,8 +217,8 @@ class ShardWorker:
         for opened in self._open:
             self._committer.keep_rejects(opened)
 
-    def _upload(self, opened: OpenPartition, rows: list[Row], uploader: ThreadPoolExecutor) -> None:
-        future = uploader.submit(self._committer.commit, opened, rows)
+    def _upload(self, opened: OpenPartition, uploader: ThreadPoolExecutor) -> None:
+        future = uploader.submit(self._committer.commit, opened)
         future.add_done_callback(self._wake)
         self._uploads.append(future)
 
@@ -259,6 +261,7 @@ class ShardWorker:
             started=self._received_rows - rounds.unstarted,
             live_window=window.live,
             doing="generating" if busy else "storing" if self._uploads else "nothing",
+            dropped_rows=self._dropped_rows,
             stored=self._stored,
             storage_retries=self._spec.storage.retries,
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from magpie_ray import blueprint, plan
 from magpie_ray.acceptance import build_rules
+from magpie_ray.blueprint import Blueprint
 from magpie_ray.chat_format import ChatFormat, load_tokenizer, message_ids
 from magpie_ray.config import Config
 from magpie_ray.config_sampling import SamplingSettings
@@ -13,9 +14,8 @@ from magpie_ray.engine import Engine
 from magpie_ray.engine.vllm import VllmEngine
 from magpie_ray.engine.vllm_args import VllmSettings
 from magpie_ray.logs import LogStyle
-from magpie_ray.model import Model
 from magpie_ray.storage import Storage
-from magpie_ray.types import EngineFigures, Sampling, SamplingPair, SystemPrompt
+from magpie_ray.types import EngineFigures, Sampling, SamplingPair
 from magpie_ray.window import Window
 from magpie_ray.writer import TableFormat
 
@@ -31,10 +31,7 @@ class WorkerSpec:
     progress, at least, as the driver hears many workers.
     """
 
-    config: Config
-    model: Model
-    chat_format: ChatFormat
-    prompts: tuple[SystemPrompt, ...]
+    blueprint: Blueprint
     storage: Storage
     fingerprint: str
     run: int
@@ -44,6 +41,10 @@ class WorkerSpec:
     on_ray: bool = False
     log_style: LogStyle = field(default_factory=LogStyle)
     progress_seconds: float = 0.0
+
+    @property
+    def config(self) -> Config:
+        return self.blueprint.config
 
     @property
     def engine_seed(self) -> int:
@@ -59,11 +60,11 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
 
     FormatError when this machine does not have the build's model.
     """
-    config, form = spec.config, spec.chat_format
-    spec.model.check()
+    config, form = spec.config, spec.blueprint.chat_format
+    spec.blueprint.model.check()
     tokenizer = load_tokenizer(
-        spec.model.location,
-        revision=spec.model.revision,
+        spec.blueprint.model.location,
+        revision=spec.blueprint.model.revision,
         trust_remote_code=config.model.trust_remote_code,
     ).tokenizer
 
@@ -91,7 +92,7 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
         rules=tuple(rules.values()),
         samplings=make_samplings(config, form),
         messages_per_row=config.messages_per_row,
-        prompts=spec.prompts,
+        prompts=spec.blueprint.prompts,
         seed=config.seed_number,
         reproducible=config.sampling.reproducible,
         max_attempts=config.acceptance.max_attempts,
@@ -142,8 +143,8 @@ def vllm_engine(spec: WorkerSpec) -> Engine:
     config = spec.config
     return VllmEngine(
         VllmSettings(
-            model=spec.model.location,
-            revision=spec.model.revision,
+            model=spec.blueprint.model.location,
+            revision=spec.blueprint.model.revision,
             device=spec.device,
             seed=spec.engine_seed,
             tensor_parallel_size=config.engine.tensor_parallel_size,
@@ -165,7 +166,7 @@ def vllm_engine(spec: WorkerSpec) -> Engine:
 def check_prompts_fit(spec: WorkerSpec, figures: EngineFigures) -> None:
     """ConfigError when a prompt fills the engine's context, which only the engine knows for sure."""
     blueprint.check_prompts_fit(
-        spec.config, spec.chat_format, spec.prompts, max_model_len=figures.max_model_len
+        spec.config, spec.blueprint.chat_format, spec.blueprint.prompts, max_model_len=figures.max_model_len
     )
 
 

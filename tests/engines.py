@@ -23,7 +23,8 @@ class ScriptedEngine:
     figures: EngineFigures = FIGURES
 
     def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
-        tokenizer = load_tokenizer(spec.model.location, revision=spec.model.revision).tokenizer
+        model = spec.blueprint.model
+        tokenizer = load_tokenizer(model.location, revision=model.revision).tokenizer
         words = [
             tokenizer.encode(word, add_special_tokens=False) for word in (" one", " two", " three", " four")
         ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from magpie_ray import blueprint
+from magpie_ray import blueprint as blueprint_module
 from magpie_ray.blueprint import draw_up
 from magpie_ray.build import BuildRecord
 from magpie_ray.errors import (
@@ -135,7 +135,7 @@ def test_a_resume_keeps_the_commit_unless_a_revision_is_asked_for(monkeypatch: p
     record = draw_up(config_of()).record(4)
     identity = record.identity | {"model.name": "org/chat", "model.commit": "abc"}
     known = BuildRecord(**{f: getattr(record, f) for f in BuildRecord.__slots__} | {"identity": identity})
-    monkeypatch.setattr(blueprint, "resolve_model", resolve)
+    monkeypatch.setattr(blueprint_module, "resolve_model", resolve)
     for case, existing in (
         (config, None),
         (config, known),

@@ -127,6 +127,19 @@ def test_the_mode_decides_turns_and_messages(mode: dict[str, Any], turns: int, m
     assert (config(**mode).turns, config(**mode).messages_per_row) == (turns, messages)
 
 
+@pytest.mark.parametrize(
+    ("keys", "tokens"),
+    [
+        ({}, 1536),
+        ({"only_instruction": True}, 512),
+        ({"n_turns": 3}, 4608),
+        ({"n_turns": 2, "end_with_user": True}, 2048),
+    ],
+)
+def test_the_most_tokens_of_a_row_are_those_of_its_messages(keys: dict[str, Any], tokens: int) -> None:
+    assert config(**keys).max_tokens_per_row == tokens
+
+
 LAST_COLUMNS = "model_name finish_reasons prompt_tokens completion_tokens attempt"
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from magpie_ray import plan
-from magpie_ray.dispatch import Dispatcher, Loss, Slot
+from magpie_ray.dispatch import Dispatcher, Loss
 from magpie_ray.errors import GenerationFailedError
+from magpie_ray.slot import Slot
 from magpie_ray.types import Partition
 
 WINDOW = 20
@@ -147,14 +148,28 @@ class Workers(RuleBasedStateMachine):
         return given
 
     @precondition(lambda self: any(self.open[slot] for slot in self.alive()))
-    @rule(data=st.data(), cut_short=st.booleans(), times=st.sampled_from([1, 1, 2]))
-    def commits(self, data: st.DataObject, cut_short: bool, times: int) -> None:
-        """A worker ends a partition, all of it or, on notice, its head; the event may come twice."""
+    @rule(data=st.data(), times=st.sampled_from([1, 1, 2]))
+    def commits(self, data: st.DataObject, times: int) -> None:
+        """A worker ends a partition; the event may come twice."""
         slot = self.pick(data, with_open=True)
         partition = data.draw(st.sampled_from(self.open[slot]))
-        stop = data.draw(st.integers(partition.start + 1, partition.stop)) if cut_short else partition.stop
         for _ in range(times):
-            self.commit(slot, partition, stop)
+            self.commit(slot, partition, partition.stop)
+
+    @precondition(lambda self: any(self.open[slot] for slot in self.alive()))
+    @rule(data=st.data(), loss=st.sampled_from(Loss))
+    def ends(self, data: st.DataObject, loss: Loss) -> None:
+        """A worker that leaves or fails commits the heads of what it has open, and says a last word."""
+        slot = self.pick(data, with_open=True)
+        for partition in list(self.open[slot]):
+            finished = data.draw(st.integers(0, partition.num_rows))
+            if finished and partition in self.open[slot]:
+                self.commit(slot, partition, partition.start + finished)
+        undone = rows_of(self.dispatcher.to_redo(slot))
+        assert len(undone) == len(set(undone))
+        if any(partition not in self.open[slot] for partition in self.dispatcher.to_redo(slot)):
+            assert self.progress(slot) == [], "it is given what it leaves behind"
+        self.lose(slot, loss)
 
     def commit(self, slot: int, partition: Partition, stop: int) -> None:
         """As a worker does: what is there already is taken as it is, and the rest goes behind it."""
@@ -201,7 +216,9 @@ class Workers(RuleBasedStateMachine):
     @precondition(lambda self: self.alive() and not self.dispatcher.done)
     @rule(data=st.data(), loss=st.sampled_from(Loss))
     def is_lost(self, data: st.DataObject, loss: Loss) -> None:
-        slot = self.pick(data)
+        self.lose(self.pick(data), loss)
+
+    def lose(self, slot: int, loss: Loss) -> None:
         try:
             staffed = self.dispatcher.lost(slot, cause="bad luck", loss=loss)
         except GenerationFailedError:
@@ -363,12 +380,13 @@ def test_a_slot_that_is_added_takes_from_the_others() -> None:
 
 
 def test_what_a_found_file_does_not_cover_is_given_out_again() -> None:
-    d = dispatcher(cells(1), slots=1)
+    d = dispatcher(cells(1), slots=2)
     [partition] = report(d, 0)
     assert d.committed(0, partition, [part(0, 4)]) == []
     assert not d.done
-    assert report(d, 0, started=10) == [part(4, 10)]
-    assert d.committed(0, part(4, 10), [part(4, 10)]) == []
+    assert report(d, 0, started=10) == [], "it is ending"
+    assert report(d, 1) == [part(4, 10)]
+    assert d.committed(1, part(4, 10), [part(4, 10)]) == []
     assert d.done
 
 
@@ -457,7 +475,7 @@ def test_a_head_of_one_holder_leaves_the_rest_to_the_other() -> None:
     d, theirs = copied()
     assert d.committed(1, theirs, [part(10, 14)]) == []
     assert (d.open_rows(0), d.open_rows(1), d.num_left) == (10, 0, 1)
-    assert d.to_redo(1) == [], "the other goes on with it"
+    assert d.to_redo(1) == [part(14, 20)]
     assert d.lost(0, cause="killed", loss=Loss.DIED)
     assert report(d, 0) == [part(14, 20)]
 

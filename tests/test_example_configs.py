@@ -94,10 +94,7 @@ def test_the_eleven_categories_reach_the_rows(tmp_path: Path) -> None:
     )
     blueprint = draw_up(config)
     spec = WorkerSpec(
-        config=config,
-        model=blueprint.model,
-        chat_format=blueprint.chat_format,
-        prompts=blueprint.prompts,
+        blueprint=blueprint,
         storage=Storage(str(tmp_path)),
         fingerprint="f" * 64,
         run=1,

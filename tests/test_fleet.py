@@ -181,6 +181,14 @@ def test_more_rows_in_files_than_were_finished_here_are_no_debt() -> None:
     assert fleet.lose(0, rows_to_redo=100, now=2.0) == 0
 
 
+def test_what_a_worker_was_told_to_drop_is_neither_unwritten_nor_lost_with_it() -> None:
+    fleet = ready_fleet()
+    fleet.progress(0, replace(told(tokens=5, rows=12), dropped_rows=7), has_work=True, now=1.0)
+    fleet.commit(0, 4)
+    assert fleet.unwritten_rows == 1
+    assert fleet.lose(0, rows_to_redo=100, now=2.0) == 1
+
+
 def test_attempts_of_lost_workers_still_count() -> None:
     fleet = ready_fleet(2)
     fleet.progress(0, told(tokens=5, rows=12), has_work=True, now=1.0)

@@ -143,10 +143,7 @@ class ThreadActors:
     def start(self, slot: int, *, engine_start: int) -> None:
         self.starts.append((slot, engine_start))
         spec = WorkerSpec(
-            config=self._config,
-            model=self._blueprint.model,
-            chat_format=self._blueprint.chat_format,
-            prompts=self._blueprint.prompts,
+            blueprint=self._blueprint,
             storage=Storage(self._config.output.path),
             fingerprint="f" * 64,
             run=self._run,
@@ -528,7 +525,7 @@ def test_of_a_lost_worker_the_log_says_why_and_what_becomes_of_its_rows(
     Run(config, ScriptedActors(dies, WORKING), slots=1).work()
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert told[0] == "lost the actor of slot 0: It broke."
-    assert re.fullmatch(r"\d+ rows of slot 0's open partitions are generated again, .*", told[1])
+    assert re.fullmatch(r"\d+ rows of slot 0's partitions are generated again, .*", told[1])
 
 
 def test_what_a_failing_worker_had_finished_behind_a_committed_head_counts_as_lost(
@@ -541,9 +538,7 @@ def test_what_a_failing_worker_had_finished_behind_a_committed_head_counts_as_lo
     run = Run(config, ScriptedActors(dies, WORKING), slots=1)
     run.work()
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert told[1] == (
-        "26 rows of slot 0's open partitions are generated again, 5 or more of them were finished"
-    )
+    assert told[1] == ("26 rows of slot 0's partitions are generated again, 5 or more of them were finished")
     assert run.shown.snapshots[-1].lost_rows == 5
     assert run.shown.snapshots[-1].rows == 100
 

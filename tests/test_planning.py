@@ -52,6 +52,17 @@ def test_a_plan_of_an_output_that_can_not_be_read_is_refused(tmp_path: Path) -> 
     assert caught.value.exit_code == 2
 
 
+def test_a_plan_of_a_place_with_files_of_no_build_or_a_damaged_one_is_refused() -> None:
+    storage = memory_storage()
+    storage.create("data/part-000000000000.parquet", b"rows of somebody")
+    with pytest.raises(PreflightError, match=r"holds files, but there is no _magpie/build\.json"):
+        make_plan(config_of(output={"path": storage.url}))
+    damaged = memory_storage()
+    damaged.create("_magpie/build.json", b"{")
+    with pytest.raises(PreflightError, match=r"build\.json"):
+        make_plan(config_of(output={"path": damaged.url}))
+
+
 def test_a_plan_gives_up_soon_on_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(build, "read_build", lambda storage: seen.append(storage._retry_seconds))

@@ -166,19 +166,6 @@ def test_the_grid_is_what_was_asked_for_or_chosen_from_what_a_row_can_take() -> 
     assert preflight.choose_grid(config_of(num_rows=80), num_actors=2, device="cuda") == 5
 
 
-@pytest.mark.parametrize(
-    ("keys", "tokens"),
-    [
-        ({}, 1536),
-        ({"only_instruction": True}, 512),
-        ({"n_turns": 3}, 4608),
-        ({"n_turns": 2, "end_with_user": True}, 2048),
-    ],
-)
-def test_the_most_tokens_of_a_row_are_those_of_its_messages(keys: dict[str, Any], tokens: int) -> None:
-    assert config_of(**keys).max_tokens_per_row == tokens
-
-
 def test_files_without_a_build_are_refused_and_nothing_is_written() -> None:
     storage = memory_storage()
     storage.create("data/part-000000000000.parquet", b"rows of somebody")

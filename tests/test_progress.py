@@ -9,7 +9,7 @@ from rich.console import Console
 
 from magpie_ray import progress
 from magpie_ray.metrics import Tally
-from magpie_ray.progress import ProgressDisplay, duration_text, line
+from magpie_ray.progress import ProgressDisplay, line
 from magpie_ray.snapshot import Snapshot
 
 HALF_WAY = Snapshot(
@@ -43,13 +43,6 @@ def test_before_anything_happened_there_are_no_rates_and_no_time_left() -> None:
     start = replace(HALF_WAY, rows=0, rows_this_run=0, generated=Tally(), seconds=0.0, actors_wanted=2)
     assert line(start) == "0/2,000 rows, 0.0 rows/s, 0 tokens/s, - accepted, ETA -, 2 actors up"
     assert start.fields()["eta_seconds"] is None
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"), [(0.4, "0:00"), (59.9, "0:59"), (3661, "1:01:01"), (10**6, "277:46:40")]
-)
-def test_the_time_left_is_told_in_minutes_or_hours(seconds: float, told: str) -> None:
-    assert duration_text(seconds) == told
 
 
 def test_a_log_record_carries_the_numbers_as_fields(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from magpie_ray import build, manifest, preflight, run
+from magpie_ray.blueprint import Blueprint
 from magpie_ray.build import RunRecord
 from magpie_ray.config import Config
 from magpie_ray.dispatch import Dispatcher, Loss
@@ -211,10 +212,9 @@ class Driver:
     def start(self, slot: int) -> None:
         unused: Any = None
         spec = WorkerSpec(
-            config=self.config,
-            model=unused,
-            chat_format=unused,
-            prompts=(),
+            blueprint=Blueprint(
+                config=self.config, model=unused, chat_format=unused, prompts=(), warnings=()
+            ),
             storage=self.storage,
             fingerprint=self.build.fingerprint,
             run=self.number,

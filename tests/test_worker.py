@@ -36,10 +36,7 @@ def make_spec(output: Path | str, *overrides: str, storage: Storage | None = Non
     )
     blueprint = draw_up(config)
     return WorkerSpec(
-        config=config,
-        model=blueprint.model,
-        chat_format=blueprint.chat_format,
-        prompts=blueprint.prompts,
+        blueprint=blueprint,
         storage=storage or Storage(str(output)),
         fingerprint="f" * 64,
         run=1,
@@ -103,7 +100,8 @@ def word(spec: WorkerSpec) -> list[int]:
     """Some ordinary token ids of the model."""
     from magpie_ray.chat_format import load_tokenizer
 
-    ids: list[int] = load_tokenizer(spec.model.location).tokenizer.encode(" one", add_special_tokens=False)
+    tokenizer = load_tokenizer(spec.blueprint.model.location).tokenizer
+    ids: list[int] = tokenizer.encode(" one", add_special_tokens=False)
     return ids
 
 
@@ -254,6 +252,7 @@ def test_a_partition_that_is_not_wanted_any_more_is_dropped_and_the_others_go_on
     assert {c.partition for c in commits(events)} == {FIRST, THIRD}
     assert isinstance(last := events[-1], Progress)
     assert last.doing == "nothing"
+    assert last.tally.rows == FIRST.num_rows + THIRD.num_rows + last.dropped_rows
 
 
 def test_a_partition_is_dropped_before_it_was_taken_up_or_after_it_was_committed(spec: WorkerSpec) -> None:
@@ -463,10 +462,10 @@ def test_the_recipe_takes_everything_from_the_spec(tmp_path: Path) -> None:
     recipe = make_recipe(spec)
     [sampling] = recipe.samplings
     assert sampling.user.temperature == 0.7
-    assert sampling.user.stop_token_ids == spec.chat_format.user_stop_token_ids
-    assert sampling.assistant.stop_token_ids == spec.chat_format.assistant_stop_token_ids
+    assert sampling.user.stop_token_ids == spec.blueprint.chat_format.user_stop_token_ids
+    assert sampling.assistant.stop_token_ids == spec.blueprint.chat_format.assistant_stop_token_ids
     assert (recipe.messages_per_row, recipe.max_attempts) == (3, 3)
-    assert recipe.prompts == spec.prompts
+    assert recipe.prompts == spec.blueprint.prompts
     assert recipe.decode([word(spec)]) == ["one"]
 
 

@@ -15,10 +15,7 @@ def spec_of(**keys: Any) -> WorkerSpec:
     config = config_of(**keys)
     blueprint = draw_up(config)
     return WorkerSpec(
-        config=config,
-        model=blueprint.model,
-        chat_format=blueprint.chat_format,
-        prompts=blueprint.prompts,
+        blueprint=blueprint,
         storage=memory_storage(),
         fingerprint="f" * 64,
         run=1,
@@ -51,7 +48,7 @@ def test_rules_for_first_tokens_reach_the_requests_of_their_role() -> None:
 
 def test_a_line_has_the_ids_of_the_text_that_it_is_in_its_place_of_the_dialogue() -> None:
     spec = spec_of(system_prompt="Be kind.")
-    recipe, form = make_recipe(spec), spec.chat_format
+    recipe, form = make_recipe(spec), spec.blueprint.chat_format
     assert recipe.encode is not None
     line = "Which is it?"
     for index, messages in enumerate([[], ["Why?"], ["Why?", "So."]]):

@@ -108,10 +108,7 @@ def make_spec(output: str, *, rows: int, turns: int, slots: int = SLOTS) -> Work
     config = make_config(output, rows=rows, turns=turns, slots=slots)
     blueprint = draw_up(config)
     return WorkerSpec(
-        config=config,
-        model=blueprint.model,
-        chat_format=blueprint.chat_format,
-        prompts=blueprint.prompts,
+        blueprint=blueprint,
         storage=Storage(config.output.path),
         fingerprint="0" * 64,
         run=1,
@@ -168,9 +165,9 @@ class _Asker:
     """Prompts for LLMEngine.add_request, and messages from LLMEngine.step, by row."""
 
     def __init__(self, engine: DrawnEngine, spec: WorkerSpec) -> None:
-        self._engine, self._config, self._format = engine, spec.config, spec.chat_format
+        self._engine, self._config, self._format = engine, spec.config, spec.blueprint.chat_format
         [self._sampling] = make_recipe(spec).samplings
-        self._prefix = self._format.prefix(spec.prompts[0].text if spec.prompts else None)
+        self._prefix = self._format.prefix(spec.blueprint.prompts[0].text if spec.blueprint.prompts else None)
         self.asked = 0
         self.messages: dict[int, list[list[int]]] = defaultdict(list)
 

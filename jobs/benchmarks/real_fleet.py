@@ -195,10 +195,7 @@ def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float
 
     def spec_of(engine_start: int) -> WorkerSpec:
         return WorkerSpec(
-            config=config,
-            model=blueprint.model,
-            chat_format=blueprint.chat_format,
-            prompts=blueprint.prompts,
+            blueprint=blueprint,
             storage=storage,
             fingerprint=record.fingerprint,
             run=run.number,

@@ -250,10 +250,7 @@ def _measure_decoding(text: Text) -> Table:
     blueprint = draw_up(make_config("memory://x", turns=1))
     recipe = make_recipe(
         WorkerSpec(
-            config=make_config("memory://x", turns=1),
-            model=blueprint.model,
-            chat_format=blueprint.chat_format,
-            prompts=blueprint.prompts,
+            blueprint=blueprint,
             storage=Storage("memory://x"),
             fingerprint="0" * 64,
             run=1,

@@ -1,7 +1,8 @@
 """The driver: preflight, place actors, watch them, finish the build. The only package that imports ray.
 
-A thin shell: what is decided is decided in plan, preflight, placement, dispatch and job; here it is carried
-out on Ray. What always holds: whatever ends a run, what is committed stays and its record says how it ended.
+A thin shell: what is decided is decided in blueprint, preflight, placement, dispatch and job; here it is
+carried out on Ray. What always holds: whatever ends a run, what is committed stays and its record says how it
+ended.
 The parts: cluster (which one), watch (what it has, whether it is still there), assembly (a run's parts, put
 together), actors (its workers), process (what runs in each), last_words (why one died), metrics (what
 Prometheus is told), and sample (a build tried for a while).

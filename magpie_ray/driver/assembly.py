@@ -37,13 +37,13 @@ class Assembly:
     engine_factory: EngineFactory | None
 
     def make_job(self) -> Job:
-        """The run's job; no actor starts yet. PreflightError where another run is the output's one writer."""
+        """The run's job; no actor starts yet. Warns where another run seems to be the output's one writer."""
         config, storage, committed, run = self.blueprint.config, self.storage, self.committed, self.run
         lease = None if storage.exclusive else Lease(storage, run)
         if lease and (warning := lease.take()):
             log.warning("%s", warning)
         pending = committed.pending(config.num_rows)
-        log.info("run %d: %d rows to generate in %s", run.number, plan.num_rows(pending), storage.url)
+        log.info("run %d: %d rows to generate in %s", run.number, plan.rows_in(pending), storage.url)
         dispatcher = Dispatcher(
             pending,
             num_slots=min(self.num_actors, len(pending)),
@@ -83,10 +83,7 @@ class Assembly:
         """Of the worker of one engine start; the more slots there are, the more rarely each is heard."""
         stall = self.blueprint.config.cluster.stall_timeout_seconds
         return WorkerSpec(
-            config=self.blueprint.config,
-            model=self.blueprint.model,
-            chat_format=self.blueprint.chat_format,
-            prompts=self.blueprint.prompts,
+            blueprint=self.blueprint,
             storage=self.storage,
             fingerprint=self.committed.build.fingerprint,
             run=self.run.number,

@@ -24,7 +24,6 @@ from magpie_ray.driver.watch import ClusterWatch
 from magpie_ray.errors import PreflightError
 from magpie_ray.estimate import Sample
 from magpie_ray.placement import ClusterResources, Placement, choose_device, choose_num_actors, place
-from magpie_ray.planning import look_at
 from magpie_ray.preflight import CommittedBuild
 from magpie_ray.sampler import Sampler
 from magpie_ray.stop_signals import stop_signals
@@ -54,7 +53,7 @@ def take_sample(
     GenerationFailedError when an engine fails, InterruptedJobError when told to stop.
     """
     began = time.monotonic() if began is None else began
-    storage, blueprint, committed = look_at(config)
+    storage, blueprint, committed = preflight.look_at(config)
     config = blueprint.config
     if committed and not committed.pending(config.num_rows):
         raise PreflightError(f"{storage.url} has all of its rows: nothing is left to take a sample of")
@@ -93,10 +92,7 @@ def take_sample(
 
 def _spec(blueprint: Blueprint, storage: Storage, placement: Placement, engine_start: int) -> WorkerSpec:
     return WorkerSpec(
-        config=blueprint.config,
-        model=blueprint.model,
-        chat_format=blueprint.chat_format,
-        prompts=blueprint.prompts,
+        blueprint=blueprint,
         storage=storage,
         fingerprint="",
         run=plan.MAX_RUNS - 1,
@@ -131,7 +127,7 @@ def _scope(config: Config, committed: CommittedBuild | None, resources: ClusterR
         grid = preflight.choose_grid(config, num_actors=wanted, device=device)
     cell = min(grid, _ROWS_PER_PARTITION)
     done = [record.partition for record in committed.records] if committed else []
-    num_rows = plan.num_rows(plan.pending(config.num_rows, grid, done))
+    num_rows = plan.rows_in(plan.pending(config.num_rows, grid, done))
     pieces = plan.pending(min(config.num_rows, config.num_rows - num_rows + _MOST_ROWS), cell, done)
     return _Scope(
         placement=placement,

@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
@@ -34,15 +33,16 @@ _S3_SETTINGS = ("output.storage_options={config_kwargs: {read_timeout: 4}}",)
 # How long an actor's process may be there after its driver: Ray gives a process that hangs five seconds.
 _ORPHAN_SECONDS = 20.0
 _WRITTEN = re.compile(r"part-\d+\.parquet \(rows (\d+)\.\.(\d+)\) (?:committed|was there already)")
+_DROPPED = re.compile(r"rows (\d+)\.\.(\d+) was dropped")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What a lost actor had generated in vain, and the rows of its open partitions, which bound that."""
+    """What a lost actor generated in vain. bound: the rows that it left undone or was told to drop."""
 
     cause: str
     regenerated_rows: float
-    open_rows: int
+    bound: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,18 +154,19 @@ class Build:
     def _cost(self, actor: Actor) -> Cost:
         """Attempts that were rejected are left out: they were in vain in any case."""
         messages, empty = self.orders.answered(actor.pid)
-        written = sum(_rows_written(path) for path in self.ground.actor_logs(actor.pid))
+        logs = [path.read_text(errors="replace") for path in self.ground.actor_logs(actor.pid)]
+        written, dropped = (sum(_rows_in(log, line) for log in logs) for line in (_WRITTEN, _DROPPED))
         generated = (messages - MESSAGES_PER_ROW * empty) / MESSAGES_PER_ROW
         return Cost(
             cause=actor.cause,
             regenerated_rows=max(0.0, generated - written),
-            open_rows=actor.open_rows,
+            bound=actor.undone_rows + dropped,
         )
 
 
-def _rows_written(log: Path) -> int:
-    text = log.read_text(errors="replace")
-    return sum(int(last) - int(first) + 1 for first, last in _WRITTEN.findall(text))
+def _rows_in(log: str, line: re.Pattern[str]) -> int:
+    """Rows of all partitions that such lines name."""
+    return sum(int(last) - int(first) + 1 for first, last in line.findall(log))
 
 
 def _outlive(actors: Iterable[Actor]) -> list[int]:

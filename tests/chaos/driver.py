@@ -23,7 +23,7 @@ T = TypeVar("T")
 _PLACED = re.compile(r"the actor of slot (\d+) starts on \S+, process (\d+)")
 _UP = re.compile(r"engine (\d+) is up after")
 _LOST = re.compile(r"lost the actor of slot (\d+): (.*)")
-_COST = re.compile(r"(\d+) rows of slot \d+'s open partitions are generated again")
+_COST = re.compile(r"(\d+) rows of slot \d+'s partitions are generated again")
 
 # How often what no line tells of is looked for: files, processes, uploads.
 _LOOK_SECONDS = 0.05
@@ -38,7 +38,7 @@ class ChaosError(AssertionError):
 
 @dataclass(slots=True, eq=False)
 class Actor:
-    """One actor's life. `open_rows`: those of its open partitions when it was lost, as the driver tells."""
+    """One actor's life. `undone_rows`: those of its partitions that it left undone, as the driver tells."""
 
     slot: int
     pid: int
@@ -46,7 +46,7 @@ class Actor:
     up_at: float | None = None
     lost_at: float | None = None
     cause: str = ""
-    open_rows: int = 0
+    undone_rows: int = 0
 
     @property
     def is_running(self) -> bool:
@@ -103,7 +103,7 @@ class Driver:
             if self._losing:
                 self._losing.lost_at, self._losing.cause = now, found[2]
         if self._losing and (found := _COST.search(line)):  # behind the last lines of the actor's log
-            self._losing.open_rows = int(found[1])
+            self._losing.undone_rows = int(found[1])
             self._losing = None
 
     def _latest(self, slot: int) -> Actor | None:

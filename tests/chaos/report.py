@@ -25,10 +25,10 @@ def problems(builds: Sequence[Ended], faults: int) -> list[str]:
             if seconds is not None and seconds > injection.limit_seconds:
                 found.append(f"{build.name}: {injection.fault} took {seconds:.0f} s to recover from")
         for cost in build.costs:
-            if cost.regenerated_rows > cost.open_rows:
+            if cost.regenerated_rows > cost.bound:
                 found.append(
                     f"{build.name}: an actor was lost ({cost.cause}) and {cost.regenerated_rows:.0f} rows "
-                    f"with it, though its open partitions had {cost.open_rows}"
+                    f"with it, though it left undone or dropped {cost.bound}"
                 )
     injected = sum(len(build.injections) for build in builds)
     if injected < faults:
@@ -79,11 +79,11 @@ def _build_table(builds: Sequence[Ended]) -> Table:
 
 def _cost_line(costs: Sequence[Cost]) -> str:
     rows = [cost.regenerated_rows for cost in costs]
-    bounds = [cost.open_rows for cost in costs]
+    bounds = [cost.bound for cost in costs]
     return (
         f"{len(costs)} actors lost; rows generated again per lost actor: median {median(rows):.0f}, most "
-        f"{max(rows):.0f}. The bound is the rows of its open partitions: median {median(bounds):.0f}, most "
-        f"{max(bounds)}."
+        f"{max(rows):.0f}. The bound is the rows that it left undone or was told to drop: median "
+        f"{median(bounds):.0f}, most {max(bounds)}."
     )
 
 

@@ -64,7 +64,8 @@ class FailsOn:
     text: str
 
     def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
-        tokenizer = load_tokenizer(spec.model.location, revision=spec.model.revision).tokenizer
+        model = spec.blueprint.model
+        tokenizer = load_tokenizer(model.location, revision=model.revision).tokenizer
         engine = ScriptedEngine()(spec)
         submit = engine.submit
 

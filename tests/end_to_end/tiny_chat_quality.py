@@ -131,10 +131,7 @@ class _Author:
         config = parse_config(keys)
         blueprint = draw_up(config)
         return WorkerSpec(
-            config=config,
-            model=blueprint.model,
-            chat_format=blueprint.chat_format,
-            prompts=blueprint.prompts,
+            blueprint=blueprint,
             storage=memory_storage(),
             fingerprint="",
             run=1,
