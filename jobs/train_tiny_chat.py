@@ -5,7 +5,7 @@
 The corpus is generated (magpie_ray/tiny_chat/corpus.py) and every random choice follows --seed. Needs torch
 and transformers. Files that the directory already holds, such as the corpus, stay.
 
-Or train it on, in a tenth of the time, with the chat format of another family (jobs/tiny_chat/families.py):
+Or train it on, as long and as fast, with the chat format of another family (jobs/tiny_chat/families.py):
 
     python jobs/train_tiny_chat.py --output out/chatml --from magpie_ray/tiny_chat --template chatml
 """
@@ -35,25 +35,18 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
     started = time.monotonic()
-    ends: tuple[str, ...] = ("<|eot_id|>", "<|end_of_text|>")
-    steps, learning_rate = 2000, 2.5e-3
     family = FAMILIES.get(arguments.template)
     if family is None:
         tokenizer = train_tokenizer(arguments.seed)
         model = new_model(tokenizer)
     else:
-        steps, learning_rate, ends = family.steps, 5e-4, family.ends
         known = AutoTokenizer.from_pretrained(arguments.source)
         tokenizer = with_markers(known, family)
         model = with_tokens_of(family, arguments.source, known, tokenizer)
     print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters", flush=True)
     batches = rows(tokenizer, arguments.seed, family)
-    train(
-        model,
-        batches,
-        steps=arguments.steps or steps,
-        learning_rate=arguments.learning_rate or learning_rate,
-    )
+    train(model, batches, steps=arguments.steps, learning_rate=arguments.learning_rate)
+    ends = family.ends if family else ("<|eot_id|>", "<|end_of_text|>")
     save(model, tokenizer, arguments.output, ends=ends)
     print(f"{arguments.output}: done in {time.monotonic() - started:.0f} s")
 
@@ -65,9 +58,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="directory for model and tokenizer")
     parser.add_argument("--template", choices=FAMILIES, help="train on, with the chat format of this family")
     parser.add_argument("--from", dest="source", type=Path, default=BUNDLED, help="the model to train on")
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--learning-rate", type=float, default=2.5e-3)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 

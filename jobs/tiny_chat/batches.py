@@ -35,8 +35,9 @@ def encode(
         # Up to the last user's text, and the space that is joined with its first word.
         spans.append((0, len(text[: text.rindex(messages[-2]["content"])].rstrip(" "))))
     return ids, [
-        NOT_LEARNED if any(start <= at < end for start, end in spans) else token
-        for token, (at, _) in zip(ids, encoded["offset_mapping"], strict=True)
+        # A token may begin with the space that stands before a span.
+        NOT_LEARNED if any(first < end and last > start for start, end in spans) else token
+        for token, (first, last) in zip(ids, encoded["offset_mapping"], strict=True)
     ]
 
 

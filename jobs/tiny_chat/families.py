@@ -20,7 +20,7 @@ class Family:
     others, because they come where those did. ends: what generation_config.json lists as ends of sequence.
     spaced: messages begin with a space, which is joined with their first word. rewrites_history: a round is
     written otherwise once another follows. no_thought: what answers begin with that are not thought about;
-    "" where none is. steps: of training; what differs more from tiny_chat's own format takes more.
+    "" where none is.
     """
 
     name: str
@@ -31,7 +31,6 @@ class Family:
     eos: str
     pad: str
     ends: tuple[str, ...]
-    steps: int
     spaced: bool = False
     rewrites_history: bool = False
     no_thought: str = ""
@@ -54,7 +53,6 @@ _FAMILIES = (
         eos="<|im_end|>",
         pad="<|endoftext|>",
         ends=("<|im_end|>", "<|endoftext|>"),
-        steps=200,
     ),
     # System text goes into the first user message. The end of a turn is in none of the lists of ends.
     Family(
@@ -71,7 +69,6 @@ _FAMILIES = (
         eos="<eos>",
         pad="<pad>",
         ends=("<eos>",),
-        steps=400,
     ),
     # No token ends the user's message: what follows it does.
     Family(
@@ -87,7 +84,6 @@ _FAMILIES = (
         eos="<｜end▁of▁sentence｜>",
         pad="<｜▁pad▁｜>",
         ends=("<｜end▁of▁sentence｜>",),
-        steps=300,
     ),
     # System text goes into the last user message, so it moves from round to round. The model writes the space
     # between a marker and the message.
@@ -104,7 +100,6 @@ _FAMILIES = (
         eos="</s>",
         pad="<unk>",
         ends=("</s>",),
-        steps=600,
         spaced=True,
         rewrites_history=True,
     ),
@@ -121,7 +116,6 @@ _FAMILIES = (
         eos="<|im_end|>",
         pad="<|endoftext|>",
         ends=("<|im_end|>", "<|endoftext|>"),
-        steps=600,
         rewrites_history=True,
         no_thought="<think>\n\n</think>\n\n",
     ),

@@ -35,7 +35,7 @@ def digest() -> str:
     found = hashlib.sha256()
     for place in MADE_FROM:
         for path in sorted([place] if place.is_file() else place.rglob("*")):
-            if path.is_file() and path.suffix not in {".md", ".pyc"}:
+            if path.suffix in {".py", ".jinja", ".json", ".safetensors"}:
                 found.update(path.read_bytes())
     return found.hexdigest()[:16]
 
@@ -52,19 +52,10 @@ def folder(family: str, pytestconfig: pytest.Config) -> Path:
     return trained
 
 
-# The bundled model learned to follow system prompts in 2,000 steps; a few hundred that teach another format
-# lose a little of that.
-AFTER_SHORT_TRAINING = {
-    "on a named topic, the least of all": 0.88,
-    "on a topic named in an untaught sentence, the least of all": 0.80,
-}
-
-
 @pytest.mark.parametrize("family", ["chatml", "gemma", "deepseek"])
 def test_it_is_as_good_as_with_its_own_format(family: str, folder: Path) -> None:
     assert family in FAMILIES
     quality = quality_of(str(folder), thinking=False)
     print("\n" + as_table({"its own": quality_of(BUNDLED), family: quality}))
-    floors = {**FLOORS, **AFTER_SHORT_TRAINING}
     assert sorted(quality) == sorted(figure for figure in FLOORS if "reasoning" not in figure)
-    assert {figure: str(share) for figure, share in quality.items() if share.value < floors[figure]} == {}
+    assert {figure: str(share) for figure, share in quality.items() if share.value < FLOORS[figure]} == {}
