@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.slow,
     pytest.mark.training,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3600),
     pytest.mark.filterwarnings("ignore"),
 ]
 
