@@ -9,7 +9,7 @@ from pathlib import Path
 # In a submitted working directory the package need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from magpie_ray.cli import main
+from magpie_ray.cli.program import main
 
 if __name__ == "__main__":
     sys.argv[1:1] = ["generate"]

@@ -2,7 +2,7 @@
 
     python jobs/train_tiny_chat.py --output magpie_ray/tiny_chat
 
-The corpus is generated (magpie_ray/tiny_chat/corpus.py) and every random choice follows --seed. Needs torch
+The corpus is generated (jobs/tiny_chat/corpus.py) and every random choice follows --seed. Needs torch
 and transformers. Files that the directory already holds, such as the corpus, stay.
 
 Or train it on, as long and as fast, with the chat format of another family (jobs/tiny_chat/families.py):
@@ -25,9 +25,8 @@ from jobs.tiny_chat.batches import rows
 from jobs.tiny_chat.families import FAMILIES
 from jobs.tiny_chat.learning import new_model, save, train, with_tokens_of
 from jobs.tiny_chat.tokenizer import train_tokenizer, with_markers
-from magpie_ray.tiny_chat import corpus
 
-BUNDLED = Path(corpus.__file__).parent
+BUNDLED = Path(__file__).resolve().parents[1] / "magpie_ray/tiny_chat"
 
 
 def main() -> None:

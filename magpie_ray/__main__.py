@@ -1,5 +1,5 @@
 """`python -m magpie_ray` is `magpie-ray`."""
 
-from magpie_ray.cli import main
+from magpie_ray.cli.program import main
 
 main()

@@ -16,7 +16,7 @@ os.environ.update(
     }
 )
 
-from tests.s3_server import s3_server as s3_server
+from tests.support.s3_server import s3_server as s3_server
 
 # The same examples everywhere, however busy the machine.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)

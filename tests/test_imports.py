@@ -4,15 +4,16 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "magpie_ray"
+from tests.support.paths import ROOT
+
+PACKAGE = ROOT / "magpie_ray"
 # What turns data into code.
 RUNS_DATA = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "code", "runpy", "torch"}
 # It works on vLLM's tensors, in vLLM's process; what of torch reads data counts there all the same.
-MAY_USE_TORCH = "vllm_first_tokens.py"
+MAY_USE_TORCH = "logits_processor.py"
 TORCH_THAT_RUNS_DATA = {"load", "hub", "jit", "package", "serialization"}
 BUILTINS_THAT_RUN_TEXT = {"eval", "exec", "compile", "__import__"}
 YAML_THAT_BUILDS_OBJECTS = {
@@ -100,7 +101,7 @@ Storage("s3://bucket/x")
 Storage("out")
 assert not there() & {"ray", "s3fs", "botocore"}, there()
 
-from tests.builds import complete_build
+from tests.support.builds import complete_build
 complete_build(Storage("memory://imports"))
 for name in ("status", "verify", "show"):
     command(name, "memory://imports")
@@ -117,3 +118,22 @@ command("plan", "jobs/configs/demo.yaml", "output.path=memory://nothing-here")
 assert there() >= {"transformers"}
 assert not there() & {"ray", "vllm"}, there()
 """)
+
+
+def test_every_package_says_what_it_is_and_holds_no_other_code() -> None:
+    faces = sorted(PACKAGE.rglob("__init__.py"))
+    assert len(faces) > 15
+    for face in faces:
+        if face.parent == PACKAGE:
+            continue  # the public face, which loads Ray only for those who run a job
+        tree = ast.parse(face.read_text())
+        assert len(ast.get_docstring(tree) or "") > 15, face
+        kinds = (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign)
+        assert all(isinstance(node, kinds) for node in tree.body), face
+        assert {
+            target.id
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        } <= {"__all__"}, face

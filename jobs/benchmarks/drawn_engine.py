@@ -15,10 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from magpie_ray.engine import EngineStats
-from magpie_ray.engine.vllm import VllmEngine
+from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.engine.vllm.engine import VllmEngine
 from magpie_ray.types import Completion, EngineFigures, Request, Role, Sampling
-from magpie_ray.worker_spec import WorkerSpec, vllm_engine
+from magpie_ray.worker.parts import vllm_engine
+from magpie_ray.worker.spec import WorkerSpec
 
 # "magpie-lengths" (user messages lognormal with median 30 tokens and sigma 0.6, clipped to 4..256; assistant
 # messages normal 400+-210, clipped to 16..1024; their sum as in Table 4 of the paper) at an eighth of their

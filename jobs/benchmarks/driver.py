@@ -18,9 +18,9 @@ from jobs.benchmarks import resume as resuming
 from jobs.benchmarks.real_fleet import RealRun, own_ray, run_for
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.virtual_fleet import VirtualRun, run_virtually
-from magpie_ray import plan
-from magpie_ray.dispatch import Dispatcher
-from magpie_ray.ledger import LOOK_SHARE
+from magpie_ray.coordinator.dispatcher import Dispatcher
+from magpie_ray.coordinator.ledger import LOOK_SHARE
+from magpie_ray.dataset import partitioning
 
 ACTORS = 100
 _REAL_SECONDS = 12.0
@@ -219,7 +219,7 @@ def _virtual_row(virtual: VirtualRun) -> dict[str, Cell]:
 def _assign_row(workers: int) -> dict[str, Cell]:
     before = psutil.Process().memory_info().rss
     began = time.perf_counter()
-    pending = plan.pending(10_000_000, resuming.GRID, [])
+    pending = partitioning.pending(10_000_000, resuming.GRID, [])
     planned = time.perf_counter()
     dispatcher = Dispatcher(pending, num_slots=workers, grid=resuming.GRID, max_failures_per_partition=3)
     sharded = time.perf_counter()

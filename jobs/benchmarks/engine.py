@@ -24,16 +24,17 @@ from jobs.benchmarks.drawn_engine import (
     drawn_length,
 )
 from jobs.benchmarks.result import Cell, Claim, Result, Table
-from magpie_ray import plan
-from magpie_ray.blueprint import draw_up
-from magpie_ray.config import Config, load_config
-from magpie_ray.driver import generate
-from magpie_ray.run import BuildResult
-from magpie_ray.storage import Storage
+from magpie_ray import draws
+from magpie_ray.config.schema import Config, load_config
+from magpie_ray.coordinator.run import BuildResult
+from magpie_ray.driver.run_build import generate
+from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, Role
-from magpie_ray.worker import ShardWorker
-from magpie_ray.worker_spec import WorkerSpec, make_recipe
-from tests.s3_server import running_s3_server
+from magpie_ray.worker.parts import make_recipe
+from magpie_ray.worker.spec import WorkerSpec
+from magpie_ray.worker.worker import ShardWorker
+from tests.support.s3_server import running_s3_server
 
 SLOTS = 32
 # Forty rows a slot, so that the tail counts for little; fewer where a row takes twice as long.
@@ -175,7 +176,7 @@ class _Asker:
         """For the row's next message."""
         messages = self.messages[row]
         role: Role = "assistant" if len(messages) % 2 else "user"
-        seed = plan.request_seed(row, seed=self._config.seed_number, attempt=1, message=len(messages))
+        seed = draws.request_seed(row, seed=self._config.seed_number, attempt=1, message=len(messages))
         self._engine.timed.add_request(
             str(row),
             {"type": "token", "prompt_token_ids": self._format.prompt(self._prefix, messages)},

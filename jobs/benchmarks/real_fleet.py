@@ -20,25 +20,27 @@ import psutil
 import ray
 
 from jobs.benchmarks.virtual_fleet import Silent
-from magpie_ray import build, plan, preflight, worker_spec
-from magpie_ray.actors import Left, Lost
-from magpie_ray.blueprint import draw_up
-from magpie_ray.chat_format_load import LoadedTokenizer
-from magpie_ray.config import load_config
-from magpie_ray.dispatch import Dispatcher
-from magpie_ray.driver.actors import RayActors
-from magpie_ray.driver.process import ShardProcess
-from magpie_ray.driver.watch import ClusterWatch
-from magpie_ray.engine import EngineStats
-from magpie_ray.engine.simulated import Answer, SimulatedEngine
+from magpie_ray.config.schema import load_config
+from magpie_ray.coordinator.actors import Left, Lost
+from magpie_ray.coordinator.dispatcher import Dispatcher
+from magpie_ray.coordinator.fleet import progress_seconds
+from magpie_ray.coordinator.job import Job
+from magpie_ray.coordinator.ledger import Ledger
+from magpie_ray.coordinator.placement import Placement
+from magpie_ray.dataset import build_record, partitioning, run_records
+from magpie_ray.driver.actor_process import ShardProcess
+from magpie_ray.driver.cluster_watch import ClusterWatch
+from magpie_ray.driver.ray_actors import RayActors
+from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import InterruptedJobError
-from magpie_ray.events import Committed, Event, Progress, Ready
-from magpie_ray.fleet import progress_seconds
-from magpie_ray.job import Job
-from magpie_ray.ledger import Ledger
-from magpie_ray.placement import Placement
+from magpie_ray.model.tokenizer import LoadedTokenizer
+from magpie_ray.preflight import checks
+from magpie_ray.preflight.build_spec import draw_up
 from magpie_ray.types import Completion, EngineFigures, Request
-from magpie_ray.worker_spec import EngineFactory, WorkerSpec
+from magpie_ray.worker import parts
+from magpie_ray.worker.events import Committed, Event, Progress, Ready
+from magpie_ray.worker.spec import EngineFactory, WorkerSpec
 
 SLOTS = 16
 STEP_SECONDS = 0.5
@@ -86,7 +88,7 @@ class BareProcess(ShardProcess):
     def __init__(self, spec: WorkerSpec, engine_factory: EngineFactory | None) -> None:
         bare = SimpleNamespace(batch_decode=_show_ids)
         # In this process alone, before the worker asks for it.
-        vars(worker_spec)["load_tokenizer"] = lambda *_, **__: LoadedTokenizer(bare, ())
+        vars(parts)["load_tokenizer"] = lambda *_, **__: LoadedTokenizer(bare, ())
         super().__init__(spec, engine_factory)
 
 
@@ -182,11 +184,11 @@ def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float
         ],
     )
     blueprint = draw_up(config)
-    storage = preflight.check_output(preflight.open_output(config), single_writer=False)
-    record = build.open_build(storage, blueprint.record(_ROWS_PER_PARTITION))
-    run = build.start_run(storage, num_rows=config.num_rows, host=socket.gethostname(), config={})
+    storage = checks.check_output(checks.open_output(config), single_writer=False)
+    record = build_record.open_build(storage, blueprint.record(_ROWS_PER_PARTITION))
+    run = run_records.start_run(storage, num_rows=config.num_rows, host=socket.gethostname(), config={})
     dispatcher = Dispatcher(
-        plan.pending(config.num_rows, _ROWS_PER_PARTITION, []),
+        partitioning.pending(config.num_rows, _ROWS_PER_PARTITION, []),
         num_slots=num_actors,
         grid=_ROWS_PER_PARTITION,
         max_failures_per_partition=3,

@@ -14,16 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from magpie_ray import build, manifest, preflight
-from magpie_ray.blueprint import draw_up
-from magpie_ray.config import Config, load_config
-from magpie_ray.dispatch import Dispatcher
-from magpie_ray.ledger import Ledger
-from magpie_ray.metrics import Tally
-from magpie_ray.storage import Storage, StoredObject
+from magpie_ray.config.schema import Config, load_config
+from magpie_ray.coordinator.dispatcher import Dispatcher
+from magpie_ray.coordinator.ledger import Ledger
+from magpie_ray.counters import Tally
+from magpie_ray.dataset import build_record, manifest
+from magpie_ray.dataset.parquet import make_table_format, to_parquet
+from magpie_ray.preflight import checks
+from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.storage.storage import Storage, StoredObject
 from magpie_ray.types import Message, Partition, PartitionRecord, Row
-from magpie_ray.worker_spec import make_table_format
-from magpie_ray.writer import to_parquet
 
 GRID = 100
 _WINDOW = 768
@@ -66,7 +66,7 @@ def make_build(output: str, *, known: int, newer: int) -> None:
     """
     config = config_of(output, GRID * (known + newer))
     storage = Storage(output)
-    record = build.open_build(storage, draw_up(config).record(GRID))
+    record = build_record.open_build(storage, draw_up(config).record(GRID))
     fingerprint = record.fingerprint
     told = [
         PartitionRecord(
@@ -132,14 +132,14 @@ def resume(output: str, *, num_rows: int, num_workers: int) -> dict[str, Any]:
     storage = CountingStorage(output)
     storage.calls = Counter()
     with stage("what the build is, its chat format (imports transformers)"):
-        existing = preflight.read_existing(storage)
+        existing = checks.read_existing(storage)
         blueprint = draw_up(config, existing)
     opening = dict(storage.calls)
     storage.calls.clear()
     with stage("what is committed"):
         if existing is None:
-            existing = build.open_build(storage, blueprint.record(GRID))
-        committed = preflight.check_existing(config, blueprint, existing, storage)
+            existing = build_record.open_build(storage, blueprint.record(GRID))
+        committed = checks.check_existing(config, blueprint, existing, storage)
     calls = dict(storage.calls)
     with stage("what is pending, in shards"):
         pending = committed.pending(num_rows)
@@ -199,6 +199,6 @@ if __name__ == "__main__":
     if _WITHOUT_TORCH in sys.argv:
         sys.modules["torch"] = None  # type: ignore[assignment]  # Python's way to say that there is none
 
-    import magpie_ray.driver  # noqa: F401  what the driver's process holds, Ray included
+    import magpie_ray.driver.run_build  # noqa: F401  what the driver's process holds, Ray included
 
     print(json.dumps(resume(sys.argv[1], num_rows=int(sys.argv[2]), num_workers=int(sys.argv[3]))))

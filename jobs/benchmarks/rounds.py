@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from jobs.benchmarks.cards import H200, L4, Card
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.simulation import Run, draw_lengths, run_lockstep, run_rounds
-from magpie_ray.window import Window
+from magpie_ray.generation.admission import Window
 
 ROWS_PER_SLOT = 40
 TURNS = (1, 3, 5)

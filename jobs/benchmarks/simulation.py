@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.benchmarks.cards import Card
-from magpie_ray.conversation import Recipe
-from magpie_ray.engine import EngineStats
-from magpie_ray.engine.simulated import Answer, SimulatedEngine
-from magpie_ray.rounds import Rounds
+from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
+from magpie_ray.generation.admission import Window
+from magpie_ray.generation.conversation import Recipe
+from magpie_ray.generation.rounds import Rounds
 from magpie_ray.types import Request, Sampling, SamplingPair
-from magpie_ray.window import Window
 
 # Of a chat template with the paper's system prompt, and of what stands between two messages.
 _PREFIX_TOKENS, _BETWEEN_TOKENS = 70, 5

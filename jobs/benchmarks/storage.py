@@ -20,14 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.benchmarks.result import Cell, Claim, Result, Table
-from magpie_ray.blueprint import draw_up
-from magpie_ray.config import Config, load_config
-from magpie_ray.metrics import Tally
-from magpie_ray.storage import Storage
+from magpie_ray.config.schema import Config, load_config
+from magpie_ray.counters import Tally
+from magpie_ray.dataset.parquet import make_table_format, to_parquet
+from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Message, PartitionRecord, Role, Row
-from magpie_ray.worker_spec import WorkerSpec, make_recipe, make_table_format
-from magpie_ray.writer import to_parquet
-from tests.s3_server import running_s3_server
+from magpie_ray.worker.parts import make_recipe
+from magpie_ray.worker.spec import WorkerSpec
+from tests.support.s3_server import running_s3_server
 
 # What one actor is taken to generate, and so what writing is measured against.
 TOKENS_PER_SECOND = 5000

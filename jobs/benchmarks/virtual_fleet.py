@@ -15,23 +15,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, ParamSpec, TypeVar
 
-from magpie_ray import plan
-from magpie_ray.actors import Left, Lost
-from magpie_ray.build import BuildRecord
-from magpie_ray.config import load_config
-from magpie_ray.dispatch import Dispatcher
-from magpie_ray.engine import EngineStats
+from magpie_ray.config.schema import load_config
+from magpie_ray.coordinator.actors import Left, Lost
+from magpie_ray.coordinator.dispatcher import Dispatcher
+from magpie_ray.coordinator.fleet import progress_seconds
+from magpie_ray.coordinator.job import Job
+from magpie_ray.coordinator.ledger import Ledger
+from magpie_ray.coordinator.snapshot import Snapshot
+from magpie_ray.counters import Tally
+from magpie_ray.dataset import partitioning
+from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.engine.protocol import EngineStats
 from magpie_ray.errors import InterruptedJobError
-from magpie_ray.events import Committed, Event, Progress, Ready
-from magpie_ray.fleet import progress_seconds
-from magpie_ray.job import Job
-from magpie_ray.ledger import Ledger
-from magpie_ray.metrics import Tally
-from magpie_ray.progress import ProgressDisplay
-from magpie_ray.snapshot import Snapshot
-from magpie_ray.storage import Storage
+from magpie_ray.monitoring.progress import ProgressDisplay
+from magpie_ray.storage.storage import Storage
 from magpie_ray.types import EngineFigures, Partition, PartitionRecord
-from magpie_ray.worker import PROGRESS_SECONDS
+from magpie_ray.worker.events import Committed, Event, Progress, Ready
+from magpie_ray.worker.worker import PROGRESS_SECONDS
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class _Worker:
 
 
 class VirtualActors:
-    """The Actors of a job (see magpie_ray.actors). `clock` is the time for everybody.
+    """The Actors of a job (see magpie_ray.coordinator.actors). `clock` is the time for everybody.
 
     rates: rows/s of each slot. cpu_seconds: what this stand-in itself took of the thread that calls it.
     """
@@ -304,7 +304,7 @@ def run_virtually(
         config={},
         versions={},
     )
-    partitions = plan.pending(num_rows, rows_per_partition, [])
+    partitions = partitioning.pending(num_rows, rows_per_partition, [])
     actors = _Metered([rows_per_second * speeds(slot) for slot in range(workers)], window=window, every=every)
     before = time.thread_time()
     job = Job(

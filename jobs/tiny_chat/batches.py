@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from jobs.tiny_chat import corpus
+from jobs.tiny_chat.corpus import Message, dialogues
 from jobs.tiny_chat.families import Family
-from magpie_ray.tiny_chat import corpus
-from magpie_ray.tiny_chat.corpus import Message, dialogues
 
 ROW_TOKENS = 384
 ROWS_PER_STEP = 4

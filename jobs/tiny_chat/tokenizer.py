@@ -10,8 +10,8 @@ from collections import Counter
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from jobs.tiny_chat.corpus import dialogues
 from jobs.tiny_chat.families import Family
-from magpie_ray.tiny_chat.corpus import dialogues
 
 LLAMA_3_STYLE_TEMPLATE = (
     "{{- bos_token }}"

@@ -6,7 +6,7 @@ never on where it was made.
 """
 
 from magpie_ray.acceptance.catalogue import build_rules, check_rules
-from magpie_ray.acceptance.endings import CONTEXT_FULL, UNFINISHED_REASONING
+from magpie_ray.acceptance.length import CONTEXT_FULL, UNFINISHED_REASONING
 from magpie_ray.acceptance.remedies import remedy
 from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance, reason_to_reject
 

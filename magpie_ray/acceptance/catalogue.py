@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-from magpie_ray.acceptance.answers import own_answer
+from magpie_ray.acceptance.assistant_voice import refusal, self_talk
 from magpie_ray.acceptance.custom import custom_rule
-from magpie_ray.acceptance.echoes import repeated_turn
-from magpie_ray.acceptance.endings import empty, length, truncated
-from magpie_ray.acceptance.languages import language, require_detector
-from magpie_ray.acceptance.loops import repetition
-from magpie_ray.acceptance.markers import role_marker
-from magpie_ray.acceptance.noise import not_text
+from magpie_ray.acceptance.language import language, require_detector
+from magpie_ray.acceptance.length import empty, length, truncated
+from magpie_ray.acceptance.not_text import not_text
+from magpie_ray.acceptance.own_answer import own_answer
+from magpie_ray.acceptance.repeated_turn import repeated_turn
+from magpie_ray.acceptance.repetition import repetition
+from magpie_ray.acceptance.role_marker import role_marker
 from magpie_ray.acceptance.rule import Rule
-from magpie_ray.acceptance.voices import refusal, self_talk
-from magpie_ray.config_parts import AcceptanceConfig
+from magpie_ray.config.sections import AcceptanceConfig
 
 
 def build_rules(

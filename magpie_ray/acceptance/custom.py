@@ -6,7 +6,7 @@ from typing import Any
 
 from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance
 from magpie_ray.errors import ConfigError, RuleError
-from magpie_ray.plugins import load_attribute
+from magpie_ray.utils.import_path import load_attribute
 
 _KEY = "acceptance.custom"
 # A reason is counted in every file's footer: a short name, the same for all that it rejects.

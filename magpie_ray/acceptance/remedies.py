@@ -1,6 +1,6 @@
 """What to try when messages are rejected for one reason again and again."""
 
-from magpie_ray.acceptance.endings import CONTEXT_FULL, UNFINISHED_REASONING
+from magpie_ray.acceptance.length import CONTEXT_FULL, UNFINISHED_REASONING
 from magpie_ray.types import Role
 
 

@@ -7,11 +7,12 @@ from typing import Annotated
 import psutil
 import typer
 
-from magpie_ray import logs, views
 from magpie_ray.cli.options import AsJson, ConfigPath, OnExisting, Overrides, load, parse_seconds
 from magpie_ray.cli.printing import out, show_fields
-from magpie_ray.logs import LogStyle
-from magpie_ray.plan_view import plan_text
+from magpie_ray.cli.views import results
+from magpie_ray.cli.views.plan import plan_text
+from magpie_ray.utils import logs
+from magpie_ray.utils.logs import LogStyle
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +34,14 @@ def generate(
     """Run, or resume, a build. The same command again goes on where the last one ended."""
     logs.set_up(LogStyle(verbose=verbose, json=json_logs))
     parsed = load(config, overrides)
-    from magpie_ray.driver import generate as run  # Ray takes a second to import
+    from magpie_ray.driver.run_build import generate as run  # Ray takes a second to import
 
     result = run(parsed, if_exists=if_exists.value)
     if json_logs:
         state = "left alone" if result.left_alone else "complete"
-        log.info("the build is %s", state, extra=views.result_fields(result))
+        log.info("the build is %s", state, extra=results.result_fields(result))
     else:
-        out(views.result_text(result))
+        out(results.result_text(result))
 
 
 def plan(
@@ -69,9 +70,9 @@ def plan(
     logs.set_up(LogStyle())
     seconds = None if sample is None else parse_seconds(sample)
     parsed = load(config, overrides)
-    from magpie_ray.forecast import Given
-    from magpie_ray.gpus import find_gpu
-    from magpie_ray.planning import make_plan  # tokenizers take seconds to import
+    from magpie_ray.planning.forecast import Given
+    from magpie_ray.planning.gpus import find_gpu
+    from magpie_ray.planning.plan import make_plan  # tokenizers take seconds to import
 
     card = None if gpu is None else find_gpu(gpu)
     taken = None
@@ -109,7 +110,7 @@ def template(
     as_json: AsJson = False,
 ) -> None:
     """Show the chat format derived from a model's tokenizer."""
-    from magpie_ray.describing import make_template  # tokenizers take seconds to import
+    from magpie_ray.chat_format.describe import make_template  # tokenizers take seconds to import
 
     described = make_template(
         model,
@@ -119,4 +120,4 @@ def template(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
-    show_fields(described, as_json=as_json, text=views.template_text)
+    show_fields(described, as_json=as_json, text=results.template_text)

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magpie_ray.config import Config, load_config
-from magpie_ray.config_errors import dotted
-from magpie_ray.config_source import read_source
+from magpie_ray.config.problems import dotted
+from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.source import read_source
 from magpie_ray.errors import ConfigError
-from magpie_ray.redaction import secret_leaves
+from magpie_ray.utils.redaction import secret_leaves
 
 if TYPE_CHECKING:
-    from magpie_ray.storage import Storage
+    from magpie_ray.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 
 
 class OnExisting(Enum):
-    """The choices of --if-exists: magpie_ray.if_exists.IfExists, for typer."""
+    """The choices of --if-exists: magpie_ray.preflight.if_exists.IfExists, for typer."""
 
     RESUME = "resume"
     SKIP = "skip"
@@ -67,8 +67,11 @@ def load(path: Path, overrides: list[str] | None) -> Config:
 
 def storage_at(url: str, options: list[str] | None) -> "Storage":
     """A build's storage, by what the command line says; of `latest`, the build it stands for."""
-    from magpie_ray.latest import follow
-    from magpie_ray.storage import READ_SECONDS, Storage  # fsspec takes time to import
+    from magpie_ray.dataset.schedule import follow
+    from magpie_ray.storage.storage import (
+        READ_SECONDS,
+        Storage,  # fsspec takes time to import
+    )
 
     given = {str(name): value for name, value in read_source(None, options or ()).items()}
     return Storage(follow(url, given, retry_seconds=READ_SECONDS), given, retry_seconds=READ_SECONDS)

@@ -14,8 +14,9 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from magpie_ray import logs, views
-from magpie_ray.safe_text import safe
+from magpie_ray.cli.views import results
+from magpie_ray.utils import logs
+from magpie_ray.utils.text import safe
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def out(text: str) -> None:
 
 def show_fields(fields: dict[str, Any], *, as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
     """Fields as JSON, or as text for people."""
-    out(views.json_text(fields) if as_json else text(fields))
+    out(results.json_text(fields) if as_json else text(fields))
 
 
 def tell_error(text: str) -> None:

@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from magpie_ray import logs, views
 from magpie_ray.cli.options import Output, StorageOption, storage_at
 from magpie_ray.cli.printing import out, quiet_when_closed
-from magpie_ray.logs import LogStyle
+from magpie_ray.cli.views import results
+from magpie_ray.utils import logs
+from magpie_ray.utils.logs import LogStyle
 
 
 def report(
@@ -21,8 +22,8 @@ def report(
     storage_option: StorageOption = None,
 ) -> None:
     """Make the report of a build again, _magpie/report.html, and its dataset card, README.md."""
-    from magpie_ray.card import write_card
-    from magpie_ray.report import write_report
+    from magpie_ray.publish.card import write_card
+    from magpie_ray.publish.report.report import write_report
 
     storage = storage_at(output, storage_option)
     out(write_report(storage, price=price_per_gpu_hour))
@@ -49,9 +50,9 @@ def export(
     storage_option: StorageOption = None,
 ) -> None:
     """Write a build's rows in a format that training programs read."""
-    from magpie_ray.export import STDOUT
-    from magpie_ray.export import export as write
-    from magpie_ray.manifest import is_marked_complete
+    from magpie_ray.dataset.manifest import is_marked_complete
+    from magpie_ray.publish.export import STDOUT
+    from magpie_ray.publish.export import export as write
 
     storage = storage_at(output, storage_option)
     with quiet_when_closed():
@@ -89,8 +90,8 @@ def push(
     """Put a build on the Hugging Face hub. The same command again sends only what is missing there."""
     logs.set_up(LogStyle())
     storage = storage_at(output, storage_option)
-    from magpie_ray.hub import Hub
-    from magpie_ray.push import push as send
+    from magpie_ray.publish.hub import Hub
+    from magpie_ray.publish.push import push as send
 
     hub = Hub(repo_id, revision=revision)
     done = send(
@@ -102,4 +103,4 @@ def push(
         replace=replace,
         dry_run=dry_run,
     )
-    out(views.pushed_text(done, dry_run=dry_run))
+    out(results.pushed_text(done, dry_run=dry_run))

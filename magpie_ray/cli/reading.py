@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from magpie_ray import views
 from magpie_ray.cli.options import AsJson, Output, StorageOption, storage_at
 from magpie_ray.cli.printing import out, paged, quiet_when_closed, show_fields, watch_until_complete
+from magpie_ray.cli.views import results
 
 _SHOWN_ROWS = 3
 
@@ -21,8 +21,8 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show how far a build is, how fast, and whether it is at work: from anywhere, by its storage alone."""
-    from magpie_ray.status import read_status
-    from magpie_ray.status_view import status_fields, status_text
+    from magpie_ray.cli.views.status import status_fields, status_text
+    from magpie_ray.monitoring.status import read_status
 
     storage = storage_at(output, storage_option)
     if watch and as_json:
@@ -42,10 +42,10 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a build. Exit code 0 when it is complete and consistent, else 1 and why."""
-    from magpie_ray.verify import verify as check
+    from magpie_ray.dataset.verify import verify as check
 
     found = check(storage_at(output, storage_option), quick=quick)
-    show_fields(views.verification_fields(found), as_json=as_json, text=views.verification_text)
+    show_fields(results.verification_fields(found), as_json=as_json, text=results.verification_text)
     if not found.ok:
         raise typer.Exit(1)
 
@@ -73,10 +73,10 @@ def show(
     storage_option: StorageOption = None,
 ) -> None:
     """Read conversations in the terminal, or what was rejected."""
-    from magpie_ray.build import require_build
-    from magpie_ray.rejects import REJECT_FIELDS, select_rejects
-    from magpie_ray.row_view import PipedConsole, reject_panel, row_panel
-    from magpie_ray.where import parse_conditions, select_rows
+    from magpie_ray.cli.views.rows import PipedConsole, reject_panel, row_panel
+    from magpie_ray.dataset.build_record import require_build
+    from magpie_ray.dataset.reader import parse_conditions, select_rows
+    from magpie_ray.dataset.rejects import REJECT_FIELDS, select_rejects
 
     storage = storage_at(output, storage_option)
     record = require_build(storage)

@@ -15,22 +15,31 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from magpie_ray import logs, plan, preflight
-from magpie_ray.blueprint import Blueprint
-from magpie_ray.config import Config
-from magpie_ray.driver.actors import RayActors
-from magpie_ray.driver.cluster import ray_session
-from magpie_ray.driver.watch import ClusterWatch
+from magpie_ray import draws
+from magpie_ray.config.schema import Config
+from magpie_ray.coordinator.placement import (
+    ClusterResources,
+    Placement,
+    choose_device,
+    choose_num_actors,
+    place,
+)
+from magpie_ray.dataset import partitioning
+from magpie_ray.dataset.parquet import make_table_format, parquet_bytes
+from magpie_ray.driver.cluster_watch import ClusterWatch
+from magpie_ray.driver.connect import ray_session
+from magpie_ray.driver.ray_actors import RayActors
+from magpie_ray.driver.stop_signals import stop_signals
 from magpie_ray.errors import PreflightError
-from magpie_ray.estimate import Sample
-from magpie_ray.placement import ClusterResources, Placement, choose_device, choose_num_actors, place
-from magpie_ray.preflight import CommittedBuild
-from magpie_ray.sampler import Sampler
-from magpie_ray.stop_signals import stop_signals
-from magpie_ray.storage import Storage
+from magpie_ray.planning.estimate import Sample
+from magpie_ray.planning.sampler import Sampler
+from magpie_ray.preflight import checks
+from magpie_ray.preflight.build_spec import Blueprint
+from magpie_ray.preflight.checks import CommittedBuild
+from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
-from magpie_ray.worker_spec import EngineFactory, WorkerSpec, make_table_format
-from magpie_ray.writer import parquet_bytes
+from magpie_ray.utils import logs
+from magpie_ray.worker.spec import EngineFactory, WorkerSpec
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +62,12 @@ def take_sample(
     GenerationFailedError when an engine fails, InterruptedJobError when told to stop.
     """
     began = time.monotonic() if began is None else began
-    storage, blueprint, committed = preflight.look_at(config)
+    storage, blueprint, committed = checks.look_at(config)
     config = blueprint.config
     if committed and not committed.pending(config.num_rows):
         raise PreflightError(f"{storage.url} has all of its rows: nothing is left to take a sample of")
     if engine_factory is None:
-        preflight.check_engine_is_installed()
+        checks.check_engine_is_installed()
     with (
         tempfile.TemporaryDirectory(prefix="magpie-ray-sample-") as folder,
         ray_session(_here(config)),
@@ -95,7 +104,7 @@ def _spec(blueprint: Blueprint, storage: Storage, placement: Placement, engine_s
         blueprint=blueprint,
         storage=storage,
         fingerprint="",
-        run=plan.MAX_RUNS - 1,
+        run=draws.MAX_RUNS - 1,
         engine_start=engine_start,
         device=placement.device,
         distributed_executor_backend=placement.distributed_executor_backend,
@@ -117,18 +126,18 @@ class _Scope:
 def _scope(config: Config, committed: CommittedBuild | None, resources: ClusterResources) -> _Scope:
     """As many engines as the build would have on this machine. PreflightError when it holds none."""
     device = choose_device(config, resources)
-    preflight.check_engine_device(config, device=device)
+    checks.check_engine_device(config, device=device)
     placement = place(config, device=device, resources=resources)
     here = choose_num_actors(_here(config), placement=placement, resources=resources)
     wanted = here if config.cluster.num_actors == "auto" else config.cluster.num_actors
     if committed:
         grid = committed.build.rows_per_partition
     else:
-        grid = preflight.choose_grid(config, num_actors=wanted, device=device)
+        grid = checks.choose_grid(config, num_actors=wanted, device=device)
     cell = min(grid, _ROWS_PER_PARTITION)
     done = [record.partition for record in committed.records] if committed else []
-    num_rows = plan.rows_in(plan.pending(config.num_rows, grid, done))
-    pieces = plan.pending(min(config.num_rows, config.num_rows - num_rows + _MOST_ROWS), cell, done)
+    num_rows = partitioning.rows_in(partitioning.pending(config.num_rows, grid, done))
+    pieces = partitioning.pending(min(config.num_rows, config.num_rows - num_rows + _MOST_ROWS), cell, done)
     return _Scope(
         placement=placement,
         engines=min(here, wanted, len(pieces)),

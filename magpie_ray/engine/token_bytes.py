@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from magpie_ray.chat_format_tokens import Encoder
+from magpie_ray.chat_format.encoder import Encoder
 from magpie_ray.errors import FormatError
 
 _PLAIN_SAMPLE = '# What is (x + 1) * 2?\n\n1. **One**: "so" it\'s 7.\n- a_b\t`c`'

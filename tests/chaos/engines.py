@@ -16,11 +16,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from magpie_ray.engine import Engine, EngineStats
+from magpie_ray.engine.protocol import Engine, EngineStats
 from magpie_ray.errors import EngineError
 from magpie_ray.types import Completion, EngineFigures
-from magpie_ray.worker_spec import WorkerSpec
-from tests.engines import ScriptedEngine
+from magpie_ray.worker.spec import WorkerSpec
+from tests.support.engines import ScriptedEngine
 
 _SLOWNESS = 10
 _REJECT_EVERY = 100

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
-from tests.ports import free_port
-from tests.s3_server import FaultProxy, S3Server, running_s3_server
+from tests.support.paths import ROOT
+from tests.support.ports import free_port
+from tests.support.s3_server import FaultProxy, S3Server, running_s3_server
 
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
 # A lost node would otherwise be noticed after 15 s; an answer may still take two.

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import pyarrow.parquet as pq
 
-from magpie_ray.storage import Storage
-from magpie_ray.verify import verify
+from magpie_ray.dataset.verify import verify
+from magpie_ray.storage.storage import Storage
 from tests.chaos.ground import Ground
 
 

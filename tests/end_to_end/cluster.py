@@ -13,9 +13,9 @@ from pathlib import Path
 import ray
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from tests.ports import free_port
+from tests.support.paths import ROOT
+from tests.support.ports import free_port
 
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from magpie_ray.chat_format import load_tokenizer
-from magpie_ray.engine.simulated import SimulatedEngine
+from magpie_ray.chat_format.derivation import load_tokenizer
+from magpie_ray.engine.simulated.engine import SimulatedEngine
 from magpie_ray.errors import EngineError
 from magpie_ray.types import Completion, Request
-from magpie_ray.worker_spec import WorkerSpec
-from tests.engines import ScriptedEngine
+from magpie_ray.worker.spec import WorkerSpec
+from tests.support.engines import ScriptedEngine
 
 
 def stepping(engine: SimulatedEngine, before: Callable[[], None]) -> SimulatedEngine:

@@ -18,16 +18,15 @@ from tests.end_to_end.cluster import ROOT
 # a cluster is taken for gone after ten.
 _PROGRAM = """
 import functools, sys
-import magpie_ray.driver as driver
-import magpie_ray.progress
 from magpie_ray.cli import main
-from magpie_ray.driver import watch
-from tests.engines import *
+from magpie_ray.driver import cluster_watch, run_build
+from magpie_ray.monitoring import progress
+from tests.support.engines import *
 from tests.end_to_end.faulty_engines import *
 
-magpie_ray.progress.LOG_SECONDS, watch._GONE_SECONDS = 1.0, 10.0
+progress.LOG_SECONDS, cluster_watch._GONE_SECONDS = 1.0, 10.0
 factory = eval(sys.argv.pop(1))
-driver.generate = functools.partial(driver.generate, engine_factory=factory)
+run_build.generate = functools.partial(run_build.generate, engine_factory=factory)
 main()
 """
 

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.benchmarks.drawn_engine import DrawnEngine, DrawnEngineFactory
 from jobs.benchmarks.engine import bare_loop, lockstep, make_spec, worker_loop
-from magpie_ray.worker_spec import WorkerSpec
+from magpie_ray.worker.spec import WorkerSpec
 
 # vLLM and torch warn of their own deprecations while they are imported and started.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore")]

@@ -15,19 +15,18 @@ from ray.exceptions import (
     RayError,
 )
 
-from magpie_ray import driver, preflight
-from magpie_ray.actors import Lost
-from magpie_ray.blueprint import draw_up
-from magpie_ray.build import BuildRecord
-from magpie_ray.config import load_config
-from magpie_ray.dispatch import Loss
-from magpie_ray.driver import actors, cluster
-from magpie_ray.driver.watch import ClusterView
+from magpie_ray.config.schema import load_config
+from magpie_ray.coordinator.actors import Loss, Lost
+from magpie_ray.coordinator.placement import ClusterResources
+from magpie_ray.coordinator.run import open_build
+from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.driver import connect, ray_actors, run_build
+from magpie_ray.driver.cluster_watch import ClusterView
+from magpie_ray.driver.stop_signals import stop_signals
 from magpie_ray.errors import BuildMismatchError, PreflightError
-from magpie_ray.placement import ClusterResources
-from magpie_ray.run import open_build
-from magpie_ray.stop_signals import stop_signals
-from tests.builds import memory_storage
+from magpie_ray.preflight import checks
+from magpie_ray.preflight.build_spec import draw_up
+from tests.support.builds import memory_storage
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def dead_address() -> str:
 def test_a_cluster_address_that_does_not_answer_is_refused_at_once(tmp_path: Path, dead_address: str) -> None:
     keys = ["num_rows=1", f"output.path={tmp_path / 'build'}", f"cluster.address={dead_address}"]
     with pytest.raises(PreflightError, match=f"no Ray cluster at {dead_address}.*ray start --head"):
-        driver.generate(load_config(None, keys))
+        run_build.generate(load_config(None, keys))
     assert not (tmp_path / "build/_magpie/build.json").exists()
 
 
@@ -60,7 +59,7 @@ def test_a_cluster_that_turns_the_driver_away_may_want_a_token(
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with (
             pytest.raises(PreflightError, match=f"Failed to connect.*{hint}"),
-            cluster.ray_session(load_config(None, ["num_rows=1", f"cluster.address={address}"])),
+            connect.ray_session(load_config(None, ["num_rows=1", f"cluster.address={address}"])),
         ):
             pass
 
@@ -68,23 +67,23 @@ def test_a_cluster_that_turns_the_driver_away_may_want_a_token(
 def test_a_cluster_that_died_on_this_machine_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, dead_address: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cluster, "read_ray_address", lambda: dead_address)
-    assert cluster._cluster_on_this_machine() is None
+    monkeypatch.setattr(connect, "read_ray_address", lambda: dead_address)
+    assert connect._cluster_on_this_machine() is None
     assert "is gone" in caplog.text
 
 
 def test_a_cluster_that_listens_on_this_machine_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        monkeypatch.setattr(cluster, "read_ray_address", lambda: address)
-        assert cluster._cluster_on_this_machine() == address
+        monkeypatch.setattr(connect, "read_ray_address", lambda: address)
+        assert connect._cluster_on_this_machine() == address
 
 
 def test_local_is_a_cluster_of_ones_own_even_where_one_is_running(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = dict[str, object]()
     monkeypatch.setattr("ray.init", lambda **options: asked.update(options))
-    monkeypatch.setattr(cluster, "read_ray_address", lambda: "192.0.2.1:6379")
-    with cluster.ray_session(load_config(None, ["num_rows=1", "cluster.address=local"])) as is_own:
+    monkeypatch.setattr(connect, "read_ray_address", lambda: "192.0.2.1:6379")
+    with connect.ray_session(load_config(None, ["num_rows=1", "cluster.address=local"])) as is_own:
         assert is_own
     assert (asked["address"], asked["include_dashboard"]) == ("local", False)
 
@@ -143,11 +142,11 @@ def test_whatever_ray_says_of_an_actor_counts_as_its_loss(
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(actors.ray, "get", fail)
-    workers = object.__new__(actors.RayActors)
+    monkeypatch.setattr(ray_actors.ray, "get", fail)
+    workers = object.__new__(ray_actors.RayActors)
     events = iter([None])
     workers._watch, workers._secrets = AnsweringWatch(), frozenset()
-    workers._listening, workers._actors = {events: 0}, {0: actors._Actor(None, events, None)}
+    workers._listening, workers._actors = {events: 0}, {0: ray_actors._Actor(None, events, None)}
     told = workers._next_event(events)
     assert isinstance(told, Lost)
     assert type(error).__name__ in told.cause
@@ -157,6 +156,6 @@ def test_whatever_ray_says_of_an_actor_counts_as_its_loss(
 def test_an_engine_that_is_not_installed_is_told_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PreflightError, match=r'pip install "magpie-ray\[gpu\]"'):
-        preflight.check_engine_is_installed()
+        checks.check_engine_is_installed()

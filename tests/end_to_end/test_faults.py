@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
 
-from magpie_ray import manifest
-from magpie_ray.build import read_build, read_runs
-from magpie_ray.storage import Storage
-from magpie_ray.verify import verify
+from magpie_ray.dataset import manifest
+from magpie_ray.dataset.build_record import read_build
+from magpie_ray.dataset.run_records import read_runs
+from magpie_ray.dataset.verify import verify
+from magpie_ray.storage.storage import Storage
 from tests.end_to_end.cluster import BIN, RayCluster
 from tests.end_to_end.running_job import RunningJob, rows_settings
-from tests.s3_server import FaultProxy, S3Server
+from tests.support.s3_server import FaultProxy, S3Server
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from magpie_ray.chat_format import load_tokenizer
+from magpie_ray.chat_format.derivation import load_tokenizer
 from magpie_ray.engine.first_tokens import to_text
-from magpie_ray.engine.vllm import VllmEngine
-from magpie_ray.engine.vllm_args import FIRST_TOKENS_ARGUMENT, VllmSettings
+from magpie_ray.engine.vllm.args import FIRST_TOKENS_ARGUMENT, VllmSettings
+from magpie_ray.engine.vllm.engine import VllmEngine
 from magpie_ray.types import Completion, FirstTokens, Request, Sampling
 
 # vLLM and torch warn of their own deprecations while they are imported and started.
@@ -203,7 +203,7 @@ def test_the_processor_follows_its_rows_through_the_batch() -> None:
     from vllm import SamplingParams
     from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
-    from magpie_ray.engine.vllm_first_tokens import FirstTokensProcessor
+    from magpie_ray.engine.vllm.logits_processor import FirstTokensProcessor
 
     tokenizer = load_tokenizer(MODEL).tokenizer
     model = SimpleNamespace(

@@ -13,17 +13,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from magpie_ray import generate, load_config
-from magpie_ray.config import Config
-from magpie_ray.metrics import Tally
-from magpie_ray.status import read_status
-from magpie_ray.storage import Storage
-from magpie_ray.telemetry import exported_names
+from magpie_ray.config.schema import Config
+from magpie_ray.counters import Tally
+from magpie_ray.monitoring.metrics import exported_names
+from magpie_ray.monitoring.status import read_status
+from magpie_ray.storage.storage import Storage
 from magpie_ray.types import EngineFigures
-from tests.dashboard import metric_names, queries
 from tests.end_to_end.cluster import ROOT, RayCluster, connected, running_cluster
 from tests.end_to_end.faulty_engines import Paced
 from tests.end_to_end.test_ray_actors import DiesOnce
-from tests.engines import ScriptedEngine
+from tests.monitoring.dashboard import metric_names, queries
+from tests.support.engines import ScriptedEngine
 
 # Ray's own client code warns of resources it closes late.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]

@@ -13,8 +13,8 @@ import pytest
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from magpie_ray import generate, load_config
-from magpie_ray.engine import orphans
-from magpie_ray.run import BuildResult
+from magpie_ray.coordinator.run import BuildResult
+from magpie_ray.driver import orphan_watchdog
 from tests.end_to_end.cluster import RayCluster, connected
 
 # Ray's own client code warns of resources it closes late.
@@ -66,7 +66,7 @@ def kill_when_it_generates(
     first_file_of(output)
     core = core_that_runs()
     assert core is not None
-    assert orphans.MARK in core.environ()
+    assert orphan_watchdog.MARK in core.environ()
     actor = core.parent()
     assert actor is not None
     engine = EngineProcesses(actor=actor, core=core, children=actor.children(recursive=True))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.tiny_chat import corpus
 from jobs.tiny_chat.families import FAMILIES
-from magpie_ray.tiny_chat import corpus
 from tests.end_to_end.tiny_chat_quality import BUNDLED, FLOORS, as_table, quality_of
 
 # vLLM and torch warn of their own deprecations while they are imported and started.

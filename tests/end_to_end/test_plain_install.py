@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from magpie_ray.storage import Storage
-from tests.builds import complete_build
+from magpie_ray.storage.storage import Storage
 from tests.end_to_end.cluster import ROOT, run_command
+from tests.support.builds import complete_build
 
 pytestmark = pytest.mark.end_to_end
 

@@ -14,14 +14,14 @@ import pytest
 from ray.util import placement_group_table
 
 from magpie_ray import generate, load_config
-from magpie_ray.build import read_runs
-from magpie_ray.config import Config
-from magpie_ray.engine.simulated import SimulatedEngine
+from magpie_ray.config.schema import Config
+from magpie_ray.dataset.run_records import read_runs
+from magpie_ray.engine.simulated.engine import SimulatedEngine
 from magpie_ray.errors import GenerationFailedError, PreflightError, RowExhaustedError
-from magpie_ray.storage import Storage
-from magpie_ray.worker_spec import WorkerSpec
+from magpie_ray.storage.storage import Storage
+from magpie_ray.worker.spec import WorkerSpec
 from tests.end_to_end.cluster import ROOT, RayCluster, connected, run_command
-from tests.engines import Factory, ScriptedEngine
+from tests.support.engines import Factory, ScriptedEngine
 
 # Ray's own client code warns of resources it closes late.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -128,7 +128,7 @@ _JOB_WITH_SIMULATED_ENGINES = """
 import functools
 import magpie_ray.driver as driver
 from magpie_ray.cli import main
-from tests.engines import ScriptedEngine
+from tests.support.engines import ScriptedEngine
 
 driver.generate = functools.partial(driver.generate, engine_factory=ScriptedEngine(reject_every=10))
 main()

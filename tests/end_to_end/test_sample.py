@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from magpie_ray import generate, load_config
-from magpie_ray.config import Config
+from magpie_ray.config.schema import Config
 from magpie_ray.driver.sample import take_sample
 from magpie_ray.errors import GenerationFailedError, PreflightError
-from magpie_ray.estimate import from_sample
-from magpie_ray.status import read_status
-from magpie_ray.storage import Storage
+from magpie_ray.monitoring.status import read_status
+from magpie_ray.planning.estimate import from_sample
+from magpie_ray.storage.storage import Storage
 from tests.end_to_end.cluster import ROOT, RayCluster, connected
-from tests.engines import ScriptedEngine
+from tests.support.engines import ScriptedEngine
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from magpie_ray import generate, load_config, schedule
-from magpie_ray.build import read_build, read_runs
-from magpie_ray.config import Config
+from magpie_ray import generate, load_config
+from magpie_ray.config.schema import Config
+from magpie_ray.dataset import schedule
+from magpie_ray.dataset.build_record import read_build
+from magpie_ray.dataset.reader import read_rows
+from magpie_ray.dataset.run_records import read_runs
+from magpie_ray.dataset.verify import verify
 from magpie_ray.errors import BuildExistsError, RowExhaustedError
-from magpie_ray.reader import read_rows
-from magpie_ray.storage import Storage
-from magpie_ray.verify import verify
+from magpie_ray.storage.storage import Storage
 from tests.end_to_end.cluster import RayCluster, connected
-from tests.engines import ScriptedEngine
+from tests.support.engines import ScriptedEngine
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 

@@ -16,7 +16,7 @@ import pytest
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.end_to_end.cluster import BIN, RayCluster, magpie_ray, run_command
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 pytestmark = pytest.mark.end_to_end
 

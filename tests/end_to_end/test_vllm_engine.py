@@ -5,8 +5,8 @@ from importlib.resources import files
 
 import pytest
 
-from magpie_ray.engine.vllm import VllmEngine
-from magpie_ray.engine.vllm_args import VllmSettings
+from magpie_ray.engine.vllm.args import VllmSettings
+from magpie_ray.engine.vllm.engine import VllmEngine
 from magpie_ray.errors import ConfigError
 from magpie_ray.types import Completion, Request, Sampling
 

@@ -10,15 +10,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from magpie_ray.blueprint import draw_up
-from magpie_ray.config import parse_config
-from magpie_ray.engine import Engine
-from magpie_ray.rounds import Rounds
-from magpie_ray.tiny_chat import corpus
-from magpie_ray.tiny_chat.corpus import MULTI_TURN_SYSTEM_PROMPT, TOPICS, Message
+from jobs.tiny_chat import corpus
+from jobs.tiny_chat.corpus import MULTI_TURN_SYSTEM_PROMPT, TOPICS, Message
+from magpie_ray.config.schema import parse_config
+from magpie_ray.engine.protocol import Engine
+from magpie_ray.generation.rounds import Rounds
+from magpie_ray.preflight.build_spec import draw_up
 from magpie_ray.types import Rejection, Row
-from magpie_ray.worker_spec import WorkerSpec, make_recipe, make_window, vllm_engine
-from tests.builds import memory_storage
+from magpie_ray.worker.parts import make_recipe, make_window, vllm_engine
+from magpie_ray.worker.spec import WorkerSpec
+from tests.support.builds import memory_storage
 
 BUNDLED = "builtin:tiny-chat"
 

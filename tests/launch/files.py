@@ -5,9 +5,9 @@ from pathlib import Path
 
 import typer.main
 
-from magpie_ray.cli import app
+from magpie_ray.cli.program import app
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 IMAGE_FOLDER = "/home/ray/magpie_ray/"  # WORKDIR of the Dockerfile
 
 

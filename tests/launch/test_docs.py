@@ -20,8 +20,8 @@ import typer.main
 from botocore import xform_name
 from ray.scripts.scripts import cli as ray
 
-from magpie_ray.cli import app
-from magpie_ray.config import load_config
+from magpie_ray.cli.program import app
+from magpie_ray.config.schema import load_config
 from tests.launch.files import ROOT, entrypoint_of
 
 pytestmark = pytest.mark.slow  # Ray and Anyscale take seconds to import

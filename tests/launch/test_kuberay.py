@@ -17,7 +17,7 @@ import yaml
 from cronsim import CronSim
 from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 
-from magpie_ray.config import load_config
+from magpie_ray.config.schema import load_config
 from tests.launch.files import ROOT, entrypoint_of
 from tests.launch.manifests import FOLDER, MANIFESTS, check, documents
 

@@ -1,0 +1,100 @@
+"""What a model's chat template was derived to: plain fields for the template command."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from magpie_ray.chat_format import derivation
+from magpie_ray.chat_format.custom import custom_format
+from magpie_ray.chat_format.derivation import ChatFormat
+from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
+from magpie_ray.errors import FormatError
+from magpie_ray.model.resolve import resolve_model
+
+
+def make_template(
+    name: str,
+    *,
+    system: str | None = None,
+    thinking: bool | None = None,
+    own_format: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> dict[str, Any]:
+    """The chat format of a model, as the template writes it by itself, or with thinking on or off.
+
+    Without `system` the prefix is shown with the paper's multi-turn prompt. own_format: a model.chat_format.
+    """
+    model = resolve_model(name, revision)
+    loaded = derivation.load_tokenizer(
+        model.location, revision=model.revision, trust_remote_code=trust_remote_code
+    )
+    find = partial(custom_format, own_format) if own_format else derivation.derive
+
+    def derive(thinking: bool | None, prompts: Sequence[str] = ()) -> ChatFormat:
+        return find(
+            loaded.tokenizer, system_prompts=prompts, thinking=thinking, eos_token_ids=loaded.eos_token_ids
+        )
+
+    try:
+        form = derive(thinking)
+    except FormatError:
+        if not system:
+            raise
+        form = derive(thinking, (system,))  # some templates refuse a dialogue without a system message
+    text, with_system, refused = _with_system(form, partial(derive, thinking), system)
+    given = tuple(prefix.system_prompt for prefix in form.system_prefixes)
+    stops = {*form.user_stop_token_ids, *form.assistant_stop_token_ids}
+    return {
+        "model": model.name,
+        "commit": model.commit,
+        "tokenizer": type(loaded.tokenizer).__name__,
+        "pre_query": form.pre_query,
+        "pre_query_ids": list(form.pre_query_ids),
+        "system_role": form.system_role,
+        "system_prompt": text if with_system else None,
+        "pre_query_with_system": with_system.prefix_text(text) if with_system else None,
+        "pre_query_with_system_ids": list(with_system.prefix(text)) if with_system else None,
+        **_answers(form),
+        "next_user": form.next_user,
+        "next_user_ids": list(form.next_user_ids),
+        "user_stop_token_ids": list(form.user_stop_token_ids),
+        "stop_strings": list(form.stop_strings),
+        "tokens": {str(i): loaded.tokenizer.convert_ids_to_tokens(i) or "" for i in sorted(stops)},
+        "role_markers": list(form.role_markers),
+        "trimmed_roles": list(form.trimmed_roles),
+        "multi_turn_problem": form.multi_turn_problem,
+        "thinking": thinking,
+        "can_think": form.can_think,
+        "thinking_on": _answers(derive(True, given)) if form.can_think else None,
+        "thinking_off": _answers(derive(False, given)) if form.can_think else None,
+        "date": form.date,
+        "warnings": list(dict.fromkeys([*form.warnings, *(with_system or form).warnings, *refused])),
+    }
+
+
+def _with_system(
+    form: ChatFormat, derive: Any, system: str | None
+) -> tuple[str, ChatFormat | None, Iterable[str]]:
+    """The system text, the format with it (None: it takes none), and why one asked for is refused."""
+    text = system or MULTI_TURN_PROMPT
+    try:
+        found = derive((text,))
+    except FormatError as exc:
+        if form.takes_system:
+            raise
+        return text, None, (str(exc),) if system else ()
+    return text, found if found.system_prefixes else None, ()
+
+
+def _answers(form: ChatFormat) -> dict[str, Any]:
+    """What asks for answers, stands there afterwards, and ends them."""
+    return {
+        "user_to_assistant": form.user_to_assistant,
+        "user_to_assistant_ids": list(form.user_to_assistant_ids),
+        "history_user_to_assistant": form.history_user_to_assistant,
+        "history_user_to_assistant_ids": list(form.history_user_to_assistant_ids),
+        "assistant_stop_token_ids": list(form.assistant_stop_token_ids),
+        "reasoning": asdict(form.reasoning) if form.reasoning else None,
+    }

@@ -1,0 +1,115 @@
+"""A plan as text for people."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from magpie_ray.utils.text import bytes_text, span_text, visible
+
+
+def plan_text(fields: dict[str, Any]) -> str:
+    """`magpie-ray plan` for people."""
+    shards = fields["shards"]
+    sizes = sorted({shard["rows"] for shard in shards})
+    spread = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    state = "resumes" if fields["exists"] else "new build"
+    lines = [
+        f"output        {fields['output']} ({state})",
+        f"model         {fields['model']['name']} at {fields['model']['commit']}",
+        f"rows          {fields['num_rows']:,}: {fields['rows_committed']:,} committed, "
+        f"{fields['rows_pending']:,} to generate, {fields['messages_per_row']} messages each, "
+        f"at most {fields['max_tokens_per_row']:,} tokens",
+        f"partitions    {fields['partitions_pending']:,} of up to {fields['rows_per_partition']:,} rows",
+        f"shards        {fields['num_actors']} on {fields['device']}, {spread} rows each",
+        f"columns       {', '.join(fields['columns'])}",
+        f"fingerprint   {fields['fingerprint']}",
+        f"first prompt  {visible(fields['first_prompt'])}",
+        f"  as ids      {fields['first_prompt_ids']}",
+        f"stop ids      user {fields['user_stop_token_ids']}, assistant {fields['assistant_stop_token_ids']}",
+    ]
+    if fields["stop_strings"]:
+        lines.append(f"stop strings  {', '.join(visible(s) for s in fields['stop_strings'])}")
+    if len(fields["system_prompts"]) > 1:
+        lines.append("system prompts")
+        lines += [
+            f"  {prompt['weight']:7.2%}  {prompt['key'] or ''}  {visible(prompt['text'])}"
+            for prompt in fields["system_prompts"]
+        ]
+    if fields["samplings"]:
+        lines.append("sampling_key")
+        lines += [
+            f"  {choice['weight']:7.2%}  {key}  {choice['settings']}"
+            for key, choice in enumerate(fields["samplings"])
+        ]
+    if fields["engine"]:
+        lines += _engine_lines(fields["engine"], fields["model_size"])
+    if fields["sample"]:
+        lines += _sample_lines(fields["sample"])
+    if fields["estimate"]:
+        lines += _estimate_lines(fields["estimate"])
+    lines += [f"assumed       {text}" for text in fields["assumptions"]]
+    lines += [f"warning       {text}" for text in fields["warnings"]]
+    lines += ["config", *(f"  {line}" for line in _yaml(fields["config"]).splitlines())]
+    return "\n".join(lines)
+
+
+def _engine_lines(engine: Mapping[str, Any], size: Mapping[str, Any]) -> list[str]:
+    gigabytes = {name: engine[f"{name}_bytes"] / 1e9 for name in ("usable", "weight", "cache")}
+    each = engine["cache_bytes_per_token"] / 1024
+    lines = [
+        f"parameters    {size['parameters'] / 1e9:,.3g} billion",
+        f"engine        {engine['gpus']} x {engine['gpu']}, of each {gigabytes['usable']:,.1f} GB used: "
+        f"{gigabytes['weight']:,.1f} GB of weights, {gigabytes['cache']:,.1f} GB of cache",
+        f"cache         {engine['cache_tokens']:,} tokens of {each:,.4g} KiB on each GPU",
+    ]
+    if engine["tokens_per_second"]:
+        lines.append(
+            f"batch         about {engine['sequences']:,} sequences at once (max_num_seqs "
+            f"{engine['max_num_seqs']:,}), {_range(engine['tokens_per_second'], _count)} tokens/s"
+        )
+    return lines
+
+
+def _sample_lines(sample: Mapping[str, Any]) -> list[str]:
+    seconds, start = span_text(sample["seconds"]), span_text(sample["start_seconds"])
+    return [
+        f"sample        {sample['rows']:,} rows by {sample['engines']} engines in {seconds}, up after "
+        f"{start}: {sample['tokens_per_second']:,.0f} tokens/s each, "
+        f"{sample['tokens'] / sample['rows']:,.0f} tokens a row, "
+        f"{sample['rows'] / sample['attempts']:.1%} of attempts accepted",
+    ]
+
+
+def _estimate_lines(estimate: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"tokens        {_range(estimate['tokens'], _count)} to write, by {estimate['basis']}",
+        f"time          {_range(estimate['wall_seconds'], span_text)}",
+        f"size          {_range(estimate['size_bytes'], bytes_text)}",
+    ]
+    if estimate["gpu_hours"]:
+        lines.append(f"GPU-hours     {_range(estimate['gpu_hours'], _hours)}")
+    if estimate["cost"]:
+        lines.append(f"cost          {_range(estimate['cost'], _hours)}")
+    return lines
+
+
+def _range(values: Mapping[str, float], show: Callable[[float], str]) -> str:
+    low, high = show(values["low"]), show(values["high"])
+    return low if low == high else f"{low} to {high}"
+
+
+def _count(value: float) -> str:
+    for unit, name in ((1e9, " billion"), (1e6, " million")):
+        if value >= unit:
+            return f"{value / unit:,.3g}{name}"
+    return f"{float(f'{value:.3g}'):,.0f}"
+
+
+def _hours(value: float) -> str:
+    return f"{value:,.3g}" if value < 1000 else f"{float(f'{value:.3g}'):,.0f}"
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    text: str = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
+    return text

@@ -1,0 +1,127 @@
+"""What is wrong with a config, in sentences: one line a problem, all of them at once.
+
+Owns: `Problem` and `BadValueError`, which the field rules raise, and the translation of pydantic's errors
+into lines that name the dotted key, the value and what would be right. Pydantic's words never reach a user.
+"""
+
+import difflib
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from magpie_ray.utils.redaction import hides_value
+
+# Begins what stands in pydantic's paths beside keys: the names of alternatives that a value may take.
+NO_KEY = "<>"
+
+_ITEM = "<item>"  # stands for the index of any item in the path of a key
+
+_repr = reprlib.Repr()
+_repr.maxstring = 80
+_repr.maxother = 80
+_repr.maxlevel = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One value that can't be: `at` is its path below the field whose rule found it."""
+
+    value: object
+    must: str
+    at: tuple[str, ...] = ()
+
+
+class BadValueError(ValueError):
+    """Raised by the rule of a field; pydantic collects it and `problem_lines` unpacks it."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(problem.must for problem in problems))
+        self.problems = problems
+
+
+def bad_value(value: object, must: str) -> BadValueError:
+    """The error of a field with a single thing wrong: `must` completes the sentence "must be ..."."""
+    return BadValueError(Problem(value=value, must=f"must be {must}"))
+
+
+def show(value: object) -> str:
+    """A value as a message shows it: on one line, shortened, in YAML's words for null and the booleans."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        return " ".join(_repr.repr(value).split("\n"))
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits.
+        return "a number with thousands of digits"
+
+
+def dotted(path: tuple[object, ...]) -> str:
+    """The path of a key as the command line writes it; unprintable keys are escaped to stay on one line."""
+    return ".".join(part if isinstance(part, str) and part.isprintable() else ascii(part) for part in path)
+
+
+def problem_lines(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line for each problem in `error`, which validating `model` raised."""
+    return [line for item in error.errors(include_url=False) for line in _lines(item, model)]
+
+
+def _lines(item: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
+    path = tuple(part for part in item["loc"] if not str(part).startswith(NO_KEY))
+    value = item["input"]
+    cause = item.get("ctx", {}).get("error")
+    if isinstance(cause, BadValueError):
+        for problem in cause.problems:
+            yield _line((*path, *problem.at), problem.value, problem.must)
+    elif item["type"] == "missing":
+        key = dotted(path)
+        yield f"{key}: is required; add it to the config, or to the command line as {key}=VALUE"
+    elif item["type"] == "extra_forbidden":
+        yield _unknown_key_line(path, model)
+    elif item["type"] == "invalid_key":
+        yield f"{dotted(path)}: keys must be text; put this one in quotes"
+    else:
+        # All that is left is a section (engine, sampling.user, ...) that is no mapping.
+        yield _line(path, value, "must be a mapping of keys to values")
+
+
+def _line(path: tuple[object, ...], value: object, must: str) -> str:
+    got = "the value (not shown)" if hides_value(path) else show(value)
+    return f"{dotted(path)}: got {got}, {must}"
+
+
+def _unknown_key_line(path: tuple[object, ...], model: type[BaseModel]) -> str:
+    # The value is not shown: under a mistyped key it may be a secret.
+    key = dotted(path)
+    known = list(_known_keys(model))
+    parent, leaf = path[:-1], str(path[-1]).lower().replace("-", "_")
+    section = tuple(_ITEM if isinstance(part, int) else part for part in parent)
+    siblings = [candidate[-1] for candidate in known if candidate[:-1] == section]
+    similar = [(*parent, name) for name in difflib.get_close_matches(leaf, siblings, n=1)]
+    elsewhere = [candidate for candidate in known if candidate[-1] == leaf and _ITEM not in candidate]
+    nearest = min(map(len, elsewhere), default=0)  # temperature is of all tokens, rather than of the first
+    found = similar or [candidate for candidate in elsewhere if len(candidate) == nearest]
+    if suggestions := [dotted(candidate) for candidate in found]:
+        return f"{key}: unknown key; did you mean {' or '.join(suggestions)}?"
+    where = dotted(parent) or "the top level"
+    return f"{key}: unknown key; the keys of {where} are {', '.join(siblings)}"
+
+
+def _known_keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for field_name, field in model.model_fields.items():
+        name = field.alias or field_name
+        yield (*prefix, name)
+        yield from _keys_within(field.annotation, (*prefix, name))
+
+
+def _keys_within(annotation: Any, prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Keys of the sections that a value may be: itself, one of its alternatives, an item of a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield from _known_keys(annotation, prefix)
+        return
+    below = (*prefix, _ITEM) if get_origin(annotation) is list else prefix
+    for part in get_args(annotation):
+        yield from _keys_within(part, below)

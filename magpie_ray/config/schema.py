@@ -1,0 +1,258 @@
+"""What the user asks for: a frozen, fully checked `Config`, made from a YAML file and `key=value` overrides.
+
+Owns: the keys of the top, what may be combined, and what follows from the keys alone (prompts, columns,
+which keys a build may not change); the sections are in config_parts and config_sampling. Nothing heavy is
+imported here, so that a mistake is told in milliseconds.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, ValidationError, ValidationInfo, field_validator
+
+from magpie_ray.config import fields
+from magpie_ray.config.extras import first_tokens_refused_by, identity_of
+from magpie_ray.config.fields import Section
+from magpie_ray.config.problems import BadValueError, Problem, bad_value, problem_lines
+from magpie_ray.config.sampling import SamplingConfig
+from magpie_ray.config.sections import (
+    AcceptanceConfig,
+    ClusterConfig,
+    EngineConfig,
+    ModelConfig,
+    OutputConfig,
+    RoundsConfig,
+)
+from magpie_ray.config.source import read_source
+from magpie_ray.config.system_prompts import SystemPromptValue, check_system_prompt, resolve_prompts
+from magpie_ray.errors import ConfigError
+from magpie_ray.types import ROLES, SystemPrompt
+from magpie_ray.utils.redaction import redact_all, redact_secrets, secrets_of
+
+
+class Config(Section):
+    """A whole, consistent request. Made by `load_config` or `parse_config`, which raise `ConfigError`."""
+
+    num_rows: fields.Rows
+    n_turns: fields.Count = 1
+    only_instruction: fields.Flag = False
+    end_with_user: fields.Flag = False
+    include_system_prompt: fields.Flag = False
+    system_prompt: Annotated[SystemPromptValue, PlainValidator(check_system_prompt)] = None
+    seed: fields.Seed = "auto"
+    model: ModelConfig = ModelConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    engine: EngineConfig = EngineConfig()
+    rounds: RoundsConfig = RoundsConfig()
+    acceptance: AcceptanceConfig = AcceptanceConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    output: OutputConfig = OutputConfig()
+
+    # Combinations are checked field by field, against the fields before: pydantic would skip a check of the
+    # whole when any field is wrong, and the user would see the problems in two helpings.
+    @field_validator("include_system_prompt")
+    @classmethod
+    def _has_a_conversation_to_be_in(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("only_instruction"):
+            raise bad_value(value, "false with only_instruction: true, which writes no `conversation` column")
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _has_an_answer_to_think_about(cls, model: ModelConfig, info: ValidationInfo) -> ModelConfig:
+        ends_after_user = info.data.get("end_with_user") and info.data.get("n_turns") == 1
+        if model.thinking and (info.data.get("only_instruction") or ends_after_user):
+            must = "must be false where rows have no answers (only_instruction, end_with_user)"
+            raise BadValueError(Problem(at=("thinking",), value=True, must=must))
+        return model
+
+    @field_validator("engine")
+    @classmethod
+    def _has_room_for_a_message(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
+        sampling, room = info.data.get("sampling"), engine.max_model_len
+        if sampling is None or room is None:
+            return engine
+        ends_after_user = info.data.get("end_with_user") and info.data.get("n_turns") == 1
+        for role in ROLES[:1] if info.data.get("only_instruction") or ends_after_user else ROLES:
+            if (max_tokens := sampling.max_tokens(role)) >= room:
+                rule = f"must be more than sampling.{role}.max_tokens, which is {max_tokens}"
+                must = f"{rule}: a message needs room beside its prompt"
+                raise BadValueError(Problem(at=("max_model_len",), value=room, must=must))
+        return engine
+
+    @field_validator("sampling")
+    @classmethod
+    def _begins_answers_with_their_content(
+        cls, sampling: SamplingConfig, info: ValidationInfo
+    ) -> SamplingConfig:
+        model = info.data.get("model")
+        for settings, _ in sampling.mix("assistant"):
+            if settings.first_tokens.resolved() and model is not None and model.thinking:
+                must = "must be left out with model.thinking: true, where answers begin with their reasoning"
+                value = settings.first_tokens.model_dump(exclude_defaults=True)
+                raise BadValueError(Problem(at=("assistant", "first_tokens"), value=value, must=must))
+        return sampling
+
+    @field_validator("engine")
+    @classmethod
+    def _can_hold_first_tokens(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
+        sampling, refusal = info.data.get("sampling"), first_tokens_refused_by(engine.extra)
+        if sampling is None or refusal is None or not sampling.uses_first_tokens:
+            return engine
+        name, why = refusal
+        must = f"must be left out: vLLM holds no sampling.*.first_tokens {why}"
+        raise BadValueError(Problem(at=("extra", name), value=engine.extra[name], must=must))
+
+    @field_validator("acceptance")
+    @classmethod
+    def _asks_languages_of_prompts_there_are(
+        cls, acceptance: AcceptanceConfig, info: ValidationInfo
+    ) -> AcceptanceConfig:
+        language, prompts = acceptance.rules.language, info.data.get("system_prompt")
+        if language is None or "system_prompt" not in info.data:
+            return acceptance
+        known = list(prompts) if isinstance(prompts, dict) else []
+        for key in language.by_prompt:
+            if key not in known:
+                must = f"must be under a key of system_prompt, which has {', '.join(known) or 'no keys'}"
+                at = ("rules", "language", "by_prompt", key)
+                raise BadValueError(Problem(at=at, value=language.by_prompt[key], must=must))
+        return acceptance
+
+    @property
+    def seed_number(self) -> int:
+        """The seed. One that is left to us is 0, but of a build of a schedule (see output_path.Tick)."""
+        return 0 if self.seed == "auto" else self.seed
+
+    @property
+    def turns(self) -> int:
+        """Turns of a row; 1 with only_instruction, which ignores n_turns."""
+        return 1 if self.only_instruction else self.n_turns
+
+    @property
+    def messages_per_row(self) -> int:
+        """Generated messages of a row. A system message is not generated."""
+        if self.only_instruction:
+            return 1
+        return 2 * self.n_turns - (1 if self.end_with_user else 0)
+
+    @property
+    def max_tokens_per_row(self) -> int:
+        """The most tokens that a row can have generated."""
+        answers = self.messages_per_row // 2
+        users = self.messages_per_row - answers
+        return users * self.sampling.max_tokens("user") + answers * self.sampling.max_tokens("assistant")
+
+    @property
+    def prompts(self) -> tuple[SystemPrompt, ...]:
+        """The system prompts that rows choose from, () when they have none. Resolved anew at each access."""
+        return resolve_prompts(self.system_prompt, multi_turn=self.turns > 1)
+
+    @property
+    def prompts_are_default(self) -> bool:
+        """Whether the prompt is the paper's, put in by us: a template with no system role leaves it out."""
+        return self.system_prompt is None and self.turns > 1
+
+    @property
+    def has_prompt_keys(self) -> bool:
+        """Whether rows say which prompt they were started with, in `system_prompt_key`."""
+        return isinstance(self.system_prompt, dict)
+
+    def columns(self) -> tuple[str, ...]:
+        """The names of the Parquet columns, in order. Decided by the config, never by the data."""
+        ends_with_assistant = not (self.only_instruction or self.end_with_user)
+        present = {
+            "row_id": True,
+            "conversation": not self.only_instruction,
+            "instruction": self.turns == 1,
+            "response": self.turns == 1 and ends_with_assistant,
+            "reasoning": self.model.thinking,
+            "system_prompt": True,
+            "system_prompt_key": self.has_prompt_keys,
+            "sampling_key": self.sampling.is_mixed,
+            "model_name": True,
+            "finish_reasons": True,
+            "prompt_tokens": True,
+            "completion_tokens": True,
+            "attempt": True,
+        }
+        return tuple(name for name, is_present in present.items() if is_present)
+
+    def identity(self) -> dict[str, object]:
+        """What a build may never mix, by dotted key and JSON-able: the config's part of the fingerprint.
+
+        Keys count by what they mean, so that another way to write the same thing is no mismatch. Left out:
+        num_rows, which may grow; output, cluster, rounds and the engine's device, memory and parallelism, as
+        a resume may run elsewhere; model.revision, as the commit it resolves to stands for it;
+        model.trust_remote_code, a permission: the code comes with the commit, and what it does to the prompts
+        shows in the chat format; acceptance.max_attempts and min_accept_rate, which decide when to give up
+        and no row; rejects_per_reason; and whatever looks like a secret.
+        """
+        prompts = [[prompt.key, prompt.text, float(f"{prompt.weight:.12g}")] for prompt in self.prompts]
+        return {
+            "n_turns": self.turns,
+            "only_instruction": self.only_instruction,
+            "end_with_user": self.only_instruction or self.end_with_user,
+            "include_system_prompt": self.include_system_prompt,
+            "system_prompt": prompts,
+            "seed": self.seed_number,
+            "model.name": self.model.name,
+            "model.pre_query_template": self.model.pre_query_template,
+            "model.chat_format": self.model.chat_format,
+            "model.thinking": self.model.thinking,
+            **self.sampling.identity(),
+            "engine.dtype": self.engine.dtype,
+            "engine.quantization": self.engine.quantization,
+            "engine.max_model_len": self.engine.max_model_len,
+            **{f"engine.extra.{name}": value for name, value in identity_of(self.engine.extra).items()},
+            "acceptance.truncated_response": self.acceptance.truncated_response,
+            "acceptance.context_full": self.acceptance.context_full,
+            **{
+                f"acceptance.rules.{name}": value
+                for name, value in self.acceptance.rules.model_dump().items()
+            },
+            "acceptance.custom": [[path, thresholds] for path, thresholds in self.acceptance.custom_rules],
+            # With one turn there is no other place to go on from.
+            "acceptance.retry_from": self.acceptance.retry_from if self.turns > 1 else "start",
+        }
+
+    def secrets(self) -> frozenset[str]:
+        """Texts that no message may show, for `redaction.scrub`: in this config, and in the environment."""
+        return secrets_of(self.engine.extra, self.output.storage_options)
+
+    def recorded(self) -> dict[str, Any]:
+        """The resolved config for build.json, JSON-able: without num_rows, and with secrets left out."""
+        data = self.model_dump(exclude={"num_rows"})
+        if self.prompts_are_default:
+            data["system_prompt"] = self.prompts[0].text
+        data["engine"]["extra"] = redact_secrets(self.engine.extra)
+        data["output"]["storage_options"] = redact_all(self.output.storage_options)
+        return data
+
+
+def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The config in the YAML file at `path`, with `a.b.c=value` overrides put on top.
+
+    Values of overrides are YAML and the last one wins. It replaces the value of its key, mappings as a whole.
+
+    Raises:
+        ConfigError: with all that is wrong, one problem a line.
+    """
+    return _validated(read_source(path, overrides), "the config" if path is None else os.fspath(path))
+
+
+def parse_config(data: Mapping[str, object]) -> Config:
+    """The config in a mapping such as a YAML file holds. Raises `ConfigError` as `load_config` does."""
+    return _validated(dict(data), "the config")
+
+
+def _validated(data: dict[Any, object], source: str) -> Config:
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        lines = problem_lines(error, Config)
+    # Raised out here: pydantic's error quotes values, secrets among them, and a traceback would show it.
+    if len(lines) == 1:
+        raise ConfigError(f"{source}: {lines[0]}")
+    raise ConfigError("\n  ".join([f"{source} has {len(lines)} problems:", *lines]))

@@ -1,0 +1,1 @@
+"""Which partition to whom, when to replace, when to give up. Knows no Ray."""

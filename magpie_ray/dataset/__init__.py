@@ -1,0 +1,1 @@
+"""What lies at an output: Parquet files and the records beside them."""

@@ -1,0 +1,217 @@
+"""The workers of a run as Ray actors (see coordinator.actors). Ray restarts none: the dispatcher decides."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from magpie_ray.coordinator.actors import Left, Loss, Lost
+from magpie_ray.coordinator.placement import Placement
+from magpie_ray.driver.actor_logs import LastWords
+from magpie_ray.driver.actor_process import ShardProcess
+from magpie_ray.driver.cluster_watch import ClusterView, ClusterWatch
+from magpie_ray.errors import MagpieError
+from magpie_ray.types import Partition
+from magpie_ray.utils.redaction import scrub
+from magpie_ray.worker.events import Event, Placed
+from magpie_ray.worker.spec import EngineFactory, WorkerSpec
+
+log = logging.getLogger(__name__)
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_BRIEF_CHARACTERS = 600
+# What the turns of the job's loop may take of a core, as long as they come twice a second. Asking Ray for the
+# events of 1,000 actors takes a millisecond, whether there is one or a hundred.
+_LOOP_SHARE = 0.01
+# Another try would probably end in the same way.
+_OWN_FAULTS = (OutOfMemoryError, RuntimeEnvSetupError)
+
+
+@dataclass(slots=True)
+class _Actor:
+    handle: Any
+    events: Any  # ray.ObjectRefGenerator
+    group: PlacementGroup | None
+    place: Placed | None = None
+
+
+class RayActors:
+    """One actor a slot. `spec_of`: what the worker of an engine start is made from.
+
+    `capacity_in`: how many actors there should be, by what a cluster can hold. `secrets`: what is struck
+    from all that actors say. `process`: the class that runs in each.
+    """
+
+    def __init__(
+        self,
+        spec_of: Callable[[int], WorkerSpec],
+        placement: Placement,
+        watch: ClusterWatch,
+        *,
+        capacity_in: Callable[[ClusterView], int],
+        secrets: frozenset[str],
+        engine_factory: EngineFactory | None,
+        process: type[ShardProcess] = ShardProcess,
+    ) -> None:
+        self._spec_of = spec_of
+        self._placement = placement
+        self._watch = watch
+        self._engine_factory = engine_factory
+        self._secrets = secrets
+        self._last_words = LastWords()
+        self._capacity_in = capacity_in
+        self._postponed: dict[int, int] = {}  # slot -> engine start, while the head does not answer
+        self._actors: dict[int, _Actor] = {}
+        self._actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0)(process)
+        self._listening: dict[Any, int] = {}  # events -> slot, of actors that have not ended
+        self._turned = time.thread_time()
+
+    def start(self, slot: int, *, engine_start: int) -> None:
+        """Ask Ray for an actor, in a placement group of its own where the placement has bundles."""
+        if not self._watch.reachable():
+            self._postponed[slot] = engine_start
+            return
+        placement, group = self._placement, None
+        options: dict[str, Any] = {"num_cpus": placement.num_cpus, "num_gpus": placement.num_gpus}
+        if placement.bundles:
+            group = placement_group([dict(b) for b in placement.bundles], strategy=placement.strategy)
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                placement_group=group,
+                placement_group_bundle_index=0,
+                placement_group_capture_child_tasks=True,
+            )
+        spec = self._spec_of(engine_start)
+        handle = self._actor_class.options(**options).remote(spec, self._engine_factory)
+        events = handle.run.options(num_returns="streaming").remote()
+        self._actors[slot] = _Actor(handle, events, group)
+        self._listening[events] = slot
+
+    def give(self, slot: int, partition: Partition) -> None:
+        self._tell(slot, "give", partition)
+
+    def drop(self, slot: int, partition: Partition) -> None:
+        self._tell(slot, "drop", partition)
+
+    def finish(self, slot: int) -> None:
+        self._tell(slot, "finish")
+
+    def stop(self, slot: int) -> None:
+        self._tell(slot, "stop")
+
+    def _tell(self, slot: int, method: str, *arguments: object) -> None:
+        call = getattr(self._actors[slot].handle, method)
+        call.options(concurrency_group="control").remote(*arguments)
+
+    def end(self, slot: int) -> None:
+        self._postponed.pop(slot, None)
+        actor = self._actors.pop(slot, None)
+        if actor is None:
+            return
+        self._listening.pop(actor.events, None)
+        if not self._watch.reachable():
+            return  # they end by themselves, without a cluster
+        ray.kill(actor.handle)
+        if actor.group is not None:
+            remove_placement_group(actor.group)
+
+    def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
+        """The next event of every actor that has one."""
+        self._watch.check()
+        if self._postponed and self._watch.reachable():
+            for slot, engine_start in list(self._postponed.items()):
+                del self._postponed[slot]
+                self.start(slot, engine_start=engine_start)
+        everyone = list(self._listening)
+        if not everyone:
+            time.sleep(timeout_seconds)
+            return []
+        self._rest(timeout_seconds)
+        # The first wait takes all that is there, the second sleeps until anything is.
+        ready, _ = ray.wait(everyone, num_returns=len(everyone), timeout=0)
+        if not ready:
+            ready, _ = ray.wait(everyone, num_returns=1, timeout=timeout_seconds)
+        return [(self._listening[events], self._next_event(events)) for events in ready]
+
+    def _rest(self, at_most_seconds: float) -> None:
+        """Let events gather, the longer the more the last turn of the job's loop took."""
+        time.sleep(min(at_most_seconds, (time.thread_time() - self._turned) / _LOOP_SHARE))
+        self._turned = time.thread_time()
+
+    def _next_event(self, events: Any) -> Event | Lost | Left:
+        slot = self._listening[events]
+        try:
+            event: Event = ray.get(next(events))
+        except StopIteration:
+            del self._listening[events]
+            return Left()
+        except RayTaskError as exc:
+            error = exc.cause if isinstance(exc.cause, MagpieError) else None
+            cause = str(error) if error else f"{type(exc.cause).__name__}: {exc.cause}"
+            return Lost(cause=self.explain(slot, cause), loss=Loss.FAILED, error=error)
+        except RayError as exc:  # a dead actor or node, no memory, a runtime environment that can't be made
+            loss = self._loss(slot, exc)
+            cause = self.explain(slot, _brief(exc)) if loss in (Loss.FAILED, Loss.DIED) else _brief(exc)
+            return Lost(cause=cause, loss=loss)
+        if isinstance(event, Placed):
+            self._actors[slot].place = event
+        return event
+
+    def explain(self, slot: int, cause: str) -> str:
+        """The cause with the last lines of the actor's own log, fit to be shown."""
+        cause = scrub(cause, self._secrets)
+        place = self._actors[slot].place
+        lines = self._last_words.of(place) if place and self._watch.reachable() else []
+        if not (place and lines):
+            return cause
+        head = f"{cause}\n  The last lines of its log (process {place.pid} on {place.host}):"
+        return "\n    ".join([head, *(scrub(line, self._secrets) for line in lines)])
+
+    def _loss(self, slot: int, exc: RayError) -> Loss:
+        place = self._actors[slot].place
+        # Unavailable: the raylet is gone, and its node known to be dead only seconds later.
+        if isinstance(exc, (NodeDiedError, ActorUnavailableError)):
+            return Loss.NODE
+        if not self._watch.reachable():
+            return Loss.LEFT
+        if place and place.node_id not in self._watch.view.alive:
+            return Loss.NODE
+        return Loss.FAILED if isinstance(exc, _OWN_FAULTS) or _failed_to_start(exc) else Loss.DIED
+
+    def capacity(self) -> int:
+        return self._capacity_in(self._watch.view)
+
+    def on_notice(self) -> list[int]:
+        """Slots on nodes that are about to leave."""
+        placed = [(slot, actor.place) for slot, actor in self._actors.items() if actor.place]
+        return [slot for slot, place in placed if place.node_id in self._watch.view.leaving]
+
+    def describe(self) -> str:
+        wanted = f"{len(self._actors) + len(self._postponed)} actors want {self._placement} each"
+        return f"{wanted}; the cluster has {self._watch.view.free}"
+
+
+def _failed_to_start(exc: RayError) -> bool:
+    """Whether it was the actor's own `__init__`, or an import of it, that raised."""
+    return isinstance(exc, RayActorError) and exc.actor_init_failed
+
+
+def _brief(exc: RayError) -> str:
+    """Ray's text without its table of ids and its colours; of a traceback the last line."""
+    lines = [line for line in _COLOUR.sub("", str(exc)).splitlines() if line.strip() and line[0] != "\t"]
+    told = lines[-1:] if _failed_to_start(exc) else lines
+    return f"{type(exc).__name__}: {' '.join(' '.join(told).split())[:_BRIEF_CHARACTERS]}"

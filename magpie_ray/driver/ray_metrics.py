@@ -1,0 +1,71 @@
+"""A run's metrics on Ray's own metrics endpoint, where Prometheus finds them."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from magpie_ray.coordinator.snapshot import Snapshot
+from magpie_ray.monitoring.metrics import COMMON_LABELS, METRICS, Sample, Telemetry
+from magpie_ray.worker.events import Committed
+
+# Ray drops a gauge that was not set in the last two of its report intervals, which are 10 s or less.
+_EVERY_SECONDS = 1.0
+
+
+class RayMetrics:
+    """A watcher of a job, and a context: what was shown last is published on leaving it.
+
+    `build`, `run`: labels of everything. The driver alone publishes: what it has heard from workers that are
+    lost stays counted, and nothing is counted twice.
+    """
+
+    def __init__(self, *, build: str, run: int) -> None:
+        makers = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+        common = dict(zip(COMMON_LABELS, (build, str(run)), strict=True))
+        self._metrics = {}
+        for metric in METRICS:
+            bounds = {"boundaries": list(metric.bounds)} if metric.bounds else {}
+            made = makers[metric.kind](
+                metric.name, metric.description, tag_keys=(*COMMON_LABELS, *metric.labels), **bounds
+            )
+            self._metrics[metric.name] = made.set_default_tags(common)
+        self._telemetry = Telemetry()
+        self._counted: dict[tuple[str, ...], float] = {}
+        self._last: Snapshot | None = None
+        self._next = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._last:
+            self._publish(self._last)
+
+    def show(self, snapshot: Snapshot) -> None:
+        self._last = snapshot
+        if time.monotonic() >= self._next:
+            self._publish(snapshot)
+
+    def committed(self, slot: int, event: Committed) -> None:
+        for sample in self._telemetry.durations(event):
+            self._metrics[sample.name].observe(sample.value, tags=dict(sample.labels))
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        now = time.monotonic()
+        self._next = now + _EVERY_SECONDS
+        for sample in self._telemetry.counters(snapshot):
+            self._count(sample)
+        for sample in self._telemetry.gauges(snapshot, now):
+            self._metrics[sample.name].set(sample.value, tags=dict(sample.labels))
+
+    def _count(self, sample: Sample) -> None:
+        """Ray's counters take what was added, and no zeros: one that has not counted yet is not there."""
+        key = (sample.name, *sample.labels.values())
+        before = self._counted.get(key, 0.0)
+        if sample.value > before:
+            self._counted[key] = sample.value
+            self._metrics[sample.name].inc(sample.value - before, tags=dict(sample.labels))

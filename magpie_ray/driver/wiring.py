@@ -1,0 +1,108 @@
+"""The parts of a run, put together: which work is left, the actors that do it, and what is kept of it."""
+
+import logging
+from dataclasses import dataclass
+
+from magpie_ray.coordinator.dispatcher import Dispatcher
+from magpie_ray.coordinator.fleet import progress_seconds
+from magpie_ray.coordinator.job import Job
+from magpie_ray.coordinator.ledger import Ledger
+from magpie_ray.coordinator.placement import Placement, choose_num_actors
+from magpie_ray.dataset import partitioning, run_records
+from magpie_ray.dataset.actor_history import Lives
+from magpie_ray.dataset.lease import Lease
+from magpie_ray.dataset.run_records import RunRecord
+from magpie_ray.driver.cluster_watch import ClusterView, ClusterWatch
+from magpie_ray.driver.ray_actors import RayActors
+from magpie_ray.errors import PreflightError
+from magpie_ray.preflight.build_spec import Blueprint
+from magpie_ray.preflight.checks import CommittedBuild
+from magpie_ray.storage.storage import Storage
+from magpie_ray.utils import logs
+from magpie_ray.worker.spec import EngineFactory, WorkerSpec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assembly:
+    """What a run is made from. num_actors: how many there are to be at first."""
+
+    blueprint: Blueprint
+    storage: Storage
+    committed: CommittedBuild
+    run: RunRecord
+    watch: ClusterWatch
+    placement: Placement
+    num_actors: int
+    engine_factory: EngineFactory | None
+
+    def make_job(self) -> Job:
+        """The run's job; no actor starts yet. Warns where another run seems to be the output's one writer."""
+        config, storage, committed, run = self.blueprint.config, self.storage, self.committed, self.run
+        lease = None if storage.exclusive else Lease(storage, run)
+        if lease and (warning := lease.take()):
+            log.warning("%s", warning)
+        pending = committed.pending(config.num_rows)
+        log.info("run %d: %d rows to generate in %s", run.number, partitioning.rows_in(pending), storage.url)
+        dispatcher = Dispatcher(
+            pending,
+            num_slots=min(self.num_actors, len(pending)),
+            grid=committed.build.rows_per_partition,
+            max_failures_per_partition=config.cluster.max_failures_per_partition,
+            backwards=run_records.is_second(storage, run),
+            copies=storage.exclusive,
+        )
+        lives = Lives(run=run.number, device=self.placement.device, num_gpus=self.placement.all_gpus)
+        ledger = Ledger(
+            storage,
+            committed.build,
+            committed.records,
+            num_rows=config.num_rows,
+            run=run.number,
+            lease=lease,
+            lives=lives,
+        )
+        actors = RayActors(
+            lambda engine_start: self._spec(engine_start, num_slots=dispatcher.num_slots),
+            self.placement,
+            self.watch,
+            capacity_in=self._capacity,
+            secrets=config.secrets(),
+            engine_factory=self.engine_factory,
+        )
+        return Job(
+            config=config,
+            storage=storage,
+            ledger=ledger,
+            dispatcher=dispatcher,
+            lives=lives,
+            actors=actors,
+        )
+
+    def _spec(self, engine_start: int, *, num_slots: int) -> WorkerSpec:
+        """Of the worker of one engine start; the more slots there are, the more rarely each is heard."""
+        stall = self.blueprint.config.cluster.stall_timeout_seconds
+        return WorkerSpec(
+            blueprint=self.blueprint,
+            storage=self.storage,
+            fingerprint=self.committed.build.fingerprint,
+            run=self.run.number,
+            engine_start=engine_start,
+            device=self.placement.device,
+            distributed_executor_backend=self.placement.distributed_executor_backend,
+            on_ray=True,
+            log_style=logs.current(),
+            progress_seconds=progress_seconds(num_slots, stall_timeout_seconds=stall),
+        )
+
+    def _capacity(self, view: ClusterView) -> int:
+        """How many actors the cluster has room for: as many as were asked for, or as its nodes now hold."""
+        if self.blueprint.config.cluster.num_actors != "auto":
+            return self.num_actors
+        try:
+            return choose_num_actors(
+                self.blueprint.config, placement=self.placement, resources=view.resources
+            )
+        except PreflightError:  # all nodes are gone for now
+            return 0

@@ -1,0 +1,269 @@
+"""An engine in virtual time: no model, but vLLM's scheduling, its KV cache and a cost for each step.
+
+Every step writes one token for each running request. Prompts are read in chunks of what a step's token budget
+leaves, without what the cache still holds of them. Requests beyond `max_num_seqs`, or for which the cache has
+no room, wait in order; when running ones outgrow the cache, the last to start is preempted and read again.
+What a request is answered with is the caller's function; the answer's length decides in which step it ends.
+Used by tests, and wherever scheduling is studied without a model. A step takes time in proportion to what
+begins and ends in it, not to what runs.
+"""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.engine.simulated.kv_cache import BLOCK_TOKENS, BlockCache, block_hashes
+from magpie_ray.engine.step_cost import UNIT_COST, StepCost
+from magpie_ray.errors import EngineError
+from magpie_ray.types import Completion, EngineFigures, FinishReason, Request
+
+Answer = tuple[list[int], FinishReason]
+
+
+@dataclass(slots=True, eq=False)
+class _Sequence:
+    """A request on its way.
+
+    num_tokens: of the answer, the ending included; `written` of them before it was preempted. hashes: of its
+    full blocks; the first `shared` of all its `blocks` were found in the cache. unread: tokens that are not
+    in the cache yet. since: the step of the first token since it was started; length: of its context then;
+    ends: the step of its last token.
+    """
+
+    request: Request
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: FinishReason = "stop"
+    num_tokens: int = 0
+    written: int = 0
+    hashes: list[int] = field(default_factory=list)
+    shared: int = 0
+    blocks: int = 0
+    unread: int = 0
+    since: int = 0
+    length: int = 0
+    ends: int = 0
+
+
+class SimulatedEngine:
+    """Answers each request with `respond(request)` after one step per token, plus one for the ending.
+
+    An answer that with its ending exceeds max_tokens or the context is cut there, as in vLLM. cost: of a
+    step, in seconds of `seconds`. max_num_batched_tokens: read and written in one step, at most.
+    EngineError when the cache can't hold a whole context, as vLLM refuses it.
+    """
+
+    def __init__(
+        self,
+        respond: Callable[[Request], Answer],
+        *,
+        figures: EngineFigures,
+        cost: StepCost = UNIT_COST,
+        max_num_batched_tokens: int = 8192,
+    ) -> None:
+        self._respond = respond
+        self._figures = figures
+        self._cost = cost
+        self._budget = max_num_batched_tokens
+        blocks = figures.kv_cache_tokens // BLOCK_TOKENS
+        if blocks * BLOCK_TOKENS < figures.max_model_len:
+            raise EngineError(f"{blocks * BLOCK_TOKENS} tokens of KV cache hold no context of {figures}")
+        self._cache = BlockCache(blocks)
+        self._blocks = blocks
+        self._waiting: deque[_Sequence] = deque()
+        self._running: dict[int, _Sequence] = {}  # by request_id, in the order they were started
+        self._reading: dict[int, _Sequence] = {}  # of these, those whose prompt is not read yet
+        self._endings: list[tuple[int, int, _Sequence]] = []
+        self._order = 0
+        # Writing sequences by the step, modulo the size of a block, in which they need another block.
+        self._fills = [0] * BLOCK_TOKENS
+        self._context = 0  # tokens of all writing sequences
+        self._counts = Counter[str]()
+        self._refreshed = 0  # since the last step
+        self.seconds = 0.0
+
+    @property
+    def figures(self) -> EngineFigures:
+        return self._figures
+
+    @property
+    def outstanding(self) -> int:
+        return len(self._waiting) + len(self._running)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. EngineError when its prompt fills the context, as vLLM refuses it."""
+        if len(request.prompt_token_ids) >= self._figures.max_model_len:
+            raise EngineError(
+                f"a prompt of {len(request.prompt_token_ids)} tokens does not fit engine.max_model_len "
+                f"{self._figures.max_model_len}"
+            )
+        self._waiting.append(_Sequence(request))
+
+    def refresh(self, token_ids: list[int]) -> None:
+        """As vLLM with a request for one token behind the last full block: it finds all, and reads one."""
+        cut = (len(token_ids) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+        hashes = block_hashes(token_ids[:cut])
+        if self._cache.find(hashes) == len(hashes):
+            self._cache.touch(hashes)
+            self._refreshed += 1
+
+    def step(self) -> list[Completion]:
+        """One token for every running request; those that ended, in the order they were started."""
+        assert self.outstanding, "step() without anything outstanding"
+        now = self._counts["steps"] + 1
+        preempted = self._make_room(now)
+        writing = len(self._running) - len(self._reading)
+        budget = self._budget - writing
+        if not preempted:
+            self._admit(budget - sum(s.unread for s in self._reading.values()))
+        self._context += writing
+        context = self._context
+        read, read_context = self._read(budget, now)
+        tokens = writing + read + self._refreshed
+        self.seconds += self._cost.seconds(tokens=tokens, context_tokens=context + read_context)
+        self._refreshed = 0
+        running = len(self._running)
+        counts = self._counts
+        counts["steps"] += 1
+        counts["running"] += running
+        counts["kv_used_tokens"] += (self._blocks - self._cache.available) * BLOCK_TOKENS
+        counts["generated_tokens"] += running - len(self._reading)
+        return self._end(now)
+
+    def _make_room(self, now: int) -> bool:
+        """A new block for each writing sequence that fills one. Whether others had to be preempted for it."""
+        preempted = False
+        while not self._cache.take(self._fills[now % BLOCK_TOKENS]):
+            _, last = self._running.popitem()
+            self._stop(last, now)
+            self._waiting.appendleft(last)
+            self._counts["preemptions"] += 1
+            preempted = True
+        return preempted
+
+    def _admit(self, budget: int) -> None:
+        """Start waiting requests in order, as far as slots, the cache and the token budget allow."""
+        while self._waiting and len(self._running) < self._figures.max_num_seqs and budget > 0:
+            sequence = self._waiting[0]
+            if not self._start(sequence):
+                break
+            budget -= sequence.unread
+            self._waiting.popleft()
+        assert self._running, "the cache holds any one sequence"
+
+    def _start(self, sequence: _Sequence) -> bool:
+        """Find what the cache holds of the sequence, and take blocks for the rest. False without so many."""
+        request, cache = sequence.request, self._cache
+        length = len(request.prompt_token_ids) + sequence.written
+        if not sequence.hashes:
+            sequence.hashes = block_hashes(request.prompt_token_ids)
+        # The last token is read in any case: its output is what is asked for.
+        known = sequence.hashes[: (length - 1) // BLOCK_TOKENS]
+        found = cache.find(known)
+        if not cache.use_and_take(known[:found], -(-length // BLOCK_TOKENS) - found):
+            return False
+        if sequence.num_tokens == 0:
+            self._answer(sequence)
+            self._counts["prompt_tokens"] += length
+            self._counts["cached_prompt_tokens"] += found * BLOCK_TOKENS
+        else:
+            self._counts["recomputed_tokens"] += length - found * BLOCK_TOKENS
+        sequence.shared, sequence.blocks = found, -(-length // BLOCK_TOKENS)
+        sequence.unread = length - found * BLOCK_TOKENS
+        self._running[request.request_id] = self._reading[request.request_id] = sequence
+        return True
+
+    def _answer(self, sequence: _Sequence) -> None:
+        request = sequence.request
+        ids, reason = self._respond(request)
+        room = self._figures.max_model_len - len(request.prompt_token_ids)
+        allowed = min(request.sampling.max_tokens, room)
+        tokens = len(ids) + (reason == "stop")
+        if tokens > allowed:
+            ids, reason, tokens = ids[:allowed], "length", allowed
+        sequence.token_ids, sequence.finish_reason, sequence.num_tokens = ids, reason, tokens
+
+    def _read(self, budget: int, now: int) -> tuple[int, int]:
+        """Read prompts in order; whoever is through writes a token. Tokens read, and their context."""
+        total = context = 0
+        for sequence in list(self._reading.values()):
+            chunk = min(sequence.unread, budget - total)
+            if chunk <= 0:
+                break
+            sequence.unread -= chunk
+            total += chunk
+            length = len(sequence.request.prompt_token_ids) + sequence.written
+            context += length - sequence.unread
+            if not sequence.unread:
+                del self._reading[sequence.request.request_id]
+                self._write(sequence, length, now)
+        return total, context
+
+    def _write(self, sequence: _Sequence, length: int, now: int) -> None:
+        """From this step on the sequence gets a token a step."""
+        sequence.since, sequence.length = now, length
+        sequence.ends = now + sequence.num_tokens - sequence.written - 1
+        heapq.heappush(self._endings, (sequence.ends, self._order, sequence))
+        self._order += 1
+        self._fills[self._fill_of(sequence)] += 1
+        self._context += length
+
+    @staticmethod
+    def _fill_of(sequence: _Sequence) -> int:
+        return (sequence.since + 1 - sequence.length) % BLOCK_TOKENS
+
+    def _stop(self, sequence: _Sequence, now: int) -> None:
+        """Take a sequence that has just been removed from `running` off the engine, before step `now`."""
+        request = sequence.request
+        prompt = len(request.prompt_token_ids)
+        if self._reading.pop(request.request_id, None):
+            computed = prompt + sequence.written - sequence.unread
+            blocks = sequence.blocks
+        else:
+            steps = now - 1 - sequence.since  # in which the cache grew
+            self._fills[self._fill_of(sequence)] -= 1
+            self._context -= sequence.length + steps
+            computed = sequence.length + steps
+            blocks = -(-computed // BLOCK_TOKENS)
+            sequence.ends = 0
+            sequence.written = min(sequence.written + steps + 1, sequence.num_tokens)
+        full = computed // BLOCK_TOKENS
+        if full > len(sequence.hashes):
+            ids = [*request.prompt_token_ids, *sequence.token_ids[: computed - prompt]]
+            sequence.hashes = block_hashes(ids, sequence.hashes)
+        self._cache.give_back(sequence.hashes[:full], shared=sequence.shared, blocks=blocks)
+
+    def _end(self, now: int) -> list[Completion]:
+        """Sequences whose last token was written in this step."""
+        completions = []
+        while self._endings and self._endings[0][0] <= now:
+            _, _, sequence = heapq.heappop(self._endings)
+            request_id = sequence.request.request_id
+            if sequence.ends != now or self._running.get(request_id) is not sequence:
+                continue  # it was preempted or aborted on the way
+            del self._running[request_id]
+            self._stop(sequence, now + 1)
+            completions.append(
+                Completion(
+                    request_id=request_id,
+                    token_ids=sequence.token_ids,
+                    finish_reason=sequence.finish_reason,
+                    num_tokens=sequence.num_tokens,
+                )
+            )
+        return completions
+
+    def abort(self, request_ids: Collection[int]) -> None:
+        """Give up outstanding requests; their slots are free at once."""
+        self._waiting = deque(s for s in self._waiting if s.request.request_id not in request_ids)
+        for request_id in request_ids:
+            if sequence := self._running.pop(request_id, None):
+                self._stop(sequence, self._counts["steps"] + 1)
+
+    def stats(self) -> EngineStats:
+        return EngineStats(**self._counts)
+
+    def close(self) -> None:
+        self._waiting.clear()
+        self.abort(list(self._running))

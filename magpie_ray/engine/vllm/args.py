@@ -1,0 +1,143 @@
+"""What vLLM is given: its environment, and the arguments of its engine. Needs no vLLM.
+
+What always holds: what the user set, in the environment or in engine.extra, stays.
+"""
+
+import dataclasses
+import os
+import platform
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from magpie_ray.errors import ConfigError
+from magpie_ray.utils.logs import LogStyle
+
+_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+_CPU_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's default takes half the machine, once per actor
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its default binds two engines of a machine to the same core
+}
+# Small models on a few cores gain nothing from larger batches; on GPUs vLLM's own offline default is kept.
+_CPU_MAX_NUM_SEQS = 128
+# Prefixes are cached in whole blocks. Those of 128 tokens that vLLM takes on a CPU are longer than many a
+# conversation: with 32, its least, the bundled model makes 56 rows/s of three turns instead of 26.
+_CPU_BLOCK_SIZE = 32
+
+# Under this name a request carries the rules for its first tokens to the processor that keeps them. That is
+# one of model runner V1. V2, which GPUs get by default, has an interface of its own in some versions of vLLM.
+FIRST_TOKENS_ARGUMENT = "magpie_first_tokens"
+_FIRST_TOKENS_PROCESSOR = "magpie_ray.engine.vllm.logits_processor:FirstTokensProcessor"
+_USE_V2 = "VLLM_USE_V2_MODEL_RUNNER"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class VllmSettings:
+    """What an engine is made of. `device` is cuda or cpu; `extra` goes to vLLM's EngineArgs as it is.
+
+    first_tokens: whether requests may carry rules for their first tokens. ray_metrics: whether vLLM's own
+    metrics go to Ray's, in a process that has joined a Ray cluster.
+    """
+
+    model: str
+    revision: str | None
+    device: str
+    seed: int
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    max_model_len: int | None
+    max_num_seqs: int | None
+    gpu_memory_utilization: float
+    dtype: str
+    quantization: str | None
+    trust_remote_code: bool
+    distributed_executor_backend: str | None
+    extra: Mapping[str, object]
+    first_tokens: bool = False
+    ray_metrics: bool = False
+
+
+def set_environment(device: str, *, first_tokens: bool = False) -> None:
+    """vLLM reads these when it is imported; what the user set stays.
+
+    ConfigError when that rules out first tokens, if they are wanted.
+    """
+    wanted = _ENVIRONMENT | (_CPU_ENVIRONMENT if device == "cpu" else {})
+    if first_tokens:
+        wanted[_USE_V2] = "0"
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    if first_tokens and os.environ[_USE_V2].strip() != "0":
+        raise ConfigError(
+            f"{_USE_V2} is set to {os.environ[_USE_V2]} on {platform.node()}, and sampling.*.first_tokens "
+            "needs vLLM's model runner V1: unset it, or leave first_tokens out"
+        )
+
+
+def set_log_environment(style: LogStyle) -> None:
+    """Before vLLM is imported: how much it tells, and that others set up how, where that is to be JSON."""
+    if style.verbose:
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
+    else:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if style.json:
+        os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
+
+
+def check_extra(extra: Mapping[str, object], args_type: type) -> None:
+    """ConfigError for names that vLLM's EngineArgs, a dataclass, do not have."""
+    names = {field.name for field in dataclasses.fields(args_type)}
+    if unknown := sorted(set(extra) - names):
+        raise ConfigError(
+            f"engine.extra has {', '.join(unknown)}, which this vLLM's EngineArgs do not know: "
+            "see `vllm serve --help` for the names (with underscores here)"
+        )
+
+
+def refusal(exc: ValidationError) -> str:
+    """What vLLM finds wrong with the arguments it was given."""
+    problems = [
+        f"{error['loc'][0]}: {error['msg']}" if error["loc"] else error["msg"]
+        for error in exc.errors(include_url=False, include_input=False)
+    ]
+    return "vLLM refuses what it is given by engine and engine.extra: " + "; ".join(dict.fromkeys(problems))
+
+
+def engine_args(settings: VllmSettings) -> dict[str, object]:
+    """Keyword arguments of vLLM's EngineArgs."""
+    args: dict[str, object] = {
+        "model": settings.model,
+        "revision": settings.revision,
+        "tokenizer_revision": settings.revision,
+        "trust_remote_code": settings.trust_remote_code,
+        "seed": settings.seed,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "pipeline_parallel_size": settings.pipeline_parallel_size,
+        "distributed_executor_backend": settings.distributed_executor_backend,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "dtype": settings.dtype,
+        "quantization": settings.quantization,
+        "enable_prefix_caching": True,
+        # The build's own sampling settings are all there is: none come in from generation_config.json.
+        "generation_config": "vllm",
+        "disable_log_stats": False,
+        "use_tqdm_on_load": False,  # bars are noise in an actor's log
+    }
+    if settings.device == "cuda":
+        args["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    else:
+        args["enforce_eager"] = True  # compiling takes a minute and gains nothing on small CPU models
+        args["max_num_seqs"] = settings.max_num_seqs or _CPU_MAX_NUM_SEQS
+        args["block_size"] = _CPU_BLOCK_SIZE
+        if settings.dtype == "auto":
+            args["dtype"] = "float32"  # bfloat16 is three times slower on CPUs without AVX-512
+    args |= settings.extra
+    if settings.first_tokens:
+        given = args.get("logits_processors")
+        args["logits_processors"] = [*(given if isinstance(given, list) else ()), _FIRST_TOKENS_PROCESSOR]
+    return args

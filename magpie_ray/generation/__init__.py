@@ -1,0 +1,1 @@
+"""Conversations over one engine, in turn-synchronous rounds."""

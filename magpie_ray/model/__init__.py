@@ -1,0 +1,1 @@
+"""A model: which commit, its tokenizer, its size."""

@@ -1,0 +1,179 @@
+"""How large a model is: parameters, bytes of weights, and bytes of cache a token, from files without weights.
+
+Owns: reading config.json, and of the weights their headers or index alone. What always holds: what could not
+be read is worked out from config.json, and `source` says so.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magpie_ray.errors import FormatError
+from magpie_ray.model.resolve import Model
+
+_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "fp8": 1.0}
+# What a quantised weight takes, scales included, by what the name of the method holds.
+_QUANTISED = {"fp8": 1.0, "int8": 1.0, "w8a8": 1.0, "mxfp4": 0.53, "fp4": 0.56, "awq": 0.56, "gptq": 0.56}
+_QUANTISED |= {"bitsandbytes": 0.56, "compressed": 0.56, "gguf": 0.6}
+_HEADER_LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSize:
+    """What a model takes on a GPU.
+
+    active_parameters: those that a token goes through. parameter_bytes: of one, as loaded. kv_heads,
+    head_dim: of one layer; latent: numbers that a layer keeps of a token in place of heads (MLA). max_tokens:
+    of its context. source: where the number of parameters is from.
+    """
+
+    parameters: float
+    active_parameters: float
+    parameter_bytes: float
+    layers: int
+    kv_heads: int
+    head_dim: int
+    latent: int
+    cache_bytes: float
+    max_tokens: int | None
+    source: str
+
+    @property
+    def weight_bytes(self) -> float:
+        return self.parameters * self.parameter_bytes
+
+    def cache_bytes_per_token(self, *, tensor_parallel: int = 1, pipeline_parallel: int = 1) -> float:
+        """On one GPU. Heads are shared out until each GPU has one; a latent is on all of them."""
+        heads = max(1.0, self.kv_heads / tensor_parallel)
+        numbers = self.latent or 2 * heads * self.head_dim
+        return math.ceil(self.layers / pipeline_parallel) * numbers * self.cache_bytes
+
+
+def read_model_size(model: Model, *, dtype: str, quantization: str | None, cache_dtype: str) -> ModelSize:
+    """The size of a model that is loaded with this dtype and quantization (see EngineConfig).
+
+    FormatError when config.json can't be read, or is of no architecture that this can reckon with.
+    """
+    fields = _config(model)
+    text = {**fields, **(fields.get("text_config") or {})}
+    stored = str(text.get("dtype") or text.get("torch_dtype") or "bfloat16")
+    loaded = _BYTES.get(stored, 2.0) if dtype == "auto" else _BYTES[dtype]
+    if dtype == "auto" and stored == "float32":
+        loaded = 2.0  # vLLM halves it
+    method = quantization or str((text.get("quantization_config") or {}).get("quant_method") or "")
+    try:
+        layers, heads = int(text["num_hidden_layers"]), int(text["num_attention_heads"])
+        total, active = _reckoned(text)
+        latent = int(text.get("kv_lora_rank") or 0)
+        size = ModelSize(
+            parameters=total,
+            active_parameters=active,
+            parameter_bytes=next((size for name, size in _QUANTISED.items() if name in method), loaded),
+            layers=layers,
+            kv_heads=int(text.get("num_key_value_heads") or heads),
+            head_dim=int(text.get("head_dim") or text["hidden_size"] // heads),
+            latent=latent + int(text.get("qk_rope_head_dim") or 0) if latent else 0,
+            cache_bytes=1.0 if "fp8" in cache_dtype else min(loaded, 4.0),
+            max_tokens=int(text["max_position_embeddings"]) if "max_position_embeddings" in text else None,
+            source="worked out from config.json",
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise FormatError(f"{model.name}: its config.json does not say how large it is ({exc})") from exc
+    counted = None if method else _counted(model, stored)
+    if counted is None:
+        return size
+    parameters, source = counted
+    share = parameters / size.parameters
+    return ModelSize(
+        **{name: getattr(size, name) for name in size.__dataclass_fields__}
+        | {
+            "parameters": parameters,
+            "active_parameters": size.active_parameters * share,
+            "source": source,
+        }
+    )
+
+
+def _reckoned(text: Mapping[str, Any]) -> tuple[float, float]:
+    """Parameters, all and active, of a decoder as most are: attention, a gated MLP or experts, embeddings."""
+    hidden, layers, vocabulary = (
+        int(text["hidden_size"]),
+        int(text["num_hidden_layers"]),
+        int(text["vocab_size"]),
+    )
+    heads = int(text["num_attention_heads"])
+    head_dim = int(text.get("head_dim") or hidden // heads)
+    kv_heads = int(text.get("num_key_value_heads") or heads)
+    attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
+    inner = int(text["intermediate_size"])
+    experts = int(
+        text.get("num_local_experts") or text.get("num_experts") or text.get("n_routed_experts") or 0
+    )
+    used = int(text.get("num_experts_per_tok") or 0)
+    dense = 3 * hidden * inner
+    all_mlp = active_mlp = float(dense * layers)
+    if experts:
+        expert = 3 * hidden * int(text.get("moe_intermediate_size") or inner)
+        shared = int(text.get("n_shared_experts") or 0)
+        first = int(text.get("first_k_dense_replace") or 0)
+        all_mlp = float(first * dense + (layers - first) * (experts + shared) * expert)
+        active_mlp = float(first * dense + (layers - first) * (used + shared) * expert)
+    embeddings = vocabulary * hidden * (1 if text.get("tie_word_embeddings") else 2)
+    rest = float(attention * layers + embeddings)
+    return rest + all_mlp, rest + active_mlp
+
+
+def _counted(model: Model, stored: str) -> tuple[float, str] | None:
+    """Parameters by the index or the header of the weights; None where neither is at hand."""
+    if index := _file(model, _INDEX):
+        metadata = json.loads(index.read_bytes()).get("metadata", {})
+        if size := metadata.get("total_size"):
+            return float(size) / _BYTES.get(stored, 2.0), f"the index of its weights ({_INDEX})"
+    if model.is_folder:
+        single = Path(model.location) / _SINGLE
+        return (_in_header(single), f"the header of its weights ({_SINGLE})") if single.is_file() else None
+    return _on_hub(model)
+
+
+def _in_header(path: Path) -> float:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
+        header = json.loads(file.read(length))
+    return float(sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"))
+
+
+def _on_hub(model: Model) -> tuple[float, str] | None:
+    from huggingface_hub import HfApi  # slow to import
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        told = HfApi().model_info(model.name, revision=model.revision).safetensors
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):  # no network: config.json will do
+        return None
+    return (float(told.total), "the hub") if told else None
+
+
+def _config(model: Model) -> dict[str, Any]:
+    path = _file(model, "config.json")
+    if path is None:
+        raise FormatError(f"{model.name} has no config.json, so its size can't be told")
+    fields: dict[str, Any] = json.loads(path.read_bytes())
+    return fields
+
+
+def _file(model: Model, name: str) -> Path | None:
+    """A small file of a model, on this machine; None where there is none, or none can be had."""
+    if model.is_folder:
+        path = Path(model.location) / name
+        return path if path.is_file() else None
+    from huggingface_hub import hf_hub_download  # slow to import
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(model.name, name, revision=model.revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return None

@@ -1,0 +1,1 @@
+"""How a build stands: display, metrics, heartbeat, status."""

@@ -1,0 +1,117 @@
+"""What a running job tells: a live display on a terminal, a plain line now and then in a log.
+
+Pure rendering of snapshots; how the numbers come about is the job's business.
+"""
+
+import logging
+import math
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from magpie_ray.coordinator.snapshot import Snapshot
+from magpie_ray.utils.logs import terminal
+from magpie_ray.utils.text import clock_text
+from magpie_ray.worker.events import Committed
+
+log = logging.getLogger(__name__)
+
+LOG_SECONDS = 30.0
+
+
+class ProgressDisplay:
+    """A watcher of a job, and a context: shown as often as you like, it draws or logs as often as is useful.
+
+    `live`: draw, where the console is a terminal; else the log alone is written to.
+    """
+
+    def __init__(self, console: Console | None = None, *, live: bool = True) -> None:
+        console = console or terminal()
+        self._live: Live | None = None
+        if live and console.is_terminal:
+            self._bar = Progress(BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+            self._task = self._bar.add_task("", total=None)
+            self._live = Live(self._bar, console=console)
+        self._last: Snapshot | None = None
+        self._logged_at = -math.inf
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        elif self._last:
+            _log(self._last)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw, or log when the last line is old enough. On leaving the context the last one is logged."""
+        if self._live:
+            self._bar.update(
+                self._task,
+                total=snapshot.num_rows,
+                completed=snapshot.rows,
+                description=f"{rows_text(snapshot)}, ETA {eta_text(snapshot)}",
+            )
+            told = f"{rates_text(snapshot)}, " if snapshot.seconds else ""
+            self._live.update(Group(self._bar, Text(f"{told}{actors_text(snapshot)}", overflow="ellipsis")))
+            return
+        self._last = snapshot
+        if time.monotonic() - self._logged_at >= LOG_SECONDS:
+            self._logged_at, self._last = time.monotonic(), None
+            _log(snapshot)
+
+    def committed(self, slot: int, event: Committed) -> None:
+        """One line a partition for those who want to know it all."""
+        log.debug(
+            "slot %d: %s committed after %.1f s, %.1f of them to store it",
+            slot,
+            event.partition,
+            event.seconds,
+            event.upload_seconds,
+        )
+
+
+def _log(snapshot: Snapshot) -> None:
+    log.info("%s", line(snapshot), extra=dict(snapshot.fields()))
+
+
+def line(snapshot: Snapshot) -> str:
+    """All of it in one line."""
+    parts = [rows_text(snapshot), rates_text(snapshot), f"ETA {eta_text(snapshot)}", actors_text(snapshot)]
+    return ", ".join(parts)
+
+
+def rows_text(snapshot: Snapshot) -> str:
+    return f"{snapshot.rows:,}/{snapshot.num_rows:,} rows"
+
+
+def rates_text(snapshot: Snapshot) -> str:
+    accepted = "-" if snapshot.accepted is None else f"{snapshot.accepted:.1%}"
+    rates = f"{snapshot.rows_per_second:,.1f} rows/s, {snapshot.tokens_per_second:,.0f} tokens/s"
+    return f"{rates}, {accepted} accepted"
+
+
+def actors_text(snapshot: Snapshot) -> str:
+    """What there is none of is left out, but for those that are up."""
+    more = {
+        "starting": snapshot.actors_starting,
+        "waiting for a node": snapshot.actors_waiting,
+        "replaced": snapshot.lost,
+    }
+    up = f"{snapshot.actors_up} actor{'' if snapshot.actors_up == 1 else 's'} up"
+    return ", ".join([up, *(f"{n} {what}" for what, n in more.items() if n)])
+
+
+def eta_text(snapshot: Snapshot) -> str:
+    """Time left at the mean rate so far; "-" before there is one."""
+    return "-" if snapshot.seconds_left is None else clock_text(snapshot.seconds_left)

@@ -1,0 +1,151 @@
+"""How far a build is, how fast, and whether anybody works on it: read from storage alone, from anywhere.
+
+What always holds: nothing is written; ages are differences of the store's own times, where it tells its time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from magpie_ray.counters import Tally
+from magpie_ray.dataset import manifest, run_records
+from magpie_ray.dataset.build_record import BuildRecord, require_build
+from magpie_ray.dataset.layout import RUNS_PREFIX
+from magpie_ray.dataset.run_records import RunRecord
+from magpie_ray.dataset.verify import rows_wanted
+from magpie_ray.errors import CorruptBuildError
+from magpie_ray.storage.storage import Storage
+from magpie_ray.types import DATA_PREFIX, PartitionRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """One file: when it was written, and its rows."""
+
+    at: float
+    rows: int
+
+
+def rate(commits: Sequence[Commit], *, begin: float, end: float) -> float:
+    """Rows/s in begin..end; 0 for no time at all."""
+    rows = sum(commit.rows for commit in commits if begin < commit.at <= end)
+    return rows / (end - begin) if end > begin else 0.0
+
+
+def history(commits: Sequence[Commit], *, begin: float, end: float, parts: int) -> list[float]:
+    """Rows/s in each of so many equal parts of begin..end, the oldest first; none for no time at all."""
+    if end <= begin:
+        return []
+    width = (end - begin) / parts
+    rows = [0] * parts
+    for commit in commits:
+        if begin < commit.at <= end:
+            rows[min(parts - 1, int((commit.at - begin) / width))] += commit.rows
+    return [number / width for number in rows]
+
+
+# complete: nothing is left to do. running: a driver is at work. gone: one was, and fell silent. stopped: the
+# last run has ended and said so. new: no run has begun.
+State = Literal["complete", "running", "gone", "stopped", "new"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStatus:
+    """A run, and the last sign of life of its driver. beat: what that said; None where there is none.
+
+    quiet_seconds: since then, or since the run's record was written.
+    """
+
+    record: RunRecord
+    quiet_seconds: float
+    beat: Mapping[str, object] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.record.outcome == "running" and self.quiet_seconds < run_records.GONE_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """num_rows: what the build is to have (build.rows_wanted), or has if that is more. now: the store's time.
+
+    commits: one for each of `records` whose time the store tells, in the order of time.
+    """
+
+    url: str
+    build: BuildRecord
+    runs: tuple[RunStatus, ...]
+    records: tuple[PartitionRecord, ...]
+    num_rows: int
+    complete: bool
+    now: float
+    commits: tuple[Commit, ...] = ()
+
+    @property
+    def state(self) -> State:
+        if self.complete:
+            return "complete"
+        if any(run.alive for run in self.runs):
+            return "running"
+        if not self.runs:
+            return "new"
+        return "gone" if self.runs[-1].record.outcome == "running" else "stopped"
+
+    @property
+    def driver(self) -> RunStatus | None:
+        """The run that works, or did so last."""
+        candidates = [run for run in self.runs if run.alive] or self.runs
+        return candidates[-1] if candidates else None
+
+    @property
+    def tally(self) -> Tally:
+        """All attempts behind what is committed."""
+        return Tally.sum(Tally.of_record(record) for record in self.records)
+
+    @property
+    def size(self) -> int:
+        """Bytes in data/."""
+        return sum(record.size for record in self.records)
+
+
+def read_status(storage: Storage) -> Status:
+    """How far the build is. PreflightError without one; CorruptBuildError when its files contradict it."""
+    record = require_build(storage)
+    runs = _read_runs(storage)
+    listed = storage.list(DATA_PREFIX)
+    records = tuple(manifest.read_committed(storage, record, listed=listed))
+    num_rows = rows_wanted([run.record for run in runs], records)
+    missing = manifest.pending(num_rows, record, records)
+    written = {item.key: item.modified for item in listed}
+    times = [(written.get(found.partition.key), found.rows) for found in records]
+    commits = [Commit(at=at, rows=rows) for at, rows in times if at is not None]
+    return Status(
+        url=storage.url,
+        build=record,
+        runs=runs,
+        records=records,
+        num_rows=num_rows,
+        complete=num_rows > 0 and not missing and manifest.is_marked_complete(storage),
+        now=storage.now(),
+        commits=tuple(sorted(commits, key=lambda commit: commit.at)),
+    )
+
+
+def _read_runs(storage: Storage) -> tuple[RunStatus, ...]:
+    records = run_records.read_runs(storage)
+    written = {item.key: item.modified for item in storage.list(RUNS_PREFIX)}
+    now = storage.now()
+    found = []
+    for record in records:
+        times = [written.get(key) for key in (record.key, run_records.heartbeat_key(record.number))]
+        last = max((at for at in times if at is not None), default=now)
+        beat = _read_beat(storage, record.number) if record.outcome == "running" else None
+        found.append(RunStatus(record=record, quiet_seconds=max(0.0, now - last), beat=beat))
+    return tuple(found)
+
+
+def _read_beat(storage: Storage, run: int) -> Mapping[str, object] | None:
+    try:
+        return run_records.read_heartbeat(storage, run)
+    except CorruptBuildError:  # it is for readers alone, and the next beat replaces it
+        return None

@@ -1,0 +1,115 @@
+"""What would run: plain fields for the plan command."""
+
+from dataclasses import asdict
+from typing import Any
+
+from magpie_ray import draws
+from magpie_ray.config.sampling import sampling_choices
+from magpie_ray.config.schema import Config
+from magpie_ray.dataset import partitioning
+from magpie_ray.planning.estimate import Sample
+from magpie_ray.planning.forecast import Forecast, Given, forecast
+from magpie_ray.preflight import checks
+from magpie_ray.preflight.build_spec import Blueprint
+
+
+def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
+    """The build that `config` describes, as far as it can be known without a cluster; writes nothing.
+
+    Where num_actors or the device are left to the cluster, one actor is assumed, or what a sample had
+    (`assumptions` says so).
+    """
+    given = given or Given()
+    storage, blueprint, committed = checks.look_at(config)
+    config = blueprint.config
+    num_actors, device, assumptions = _assume_cluster(config, given.sample)
+    if committed:
+        record = committed.build
+    else:
+        record = blueprint.record(checks.choose_grid(config, num_actors=num_actors, device=device))
+        if config.output.rows_per_partition == "auto":
+            assumptions.append(
+                "output.rows_per_partition is auto: chosen for these actors, fixed by the first run"
+            )
+    grid = record.rows_per_partition
+    pending = (
+        committed.pending(config.num_rows) if committed else partitioning.pending(config.num_rows, grid, ())
+    )
+    shards = partitioning.shards(pending, num_actors)
+    cost = forecast(
+        blueprint,
+        given,
+        rows=partitioning.rows_in(pending),
+        files=len(pending),
+        num_actors=min(num_actors, max(1, len(pending))),
+        device=device,
+    )
+    return {
+        "output": storage.url,
+        "exists": committed is not None,
+        "fingerprint": record.fingerprint,
+        "model": {"name": blueprint.model.name, "commit": blueprint.model.commit},
+        "num_rows": config.num_rows,
+        "messages_per_row": config.messages_per_row,
+        "rows_committed": sum(r.rows for r in committed.records) if committed else 0,
+        "rows_pending": partitioning.rows_in(pending),
+        "rows_per_partition": grid,
+        "partitions_pending": len(pending),
+        "num_actors": num_actors,
+        "shards": [{"partitions": len(shard), "rows": partitioning.rows_in(shard)} for shard in shards],
+        "device": device,
+        "columns": list(config.columns()),
+        **_prompting(blueprint),
+        "max_tokens_per_row": config.max_tokens_per_row,
+        **_cost(cost, given.sample),
+        "assumptions": [*assumptions, *cost.assumptions],
+        "warnings": [*blueprint.warnings, *cost.warnings],
+        "config": {"num_rows": config.num_rows, **config.recorded()},
+    }
+
+
+def _assume_cluster(config: Config, sample: Sample | None) -> tuple[int, str, list[str]]:
+    """How many actors there are, on what device, and what of that was assumed."""
+    assumptions = []
+    num_actors = config.cluster.num_actors
+    if num_actors == "auto":
+        num_actors = sample.engines if sample else 1
+        assumptions.append(
+            f"cluster.num_actors is auto: {num_actors}; `generate` counts what the cluster holds"
+        )
+    device: str = config.engine.device
+    if device == "auto":
+        device = sample.device if sample else "cuda"
+        assumptions.append(f"engine.device is auto: {device}; `generate` looks at the cluster")
+    return num_actors, device, assumptions
+
+
+def _prompting(blueprint: Blueprint) -> dict[str, Any]:
+    """What rows are started with, and what ends their messages."""
+    config, form = blueprint.config, blueprint.chat_format
+    first = draws.system_prompt_of(0, seed=config.seed_number, prompts=blueprint.prompts)
+    text = first.text if first else None
+    return {
+        "system_prompts": [
+            {"key": p.key, "text": p.text, "weight": round(p.weight, 6)} for p in blueprint.prompts
+        ],
+        "samplings": [
+            {"settings": settings, "weight": round(weight, 6)}
+            for settings, weight in sampling_choices(config.identity())
+            if config.sampling.is_mixed
+        ],
+        "first_prompt": form.prefix_text(text),
+        "first_prompt_ids": list(form.prefix(text)),
+        "user_stop_token_ids": list(form.user_stop_token_ids),
+        "assistant_stop_token_ids": list(form.assistant_stop_token_ids),
+        "stop_strings": list(form.stop_strings),
+    }
+
+
+def _cost(cost: Forecast, sample: Sample | None) -> dict[str, Any]:
+    return {
+        "model_size": asdict(cost.size) if cost.size else None,
+        "engine": asdict(cost.fit) | {"fits": cost.fit.fits} if cost.fit else None,
+        "sample": asdict(sample) if sample else None,
+        "estimate": asdict(cost.estimate) if cost.estimate else None,
+    }

@@ -1,0 +1,183 @@
+"""The loop of a sample: workers make rows of a build for a while, and what that took is measured.
+
+Knows no Ray: workers are reached through the Actors protocol. What always holds: rows that have begun when
+the time is over are finished, so that long ones count as often as short ones do; whatever ends the loop, all
+actors are ended.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from magpie_ray.coordinator.actors import Actors, Left, Lost
+from magpie_ray.coordinator.dispatcher import Dispatcher
+from magpie_ray.counters import Tally
+from magpie_ray.errors import GenerationFailedError, InterruptedJobError
+from magpie_ray.planning.estimate import Sample
+from magpie_ray.types import Partition, PartitionRecord
+from magpie_ray.worker.events import Committed, Progress, Ready
+
+_POLL_SECONDS = 0.5
+# How long idle actors get to end in order when all is done.
+_FAREWELL_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Engine:
+    ready: bool = False
+    given: list[Partition] = field(default_factory=list)
+    # When, and by how many tokens so far, of the words of its progress.
+    first: tuple[float, int] | None = None
+    last: tuple[float, int] | None = None
+    started: int = 0
+    tokens_at_stop: int = 0
+
+
+class Sampler:
+    """The loop between the workers' events and what they are given. `clock`: seconds, monotonic."""
+
+    def __init__(
+        self,
+        actors: Actors,
+        pieces: Sequence[Partition],
+        *,
+        num_slots: int,
+        grid: int,
+        seconds: float,
+        began: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._actors, self._seconds, self._began, self._clock = actors, seconds, began, clock
+        self._dispatcher = Dispatcher(pieces, num_slots=num_slots, grid=grid, max_failures_per_partition=1)
+        self._slots = [_Engine() for _ in range(num_slots)]
+        self._files: dict[int, PartitionRecord] = {}  # by first row
+        self._first_ready: float | None = None
+        self._all_ready: float | None = None
+        self._stopped: float | None = None
+        self.ended = began  # when the last rows were committed
+
+    def work(self, stop_requested: Callable[[], bool]) -> None:
+        """Until all rows are made, or the time is over and what had begun by then is made."""
+        try:
+            for slot in range(len(self._slots)):
+                self._actors.start(slot, engine_start=slot)
+            while not self._done():
+                if stop_requested():
+                    raise InterruptedJobError("stopped before the sample was taken; nothing was written")
+                for slot, event in self._actors.poll(_POLL_SECONDS):
+                    self._take(slot, event)
+                over = self._all_ready is not None and self._clock() >= self._all_ready + self._seconds
+                if over and self._stopped is None:
+                    self._stop()
+            for slot in range(len(self._slots)):
+                self._actors.finish(slot)
+            self._see_off()
+        finally:
+            for slot in range(len(self._slots)):
+                self._actors.end(slot)
+
+    def _done(self) -> bool:
+        if self._stopped is None:
+            return self._dispatcher.done
+        return all(piece.start in self._files for slot in self._slots for piece in slot.given)
+
+    def _take(self, number: int, event: object) -> None:
+        slot, now = self._slots[number], self._clock()
+        match event:
+            case Ready():
+                slot.ready = True
+                self._first_ready = now if self._first_ready is None else self._first_ready
+                if all(other.ready for other in self._slots):
+                    self._all_ready = now
+            case Progress():
+                self._note(slot, event, now)
+                if self._stopped is None:
+                    for piece in self._dispatcher.progress(
+                        number,
+                        started=event.started,
+                        finished=event.tally.rows,
+                        live_window=event.live_window,
+                        now=now,
+                    ):
+                        slot.given.append(piece)
+                        self._actors.give(number, piece)
+            case Committed():
+                self.ended = now
+                self._files |= {record.start: record for record in event.files}
+                files = [record.partition for record in event.files]
+                for holder in self._dispatcher.committed(number, event.partition, files):
+                    self._actors.drop(holder, event.partition)
+            case Lost() | Left():
+                if isinstance(event, Lost) and event.error:
+                    raise event.error
+                cause = event.cause if isinstance(event, Lost) else "it left"
+                raise GenerationFailedError(f"an engine of the sample was lost: {cause}")
+
+    def _note(self, slot: _Engine, event: Progress, now: float) -> None:
+        told = (now, event.engine.generated_tokens)
+        slot.started = event.started
+        if self._stopped is None and self._all_ready is not None and event.doing == "generating":
+            slot.first = slot.first or told
+            slot.last = told
+        if self._stopped is None:
+            slot.tokens_at_stop = event.engine.generated_tokens
+
+    def _stop(self) -> None:
+        """No more rows begin: take back what has not begun."""
+        self._stopped = self._clock()
+        for number, slot in enumerate(self._slots):
+            before, kept = 0, list[Partition]()
+            for piece in slot.given:
+                if before < slot.started or piece.start in self._files:
+                    kept.append(piece)
+                else:
+                    self._actors.drop(number, piece)
+                before += piece.num_rows
+            slot.given = kept
+
+    def _see_off(self) -> None:
+        """The last words of the engines, until all have left or the time is over."""
+        deadline = self._clock() + _FAREWELL_SECONDS
+        staying = set(range(len(self._slots)))
+        while staying and self._clock() < deadline:
+            for slot, event in self._actors.poll(_POLL_SECONDS):
+                if isinstance(event, (Lost, Left)):
+                    self._actors.end(slot)
+                    staying.discard(slot)
+
+    def result(self, *, num_rows: int) -> Sample:
+        """What was found of so many rows, but for device, bytes, and the time of the end.
+
+        GenerationFailedError when no row was finished.
+        """
+        tally = Tally.sum(Tally.of_record(record) for record in self._files.values())
+        if not tally.rows or self._first_ready is None or self._all_ready is None:
+            raise GenerationFailedError("the sample ended before any row was finished: give it more time")
+        whole = tally.rows == num_rows
+        rates = [
+            (slot.last[1] - slot.first[1]) / (slot.last[0] - slot.first[0])
+            for slot in self._slots
+            if slot.first and slot.last and slot.last[0] > slot.first[0]
+        ]
+        seconds = self.ended - self._first_ready
+        rate = sum(rates) / len(rates) if rates else tally.tokens / max(seconds, 1e-9) / len(self._slots)
+        tail = 0.0
+        if self._stopped is not None:
+            after = tally.tokens - sum(slot.tokens_at_stop for slot in self._slots)
+            tail = max(0.0, self.ended - self._stopped - after / max(1e-9, rate * len(self._slots)))
+        return Sample(
+            engines=len(self._slots),
+            rows=tally.rows,
+            attempts=tally.attempts,
+            rejected=tally.attempts - tally.rows,
+            tokens=tally.tokens,
+            seconds=seconds,
+            start_seconds=(self._first_ready if whole else self._all_ready) - self._began,
+            end_seconds=0.0,
+            tokens_per_second=rate,
+            tail_seconds=tail,
+            bytes_per_row=0.0,
+            bytes_per_file=0.0,
+            whole=whole,
+            device="",
+        )

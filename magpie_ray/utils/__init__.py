@@ -1,0 +1,1 @@
+"""Helpers that know nothing of builds: logs, secrets, import paths, text for people."""

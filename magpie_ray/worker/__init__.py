@@ -1,0 +1,1 @@
+"""Partitions in, committed files and events out."""

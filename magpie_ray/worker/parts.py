@@ -1,0 +1,151 @@
+"""What a worker is made from: its spec as plain data, and the engine, recipe and window it leads to."""
+
+from magpie_ray.acceptance import build_rules
+from magpie_ray.chat_format.derivation import ChatFormat, load_tokenizer, message_ids
+from magpie_ray.config.sampling import SamplingSettings
+from magpie_ray.config.schema import Config
+from magpie_ray.engine.protocol import Engine
+from magpie_ray.engine.vllm.args import VllmSettings
+from magpie_ray.engine.vllm.engine import VllmEngine
+from magpie_ray.generation.admission import Window
+from magpie_ray.generation.conversation import Recipe
+from magpie_ray.preflight import build_spec
+from magpie_ray.types import EngineFigures, Sampling, SamplingPair
+from magpie_ray.worker.spec import WorkerSpec
+
+# The part of max_tokens that messages use on average, as in the paper's rows.
+_FILL = 0.28
+
+
+def make_recipe(spec: WorkerSpec) -> Recipe:
+    """What decides the content of the build's rows, with a tokenizer loaded to decode them.
+
+    FormatError when this machine does not have the build's model.
+    """
+    config, form = spec.config, spec.blueprint.chat_format
+    spec.blueprint.model.check()
+    tokenizer = load_tokenizer(
+        spec.blueprint.model.location,
+        revision=spec.blueprint.model.revision,
+        trust_remote_code=config.model.trust_remote_code,
+    ).tokenizer
+
+    def decode(messages: list[list[int]]) -> list[str]:
+        texts: list[str] = tokenizer.batch_decode(
+            messages, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        # A format's prefix may leave the white space before a message to the model (see ChatFormat).
+        return [text.strip() for text in texts]
+
+    def encode(text: str, index: int, system_prompt: str | None) -> list[int]:
+        return message_ids(tokenizer, form, text, index=index, system_prompt=system_prompt)
+
+    rules = build_rules(
+        config.acceptance,
+        markers=form.role_markers,
+        special_token_ids=frozenset(form.special_token_ids),
+        role_words=_assistant_names(form),
+    )
+    return Recipe(
+        chat_format=form,
+        decode=decode,
+        encode=encode,
+        reasoning=form.reasoning,
+        rules=tuple(rules.values()),
+        samplings=make_samplings(config, form),
+        messages_per_row=config.messages_per_row,
+        prompts=spec.blueprint.prompts,
+        seed=config.seed_number,
+        reproducible=config.sampling.reproducible,
+        max_attempts=config.acceptance.max_attempts,
+        min_accept_rate=config.acceptance.min_accept_rate,
+        retries_turn=config.acceptance.retry_from == "last_turn",
+        stops_when_full=config.acceptance.context_full == "stop",
+    )
+
+
+def make_samplings(config: Config, form: ChatFormat) -> tuple[SamplingPair, ...]:
+    """What rows choose from: each setting of the user's messages with each of the assistant's.
+
+    A row's sampling_key is its index: with n settings for answers, n times the user's and the answer's.
+    """
+    return tuple(
+        SamplingPair(
+            user=_sampling(user, form.user_stop_token_ids, form.stop_strings),
+            assistant=_sampling(assistant, form.assistant_stop_token_ids, form.stop_strings),
+            weight=weight * other_weight,
+        )
+        for user, weight in config.sampling.mix("user")
+        for assistant, other_weight in config.sampling.mix("assistant")
+    )
+
+
+def _sampling(
+    settings: SamplingSettings, stop_token_ids: tuple[int, ...], stop_strings: tuple[str, ...]
+) -> Sampling:
+    values = settings.model_dump(exclude={"weight", "first_tokens"})
+    return Sampling(
+        **values,
+        first_tokens=settings.first_tokens.resolved(),
+        stop_token_ids=stop_token_ids,
+        stop_strings=stop_strings,
+    )
+
+
+def _assistant_names(form: ChatFormat) -> list[str]:
+    """What the template calls the assistant, in plain words: "assistant", "model"."""
+    header = form.user_to_assistant
+    for marker in sorted(form.role_markers, key=len, reverse=True):
+        header = header.replace(marker, "\n")
+    return [line.strip() for line in header.splitlines() if line.strip().isalpha()]
+
+
+def vllm_engine(spec: WorkerSpec) -> Engine:
+    """The real engine of a build."""
+    config = spec.config
+    return VllmEngine(
+        VllmSettings(
+            model=spec.blueprint.model.location,
+            revision=spec.blueprint.model.revision,
+            device=spec.device,
+            seed=spec.engine_seed,
+            tensor_parallel_size=config.engine.tensor_parallel_size,
+            pipeline_parallel_size=config.engine.pipeline_parallel_size,
+            max_model_len=config.engine.max_model_len,
+            max_num_seqs=config.engine.max_num_seqs,
+            gpu_memory_utilization=config.engine.gpu_memory_utilization,
+            dtype=config.engine.dtype,
+            quantization=config.engine.quantization,
+            trust_remote_code=config.model.trust_remote_code,
+            distributed_executor_backend=spec.distributed_executor_backend,
+            extra=config.engine.extra,
+            first_tokens=config.sampling.uses_first_tokens,
+            ray_metrics=config.engine.vllm_metrics and spec.on_ray,
+        )
+    )
+
+
+def check_prompts_fit(spec: WorkerSpec, figures: EngineFigures) -> None:
+    """ConfigError when a prompt fills the engine's context, which only the engine knows for sure."""
+    build_spec.check_prompts_fit(
+        spec.config, spec.blueprint.chat_format, spec.blueprint.prompts, max_model_len=figures.max_model_len
+    )
+
+
+def make_window(spec: WorkerSpec, figures: EngineFigures) -> Window:
+    """How many conversations are alive at once on an engine of these figures."""
+    rounds, messages = spec.config.rounds, spec.config.messages_per_row
+    return Window(
+        figures,
+        cohort_size=None if rounds.cohort_size == "auto" else rounds.cohort_size,
+        cohorts_in_flight=None if rounds.cohorts_in_flight == "auto" else rounds.cohorts_in_flight,
+        turns=messages / 2,
+        tokens_per_turn=_expected_turn_tokens(spec, figures),
+    )
+
+
+def _expected_turn_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
+    """Tokens that a turn adds to a conversation, before any has been seen."""
+    sampling, messages = spec.config.sampling, spec.config.messages_per_row
+    allowed = sampling.max_tokens("user") + (sampling.max_tokens("assistant") if messages > 1 else 0)
+    return min(figures.max_model_len, int(allowed * _FILL))

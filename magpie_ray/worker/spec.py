@@ -1,0 +1,43 @@
+"""What a worker is made from, as plain data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from magpie_ray import draws
+from magpie_ray.config.schema import Config
+from magpie_ray.engine.protocol import Engine
+from magpie_ray.preflight.build_spec import Blueprint
+from magpie_ray.storage.storage import Storage
+from magpie_ray.utils.logs import LogStyle
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSpec:
+    """Everything a worker is made from. `engine_start` numbers the engine starts of the run.
+
+    on_ray: whether its process has joined a Ray cluster. progress_seconds: between two words of its
+    progress, at least, as the driver hears many workers.
+    """
+
+    blueprint: Blueprint
+    storage: Storage
+    fingerprint: str
+    run: int
+    engine_start: int
+    device: str
+    distributed_executor_backend: str | None
+    on_ray: bool = False
+    log_style: LogStyle = field(default_factory=LogStyle)
+    progress_seconds: float = 0.0
+
+    @property
+    def config(self) -> Config:
+        return self.blueprint.config
+
+    @property
+    def engine_seed(self) -> int:
+        """A seed that no other engine start of the build has had."""
+        return draws.engine_seed(seed=self.config.seed_number, run=self.run, start=self.engine_start)
+
+
+EngineFactory = Callable[[WorkerSpec], Engine]

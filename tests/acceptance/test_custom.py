@@ -1,0 +1,121 @@
+"""Rules of the user's own: from the config and from Python, checked when they are loaded and at each call."""
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules, check_rules, reason_to_reject
+from magpie_ray.config.schema import parse_config
+from magpie_ray.config.sections import AcceptanceConfig
+from magpie_ray.errors import ConfigError, RuleError
+from magpie_ray.preflight.build_spec import draw_up
+
+WORDY = Utterance(role="user", text="one two three four", token_ids=(), finish_reason="stop")
+
+
+def too_wordy(message: Utterance, conversation: Dialogue, limit: int = 3) -> str | None:
+    return "too_wordy" if len(message.text.split()) > limit else None
+
+
+def failing(message: Utterance, conversation: Dialogue) -> str | None:
+    raise KeyError("score")
+
+
+def yes_or_no(message: Utterance, conversation: Dialogue) -> Any:
+    return message.text == "one two three four"
+
+
+def takes_too_little(message: Utterance) -> None:
+    return None
+
+
+class Judge:
+    """Judges by a method."""
+
+    @staticmethod
+    def is_wordy(message: Utterance, conversation: Dialogue) -> str | None:
+        return too_wordy(message, conversation)
+
+
+def custom(*rules: Any) -> AcceptanceConfig:
+    return AcceptanceConfig.model_validate({"custom": list(rules)})
+
+
+def last_rule(*rules: Any) -> Rule:
+    return [*build_rules(custom(*rules)).values()][-1]
+
+
+def test_a_rule_is_named_by_its_import_path_and_tried_after_the_others() -> None:
+    rules = build_rules(custom(f"{__name__}:too_wordy"))
+    assert list(rules)[-1] == f"{__name__}:too_wordy"
+    assert reason_to_reject(WORDY, Dialogue(), [*rules.values()]) == "too_wordy"
+
+
+def test_thresholds_are_given_as_keywords() -> None:
+    assert last_rule({f"{__name__}:too_wordy": {"limit": 4}})(WORDY, Dialogue()) is None
+    assert last_rule({f"{__name__}:too_wordy": {"limit": 1}})(WORDY, Dialogue()) == "too_wordy"
+
+
+def test_a_function_stands_for_its_import_path() -> None:
+    assert custom(too_wordy).custom == [f"{__name__}:too_wordy"]
+    assert custom(Judge.is_wordy).custom == [f"{__name__}:Judge.is_wordy"]
+    assert last_rule(Judge.is_wordy)(WORDY, Dialogue()) == "too_wordy"
+
+
+@pytest.mark.parametrize("function", [lambda message, conversation: None, too_wordy.__call__])
+def test_a_function_that_workers_could_not_import_is_refused(function: object) -> None:
+    with pytest.raises(ConfigError, match=r"acceptance\.custom\.0: .*a module that workers can import"):
+        parse_config({"num_rows": 1, "acceptance": {"custom": [function]}})
+
+
+def test_a_module_of_the_current_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rules_beside_the_command.py").write_text(
+        "def no_questions(message, conversation):\n    return 'question' if '?' in message.text else None\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    rule = last_rule("rules_beside_the_command:no_questions")
+    assert (
+        rule(Utterance(role="user", text="Why?", token_ids=(), finish_reason="stop"), Dialogue())
+        == "question"
+    )
+
+
+def test_a_rule_that_fails_is_an_error_that_names_rule_and_message() -> None:
+    with pytest.raises(RuleError) as caught:
+        last_rule(failing)(WORDY, Dialogue())
+    said = str(caught.value)
+    assert f"{__name__}:failing failed with KeyError: 'score'" in said
+    assert "the user's message of turn 1: 'one two three four'" in said
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == said
+
+
+@pytest.mark.parametrize("returned", [True, 7, "", "two\nlines", "x" * 61])
+def test_what_is_no_reason_is_an_error(returned: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "yes_or_no", lambda message, conversation: returned)
+    with pytest.raises(RuleError, match=r"yes_or_no returned .*must be None or a reason"):
+        last_rule(f"{__name__}:yes_or_no")(WORDY, Dialogue())
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (f"{__name__}:not_there", r"has no not_there"),
+        ("no_such_module:rule", r"there is no module no_such_module"),
+        (f"{__name__}:WORDY", r"must be a function \(message, conversation\)"),
+        (f"{__name__}:takes_too_little", r"can't be called with \(message, conversation\)"),
+        ({f"{__name__}:too_wordy": {"limt": 4}}, r"can't be called with \(.*limt=4\)"),
+    ],
+)
+def test_what_is_no_rule_is_refused_before_anything_starts(rule: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=r"acceptance\.custom: .*" + message):
+        check_rules(custom(rule))
+    config = parse_config(
+        {"num_rows": 1, "acceptance": {"custom": [rule]}, "model": {"name": "not-looked/up"}}
+    )
+    with pytest.raises(ConfigError, match=message):
+        draw_up(config)

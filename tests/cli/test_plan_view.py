@@ -1,0 +1,67 @@
+"""A plan as people read it."""
+
+import pytest
+import yaml
+
+from magpie_ray.cli.views.plan import plan_text
+from magpie_ray.planning.forecast import Given
+from magpie_ray.planning.gpus import find_gpu
+from magpie_ray.planning.plan import make_plan
+from tests.planning.test_estimate import SAMPLE
+from tests.support.builds import config_of, memory_storage
+
+KEY = "hf_abcdefghijklmnop"
+
+
+def told(given: Given | None = None, **keys: object) -> str:
+    keys = {"output": {"path": memory_storage().url}, "engine": {"device": "cuda"}} | keys
+    return plan_text(make_plan(config_of(num_rows=1000, n_turns=2, **keys), given))
+
+
+def line(text: str, name: str) -> str:
+    [found] = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+    return found.removeprefix(name).strip()
+
+
+def test_the_config_is_at_the_end_as_yaml_and_without_secrets() -> None:
+    output = {"path": "s3://b/x", "storage_options": {"key": KEY}}
+    text = plan_text(make_plan(config_of(num_rows=7, output={"path": memory_storage().url})))
+    config = yaml.safe_load(text.split("\nconfig\n")[1])
+    assert (config["num_rows"], config["seed"], config["model"]["name"]) == (7, 0, "builtin:tiny-chat")
+    shown = config_of(output=output, engine={"extra": {"hf_token": KEY}}).recorded()
+    assert KEY not in str(shown)
+
+
+def test_white_space_in_the_first_prompt_can_be_seen() -> None:
+    assert line(told(), "first prompt").endswith("<|end_header_id|>⏎⏎")
+
+
+def test_settings_that_rows_choose_from_are_shown_by_what_sets_them_apart() -> None:
+    user = [{"temperature": 1.0, "weight": 3}, {"temperature": 0.7, "weight": 1}]
+    text = told(sampling={"user": user})
+    assert "sampling_key\n   75.00%  0  user.temperature 1.0\n   25.00%  1  user.temperature 0.7\n" in text
+    assert "sampling_key\n" not in told()
+
+
+def test_a_gpu_shows_how_the_model_lies_on_it() -> None:
+    text = told(Given(gpu=find_gpu("H100-80GB"), price_per_gpu_hour=2.0))
+    assert line(text, "engine").startswith("1 x H100-80GB, of each 73.6 GB used: ")
+    assert "KiB on each GPU" in line(text, "cache")
+    assert "about 1,024 sequences at once" in line(text, "batch")
+    for name in ("tokens", "time", "size", "GPU-hours", "cost"):
+        assert " to " in line(text, name)
+
+
+def test_a_sample_shows_one_figure_each() -> None:
+    text = told(Given(sample=SAMPLE))
+    assert line(text, "sample") == (
+        "1,000 rows by 2 engines in 30 s, up after 20 s: 1,000 tokens/s each, 50 tokens a row, "
+        "90.9% of attempts accepted"
+    )
+    assert line(text, "tokens") == "50,000 to write, by 1,000 rows made by 2 engines in 30 s"
+    assert line(text, "size") == "216 kB"
+
+
+@pytest.mark.parametrize("word", ["engine", "batch", "sample", "tokens", "time", "GPU-hours", "cost"])
+def test_what_is_not_known_is_not_shown(word: str) -> None:
+    assert not [line for line in told().splitlines() if line.startswith(f"{word} ")]

@@ -1,0 +1,738 @@
+"""The event loop of a run, over workers in threads and over scripted ones."""
+
+import queue
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from magpie_ray.config.schema import Config, load_config
+from magpie_ray.coordinator import job, ledger
+from magpie_ray.coordinator.actors import Left, Loss, Lost
+from magpie_ray.coordinator.dispatcher import Dispatcher
+from magpie_ray.coordinator.job import Job
+from magpie_ray.coordinator.ledger import Ledger
+from magpie_ray.coordinator.snapshot import Snapshot
+from magpie_ray.counters import Tally
+from magpie_ray.dataset import manifest, partitioning
+from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.engine.simulated.engine import SimulatedEngine
+from magpie_ray.errors import (
+    AcceptRateError,
+    ClusterLostError,
+    CorruptBuildError,
+    EngineError,
+    GenerationFailedError,
+    InterruptedJobError,
+    MagpieError,
+    PreflightError,
+    RowExhaustedError,
+    RuleError,
+    StorageError,
+)
+from magpie_ray.monitoring.progress import ProgressDisplay
+from magpie_ray.preflight.build_spec import Blueprint, draw_up
+from magpie_ray.storage.storage import Storage
+from magpie_ray.types import Partition, PartitionRecord
+from magpie_ray.worker.events import Committed, Event, Placed, Progress, Ready
+from magpie_ray.worker.spec import WorkerSpec
+from magpie_ray.worker.worker import ShardWorker
+from tests.support.engines import FIGURES, ScriptedEngine
+
+Told = Event | Lost | Left
+GRID = 10
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return make_config(tmp_path)
+
+
+def make_config(output: Path, *overrides: str) -> Config:
+    return load_config(None, ["num_rows=100", "n_turns=2", f"output.path={output}", *overrides])
+
+
+class Shown(ProgressDisplay):
+    """A display that keeps what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.snapshots: list[Snapshot] = []
+
+    def show(self, snapshot: Snapshot) -> None:
+        self.snapshots.append(snapshot)
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass
+class Run:
+    """A job on an output, with what it needs."""
+
+    config: Config
+    actors: "ThreadActors | ScriptedActors"
+    slots: int
+    records: list[PartitionRecord] = field(default_factory=list)
+    shown: Shown = field(default_factory=Shown)
+
+    def __post_init__(self) -> None:
+        build = BuildRecord(
+            identity={},
+            rows_per_partition=GRID,
+            chat_format={},
+            columns=(),
+            compression="zstd",
+            config={},
+            versions={},
+        )
+        self.storage = Storage(self.config.output.path)
+        self.ledger = Ledger(self.storage, build, self.records, num_rows=self.config.num_rows, run=1)
+        done = [record.partition for record in self.records]
+        dispatcher = Dispatcher(
+            partitioning.pending(self.config.num_rows, GRID, done),
+            num_slots=self.slots,
+            grid=GRID,
+            max_failures_per_partition=self.config.cluster.max_failures_per_partition,
+        )
+        self.job = Job(
+            config=self.config,
+            storage=self.storage,
+            ledger=self.ledger,
+            dispatcher=dispatcher,
+            actors=self.actors,
+        )
+
+    def work(self, stop_requested: Callable[[], bool] = never) -> None:
+        try:
+            self.job.work(self.shown, stop_requested)
+        finally:
+            assert not self.actors.running, "actors were left behind"
+
+    def manifest(self) -> list[PartitionRecord]:
+        return list(manifest.read_manifest(self.storage).values())
+
+
+# Real workers, in threads.
+
+
+class ThreadActors:
+    """Workers in threads. One that is ended generates no more, and nothing more is heard of it."""
+
+    def __init__(
+        self, config: Config, factory: Callable[[WorkerSpec], SimulatedEngine], *, run: int = 1
+    ) -> None:
+        self._config, self._factory, self._run = config, factory, run
+        self._blueprint: Blueprint = draw_up(config)
+        self._events = queue.Queue[tuple[int, int, Told]]()
+        self.running: dict[int, tuple[int, ShardWorker]] = {}
+        self._ended = set[int]()
+        self.threads: list[threading.Thread] = []
+        self.starts: list[tuple[int, int]] = []
+
+    def start(self, slot: int, *, engine_start: int) -> None:
+        self.starts.append((slot, engine_start))
+        spec = WorkerSpec(
+            blueprint=self._blueprint,
+            storage=Storage(self._config.output.path),
+            fingerprint="f" * 64,
+            run=self._run,
+            engine_start=engine_start,
+            device="cpu",
+            distributed_executor_backend=None,
+        )
+        worker = ShardWorker(spec, self._mortal_engine)
+        self.running[slot] = (engine_start, worker)
+        thread = threading.Thread(target=self._work, args=(slot, engine_start, worker), daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def _mortal_engine(self, spec: WorkerSpec) -> SimulatedEngine:
+        engine = self._factory(spec)
+        step = engine.step
+
+        def step_while_alive():  # type: ignore[no-untyped-def]
+            if spec.engine_start in self._ended:
+                raise EngineError("ended")
+            return step()
+
+        engine.step = step_while_alive  # type: ignore[method-assign]
+        return engine
+
+    def _work(self, slot: int, engine_start: int, worker: ShardWorker) -> None:
+        try:
+            for event in worker.run():
+                self._events.put((slot, engine_start, event))
+        except MagpieError as exc:
+            self._events.put((slot, engine_start, Lost(cause=str(exc), loss=Loss.FAILED, error=exc)))
+        else:
+            self._events.put((slot, engine_start, Left()))
+
+    def give(self, slot: int, partition: Partition) -> None:
+        self.running[slot][1].give(partition)
+
+    def drop(self, slot: int, partition: Partition) -> None:
+        self.running[slot][1].drop(partition)
+
+    def finish(self, slot: int) -> None:
+        self.running[slot][1].finish()
+
+    def stop(self, slot: int) -> None:
+        self.running[slot][1].stop()
+
+    def end(self, slot: int) -> None:
+        if slot in self.running:
+            engine_start, worker = self.running.pop(slot)
+            self._ended.add(engine_start)
+            worker.finish()
+
+    def poll(self, timeout_seconds: float) -> list[tuple[int, Told]]:
+        try:
+            slot, engine_start, event = self._events.get(timeout=timeout_seconds)
+        except queue.Empty:
+            return []
+        current = self.running.get(slot)
+        return [(slot, event)] if current and current[0] == engine_start else []
+
+    def capacity(self) -> int:
+        return 0
+
+    def on_notice(self) -> list[int]:
+        return []
+
+    def explain(self, slot: int, cause: str) -> str:
+        return cause
+
+    def describe(self) -> str:
+        return "threads"
+
+
+@pytest.fixture
+def thread_actors(config: Config) -> Iterator[Callable[..., ThreadActors]]:
+    made: list[ThreadActors] = []
+
+    def make(factory: Callable[[WorkerSpec], SimulatedEngine], *, run: int = 1) -> ThreadActors:
+        made.append(ThreadActors(config, factory, run=run))
+        return made[-1]
+
+    yield make
+    for thread in (thread for actors in made for thread in actors.threads):
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+
+def row_ids(output: str) -> list[int]:
+    storage = Storage(output)
+    files = [pq.read_table(pa.BufferReader(storage.read(item.key))) for item in storage.list("data")]
+    return [row_id for table in files for row_id in table["row_id"].to_pylist()]
+
+
+def test_a_job_ends_when_every_row_is_committed(
+    config: Config, thread_actors: Callable[..., ThreadActors]
+) -> None:
+    run = Run(config, thread_actors(ScriptedEngine(reject_every=30)), slots=2)
+    run.work()
+    assert row_ids(config.output.path) == list(range(100))
+    last = run.shown.snapshots[-1]
+    assert (last.rows, last.rows_this_run, last.lost) == (100, 100, 0)
+    made = last.generated
+    assert made.attempts >= 100 + sum(made.rejected.values()) > 100  # more where a partition went to two
+    assert made.tokens > 0
+    assert last.committed.rows == 100
+    assert last.committed_rows == 100
+    assert last.seconds > 0
+
+
+def dying_once(after_steps: int, *, engine_start: int = 0) -> Callable[[WorkerSpec], SimulatedEngine]:
+    """Engines of which that of one start fails."""
+
+    def factory(spec: WorkerSpec) -> SimulatedEngine:
+        engine = ScriptedEngine()(spec)
+        step = engine.step
+
+        def step_or_die():  # type: ignore[no-untyped-def]
+            if spec.engine_start == engine_start and engine.stats().steps >= after_steps:
+                raise EngineError("the GPU fell off the bus")
+            return step()
+
+        engine.step = step_or_die  # type: ignore[method-assign]
+        return engine
+
+    return factory
+
+
+def test_a_lost_actor_is_replaced_under_a_new_engine_start_and_its_partitions_are_redone(
+    config: Config, thread_actors: Callable[..., ThreadActors]
+) -> None:
+    actors = thread_actors(dying_once(after_steps=30))
+    run = Run(config, actors, slots=2)
+    run.work()
+    assert row_ids(config.output.path) == list(range(100))
+    assert actors.starts == [(0, 0), (1, 1), (0, 2)]
+    assert run.shown.snapshots[-1].lost == 1
+
+
+def test_an_interrupted_job_commits_what_is_finished_and_the_next_one_does_the_rest(
+    config: Config, thread_actors: Callable[..., ThreadActors]
+) -> None:
+    run = Run(config, thread_actors(ScriptedEngine()), slots=2)
+
+    def after_the_first_commit() -> bool:
+        return any(snapshot.rows >= GRID for snapshot in run.shown.snapshots)
+
+    with pytest.raises(InterruptedJobError, match="run the same command again to go on"):
+        run.work(after_the_first_commit)
+    done = row_ids(config.output.path)
+    records = run.manifest()
+    assert done == [row for record in records for row in range(record.start, record.stop)]
+    again = Run(config, thread_actors(ScriptedEngine(), run=2), slots=3, records=records)
+    if len(done) < config.num_rows:
+        again.work()
+    assert row_ids(config.output.path) == list(range(100))
+
+
+def test_what_is_never_accepted_ends_the_job_at_once(
+    config: Config, thread_actors: Callable[..., ThreadActors]
+) -> None:
+    actors = thread_actors(ScriptedEngine(reject_every=1))
+    with pytest.raises(AcceptRateError, match=r"\d+ empty, the user's message"):
+        Run(config, actors, slots=2).work()
+    assert len(actors.starts) == 2
+
+
+# Scripted workers: every event at the moment that the test wants.
+
+
+class ScriptedActors:
+    """Workers that are scripts: what the n-th engine start tells, given what it was given so far."""
+
+    def __init__(self, *scripts: "Script", capacity: int = 0) -> None:
+        self._scripts = scripts
+        self.room = capacity
+        self.leaving: list[int] = []
+        self.running: dict[int, Script] = {}
+        self.starts: list[int] = []
+        self.orders: list[tuple[str, int]] = []
+
+    def start(self, slot: int, *, engine_start: int) -> None:
+        self.starts.append(slot)
+        self.running[slot] = self._scripts[min(engine_start, len(self._scripts) - 1)].fresh()
+
+    def give(self, slot: int, partition: Partition) -> None:
+        self.running[slot].given.append(partition)
+
+    def drop(self, slot: int, partition: Partition) -> None:
+        self.orders.append(("drop", slot))
+        if partition in self.running[slot].given:
+            self.running[slot].given.remove(partition)
+
+    def finish(self, slot: int) -> None:
+        self.orders.append(("finish", slot))
+        self.running[slot].told.append(Left())
+
+    def stop(self, slot: int) -> None:
+        self.orders.append(("stop", slot))
+        self.running[slot].told.append(Left())
+
+    def end(self, slot: int) -> None:
+        self.running.pop(slot, None)
+
+    def poll(self, timeout_seconds: float) -> list[tuple[int, Told]]:
+        assert timeout_seconds > 0
+        told = [(slot, script.next_event()) for slot, script in self.running.items()]
+        return [(slot, event) for slot, event in told if event is not None]
+
+    def capacity(self) -> int:
+        return self.room
+
+    def on_notice(self) -> list[int]:
+        return [slot for slot in self.leaving if slot in self.running]
+
+    def explain(self, slot: int, cause: str) -> str:
+        return f"{cause}, its log says so"
+
+    def describe(self) -> str:
+        return "2 actors want a GPU each"
+
+
+@dataclass
+class Script:
+    """Tells `told` first; then commits what it is given, if it `works`, else says the same progress again."""
+
+    told: Sequence[Told] | deque[Told] = ()
+    works: bool = True
+    speaks: bool = True
+    doing: Literal["generating", "storing", "nothing"] = "generating"
+    given: deque[Partition] = field(default_factory=deque)
+    received: int = 0
+
+    def fresh(self) -> "Script":
+        return Script(deque(self.told), works=self.works, speaks=self.speaks, doing=self.doing)
+
+    def next_event(self) -> Told | None:
+        if self.told:
+            assert isinstance(self.told, deque)
+            return self.told.popleft()
+        if self.works and self.given:
+            partition = self.given.popleft()
+            self.received += partition.num_rows
+            record = PartitionRecord(
+                start=partition.start, stop=partition.stop, fingerprint="f", run=1, size=1, user_tokens=5
+            )
+            return Committed(partition=partition, files=(record,), seconds=0.0)
+        return progress(started=self.received, doing=self.doing) if self.speaks else None
+
+
+def progress(
+    *, started: int = 0, doing: Literal["generating", "storing", "nothing"] = "generating"
+) -> Progress:
+    tally = Tally(rows=started, user_tokens=started)
+    return Progress(tally=tally, engine=EngineStats(steps=1), started=started, live_window=16, doing=doing)
+
+
+def lost(cause: str, *, loss: Loss = Loss.FAILED, error: MagpieError | None = None) -> Lost:
+    return Lost(cause=cause, loss=loss, error=error)
+
+
+READY = Ready(figures=FIGURES, seconds=1.0)
+WORKING = Script([READY], doing="nothing")
+SILENT = Script(works=False, speaks=False)
+
+
+def passes_time(monkeypatch: pytest.MonkeyPatch, actors: ScriptedActors, *, seconds: float) -> None:
+    """Every poll takes so long, by the job's clock."""
+    clock, poll = [0.0], actors.poll
+
+    def slow_poll(timeout_seconds: float) -> list[tuple[int, Told]]:
+        clock[0] += seconds
+        return poll(timeout_seconds)
+
+    monkeypatch.setattr(job.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(actors, "poll", slow_poll)
+
+
+def test_a_worker_whose_engine_stands_still_is_replaced(tmp_path: Path) -> None:
+    standing = Script([READY], works=False)
+    actors = ScriptedActors(standing, WORKING)
+    run = Run(make_config(tmp_path, "cluster.stall_timeout_seconds=0.02"), actors, slots=1)
+    run.work()
+    assert actors.starts == [0, 0]
+    assert run.shown.snapshots[-1].rows == 100
+
+
+def test_the_lives_of_the_actors_are_recorded_with_what_they_committed(tmp_path: Path) -> None:
+    placed = Placed(node_id="n", host="node-1", pid=1, log_path="")
+    dies = Script([placed, READY, progress(started=10), lost("its node is gone")], works=False)
+    actors = ScriptedActors(dies, Script([READY], doing="nothing"))
+    run = Run(make_config(tmp_path), actors, slots=1)
+    run.work()
+    first, second = run.job.lives.record().lives
+    assert (first.node, first.rows, first.end, first.cause) == ("node-1", 0, "lost", "its node is gone")
+    assert (second.slot, second.rows, second.end) == (0, 100, "ended")
+    assert second.ready is not None
+
+
+def test_a_worker_that_is_up_and_says_nothing_is_replaced_though_it_was_given_nothing(tmp_path: Path) -> None:
+    mute = Script([READY], works=False, speaks=False)
+    actors = ScriptedActors(mute, WORKING)
+    Run(make_config(tmp_path, "cluster.stall_timeout_seconds=0.02"), actors, slots=1).work()
+    assert actors.starts == [0, 0]
+
+
+def test_a_worker_that_waits_for_storage_is_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = [progress(doing="storing") for _ in range(50)]
+    actors = ScriptedActors(Script([READY, *waits], doing="nothing"))
+    passes_time(monkeypatch, actors, seconds=5.0)
+    Run(make_config(tmp_path, "cluster.stall_timeout_seconds=20"), actors, slots=1).work()
+    assert actors.starts == [0]
+
+
+def test_without_any_engine_in_time_the_job_gives_up_and_says_what_is_wanted(tmp_path: Path) -> None:
+    actors = ScriptedActors(SILENT)
+    run = Run(make_config(tmp_path, "cluster.start_timeout_seconds=0.02"), actors, slots=2)
+    with pytest.raises(GenerationFailedError, match=r"could be placed for 0\.02 s.*2 actors want a GPU"):
+        run.work()
+
+
+def test_a_job_whose_only_engine_is_lost_and_never_comes_back_gives_up_too(tmp_path: Path) -> None:
+    dies = Script([READY, progress(), lost("node gone", loss=Loss.LEFT)], works=False)
+    actors = ScriptedActors(dies, SILENT)
+    run = Run(make_config(tmp_path, "cluster.start_timeout_seconds=0.02"), actors, slots=1)
+    with pytest.raises(GenerationFailedError, match="no actor could be placed for"):
+        run.work()
+    assert actors.starts == [0, 0]
+
+
+def test_a_replacement_gets_the_whole_time_to_come_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_up = Script([READY, *[progress(doing="storing")] * 50, lost("node gone")], works=False)
+    actors = ScriptedActors(long_up, WORKING)
+    passes_time(monkeypatch, actors, seconds=5.0)
+    Run(make_config(tmp_path, "cluster.start_timeout_seconds=20"), actors, slots=1).work()
+    assert actors.starts == [0, 0]
+
+
+def test_the_job_goes_on_with_the_engines_that_are_up(tmp_path: Path) -> None:
+    actors = ScriptedActors(SILENT, WORKING)
+    run = Run(make_config(tmp_path, "cluster.start_timeout_seconds=0.000001"), actors, slots=2)
+    run.work()
+    assert run.shown.snapshots[-1].rows == 100
+    assert actors.orders == [("finish", 1)]
+
+
+def test_an_engine_that_never_starts_ends_the_job_with_its_cause(config: Config) -> None:
+    actors = ScriptedActors(Script([lost("no room for the weights")]))
+    with pytest.raises(GenerationFailedError, match="no room for the weights"):
+        Run(config, actors, slots=2).work()
+
+
+def test_a_partition_that_kills_its_actors_ends_the_job_with_the_cause(config: Config) -> None:
+    dies = Script([READY, progress(), lost("illegal memory access")], works=False)
+    with pytest.raises(GenerationFailedError, match=r"failed 3 times.*illegal memory access"):
+        Run(config, ScriptedActors(dies), slots=1).work()
+
+
+@pytest.mark.parametrize(
+    "error", [RowExhaustedError("row 3"), RuleError("my_rule failed"), CorruptBuildError("part-0 is foreign")]
+)
+def test_what_another_try_would_not_change_is_raised_as_it_is(
+    config: Config, error: MagpieError, caplog: pytest.LogCaptureFixture
+) -> None:
+    actors = ScriptedActors(Script([READY, lost(f"{error}\n  its log: ...", error=error)]), SILENT)
+    with pytest.raises(type(error)) as caught:
+        Run(config, actors, slots=2).work()
+    assert caught.value is error
+    assert len(actors.starts) == 2
+    assert str(error) not in caplog.text, "it is told once"
+    assert "generated again" not in caplog.text
+
+
+def test_of_a_lost_worker_the_log_says_why_and_what_becomes_of_its_rows(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    dies = Script([READY, progress(), lost("It broke.")], works=False)
+    Run(config, ScriptedActors(dies, WORKING), slots=1).work()
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told[0] == "lost the actor of slot 0: It broke."
+    assert re.fullmatch(r"\d+ rows of slot 0's partitions are generated again, .*", told[1])
+
+
+def test_what_a_failing_worker_had_finished_behind_a_committed_head_counts_as_lost(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = Partition(start=0, stop=10)
+    head = PartitionRecord(start=0, stop=4, fingerprint="f", run=1, size=1)
+    ends = Committed(partition=whole, files=(head,), seconds=0.0)
+    dies = Script([READY, progress(), progress(started=9), ends, lost("It broke.")], works=False)
+    run = Run(config, ScriptedActors(dies, WORKING), slots=1)
+    run.work()
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told[1] == ("26 rows of slot 0's partitions are generated again, 5 or more of them were finished")
+    assert run.shown.snapshots[-1].lost_rows == 5
+    assert run.shown.snapshots[-1].rows == 100
+
+
+def test_a_worker_that_leaves_without_being_told_is_replaced(config: Config) -> None:
+    leaves = Script([READY, progress(), Left()], works=False)
+    actors = ScriptedActors(leaves, WORKING)
+    run = Run(config, actors, slots=1)
+    run.work()
+    assert run.shown.snapshots[-1].rows == 100
+    assert actors.starts == [0, 0]
+
+
+def test_a_worker_that_dies_after_the_last_commit_changes_nothing(config: Config) -> None:
+    class LastWords(ScriptedActors):
+        def poll(self, timeout_seconds: float) -> list[tuple[int, Told]]:
+            told = super().poll(timeout_seconds)
+            if any(isinstance(e, Committed) and e.partition.stop == 100 for _, e in told):
+                told += [(slot, lost("too late")) for slot in self.running]
+            return told
+
+    actors = LastWords(WORKING)
+    run = Run(config, actors, slots=1)
+    run.work()
+    assert actors.starts == [0]
+
+
+def test_a_stop_is_passed_to_the_workers_that_are_up_and_the_rest_are_not_waited_for(config: Config) -> None:
+    actors = ScriptedActors(Script([READY], works=False), SILENT)
+    run = Run(config, actors, slots=2)
+    with pytest.raises(InterruptedJobError, match="0 of 100 rows committed"):
+        run.work(lambda: any(snapshot.actors_up for snapshot in run.shown.snapshots))
+    assert actors.orders == [("stop", 0)]
+
+
+def test_actors_are_ended_whatever_happens(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    actors = ScriptedActors(WORKING)
+
+    def fail(timeout_seconds: float) -> list[tuple[int, Told]]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(actors, "poll", fail)
+    with pytest.raises(KeyboardInterrupt):
+        Run(config, actors, slots=2).work()  # which asserts it
+
+
+def test_what_is_committed_is_checkpointed_now_and_then(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(ledger, "_LOOK_SECONDS", 0.0)
+    before = PartitionRecord(start=0, stop=10, fingerprint="f", run=1, size=1)
+    run = Run(config, ScriptedActors(WORKING), slots=1, records=[before])
+    run.work()
+    checkpointed = run.manifest()
+    assert before in checkpointed
+    last = run.shown.snapshots[-1]
+    assert (last.rows, last.rows_this_run) == (100, 90)
+
+
+PLACED = Placed(node_id="n", host="h", pid=1, log_path="")
+
+
+def test_a_worker_that_does_nothing_with_what_it_was_given_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = Script([READY], works=False, doing="nothing")
+    actors = ScriptedActors(deaf, WORKING)
+    passes_time(monkeypatch, actors, seconds=5.0)
+    Run(make_config(tmp_path, "cluster.stall_timeout_seconds=20"), actors, slots=1).work()
+    assert actors.starts == [0, 0]
+
+
+def test_an_engine_that_does_not_come_up_on_its_node_is_replaced_though_others_are_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = Script([PLACED], works=False, speaks=False)
+    takes_its_time = Script([READY, *[progress(doing="storing")] * 10], doing="nothing")
+    actors = ScriptedActors(hangs, takes_its_time, WORKING)
+    passes_time(monkeypatch, actors, seconds=5.0)
+    Run(make_config(tmp_path, "cluster.start_timeout_seconds=20"), actors, slots=2).work()
+    assert actors.starts == [0, 1, 0]
+
+
+def test_an_engine_that_is_loading_is_waited_for_where_none_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(ScriptedActors):
+        polls = 0
+
+        def poll(self, timeout_seconds: float) -> list[tuple[int, Told]]:
+            self.polls += 1
+            return super().poll(timeout_seconds) if self.polls in (1, 8) or self.polls > 8 else []
+
+    actors = Late(Script([PLACED, READY], doing="nothing"))
+    passes_time(monkeypatch, actors, seconds=5.0)
+    Run(make_config(tmp_path, "cluster.start_timeout_seconds=40"), actors, slots=1).work()
+    assert actors.starts == [0]
+
+
+def test_room_that_comes_while_the_job_runs_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    actors = ScriptedActors(WORKING, capacity=3)
+    passes_time(monkeypatch, actors, seconds=6.0)
+    run = Run(make_config(tmp_path), actors, slots=1)
+    run.work()
+    assert actors.starts == [0, 1, 2]
+    assert run.shown.snapshots[-1].actors_wanted == 3
+
+
+def test_room_for_more_actors_than_partitions_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actors = ScriptedActors(WORKING, capacity=100)
+    passes_time(monkeypatch, actors, seconds=6.0)
+    Run(make_config(tmp_path), actors, slots=1).work()
+    assert len(actors.starts) <= 100 // GRID
+
+
+def test_an_actor_on_a_node_that_is_about_to_leave_is_told_to_stop_once_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(ScriptedActors):
+        def stop(self, slot: int) -> None:
+            self.orders.append(("stop", slot))
+            told = [progress()] * 5 + [Left()]
+            self.running[slot] = Script(deque(told), works=False)
+            self.leaving = self.leaving if len(self.orders) > 1 else [0]
+
+        def start(self, slot: int, *, engine_start: int) -> None:
+            super().start(slot, engine_start=engine_start)
+            self.leaving = [0] if engine_start == 0 else []
+
+    actors = Slow(Script([READY], works=False), WORKING)
+    passes_time(monkeypatch, actors, seconds=6.0)
+    run = Run(make_config(tmp_path), actors, slots=1)
+    run.work()
+    assert actors.orders == [("stop", 0), ("finish", 0)]
+    assert actors.starts == [0, 0]
+
+
+def test_actors_that_leave_on_notice_again_and_again_are_nobodys_fault(config: Config) -> None:
+    preempted = Script([READY, progress(), Left()], works=False)
+    actors = ScriptedActors(*[preempted] * 20, WORKING)
+    Run(config, actors, slots=1).work()
+    assert len(actors.starts) == 21
+
+
+def test_what_another_driver_commits_meanwhile_is_not_done_again(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [
+        PartitionRecord(start=n, stop=n + GRID, fingerprint="f", run=2, size=1) for n in range(0, 90, GRID)
+    ]
+    actors = ScriptedActors(Script([READY, *[progress()] * 3], works=False), WORKING)
+    run = Run(config, actors, slots=1)
+    tends: list[list[PartitionRecord]] = [[], [], found]
+    monkeypatch.setattr(run.ledger, "tend", lambda: tends.pop(0) if tends else [])
+    monkeypatch.setattr(actors, "drop", lambda slot, partition: dropped.append(partition))
+    dropped: list[Partition] = []
+    with pytest.raises(InterruptedJobError):
+        run.work(lambda: len(run.shown.snapshots) > 5)
+    assert dropped == [record.partition for record in found[:2]]
+    assert run.job.snapshot().actors_up == 1
+
+
+def test_an_output_that_nobody_can_use_any_more_ends_the_job_with_its_cause(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = StorageError("Could not create part-0: OSError: no space left. Free some space")
+    actors = ScriptedActors(Script([READY, lost(str(full), error=full)]), WORKING)
+    run = Run(config, actors, slots=2)
+
+    def probe() -> bool:
+        raise PreflightError("The output can't be used: no space left")
+
+    monkeypatch.setattr(run.storage, "probe", probe)
+    with pytest.raises(GenerationFailedError, match=r"no space left.*Free some space.*same command"):
+        run.work()
+
+
+def test_storage_trouble_of_one_actor_alone_is_the_loss_of_that_actor(config: Config) -> None:
+    refused = StorageError("Could not create part-0: 403")
+    actors = ScriptedActors(Script([READY, lost(str(refused), error=refused)]), WORKING)
+    run = Run(config, actors, slots=1)
+    run.work()
+    assert actors.starts == [0, 0]
+
+
+def test_a_cluster_that_is_gone_ends_the_job_at_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    actors = ScriptedActors(WORKING)
+
+    def gone(timeout_seconds: float) -> list[tuple[int, Told]]:
+        raise ClusterLostError("the head is gone")
+
+    monkeypatch.setattr(actors, "poll", gone)
+    with pytest.raises(ClusterLostError):
+        Run(config, actors, slots=2).work()
+    assert not actors.orders

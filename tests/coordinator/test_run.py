@@ -1,0 +1,137 @@
+"""The last words of a run, whatever ended it."""
+
+import re
+from typing import Any
+
+import pytest
+
+from magpie_ray.coordinator import run
+from magpie_ray.counters import EngineUse
+from magpie_ray.dataset import build_record, manifest, run_records
+from magpie_ray.errors import GenerationFailedError, InterruptedJobError, StorageError
+from magpie_ray.publish.report import report
+from magpie_ray.publish.report.report import REPORT_KEY
+from magpie_ray.storage.storage import Storage
+from tests.support.builds import build_of, commit, memory_storage
+
+
+class EndingJob:
+    """A job whose work ends in an error."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def work(self, *_: object) -> None:
+        raise self._error
+
+
+def carried_out(storage: Storage, error: BaseException) -> None:
+    record = build_record.open_build(storage, build_of())
+    begun = run_records.start_run(storage, num_rows=8, host="here", config={})
+    job: Any = EndingJob(error)
+    run.carry_out(lambda: job, begun, storage, record, lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (GenerationFailedError("no engine came up"), "failed"),
+        (RuntimeError("Ray is gone"), "failed"),
+        (InterruptedJobError("stopped"), "interrupted"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_however_a_run_ends_its_record_says_so(error: BaseException, outcome: str) -> None:
+    storage = memory_storage()
+    with pytest.raises(type(error)):
+        carried_out(storage, error)
+    [record] = run_records.read_runs(storage)
+    assert record.outcome == outcome
+    assert str(error) in str(record.cause)
+
+
+def test_a_store_that_is_gone_does_not_hide_why_the_run_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise StorageError("the bucket is gone")
+
+    monkeypatch.setattr(run_records, "end_run", fail)
+    with pytest.raises(GenerationFailedError, match="no engine"):
+        carried_out(memory_storage(), GenerationFailedError("no engine came up"))
+    assert "the bucket is gone" in caplog.text
+
+
+class CommittingJob:
+    """A job that writes all rows."""
+
+    engine_use = EngineUse()
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def work(self, *_: object) -> None:
+        for start in (0, 4):
+            commit(self._storage, build_of(), start, start + 4)
+
+    def snapshot(self) -> Any:
+        return type("Snapshot", (), {"seconds": 1.0})
+
+
+def completed(storage: Storage) -> run.BuildResult:
+    record = build_record.open_build(storage, build_of())
+    begun = run_records.start_run(storage, num_rows=8, host="here", config={})
+    job: Any = CommittingJob(storage)
+    return run.carry_out(lambda: job, begun, storage, record, lambda: False)
+
+
+def test_a_run_that_completes_the_build_leaves_a_report_before_the_mark_of_success(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage = memory_storage()
+    mark, order = manifest.mark_complete, []
+
+    def told(storage: Storage) -> None:
+        order.append(storage.exists(REPORT_KEY))
+        mark(storage)
+
+    monkeypatch.setattr(manifest, "mark_complete", told)
+    result = completed(storage)
+    assert order == [True]
+    assert result.report == storage.display(REPORT_KEY)
+    page = storage.read(REPORT_KEY).decode()
+    assert re.search(r"<dd>8</dd>\s*<dd>all rows of the build</dd>", page)
+    assert '<td class="text">done</td>' in page
+
+
+@pytest.mark.parametrize("error", [StorageError("no room"), ZeroDivisionError("a bug")])
+def test_a_report_that_cannot_be_made_is_a_warning_with_a_remedy_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(report, "write_report", fail)
+    storage = memory_storage()
+    assert completed(storage).report is None
+    assert storage.exists("_SUCCESS")
+    [warning] = [entry for entry in caplog.records if "report" in entry.message]
+    assert str(error) in warning.message
+    assert f"`magpie-ray report {storage.url}` tries again" in warning.message
+    assert (warning.exc_info is not None) == isinstance(error, ZeroDivisionError)
+
+
+def test_a_run_that_fails_leaves_a_report_of_what_there_is() -> None:
+    storage = memory_storage()
+    with pytest.raises(GenerationFailedError):
+        carried_out(storage, GenerationFailedError("no <engine> came up"))
+    page = storage.read(REPORT_KEY).decode()
+    assert "failed: no &lt;engine&gt; came up" in page
+    assert "not complete" in page
+
+
+def test_a_run_that_is_interrupted_does_not_stay_for_a_report() -> None:
+    storage = memory_storage()
+    with pytest.raises(InterruptedJobError):
+        carried_out(storage, InterruptedJobError("stopped"))
+    assert not storage.exists(REPORT_KEY)

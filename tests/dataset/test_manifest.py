@@ -1,0 +1,182 @@
+"""The footers are the truth, and the manifest only a summary of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from magpie_ray.dataset import manifest, run_records
+from magpie_ray.dataset.manifest import MANIFEST_KEY
+from magpie_ray.errors import CorruptBuildError
+from magpie_ray.storage.storage import Storage
+from tests.support.builds import build_of, commit, complete_build, memory_storage
+
+
+class CountingStorage(Storage):
+    """Remembers what was read."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.tails: list[str] = []
+
+    def read_tail(self, key: str, nbytes: int) -> bytes:
+        self.tails.append(key)
+        return super().read_tail(key, nbytes)
+
+
+def test_what_is_committed_is_read_from_the_footers_alone() -> None:
+    storage, record = memory_storage(), build_of()
+    assert manifest.read_committed(storage, record) == []
+    later, first = commit(storage, record, 4, 8), commit(storage, record, 0, 4)
+    assert manifest.read_committed(storage, record) == [first, later]
+
+
+def test_footers_that_the_manifest_knows_are_not_read_again() -> None:
+    storage, record = CountingStorage(memory_storage().url), build_of()
+    records = [commit(storage, record, 0, 4), commit(storage, record, 4, 8)]
+    manifest.write_manifest(storage, record, records, num_rows=12)
+    records.append(commit(storage, record, 8, 12))
+    assert manifest.read_committed(storage, record) == records
+    assert storage.tails == [records[2].partition.key]
+
+
+def test_a_file_of_another_size_than_the_manifest_says_is_looked_at() -> None:
+    storage, record = memory_storage(), build_of()
+    known = commit(storage, record, 0, 4)
+    manifest.write_manifest(storage, record, [known], num_rows=4)
+    storage.replace(known.partition.key, storage.read(known.partition.key)[:-9])
+    with pytest.raises(CorruptBuildError, match=known.partition.key):
+        manifest.read_committed(storage, record)
+
+
+def test_a_manifest_of_another_build_is_not_believed() -> None:
+    storage, record, other = memory_storage(), build_of(), build_of(seed=5)
+    ours = commit(storage, record, 0, 4)
+    theirs = commit(memory_storage(), other, 0, 4)
+    assert ours.size == theirs.size
+    manifest.write_manifest(storage, other, [theirs], num_rows=4)
+    assert manifest.read_committed(storage, record) == [ours]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b'{"partitions": [',
+        b"{}",
+        b"[]",
+        b'{"partitions": 1}',
+        b'{"partitions": [1]}',
+        b'{"partitions": [{"start": 0}]}',
+        b'{"partitions": [{"start": "0", "stop": 4, "fingerprint": "f", "run": 1, "size": 3}]}',
+        b'{"partitions": [{"start": 4, "stop": 4, "fingerprint": "f", "run": 1, "size": 3}]}',
+    ],
+)
+def test_a_damaged_manifest_stops_no_resume(raw: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    storage, record = memory_storage(), build_of()
+    written = commit(storage, record, 0, 4)
+    storage.create(MANIFEST_KEY, raw)
+    with pytest.raises(CorruptBuildError, match=MANIFEST_KEY):
+        manifest.read_manifest(storage)
+    assert manifest.read_committed(storage, record) == [written]
+    assert "reading all footers instead" in caplog.text
+
+
+def test_every_file_that_does_not_belong_is_named_and_none_is_deleted() -> None:
+    storage, record = memory_storage(), build_of()
+    commit(storage, record, 0, 3)
+    commit(storage, record, 2, 4)  # overlaps
+    commit(storage, record, 6, 10)  # crosses 8
+    commit(storage, build_of(seed=2), 12, 16)
+    storage.create("data/notes.txt", b"hello")
+    storage.create("data/sub/part-000000000016.parquet", storage.read("data/part-000000000000.parquet"))
+    before = storage.list("")
+    with pytest.raises(CorruptBuildError) as caught:
+        manifest.read_committed(storage, record)
+    lines = str(caught.value).splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [
+        "data/notes.txt",
+        "data/sub/part-000000000016.parquet",
+        "data/part-000000000002.parquet",
+        "data/part-000000000006.parquet",
+        "data/part-000000000012.parquet",
+    ]
+    for line, reason in zip(
+        lines, ("whole", "renamed", "overlaps", "grid line", "another build"), strict=True
+    ):
+        assert reason in line
+    assert storage.list("") == before
+
+
+def test_a_long_footer_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "FOOTER_READ_BYTES", 100)
+    storage = CountingStorage(str(tmp_path))
+    written = commit(storage, build_of(), 0, 4)
+    assert manifest.footer_of(storage, written.partition.key, size=written.size) == written
+    assert len(storage.tails) == 2
+
+
+def test_what_is_pending_is_what_no_footer_covers() -> None:
+    storage, record = memory_storage(), build_of()
+    records = [commit(storage, record, 0, 2), commit(storage, record, 4, 8)]
+    assert [(p.start, p.stop) for p in manifest.pending(10, record, records)] == [(2, 4), (8, 10)]
+
+
+def test_the_manifest_sums_up_the_partitions() -> None:
+    storage = memory_storage()
+    record, records = complete_build(storage)
+    fields = json.loads(storage.read(MANIFEST_KEY))
+    assert [entry["start"] for entry in fields["partitions"]] == [0, 4, 8]
+    assert fields["fingerprint"] == record.fingerprint
+    assert (fields["num_rows"], fields["rows"], fields["attempts"], fields["rejected"]) == (10, 10, 10, {})
+    assert (fields["user_tokens"], fields["assistant_tokens"]) == (200, 210)
+    assert fields["bytes"] == sum(item.size for item in storage.list("data"))
+    assert manifest.read_manifest(storage) == {r.partition.key: r for r in records}
+
+
+def test_a_build_that_grows_is_not_marked_complete() -> None:
+    storage = memory_storage()
+    record, records = complete_build(storage)
+    assert manifest.is_marked_complete(storage)
+    manifest.mark_growing(storage)
+    manifest.mark_growing(storage)
+    assert not manifest.is_marked_complete(storage)
+    assert [(p.start, p.stop) for p in manifest.pending(14, record, records)] == [(10, 12), (12, 14)]
+    commit(storage, record, 10, 12)
+    assert [r.start for r in manifest.read_committed(storage, record)] == [0, 4, 8, 10]
+
+
+def test_success_waits_while_another_run_fills_holes_further_up() -> None:
+    storage = memory_storage()
+    record = build_of(grid=4)
+    lower = [commit(storage, record, 0, 4), commit(storage, record, 4, 8)]
+    upper = commit(storage, record, 12, 16)
+    manifest.finish(storage, record, [*lower, upper], num_rows=8, run=None)
+    assert not manifest.is_marked_complete(storage)
+    between = commit(storage, record, 8, 12)
+    manifest.finish(storage, record, [*lower, between, upper], num_rows=8, run=None)
+    assert manifest.is_marked_complete(storage)
+
+
+def test_success_is_left_to_a_later_run_that_works_on_more_rows() -> None:
+    storage = memory_storage()
+    record = build_of(grid=4)
+    ours = run_records.start_run(storage, num_rows=4, host="here", config={})
+    theirs = run_records.start_run(storage, num_rows=8, host="there", config={})
+    records = [commit(storage, record, 0, 4)]
+    manifest.finish(storage, record, records, num_rows=4, run=ours)
+    assert not manifest.is_marked_complete(storage)
+    records.append(commit(storage, record, 4, 8))
+    manifest.finish(storage, record, records, num_rows=8, run=theirs)
+    assert manifest.is_marked_complete(storage)
+
+
+def test_last_words_that_are_missing_damaged_or_stale_are_noticed() -> None:
+    storage = memory_storage()
+    _, records = complete_build(storage)
+    assert manifest.is_up_to_date(storage, records)
+    assert not manifest.is_up_to_date(storage, records[:-1])
+    storage.replace(MANIFEST_KEY, b"{")
+    assert not manifest.is_up_to_date(storage, records)
+    storage.delete(MANIFEST_KEY)
+    assert not manifest.is_up_to_date(storage, records)

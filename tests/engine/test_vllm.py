@@ -1,0 +1,195 @@
+"""What of the vLLM engine can be tested without vLLM: its arguments, environment, and where messages end."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pydantic
+import pytest
+from pydantic import ValidationError
+
+from magpie_ray.engine.vllm import args
+from magpie_ray.engine.vllm import engine as vllm
+from magpie_ray.engine.vllm.args import VllmSettings
+from magpie_ray.engine.vllm.engine import VllmEngine
+from magpie_ray.errors import ConfigError, EngineError
+from magpie_ray.utils.redaction import secrets_of
+
+
+def settings(device: str = "cuda", **changes: object) -> VllmSettings:
+    fields: dict[str, object] = {
+        "model": "m",
+        "revision": "abc",
+        "device": device,
+        "seed": 7,
+        "tensor_parallel_size": 1,
+        "pipeline_parallel_size": 1,
+        "max_model_len": None,
+        "max_num_seqs": None,
+        "gpu_memory_utilization": 0.9,
+        "dtype": "auto",
+        "quantization": None,
+        "trust_remote_code": False,
+        "distributed_executor_backend": None,
+        "extra": {},
+    }
+    return VllmSettings(**(fields | changes))  # type: ignore[arg-type]
+
+
+def arguments(device: str = "cuda", **changes: object) -> Mapping[str, object]:
+    return args.engine_args(settings(device, **changes))
+
+
+def test_the_same_revision_is_asked_for_model_and_tokenizer() -> None:
+    assert arguments()["revision"] == arguments()["tokenizer_revision"] == "abc"
+
+
+def test_the_models_own_generation_config_decides_nothing() -> None:
+    assert arguments()["generation_config"] == "vllm"
+
+
+def test_memory_is_a_matter_of_gpus_and_vllm_chooses_the_batch_there() -> None:
+    assert arguments()["gpu_memory_utilization"] == 0.9
+    assert arguments()["max_num_seqs"] is None
+    assert arguments()["dtype"] == "auto"
+    assert "gpu_memory_utilization" not in arguments("cpu")
+
+
+def test_on_cpu_prefixes_are_cached_in_small_blocks_unless_told_otherwise() -> None:
+    assert arguments("cpu")["block_size"] == 32
+    assert arguments("cpu", extra={"block_size": 64})["block_size"] == 64
+    assert "block_size" not in arguments("cuda")
+
+
+def test_on_cpu_the_batch_is_small_and_numbers_are_float32_unless_told_otherwise() -> None:
+    assert (arguments("cpu")["max_num_seqs"], arguments("cpu")["dtype"]) == (128, "float32")
+    told = arguments("cpu", max_num_seqs=4, dtype="bfloat16")
+    assert (told["max_num_seqs"], told["dtype"]) == (4, "bfloat16")
+
+
+def test_the_processor_of_first_tokens_is_installed_only_where_it_is_wanted() -> None:
+    mine = "my.module:Processor"
+    assert "logits_processors" not in arguments()
+    assert arguments(extra={"logits_processors": [mine]})["logits_processors"] == [mine]
+    module, _, name = arguments(first_tokens=True)["logits_processors"][0].partition(":")  # type: ignore[index]
+    assert (module, name) == ("magpie_ray.engine.vllm.logits_processor", "FirstTokensProcessor")
+    both = arguments(first_tokens=True, extra={"logits_processors": [mine]})["logits_processors"]
+    assert both == [mine, f"{module}:{name}"]
+
+
+def test_first_tokens_take_the_model_runner_that_has_their_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    args.set_environment("cuda")
+    assert "VLLM_USE_V2_MODEL_RUNNER" not in os.environ
+    args.set_environment("cuda", first_tokens=True)
+    assert os.environ["VLLM_USE_V2_MODEL_RUNNER"] == "0"
+    monkeypatch.setattr(os, "environ", {"VLLM_USE_V2_MODEL_RUNNER": "1"})
+    args.set_environment("cuda")
+    with pytest.raises(ConfigError, match=r"VLLM_USE_V2_MODEL_RUNNER is set to 1 on .* unset it"):
+        args.set_environment("cuda", first_tokens=True)
+
+
+def test_extra_arguments_are_passed_as_they_are() -> None:
+    extra = {"enforce_eager": False, "max_num_batched_tokens": 8192}
+    assert extra.items() <= arguments("cpu", extra=extra).items()
+
+
+@dataclass
+class FewArgs:
+    model: str
+    block_size: int
+
+
+def test_an_extra_argument_that_vllm_does_not_have_is_refused_by_name() -> None:
+    args.check_extra({"block_size": 16}, FewArgs)
+    with pytest.raises(ConfigError, match=r"engine\.extra has a_typo, blocksize, which"):
+        args.check_extra({"blocksize": 16, "a_typo": 1, "block_size": 16}, FewArgs)
+
+
+@pydantic.dataclasses.dataclass
+class CheckedArgs:
+    hf_token: bool
+    block_size: int
+
+
+def test_a_value_that_vllm_refuses_is_named_and_not_shown() -> None:
+    with pytest.raises(ValidationError) as caught:
+        CheckedArgs(hf_token={"x": "secret" * 20}, block_size="secret")  # type: ignore[arg-type]
+    refusal = args.refusal(caught.value)
+    assert "engine.extra: hf_token: Input should be a valid boolean; block_size: Input should" in refusal
+    assert "secret" not in refusal
+
+
+class FailingEngine:
+    """A vLLM engine that quotes what it was given whenever it is called."""
+
+    def __getattr__(self, name: str) -> object:
+        def fail(*_: object) -> None:
+            raise RuntimeError(f"{name} failed: EngineArgs(hf_token='hunter2hunter2')")
+
+        return fail
+
+
+def stubbed(inner: object, outstanding: set[int]) -> VllmEngine:
+    """An engine around something else than vLLM's."""
+    engine = object.__new__(VllmEngine)
+    engine._engine, engine._outstanding = inner, outstanding
+    engine._secrets = secrets_of({"hf_token": "hunter2hunter2"}, {})
+    return engine
+
+
+def test_errors_of_vllm_are_told_without_secrets() -> None:
+    engine = stubbed(FailingEngine(), {1})
+    for call in (engine.step, lambda: engine.abort([1])):
+        with pytest.raises(EngineError, match=r"RuntimeError: .* failed: EngineArgs\(hf_token='\*\*\*'\)$"):
+            call()
+
+
+def test_aborted_requests_are_not_outstanding_any_more() -> None:
+    aborted: list[str] = []
+    engine = stubbed(SimpleNamespace(abort_request=aborted.extend), {1, 2, 3})
+    engine.abort([1, 3])
+    assert (aborted, engine.outstanding) == (["1", "3"], 1)
+
+
+def test_the_users_own_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"VLLM_LOGGING_LEVEL": "DEBUG"})
+    args.set_environment("cpu")
+    assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
+    assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+
+
+def test_cpu_settings_are_not_made_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    args.set_environment("cuda")
+    assert not any(name.startswith("VLLM_CPU") for name in os.environ)
+
+
+PIECES = {1: "Hel", 2: "lo", 3: " wor", 4: "ld</", 5: "s>", 9: "<end>"}
+
+
+def decode(token_ids: list[int]) -> str:
+    return "".join(PIECES[token_id] for token_id in token_ids)
+
+
+def message_ids(token_ids: tuple[int, ...], reason: str, stop: int | str | None, text: str = "") -> list[int]:
+    answer = SimpleNamespace(token_ids=token_ids, finish_reason=reason, stop_reason=stop, text=text)
+    return vllm._message_ids(answer, decode)
+
+
+@pytest.mark.parametrize("stop_reason", [9, None])  # a stop token of ours, or the model's own end
+def test_the_token_that_ended_a_message_is_not_part_of_it(stop_reason: int | None) -> None:
+    assert message_ids((1, 2, 9), "stop", stop_reason) == [1, 2]
+    assert message_ids((9,), "stop", stop_reason) == []
+
+
+def test_a_cut_message_keeps_all_its_tokens() -> None:
+    assert message_ids((1, 2, 3), "length", None) == [1, 2, 3]
+
+
+def test_a_stop_string_takes_the_tokens_it_stands_in() -> None:
+    assert message_ids((1, 2, 3, 4, 5), "stop", "</s>", text="Hello world") == [1, 2, 3]
+    assert message_ids((4, 5), "stop", "ld</s>", text="") == []
+    assert message_ids((1, 2, 5), "stop", "s>", text="Hello") == [1, 2]

@@ -1,0 +1,44 @@
+"""Attempts that wait: each is taken once, later ones first, and those that go on wait for their cohort."""
+
+from magpie_ray.generation.attempt_queue import Attempt, Queue
+from magpie_ray.types import Message
+
+
+def going_on(row_id: int, turns: int) -> Attempt:
+    message = Message(role="user", text="", finish_reason="stop", prompt_tokens=1, completion_tokens=1)
+    return Attempt(row_id=row_id, number=2, messages=(message,) * 2 * turns, message_ids=([1],) * 2 * turns)
+
+
+def test_later_attempts_are_taken_before_rows_that_have_not_begun() -> None:
+    queue = Queue()
+    queue.add([5, 6])
+    queue.add_later(Attempt(row_id=3, number=2))
+    assert (queue.unstarted, queue.waiting(0)) == (2, 3)
+    assert [(a.row_id, a.number) for a in queue.take(0, 2)] == [(3, 2), (5, 1)]
+    assert [a.row_id for a in queue.take(0, 9)] == [6]
+    assert not queue
+
+
+def test_what_goes_on_is_due_when_no_cohort_will_come_by() -> None:
+    queue = Queue()
+    queue.add_later(going_on(1, turns=2))
+    queue.add_later(going_on(2, turns=3))
+    assert queue.continuing == 2
+    assert queue.due([1]) == []
+    assert queue.due([2, 3]) == [2]
+    assert queue.due([]) == [2]
+    queue.add([7])
+    assert queue.due([1]) == [0]
+    assert queue.due([]) == [0, 2]
+    assert [a.row_id for a in queue.take(2)] == [1]
+    assert queue.take(1) == []
+
+
+def test_discarded_rows_are_not_taken() -> None:
+    queue = Queue()
+    queue.add(range(4))
+    queue.add_later(going_on(9, turns=1))
+    queue.add_later(going_on(2, turns=1))
+    queue.discard(range(2, 10))
+    assert [a.row_id for a in queue.take(0, 9)] == [0, 1]
+    assert not queue

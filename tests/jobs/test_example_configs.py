@@ -1,0 +1,116 @@
+"""The ready configs: each plans as it is described, and its prompts reach the rows in their proportions."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from magpie_ray.config.schema import Config, load_config
+from magpie_ray.draws import system_prompt_of
+from magpie_ray.planning.plan import make_plan
+from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.storage.storage import Storage
+from magpie_ray.types import Partition
+from magpie_ray.worker.spec import WorkerSpec
+from magpie_ray.worker.worker import ShardWorker
+from tests.support.builds import memory_storage
+from tests.support.engines import ScriptedEngine
+from tests.support.paths import ROOT
+
+CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
+SETS = [file for file in CONFIGS if load_config(file).has_prompt_keys]
+# The bundled model takes every template that these configs need; of their models no tokenizer is at hand.
+OURS = ("model.name=builtin:tiny-chat", "engine.device=cpu")
+
+
+def named(name: str, *overrides: str) -> Config:
+    return load_config(next(file for file in CONFIGS if file.stem == name), overrides)
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_example_plans_with_a_prompt_of_its_own(file: Path) -> None:
+    config = load_config(file, [*OURS, f"output.path={memory_storage().url}"])
+    planned = make_plan(config)
+    assert planned["rows_pending"] == config.num_rows >= 1000
+    if config.prompts:
+        assert any(prompt.text in planned["first_prompt"] for prompt in config.prompts)
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_what_the_header_of_an_example_says_can_be_run(file: Path) -> None:
+    header = "".join(line for line in file.read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert f"magpie-ray generate jobs/configs/{file.name}" in header
+    load_config(file, re.findall(r"(?<=\s)[a-z_]+(?:\.[a-z_]+)*=\S+\b", header))
+
+
+def test_the_sets_are_there() -> None:
+    assert {file.stem for file in SETS} == {
+        "code",
+        "creative",
+        "languages",
+        "magpie-ultra",
+        "math",
+        "translation",
+    }
+
+
+@pytest.mark.parametrize("file", SETS, ids=lambda file: file.stem)
+def test_prompts_of_a_set_differ_and_rows_get_them_in_their_proportions(file: Path) -> None:
+    config = load_config(file)
+    assert len({prompt.text for prompt in config.prompts}) == len(config.prompts) >= 7
+    rows = 5000
+    drawn = [system_prompt_of(row, seed=config.seed_number, prompts=config.prompts) for row in range(rows)]
+    counts = Counter(prompt.key for prompt in drawn if prompt)
+    for prompt in config.prompts:
+        assert counts[prompt.key] / rows == pytest.approx(prompt.weight, abs=0.02)
+
+
+def test_the_eleven_categories_have_the_proportions_of_the_data_set_they_follow() -> None:
+    prompts = named("magpie-ultra").prompts
+    assert [prompt.weight for prompt in prompts] == pytest.approx([0.125] * 4 + [0.1] * 3 + [0.05] * 4)
+
+
+def test_prompts_speak_about_users_in_the_language_of_the_set() -> None:
+    for name in ("code", "creative", "magpie-ultra", "math", "translation"):
+        assert all("Users " in prompt.text for prompt in named(name).prompts)
+    languages = named("languages").prompts
+    assert len(languages) >= 10
+    wanted = named("languages").acceptance.rules.language
+    assert wanted
+    assert set(wanted.by_prompt) == {prompt.key for prompt in languages}
+    # Words that stand in an English text of such a length.
+    assert not any(re.search(r"\b(you|users|the)\b", prompt.text.lower()) for prompt in languages)
+    # Where words are not set apart by spaces, folded lines would be.
+    for prompt in languages:
+        if prompt.key in ("chinese", "japanese"):
+            assert " " not in prompt.text
+
+
+def test_the_eleven_categories_reach_the_rows(tmp_path: Path) -> None:
+    rows = 220
+    config = named(
+        "magpie-ultra", *OURS, f"num_rows={rows}", f"output.path={tmp_path}", "engine.max_model_len=null"
+    )
+    blueprint = draw_up(config)
+    spec = WorkerSpec(
+        blueprint=blueprint,
+        storage=Storage(str(tmp_path)),
+        fingerprint="f" * 64,
+        run=1,
+        engine_start=0,
+        device="cpu",
+        distributed_executor_backend=None,
+    )
+    worker = ShardWorker(spec, ScriptedEngine())
+    partition = Partition(start=0, stop=rows)
+    worker.give(partition)
+    worker.finish()
+    list(worker.run())
+    written = pq.read_table(tmp_path / partition.key).to_pylist()
+    drawn = [system_prompt_of(row, seed=config.seed_number, prompts=config.prompts) for row in range(rows)]
+    assert [row["system_prompt_key"] for row in written] == [prompt.key for prompt in drawn if prompt]
+    assert [row["system_prompt"] for row in written] == [prompt.text for prompt in drawn if prompt]
+    assert {row["system_prompt_key"] for row in written} == {prompt.key for prompt in config.prompts}
+    assert all(len(row["conversation"]) == 6 for row in written)

@@ -1,0 +1,175 @@
+"""What a build's storage tells of its progress."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from magpie_ray.cli.views.status import bars, status_fields, status_text
+from magpie_ray.dataset import build_record, layout, run_records
+from magpie_ray.dataset.run_records import GONE_SECONDS, heartbeat_key
+from magpie_ray.monitoring.status import read_status
+from magpie_ray.storage.storage import Storage
+from magpie_ray.types import StoredObject
+from tests.monitoring.test_progress import HALF_WAY
+from tests.support.builds import build_of, commit, complete_build, memory_storage
+
+NOW = 1_000_000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """The store's time ("now"), and how long ago its objects were written, by key."""
+    ages: dict[str, float] = {}
+    listed = Storage.list
+
+    def aged(self: Storage, prefix: str) -> list[StoredObject]:
+        return [replace(item, modified=NOW - ages.get(item.key, 0.0)) for item in listed(self, prefix)]
+
+    monkeypatch.setattr(Storage, "list", aged)
+    monkeypatch.setattr(Storage, "now", lambda self: NOW)
+    return ages
+
+
+def working_build(clock: dict[str, float], *, beat_age: float) -> Storage:
+    """40 rows are wanted; 20 are there, of 100, 50, 40 and 4,000 seconds ago; a driver has been heard of."""
+    storage = memory_storage()
+    record = build_record.open_build(storage, build_of(5))
+    began = datetime.fromtimestamp(NOW - 5000, UTC).isoformat()
+    run = run_records.start_run(storage, num_rows=40, host="node-1", config={})
+    storage.replace(run.key, layout.to_json(asdict(replace(run, started=began))))
+    for start, age in ((0, 4000.0), (5, 100.0), (10, 50.0), (15, 40.0)):
+        clock[commit(storage, record, start, start + 5).partition.key] = age
+    told = replace(HALF_WAY, lost=2).fields()
+    storage.replace(heartbeat_key(run.number), json.dumps(dict(told)).encode())
+    clock |= {run.key: 5000.0, heartbeat_key(run.number): beat_age}
+    return storage
+
+
+def told(storage: Storage) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields, and the lines of the text by their first word or two."""
+    fields = status_fields(read_status(storage))
+    json.dumps(fields)
+    lines = status_text(fields).splitlines()
+    return fields, {line[:12].strip(): line[12:] for line in lines[1:]}
+
+
+def test_a_build_at_work_tells_rates_by_its_commits_and_more_by_its_heartbeat(
+    clock: dict[str, float],
+) -> None:
+    fields, lines = told(working_build(clock, beat_age=12.0))
+    assert (fields["state"], fields["rows"], fields["last_commit_seconds_ago"]) == ("running", 20, 40.0)
+    assert fields["rows_per_second"] == {"last_10_minutes": 0.025, "last_hour": 0.004, "last_day": 0.004}
+    assert fields["eta_seconds"] == 200 - 12
+    assert len(fields["history"]["rows_per_second"]) == 24
+    assert lines["driver"] == (
+        "run 1 is at work, heartbeat 12 s ago: 1,000 rows finished, 5.0 rows/s, 500 tokens/s, actors: 2 up, "
+        "1 to come, 2 replaced"
+    )
+    assert lines["time left"] == "about 3:08"
+    assert lines["rows"] == "20 of 40 committed (50.0%)"
+    assert lines["over time"] == "▁▁▁▁▃▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁█ 1:23:20"
+    assert lines["last commit"] == "40 s ago"
+    assert lines["rate"] == "0.0 rows/s in the last 10 minutes, 0.0 rows/s in the last hour"
+
+
+def test_the_rates_of_a_young_run_are_over_its_own_time(clock: dict[str, float]) -> None:
+    storage = memory_storage()
+    record = build_record.open_build(storage, build_of(5))
+    run = run_records.start_run(storage, num_rows=40, host="node-1", config={})
+    began = datetime.fromtimestamp(NOW - 20, UTC).isoformat()
+    storage.replace(run.key, layout.to_json(asdict(replace(run, started=began))))
+    clock[commit(storage, record, 0, 5).partition.key] = 10.0
+    fields, lines = told(storage)
+    assert lines["rate"] == "0.2 rows/s since the run began"
+    assert set(fields["rows_per_second"].values()) == {0.25}
+
+
+def test_a_driver_that_fell_silent_is_told_with_what_to_do(clock: dict[str, float]) -> None:
+    fields, lines = told(working_build(clock, beat_age=720.0))
+    assert (fields["state"], fields["eta_seconds"], fields["heartbeat"]["alive"]) == ("gone", None, False)
+    assert lines["driver"] == (
+        "no heartbeat for 12 min: the driver of run 1 seems to be gone; run the same command again"
+    )
+    assert "time left" not in lines
+
+
+def test_a_driver_is_taken_for_gone_only_after_a_while(clock: dict[str, float]) -> None:
+    for age, state in ((GONE_SECONDS - 1, "running"), (GONE_SECONDS + 1, "gone")):
+        assert read_status(working_build(clock, beat_age=age)).state == state
+
+
+def test_a_run_that_has_not_beaten_yet_is_as_old_as_its_record(clock: dict[str, float]) -> None:
+    storage = memory_storage()
+    build_record.open_build(storage, build_of(5))
+    run = run_records.start_run(storage, num_rows=40, host="node-1", config={})
+    clock[run.key] = 30.0
+    fields, lines = told(storage)
+    assert (fields["state"], fields["last_commit_seconds_ago"], fields["eta_seconds"]) == (
+        "running",
+        None,
+        None,
+    )
+    assert lines["driver"] == "run 1 is at work, heartbeat 30 s ago"
+
+
+def test_of_two_drivers_the_one_at_work_is_told(clock: dict[str, float]) -> None:
+    storage = working_build(clock, beat_age=10.0)
+    later = run_records.start_run(storage, num_rows=40, host="node-2", config={})
+    clock[later.key] = 2 * GONE_SECONDS
+    fields, _ = told(storage)
+    assert (fields["state"], fields["heartbeat"]["run"]) == ("running", 1)
+
+
+def test_runs_that_have_ended_are_told_with_how_they_did(clock: dict[str, float]) -> None:
+    storage = memory_storage()
+    record = build_record.open_build(storage, build_of(5))
+    fields, lines = told(storage)
+    assert (fields["state"], lines["driver"]) == ("new", "none: no run has begun; run the same command again")
+    run = run_records.start_run(storage, num_rows=40, host="node-1", config={})
+    commit(storage, record, 0, 5)
+    run_records.end_run(storage, run, outcome="failed", cause="the engine died")
+    fields, lines = told(storage)
+    assert lines["driver"] == "none: run 1 has ended; run the same command again to go on"
+    assert lines["run 1"].startswith("failed, of 40 rows, on node-1, ")
+    assert lines["run 1"].endswith(": the engine died")
+    assert not {"token", "config"} & set(fields["runs"][0])
+
+
+def test_a_complete_build_needs_nobody() -> None:
+    storage = memory_storage()
+    complete_build(storage)
+    fields, lines = told(storage)
+    assert status_text(fields).splitlines()[0] == f"{storage.url}: complete"
+    assert lines["driver"] == "none: all is done"
+    assert re.fullmatch(r"3, \d+\.?\d* kB", lines["files"])
+    assert (lines["attempts"], lines["tokens"]) == ("10, rejected: none", "200 user, 210 assistant")
+
+
+def test_a_damaged_heartbeat_hides_nothing_else(clock: dict[str, float]) -> None:
+    storage = working_build(clock, beat_age=10.0)
+    storage.replace(heartbeat_key(1), b"{")
+    fields, _ = told(storage)
+    assert (fields["state"], fields["rows"]) == ("running", 20)
+
+
+@pytest.mark.parametrize(("values", "drawn"), [([], ""), ([0.0, 0.0], "▁▁"), ([0.0, 1.0, 2.0], "▁▅█")])
+def test_bars_are_as_high_as_their_values(values: list[float], drawn: str) -> None:
+    assert bars(values) == drawn
+
+
+def test_status_asks_for_few_objects(clock: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, asked = working_build(clock, beat_age=1.0), list[str]()
+    read: Callable[..., bytes] = Storage.read
+    monkeypatch.setattr(Storage, "read", lambda self, key: asked.append(key) or read(self, key))
+    read_status(storage)
+    assert sorted(asked) == [
+        "_magpie/build.json",
+        "_magpie/manifest.json",
+        "_magpie/runs/000001.heartbeat.json",
+        "_magpie/runs/000001.json",
+    ]

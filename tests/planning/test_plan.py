@@ -1,0 +1,99 @@
+"""What `plan` says, as plain fields."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
+from magpie_ray.dataset import build_record
+from magpie_ray.errors import PreflightError
+from magpie_ray.planning.forecast import Given
+from magpie_ray.planning.gpus import find_gpu
+from magpie_ray.planning.plan import make_plan
+from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.storage.storage import Storage
+from tests.planning.test_estimate import SAMPLE
+from tests.support.builds import commit, config_of, memory_storage
+
+
+def test_the_plan_of_a_new_build_says_what_would_run() -> None:
+    storage = memory_storage()
+    found = make_plan(
+        config_of(num_rows=105, n_turns=3, output={"path": storage.url, "rows_per_partition": 50})
+    )
+    assert (found["exists"], found["rows_committed"], found["rows_pending"]) == (False, 0, 105)
+    assert (found["partitions_pending"], found["messages_per_row"]) == (3, 6)
+    assert found["shards"] == [{"partitions": 3, "rows": 105}]
+    assert MULTI_TURN_PROMPT in found["first_prompt"]
+    assert found["first_prompt_ids"][0] == 1
+    assert [text.split(" is ")[0] for text in found["assumptions"]] == ["cluster.num_actors", "engine.device"]
+    assert storage.list("") == []
+    json.dumps(found)
+
+
+def test_the_plan_of_a_build_that_is_there_says_what_is_left() -> None:
+    storage = memory_storage()
+    config = config_of(num_rows=20, output={"path": storage.url}, cluster={"num_actors": 2})
+    record = build_record.open_build(storage, draw_up(config).record(4))
+    commit(storage, record, 0, 4)
+    commit(storage, record, 4, 6)
+    found = make_plan(config)
+    assert found["exists"]
+    assert found["fingerprint"] == record.fingerprint
+    assert (found["rows_committed"], found["rows_pending"], found["rows_per_partition"]) == (6, 14, 4)
+    assert [shard["rows"] for shard in found["shards"]] == [6, 8]
+
+
+def test_a_plan_of_an_output_that_can_not_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PreflightError, match="Could not read") as caught:
+        make_plan(config_of(output={"path": str(tmp_path / "file")}))
+    assert caught.value.exit_code == 2
+
+
+def test_a_plan_of_a_place_with_files_of_no_build_or_a_damaged_one_is_refused() -> None:
+    storage = memory_storage()
+    storage.create("data/part-000000000000.parquet", b"rows of somebody")
+    with pytest.raises(PreflightError, match=r"holds files, but there is no _magpie/build\.json"):
+        make_plan(config_of(output={"path": storage.url}))
+    damaged = memory_storage()
+    damaged.create("_magpie/build.json", b"{")
+    with pytest.raises(PreflightError, match=r"build\.json"):
+        make_plan(config_of(output={"path": damaged.url}))
+
+
+def test_a_plan_gives_up_soon_on_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(build_record, "read_build", lambda storage: seen.append(storage._retry_seconds))
+    make_plan(config_of(output={"path": memory_storage().url}))
+    assert seen == [30.0]
+    assert Storage("memory://x")._retry_seconds == 600.0
+
+
+def test_the_plan_of_a_build_on_a_schedule_is_that_of_its_next_tick() -> None:
+    storage = memory_storage()
+    found = make_plan(config_of(output={"path": f"{storage.url}/{{datetime}}"}))
+    assert found["output"].startswith(f"{storage.url}/20")
+    assert found["config"]["output"]["path"] == found["output"]
+    assert found["config"]["seed"] > 0
+    assert storage.list("") == []
+
+
+def test_a_sample_says_how_many_actors_and_what_device_there_are() -> None:
+    config = config_of(num_rows=1000, output={"path": memory_storage().url, "rows_per_partition": 50})
+    found = make_plan(config, Given(sample=SAMPLE))
+    assert (found["num_actors"], found["device"], found["sample"]["rows"]) == (2, "cuda", 1000)
+    assert found["estimate"]["tokens"]["low"] == 50_000
+    json.dumps(found)
+
+
+def test_the_plan_of_a_complete_build_takes_nothing_more() -> None:
+    storage = memory_storage()
+    config = config_of(num_rows=4, output={"path": storage.url})
+    record = build_record.open_build(storage, draw_up(config).record(4))
+    commit(storage, record, 0, 4)
+    for given in (Given(gpu=find_gpu("H200")), Given(tokens_per_second=10.0), Given(sample=SAMPLE)):
+        found = make_plan(config, given)
+        assert found["rows_pending"] == 0
+        assert found["estimate"]["wall_seconds"] == {"low": 0.0, "high": 0.0}

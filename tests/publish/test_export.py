@@ -1,0 +1,156 @@
+"""Rows for training programs: nothing is lost on the way, and a file is there whole or not at all."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from magpie_ray.errors import ConfigError, PreflightError
+from magpie_ray.publish import export as export_module
+from magpie_ray.publish.export import export
+from magpie_ray.storage.storage import Storage
+from tests.support.builds import complete_build, memory_storage
+
+
+@pytest.fixture
+def storage() -> Storage:
+    made = memory_storage()
+    complete_build(made, num_rows=10, texts=("Why\u2028not?\n", 'Because "so".'))
+    return made
+
+
+def lines_of(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+def test_messages_are_the_conversations_as_they_are(storage: Storage, tmp_path: Path) -> None:
+    assert export(storage, "messages", str(tmp_path / "rows.jsonl")) == 10
+    found = lines_of(tmp_path / "rows.jsonl")
+    assert [row["row_id"] for row in found] == list(range(10))
+    assert found[4]["messages"] == [
+        {"role": "user", "content": "Why\u2028not?\n"},
+        {"role": "assistant", "content": 'Because "so".'},
+    ]
+
+
+def test_sharegpt_has_its_own_names(storage: Storage, tmp_path: Path) -> None:
+    export(storage, "sharegpt", str(tmp_path / "rows.jsonl"))
+    assert lines_of(tmp_path / "rows.jsonl")[2] == {
+        "id": "2",
+        "conversations": [
+            {"from": "human", "value": "Why\u2028not?\n"},
+            {"from": "gpt", "value": 'Because "so".'},
+        ],
+    }
+
+
+def test_alpaca_is_one_instruction_and_one_answer(storage: Storage, tmp_path: Path) -> None:
+    export(storage, "alpaca", str(tmp_path / "rows.jsonl"))
+    assert lines_of(tmp_path / "rows.jsonl")[9] == {
+        "instruction": "Why\u2028not?\n",
+        "input": "",
+        "output": 'Because "so".',
+    }
+
+
+ROW = {
+    "row_id": 7,
+    "conversation": [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "A"},
+        {"role": "user", "content": "Q2"},
+        {"role": "assistant", "content": "A2"},
+    ],
+    "system_prompt": "Be kind.",
+    "reasoning": ["because", ""],
+}
+
+
+def test_a_system_prompt_is_written_once_where_it_is_wanted_and_else_not_at_all() -> None:
+    line = export_module._FORMATS["messages"]
+    roles = [message["role"] for message in line(ROW, True)["messages"]]  # type: ignore[attr-defined]
+    assert roles == ["system", "user", "assistant", "user", "assistant"]
+    assert line(ROW, False)["messages"][0] == {"role": "user", "content": "Q"}  # type: ignore[index]
+
+
+def test_reasoning_stands_with_its_own_answer() -> None:
+    messages: Any = export_module._FORMATS["messages"](ROW, False)["messages"]
+    assert messages[1] == {"role": "assistant", "content": "A", "reasoning_content": "because"}
+    assert messages[3] == {"role": "assistant", "content": "A2"}
+
+
+def test_rows_of_instructions_alone_are_messages_of_the_user() -> None:
+    row = {"row_id": 1, "instruction": "Q", "system_prompt": None}
+    assert export_module._FORMATS["sharegpt"](row, True)["conversations"] == [{"from": "human", "value": "Q"}]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "deep/er/rows.jsonl.gz"])
+def test_a_name_says_how_the_file_is_compressed(storage: Storage, tmp_path: Path, name: str) -> None:
+    export(storage, "messages", str(tmp_path / name))
+    assert len(gzip.decompress((tmp_path / name).read_bytes()).splitlines()) >= 10
+
+
+def test_a_store_takes_it_as_a_disk_does(storage: Storage) -> None:
+    import fsspec
+
+    export(storage, "alpaca", "memory://exported/rows.jsonl", force=True)
+    with fsspec.open("memory://exported/rows.jsonl") as file:
+        assert len(file.read().split(b"\n")) == 11
+
+
+def test_what_is_there_is_not_written_over_unless_it_is_said(storage: Storage, tmp_path: Path) -> None:
+    target = tmp_path / "rows.jsonl"
+    target.write_text("mine")
+    with pytest.raises(ConfigError, match="--force"):
+        export(storage, "messages", str(target))
+    assert target.read_text() == "mine"
+    export(storage, "messages", str(target), force=True)
+    assert len(lines_of(target)) == 10
+
+
+def test_an_export_that_fails_leaves_nothing_behind(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> dict[str, object]:
+        raise RuntimeError("no")
+
+    monkeypatch.setitem(export_module._FORMATS, "messages", broken)
+    with pytest.raises(RuntimeError):
+        export(storage, "messages", str(tmp_path / "rows.jsonl"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_partition_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = memory_storage()
+    complete_build(storage, num_rows=12, grid=3)
+    read: list[str] = []
+    written: list[int] = []
+    plain = Storage.read
+    monkeypatch.setattr(Storage, "read", lambda self, key: read.append(key) or plain(self, key))
+    monkeypatch.setitem(
+        export_module._FORMATS,
+        "messages",
+        lambda row, _: written.append(sum("data/" in k for k in read)) or {},
+    )
+    export(storage, "messages", str(tmp_path / "rows.jsonl"))
+    assert written == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+
+
+def test_alpaca_of_rows_that_it_can_not_hold_is_refused(tmp_path: Path) -> None:
+    from magpie_ray.dataset import build_record
+    from tests.support.builds import build_of, config_of
+
+    storage = memory_storage()
+    build_record.open_build(storage, build_of(config=config_of(n_turns=2)))
+    with pytest.raises(ConfigError, match="use --to messages"):
+        export(storage, "alpaca", str(tmp_path / "rows.jsonl"))
+    with pytest.raises(ConfigError, match="is a directory"):
+        export(storage, "messages", str(tmp_path))
+
+
+def test_without_a_build_there_is_nothing_to_export(tmp_path: Path) -> None:
+    with pytest.raises(PreflightError):
+        export(memory_storage(), "messages", str(tmp_path / "rows.jsonl"))

@@ -1,0 +1,139 @@
+"""Surveys add up, and say of rows what counting them one by one says."""
+
+from collections import Counter
+from itertools import pairwise
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magpie_ray.dataset.parquet import TableFormat, _value
+from magpie_ray.publish.survey import COLUMNS, Survey, first_words, mean, quantile
+from magpie_ray.types import Message, Row, SystemPrompt
+from tests.support.builds import row_of
+
+PROMPTS = (None, SystemPrompt(key="a", text="Be kind.", weight=0.5))
+TEXTS = st.sampled_from(["Why?", "Because.", "why not", "", "日本語はどこで話されますか", "What is 1+1?"])
+
+
+@st.composite
+def rows_of(draw: st.DrawFn, *, include_system_prompt: bool = False) -> list[Row]:
+    prompt = PROMPTS[1] if include_system_prompt else draw(st.sampled_from(PROMPTS))
+    size = draw(st.integers(1, 4))
+    messages = st.lists(TEXTS, min_size=1, max_size=size)
+    return [
+        row_of(row_id, texts, prompt) for row_id, texts in enumerate(draw(st.lists(messages, max_size=12)))
+    ]
+
+
+def batch_of(rows: list[Row], *, include_system_prompt: bool = False) -> pa.RecordBatch:
+    """The rows as a file's columns."""
+    columns = ("row_id", "conversation", "system_prompt", "finish_reasons", "completion_tokens", "attempt")
+    form = TableFormat(
+        columns=columns, compression="zstd", include_system_prompt=include_system_prompt, model_name="m"
+    )
+    schema = form.schema
+    arrays = [pa.array([_value(f.name, row, form) for row in rows], type=f.type) for f in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+@settings(deadline=None)
+@given(st.data(), st.booleans())
+def test_surveying_the_parts_and_adding_up_is_surveying_the_whole(
+    data: st.DataObject, include_system_prompt: bool
+) -> None:
+    rows = data.draw(rows_of(include_system_prompt=include_system_prompt))
+    samples = data.draw(st.frozensets(st.integers(0, 12)))
+    batch = batch_of(rows, include_system_prompt=include_system_prompt)
+    whole = Survey.of_batch(batch, samples=samples)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=4)) | {0, len(rows)})
+    parts = [Survey.of_batch(batch.slice(a, b - a), samples=samples) for a, b in pairwise(cuts)]
+    parts = data.draw(st.permutations(parts))
+    assert Survey.sum(parts) == whole == Survey.sum([whole])
+    middle = len(parts) // 2
+    assert Survey.sum([Survey.sum(parts[:middle]), Survey.sum(parts[middle:])]) == whole
+
+
+@settings(deadline=None)
+@given(rows_of())
+def test_a_survey_says_what_counting_says(rows: list[Row]) -> None:
+    found = Survey.of_batch(batch_of(rows), samples={1, 3})
+    assert found.rows == len(rows)
+    characters: dict[tuple[str, int], Counter[int]] = {}
+    tokens: dict[tuple[str, int], Counter[int]] = {}
+    for row in rows:
+        for position, message in enumerate(row.messages):
+            key = (message.role, position // 2 + 1)
+            characters.setdefault(key, Counter())[len(message.text)] += 1
+            tokens.setdefault(key, Counter())[message.completion_tokens] += 1
+    assert found.characters == characters
+    assert found.tokens == tokens
+    assert {key: sum(counts.values()) for key, counts in found.finish_reasons.items()} == {
+        key: sum(counts.values()) for key, counts in tokens.items()
+    }
+    instructions = Counter(row.messages[0].text for row in rows)
+    assert found.duplicates == len(rows) - len(instructions)
+    assert sorted(found.repeats.values()) == sorted(n for n in instructions.values() if n > 1)
+    assert found.first_words == Counter(first_words(row.messages[0].text) for row in rows)
+    assert [row["row_id"] for row in found.samples] == [row.row_id for row in rows if row.row_id in (1, 3)]
+
+
+def test_prompts_and_samplings_are_counted() -> None:
+    batch = batch_of([row_of(i, ("Why?", "So."), PROMPTS[1] if i % 3 else None) for i in range(9)])
+    with_mix = batch.append_column("sampling_key", pa.array([i % 2 for i in range(9)], pa.int32()))
+    found = Survey.of_batch(with_mix)
+    assert found.system_prompts == {"Be kind.": 6, None: 3}
+    assert found.samplings == {0: 5, 1: 4}
+    assert found.attempts == {1: 9}
+    assert found.finish_reasons == {("user", 1): {"stop": 9}, ("assistant", 1): {"stop": 9}}
+
+
+def test_a_build_of_instructions_has_no_conversation() -> None:
+    batch = batch_of([row_of(i, ("Why?",)) for i in range(3)])
+    texts = pa.array(["Why?", "Why?", "How so?"])
+    only = batch.drop_columns(["conversation"]).append_column("instruction", texts)
+    found = Survey.of_batch(only)
+    assert found.characters == {("user", 1): {4: 2, 7: 1}}
+    assert found.duplicates == 1
+    assert set(only.schema.names) <= set(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("What is the capital of France?", ("what", "is")),
+        ("  **Write** a poem", ("write", "a")),
+        ("I'm lost", ("i'm", "lost")),
+        ("up-to-date news", ("up-to-date", "news")),
+        ("", ("", "")),
+        ("???", ("", "")),
+        ("Hello", ("hello", "")),
+        ("ÉCRIS un poème", ("écris", "un")),
+        ("请写一首关于春天的诗", ("请写", "一首")),
+        ("Python的列表", ("python", "的列")),
+        ("اكتب قصيدة", ("اكتب", "قصيدة")),
+        ("Напиши стихотворение", ("напиши", "стихотворение")),
+        ("หนังสือ", ("หน", "ัง")),
+        ("a" * 1000, ("a" * 24, "")),
+    ],
+)
+def test_the_first_words_of_any_language(text: str, words: tuple[str, str]) -> None:
+    assert first_words(text) == words
+
+
+@given(st.lists(st.integers(0, 20), min_size=1))
+def test_quantiles_and_means(values: list[int]) -> None:
+    histogram = Counter(values)
+    assert mean(histogram) == pytest.approx(sum(values) / len(values))
+    assert quantile(histogram, 0.0) == min(values)
+    assert quantile(histogram, 1.0) == max(values)
+    assert quantile(histogram, 0.5) == sorted(values)[(len(values) + 1) // 2 - 1]
+
+
+def test_a_row_that_took_two_attempts_is_counted_as_such() -> None:
+    message = Message(role="user", text="Hi", finish_reason="length", prompt_tokens=1, completion_tokens=7)
+    row = Row(row_id=0, messages=(message,), system_prompt=None, attempt=2)
+    found = Survey.of_batch(batch_of([row]))
+    assert found.attempts == {2: 1}
+    assert found.finish_reasons == {("user", 1): {"length": 1}}

@@ -1,0 +1,21 @@
+"""Conversations for tests of what keeps account of them."""
+
+from magpie_ray.generation.conversation import Cohort, Conversation
+from magpie_ray.types import Sampling, SamplingPair
+
+_GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=9)
+
+
+def conversation_of(cohort: Cohort, row_id: int = 0, *, accepted: int = 0, shared: int = 0) -> Conversation:
+    """The first attempt at a row, with so many messages of one token."""
+    return Conversation(
+        row_id=row_id,
+        attempt=1,
+        system_prompt=None,
+        prefix=(),
+        sampling=SamplingPair(user=_GREEDY, assistant=_GREEDY),
+        sampling_key=0,
+        cohort=cohort,
+        shared_tokens=shared,
+        message_ids=[[1]] * accepted,
+    )

@@ -1,0 +1,41 @@
+"""Engines for tests: simulated ones with scripted answers, as factories that travel to Ray actors."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from magpie_ray.chat_format.derivation import load_tokenizer
+from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
+from magpie_ray.types import EngineFigures, Request
+from magpie_ray.worker.spec import WorkerSpec
+
+FIGURES = EngineFigures(max_num_seqs=16, kv_cache_tokens=100_000, max_model_len=2048)
+
+
+@dataclass(frozen=True)
+class ScriptedEngine:
+    """An engine factory: random words of the spec's own tokenizer, seeded by the engine's seed.
+
+    One answer in `reject_every` is empty (0: none).
+    """
+
+    reject_every: int = 0
+    figures: EngineFigures = FIGURES
+
+    def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
+        model = spec.blueprint.model
+        tokenizer = load_tokenizer(model.location, revision=model.revision).tokenizer
+        words = [
+            tokenizer.encode(word, add_special_tokens=False) for word in (" one", " two", " three", " four")
+        ]
+        draw = random.Random(spec.engine_seed)
+
+        def respond(request: Request) -> Answer:
+            if self.reject_every and draw.randrange(self.reject_every) == 0:
+                return [], "stop"
+            return [token for _ in range(draw.randint(1, 12)) for token in draw.choice(words)], "stop"
+
+        return SimulatedEngine(respond, figures=self.figures)
+
+
+Factory = Callable[[WorkerSpec], SimulatedEngine]

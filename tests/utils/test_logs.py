@@ -1,0 +1,90 @@
+"""How a process logs, for people and for machines."""
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from magpie_ray.utils import logs
+from magpie_ray.utils.logs import LogStyle
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Handlers, levels and hooks as they were."""
+    root, ours = logging.getLogger(), logging.getLogger("magpie_ray")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    yield
+    logs._style = LogStyle()
+    logging.captureWarnings(False)
+    root.handlers = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+
+
+def set_up(style: LogStyle) -> None:
+    """As in a new process: pytest has handlers of its own."""
+    logging.getLogger().handlers = []
+    logs.set_up(style)
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_log_that_is_no_terminal_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up(LogStyle())
+    logging.getLogger("magpie_ray.job").info("a node has come", extra={"rows": 3})
+    logging.getLogger("magpie_ray.job").debug("a detail")
+    logging.getLogger("a.library").info("credentials found")
+    logging.getLogger("a.library").warning("slow down")
+    lines = told(capsys)
+    assert [line.split(" ", 2)[2] for line in lines] == ["INFO a node has come", "WARNING slow down"]
+
+
+def test_a_verbose_job_tells_details_and_what_libraries_do(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up(LogStyle(verbose=True))
+    logging.getLogger("magpie_ray.job").debug("a detail")
+    logging.getLogger("a.library").info("credentials found")
+    assert [line.split(" ", 2)[2] for line in told(capsys)] == ["DEBUG a detail", "INFO credentials found"]
+
+
+def test_for_machines_everything_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    library = logging.getLogger("some_library")
+    library.addHandler(logging.StreamHandler(sys.stderr))
+    library.propagate = False
+    set_up(LogStyle(json=True))
+    logs.take_over("some_library")
+    logging.getLogger("magpie_ray.job").info("two\nlines \x1b[31m", extra={"rows": 3, "accepted": None})
+    library.error("broken")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    try:
+        raise RuntimeError("unforeseen")
+    except RuntimeError as exc:
+        sys.excepthook(RuntimeError, exc, exc.__traceback__)
+    lines = told(capsys)
+    assert "\x1b" not in "".join(lines)
+    records = [json.loads(line) for line in lines]
+    assert [record["logger"] for record in records] == [
+        "magpie_ray.job",
+        "some_library",
+        "py.warnings",
+        "magpie_ray",
+    ]
+    assert records[0]["message"] == "two\nlines \x1b[31m"
+    assert (records[0]["level"], records[0]["rows"], records[0]["accepted"]) == ("INFO", 3, None)
+    assert records[0]["time"].endswith("+00:00")
+    assert records[3]["message"] == "RuntimeError: unforeseen"
+    assert "Traceback" in records[3]["exception"]
+
+
+def test_what_was_set_up_is_known_to_whoever_starts_other_processes() -> None:
+    assert logs.current() == LogStyle()
+    set_up(LogStyle(verbose=True, json=True))
+    assert logs.current() == LogStyle(verbose=True, json=True)

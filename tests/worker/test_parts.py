@@ -1,0 +1,67 @@
+"""What follows for a worker from the config and the engine it got."""
+
+from typing import Any
+
+import pytest
+
+from magpie_ray.errors import ConfigError
+from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.types import EngineFigures, FirstTokens
+from magpie_ray.worker.parts import check_prompts_fit, make_recipe
+from magpie_ray.worker.spec import WorkerSpec
+from tests.support.builds import config_of, memory_storage
+
+
+def spec_of(**keys: Any) -> WorkerSpec:
+    config = config_of(**keys)
+    blueprint = draw_up(config)
+    return WorkerSpec(
+        blueprint=blueprint,
+        storage=memory_storage(),
+        fingerprint="f" * 64,
+        run=1,
+        engine_start=0,
+        device="cpu",
+        distributed_executor_backend=None,
+    )
+
+
+def figures(max_model_len: int) -> EngineFigures:
+    return EngineFigures(max_num_seqs=4, kv_cache_tokens=1000, max_model_len=max_model_len)
+
+
+def test_a_prompt_that_fills_the_models_own_context_is_refused_once_the_engine_knows_it() -> None:
+    spec = spec_of(system_prompt={"short": "Be kind.", "long": "very " * 50})
+    check_prompts_fit(spec, figures(2000))
+    with pytest.raises(
+        ConfigError, match=r"^system_prompt\.long: .* the model's context has 40, .* shorten it"
+    ):
+        check_prompts_fit(spec, figures(40))
+
+
+def test_rules_for_first_tokens_reach_the_requests_of_their_role() -> None:
+    sampling = {"user": {"first_tokens": {"ban": ["#"]}, "first_line_only": True}}
+    (pair,) = make_recipe(spec_of(sampling=sampling)).samplings
+    assert pair.user.first_tokens == FirstTokens(ban=("#",))
+    assert (pair.user.first_line_only, pair.assistant.first_line_only) == (True, False)
+    assert pair.assistant.first_tokens is None
+
+
+def test_a_line_has_the_ids_of_the_text_that_it_is_in_its_place_of_the_dialogue() -> None:
+    spec = spec_of(system_prompt="Be kind.")
+    recipe, form = make_recipe(spec), spec.blueprint.chat_format
+    assert recipe.encode is not None
+    line = "Which is it?"
+    for index, messages in enumerate([[], ["Why?"], ["Why?", "So."]]):
+        ids = recipe.encode(line, index, "Be kind.")
+        before = [recipe.encode(text, at, "Be kind.") for at, text in enumerate(messages)]
+        prompt = form.prompt(form.prefix("Be kind."), before)
+        assert recipe.decode([prompt + ids])[0].endswith(line)
+        assert recipe.decode([ids]) == [line]
+
+
+@pytest.mark.parametrize(("rule", "stops"), [("reject", False), ("stop", True)])
+def test_the_config_says_what_becomes_of_a_conversation_that_outgrows_the_context(
+    rule: str, stops: bool
+) -> None:
+    assert make_recipe(spec_of(acceptance={"context_full": rule})).stops_when_full is stops
