@@ -152,11 +152,13 @@ class DrawnEngine:
     def begin(self, spec: WorkerSpec) -> None:
         """Forget what was measured and what is cached; the next requests are of this build."""
         assert self.timed.reset_prefix_cache(), "the prefix cache is in use"
-        form = spec.blueprint.chat_format
+        form = spec.build_spec.chat_format
         self._special = tuple(form.special_token_ids)
         self._user_temperature = spec.config.sampling.mix("user")[0][0].temperature
         self.timed.begin(
-            first_prompt=len(form.prefix(spec.blueprint.prompts[0].text if spec.blueprint.prompts else None)),
+            first_prompt=len(
+                form.prefix(spec.build_spec.prompts[0].text if spec.build_spec.prompts else None)
+            ),
             new_tokens=1 + max(len(form.user_to_assistant_ids), len(form.next_user_ids)),
         )
         self._before = self.stats()

@@ -28,7 +28,7 @@ from magpie_ray import draws
 from magpie_ray.config.schema import Config, load_config
 from magpie_ray.coordinator.run import BuildResult
 from magpie_ray.driver.run_build import generate
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, Role
 from magpie_ray.worker.parts import make_recipe
@@ -107,9 +107,9 @@ def make_config(output: str, *, rows: int, turns: int, slots: int = SLOTS, **out
 def make_spec(output: str, *, rows: int, turns: int, slots: int = SLOTS) -> WorkerSpec:
     """What a worker of such a build is made from."""
     config = make_config(output, rows=rows, turns=turns, slots=slots)
-    blueprint = draw_up(config)
+    build_spec = resolve_build(config)
     return WorkerSpec(
-        blueprint=blueprint,
+        build_spec=build_spec,
         storage=Storage(config.output.path),
         fingerprint="0" * 64,
         run=1,
@@ -166,9 +166,11 @@ class _Asker:
     """Prompts for LLMEngine.add_request, and messages from LLMEngine.step, by row."""
 
     def __init__(self, engine: DrawnEngine, spec: WorkerSpec) -> None:
-        self._engine, self._config, self._format = engine, spec.config, spec.blueprint.chat_format
+        self._engine, self._config, self._format = engine, spec.config, spec.build_spec.chat_format
         [self._sampling] = make_recipe(spec).samplings
-        self._prefix = self._format.prefix(spec.blueprint.prompts[0].text if spec.blueprint.prompts else None)
+        self._prefix = self._format.prefix(
+            spec.build_spec.prompts[0].text if spec.build_spec.prompts else None
+        )
         self.asked = 0
         self.messages: dict[int, list[list[int]]] = defaultdict(list)
 

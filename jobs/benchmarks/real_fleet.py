@@ -36,7 +36,7 @@ from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import InterruptedJobError
 from magpie_ray.model.tokenizer import LoadedTokenizer
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.types import Completion, EngineFigures, Request
 from magpie_ray.worker import parts
 from magpie_ray.worker.events import Committed, Event, Progress, Ready
@@ -183,9 +183,9 @@ def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float
             f"cluster.num_actors={num_actors}",
         ],
     )
-    blueprint = draw_up(config)
+    build_spec = resolve_build(config)
     storage = checks.check_output(checks.open_output(config), single_writer=False)
-    record = build_record.open_build(storage, blueprint.record(_ROWS_PER_PARTITION))
+    record = build_record.open_build(storage, build_spec.record(_ROWS_PER_PARTITION))
     run = run_records.start_run(storage, num_rows=config.num_rows, host=socket.gethostname(), config={})
     dispatcher = Dispatcher(
         partitioning.pending(config.num_rows, _ROWS_PER_PARTITION, []),
@@ -197,7 +197,7 @@ def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float
 
     def spec_of(engine_start: int) -> WorkerSpec:
         return WorkerSpec(
-            blueprint=blueprint,
+            build_spec=build_spec,
             storage=storage,
             fingerprint=record.fingerprint,
             run=run.number,

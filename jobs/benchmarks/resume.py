@@ -21,7 +21,7 @@ from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest
 from magpie_ray.dataset.parquet import make_table_format, to_parquet
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.storage.storage import Storage, StoredObject
 from magpie_ray.types import Message, Partition, PartitionRecord, Row
 
@@ -66,7 +66,7 @@ def make_build(output: str, *, known: int, newer: int) -> None:
     """
     config = config_of(output, GRID * (known + newer))
     storage = Storage(output)
-    record = build_record.open_build(storage, draw_up(config).record(GRID))
+    record = build_record.open_build(storage, resolve_build(config).record(GRID))
     fingerprint = record.fingerprint
     told = [
         PartitionRecord(
@@ -133,13 +133,13 @@ def resume(output: str, *, num_rows: int, num_workers: int) -> dict[str, Any]:
     storage.calls = Counter()
     with stage("what the build is, its chat format (imports transformers)"):
         existing = checks.read_existing(storage)
-        blueprint = draw_up(config, existing)
+        build_spec = resolve_build(config, existing)
     opening = dict(storage.calls)
     storage.calls.clear()
     with stage("what is committed"):
         if existing is None:
-            existing = build_record.open_build(storage, blueprint.record(GRID))
-        committed = checks.check_existing(config, blueprint, existing, storage)
+            existing = build_record.open_build(storage, build_spec.record(GRID))
+        committed = checks.check_existing(config, build_spec, existing, storage)
     calls = dict(storage.calls)
     with stage("what is pending, in shards"):
         pending = committed.pending(num_rows)

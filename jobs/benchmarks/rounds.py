@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from jobs.benchmarks.cards import H200, L4, Card
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.simulation import Run, draw_lengths, run_lockstep, run_rounds
-from magpie_ray.generation.admission import Window
+from magpie_ray.generation.admission import AdmissionWindow
 
 ROWS_PER_SLOT = 40
 TURNS = (1, 3, 5)
@@ -22,7 +22,7 @@ _LOCKSTEP_BATCHES = 4
 _CHOICE_ROWS_PER_SLOT = 8
 
 
-class WellInformedWindow(Window):
+class WellInformedWindow(AdmissionWindow):
     """For conversations without a cohort: knows their lengths from the start.
 
     Those that end first are the short ones; a window of cohorts learns from whole ones.
@@ -44,13 +44,15 @@ def our_rounds(
     card: Card, *, turns: int, rows: int, cohort_size: int | None = None, refresh: bool = True
 ) -> Run:
     """Cohorts, as a worker starts them."""
-    window = Window(card.figures, cohort_size=cohort_size, turns=turns, tokens_per_turn=EXPECTED_TURN_TOKENS)
+    window = AdmissionWindow(
+        card.figures, cohort_size=cohort_size, turns=turns, tokens_per_turn=EXPECTED_TURN_TOKENS
+    )
     return run_rounds(card, turns=turns, rows=rows, window=window, refresh=refresh)
 
 
 def fixed_rounds(card: Card, *, turns: int, rows: int, live: float) -> Run:
     """Cohorts of 16, so many conversations alive whatever the cache holds."""
-    window = Window(card.figures, cohort_size=16, cohorts_in_flight=int(live) // 16)
+    window = AdmissionWindow(card.figures, cohort_size=16, cohorts_in_flight=int(live) // 16)
     return run_rounds(card, turns=turns, rows=rows, window=window, refresh=False)
 
 

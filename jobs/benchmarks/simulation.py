@@ -13,7 +13,7 @@ import numpy as np
 from jobs.benchmarks.cards import Card
 from magpie_ray.engine.protocol import EngineStats
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
-from magpie_ray.generation.admission import Window
+from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.conversation import Recipe
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.types import Request, Sampling, SamplingPair
@@ -113,7 +113,7 @@ class Run:
         return (self.missed + self.stats.recomputed_tokens) / self.stats.generated_tokens
 
 
-def run_rounds(card: Card, *, turns: int, rows: int, window: Window, refresh: bool = True) -> Run:
+def run_rounds(card: Card, *, turns: int, rows: int, window: AdmissionWindow, refresh: bool = True) -> Run:
     """The worker's own rounds, in that window."""
     answers, engine = _engine(card, draw_lengths(rows, turns))
     if not refresh:

@@ -23,7 +23,7 @@ from jobs.benchmarks.result import Cell, Claim, Result, Table
 from magpie_ray.config.schema import Config, load_config
 from magpie_ray.counters import Tally
 from magpie_ray.dataset.parquet import make_table_format, to_parquet
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Message, PartitionRecord, Role, Row
 from magpie_ray.worker.parts import make_recipe
@@ -248,10 +248,10 @@ def _parquet_size(table: pa.Table, compression: str) -> int:
 
 def _measure_decoding(text: Text) -> Table:
     """What a message costs to decode."""
-    blueprint = draw_up(make_config("memory://x", turns=1))
+    build_spec = resolve_build(make_config("memory://x", turns=1))
     recipe = make_recipe(
         WorkerSpec(
-            blueprint=blueprint,
+            build_spec=build_spec,
             storage=Storage("memory://x"),
             fingerprint="0" * 64,
             run=1,
@@ -261,7 +261,7 @@ def _measure_decoding(text: Text) -> Table:
         )
     )
     draw = random.Random(0)
-    ordinary = sorted(set(range(1, 1900)) - set(blueprint.chat_format.special_token_ids))
+    ordinary = sorted(set(range(1, 1900)) - set(build_spec.chat_format.special_token_ids))
     messages = [draw.choices(ordinary, k=text.length("assistant")) for _ in range(_DECODED)]
     seconds = _cost("", lambda: recipe.decode(messages), 0.0).cpu_seconds
     tokens = sum(map(len, messages))

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 
 from magpie_ray.coordinator.actors import Loss
-from magpie_ray.coordinator.ranking import Ranking
+from magpie_ray.coordinator.ranking import SlotRanking
 from magpie_ray.coordinator.slot import Pace, Slot
 from magpie_ray.coordinator.stragglers import Stragglers
 from magpie_ray.dataset import partitioning
@@ -51,7 +51,9 @@ class Dispatcher:
         self._files = defaultdict[int, list[Partition]](list)  # by cell; those this run has heard of
         self._holders: dict[Partition, list[int]] = {}  # slots, by open partition
         self._num_pending = self._num_open = 0
-        self._fullest = Ranking[tuple[int, int]]()  # by pending partitions, the lower slot last among equals
+        self._fullest = SlotRanking[
+            tuple[int, int]
+        ]()  # by pending partitions, the lower slot last among equals
         self._stragglers = Stragglers(self._slots, self._holders)
         for number in range(len(self._slots)):
             self._refill(number)

@@ -9,7 +9,7 @@ ten: sums are kept, and the next one to be overdue is first in a ranking.
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from magpie_ray.coordinator.ranking import Ranking
+from magpie_ray.coordinator.ranking import SlotRanking
 from magpie_ray.counters import EngineUse, Tally
 from magpie_ray.storage.storage import RETRY_SECONDS
 from magpie_ray.worker.events import Progress
@@ -70,7 +70,7 @@ class Fleet:
         self._stall = stall_timeout_seconds
         self._start = start_timeout_seconds
         self._workers: list[WorkerState] = []
-        self._deadlines = Ranking[float]()
+        self._deadlines = SlotRanking[float]()
         self._last_placed = now
         self._rows = self._user_tokens = self._assistant_tokens = 0
         self._rejected = Counter[str]()

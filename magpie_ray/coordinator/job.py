@@ -16,7 +16,7 @@ from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.snapshot import Snapshot, Watcher, Watchers
 from magpie_ray.counters import EngineUse
 from magpie_ray.dataset import partitioning
-from magpie_ray.dataset.actor_history import Lives
+from magpie_ray.dataset.actor_history import ActorHistory
 from magpie_ray.errors import (
     AcceptRateError,
     ClusterLostError,
@@ -67,7 +67,7 @@ class Job:
         ledger: Ledger,
         dispatcher: Dispatcher,
         actors: Actors,
-        lives: Lives | None = None,
+        lives: ActorHistory | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._clock = clock or time.monotonic
@@ -77,7 +77,7 @@ class Job:
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._actors = actors
-        self.lives = lives or Lives(clock=self._clock)
+        self.lives = lives or ActorHistory(clock=self._clock)
         self._fleet = Fleet(
             stall_timeout_seconds=config.cluster.stall_timeout_seconds,
             start_timeout_seconds=config.cluster.start_timeout_seconds,

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import manifest
-from magpie_ray.dataset.actor_history import Lives, LivesRecord, write_lives
+from magpie_ray.dataset.actor_history import ActorHistory, ActorHistoryRecord, write_actor_history
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.lease import RENEW_SECONDS, Lease
 from magpie_ray.errors import CorruptBuildError, MagpieError
@@ -46,7 +46,7 @@ class Ledger:
         num_rows: int,
         run: int = 0,
         lease: Lease | None = None,
-        lives: Lives | None = None,
+        lives: ActorHistory | None = None,
     ) -> None:
         self._storage = storage.retrying_for(_RETRY_SECONDS)
         self._build = build
@@ -112,7 +112,7 @@ class Ledger:
             log.warning("the last checkpoint could not be written: %s", error)
 
     def _look(
-        self, known: dict[str, PartitionRecord], lives: LivesRecord | None, *, checkpoint: bool
+        self, known: dict[str, PartitionRecord], lives: ActorHistoryRecord | None, *, checkpoint: bool
     ) -> list[PartitionRecord]:
         started = time.monotonic()
         if self._lease and started >= self._next_renewal:
@@ -129,20 +129,20 @@ class Ledger:
             if checkpoint:
                 self._write(records)
             if lives:
-                write_lives(self._storage, lives)
+                write_actor_history(self._storage, lives)
             return found
         finally:
             now = time.monotonic()
             pause = max(_LOOK_SECONDS, LOOK_SHARE * (now - started))
             self._next_look = now + (min(pause, RENEW_SECONDS * 2) if self._lease else pause)
 
-    def _leave(self, records: Sequence[PartitionRecord] | None, lives: LivesRecord | None) -> None:
+    def _leave(self, records: Sequence[PartitionRecord] | None, lives: ActorHistoryRecord | None) -> None:
         if self._lease:
             self._lease.release()
         if records is not None:
             self._write(records)
         if lives:
-            write_lives(self._storage, lives)
+            write_actor_history(self._storage, lives)
 
     def _write(self, records: Sequence[PartitionRecord]) -> None:
         manifest.write_manifest(self._storage, self._build, records, num_rows=self._num_rows)

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 Key = TypeVar("Key", bound=Any)
 
 
-class Ranking(Generic[Key]):
+class SlotRanking(Generic[Key]):
     """Slots that have a key, by that key and then by number."""
 
     def __init__(self) -> None:

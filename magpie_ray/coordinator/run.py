@@ -22,7 +22,7 @@ from magpie_ray.errors import (
     StorageError,
 )
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import Blueprint
+from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.checks import CommittedBuild
 from magpie_ray.publish.card import write_card
 from magpie_ray.publish.report import report
@@ -83,21 +83,21 @@ def nothing_to_do(config: Config, storage: Storage, committed: CommittedBuild) -
 
 
 def open_build(
-    config: Config, storage: Storage, blueprint: Blueprint, *, device: str, num_actors: int
+    config: Config, storage: Storage, build_spec: BuildSpec, *, device: str, num_actors: int
 ) -> tuple[BuildRecord, bool]:
     """Create the build with its grid, or join one that another driver has just created. True for the former.
 
     A grid that was left to us is then the other's.
     """
     grid = checks.choose_grid(config, num_actors=num_actors, device=device)
-    wanted = blueprint.record(grid)
+    wanted = build_spec.record(grid)
     try:
         opened = build_record.open_build(storage, wanted)
     except BuildMismatchError:
         found = build_record.read_build(storage)
         if config.output.rows_per_partition != "auto" or found is None:
             raise
-        build_record.check_same_build(found, blueprint.record(found.rows_per_partition), storage)
+        build_record.check_same_build(found, build_spec.record(found.rows_per_partition), storage)
         return found, False
     return opened, opened is wanted
 

@@ -7,7 +7,7 @@ thousand slots than with ten.
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from magpie_ray.coordinator.ranking import Ranking
+from magpie_ray.coordinator.ranking import SlotRanking
 from magpie_ray.coordinator.slot import Slot
 from magpie_ray.types import Partition
 
@@ -26,9 +26,9 @@ class Stragglers:
         self._slots = slots
         self._holders = holders
         self._changed = set[int]()
-        self._slowest = Ranking[tuple[float, Partition]]()  # by seconds left at its rate
-        self._stillest = Ranking[tuple[float, Partition]]()  # by how long ago a row ended
-        self._rates = Ranking[float]()  # rows/s
+        self._slowest = SlotRanking[tuple[float, Partition]]()  # by seconds left at its rate
+        self._stillest = SlotRanking[tuple[float, Partition]]()  # by how long ago a row ended
+        self._rates = SlotRanking[float]()  # rows/s
 
     def note(self, *slots: int) -> None:
         """Something has changed there: what is open, who holds it, or how many rows are finished."""

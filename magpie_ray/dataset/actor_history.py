@@ -25,7 +25,7 @@ End = Literal["lost", "left", "ended"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Life:
+class ActorLife:
     """One actor of a slot. Times are seconds since the run began; None for what did not happen, or not yet.
 
     placed, ready: it has found its node; its engine is up. rows: that it has committed.
@@ -48,7 +48,7 @@ class Life:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LivesRecord:
+class ActorHistoryRecord:
     """The lives of run number `run` up to `seconds`, in the order in which they began.
 
     device, num_gpus: what one actor takes. left_out, left_out_seconds: how many lives are not in the list,
@@ -59,7 +59,7 @@ class LivesRecord:
     device: str
     num_gpus: float
     seconds: float
-    lives: tuple[Life, ...] = ()
+    lives: tuple[ActorLife, ...] = ()
     left_out: int = 0
     left_out_seconds: float = 0.0
 
@@ -79,7 +79,7 @@ class LivesRecord:
         return json.dumps(stored, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-class Lives:
+class ActorHistory:
     """The record as it grows, told by the job's loop. `clock`: seconds, monotonic."""
 
     def __init__(
@@ -92,13 +92,13 @@ class Lives:
     ) -> None:
         self._run, self._device, self._num_gpus, self._clock = run, device, num_gpus, clock
         self._began = clock()
-        self._lives: list[Life] = []
+        self._lives: list[ActorLife] = []
         self._current: dict[int, int] = {}  # slot -> index of its life
 
     def ask(self, slot: int) -> None:
         """A new actor is asked for."""
         self._current[slot] = len(self._lives)
-        self._lives.append(Life(slot=slot, asked=self._now()))
+        self._lives.append(ActorLife(slot=slot, asked=self._now()))
 
     def place(self, slot: int, node: str) -> None:
         self._change(slot, placed=self._now(), node=node)
@@ -120,11 +120,11 @@ class Lives:
         for slot in list(self._current):
             self.end(slot, "ended")
 
-    def record(self) -> LivesRecord:
+    def record(self) -> ActorHistoryRecord:
         """What has been told so far."""
         now = self._now()
         more = self._lives[MAX_LIVES:]
-        return LivesRecord(
+        return ActorHistoryRecord(
             run=self._run,
             device=self._device,
             num_gpus=self._num_gpus,
@@ -142,12 +142,12 @@ class Lives:
             self._lives[index] = replace(self._lives[index], **changes)
 
 
-def write_lives(storage: Storage, record: LivesRecord) -> None:
+def write_actor_history(storage: Storage, record: ActorHistoryRecord) -> None:
     """What is known so far, in place of what was."""
     storage.replace(_key(record.run), record.to_json())
 
 
-def read_lives(storage: Storage, run: int) -> LivesRecord | None:
+def read_actor_history(storage: Storage, run: int) -> ActorHistoryRecord | None:
     """The lives of a run's actors; None where they were not recorded. CorruptBuildError for what is none."""
     key = _key(run)
     try:
@@ -155,7 +155,9 @@ def read_lives(storage: Storage, run: int) -> LivesRecord | None:
     except ObjectNotFoundError:
         return None
     try:
-        record = LivesRecord(**(stored | {"lives": tuple(Life(**entry) for entry in stored["lives"])}))
+        record = ActorHistoryRecord(
+            **(stored | {"lives": tuple(ActorLife(**entry) for entry in stored["lives"])})
+        )
         record.held_seconds  # noqa: B018  of numbers
     except (KeyError, TypeError) as exc:
         raise CorruptBuildError(f"{storage.display(key)} is foreign or damaged: {exc}") from exc
@@ -166,6 +168,6 @@ def _key(run: int) -> str:
     return f"{RUNS_PREFIX}{run:06d}.actors.json"
 
 
-def _entry(life: Life) -> Mapping[str, object]:
+def _entry(life: ActorLife) -> Mapping[str, object]:
     values = ((field.name, getattr(life, field.name), field.default) for field in fields(life))
     return {name: value for name, value, default in values if value != default}

@@ -23,7 +23,7 @@ _REMOTE_SECONDS, _REMOTE_EVERY_SECONDS = 5.0, 30.0
 _EVERYDAY = re.compile(r' (INFO|DEBUG) |^{"level": "(INFO|DEBUG)"|^:(job_id|actor_name|task_name):')
 
 
-class LastWords:
+class ActorLogs:
     """Reads the ends of actors' logs: on this machine from the file, elsewhere by a task on that node."""
 
     def __init__(self) -> None:

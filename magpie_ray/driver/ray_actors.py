@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from magpie_ray.coordinator.actors import Left, Loss, Lost
 from magpie_ray.coordinator.placement import Placement
-from magpie_ray.driver.actor_logs import LastWords
+from magpie_ray.driver.actor_logs import ActorLogs
 from magpie_ray.driver.actor_process import ShardProcess
 from magpie_ray.driver.cluster_watch import ClusterView, ClusterWatch
 from magpie_ray.errors import MagpieError
@@ -73,7 +73,7 @@ class RayActors:
         self._watch = watch
         self._engine_factory = engine_factory
         self._secrets = secrets
-        self._last_words = LastWords()
+        self._last_words = ActorLogs()
         self._capacity_in = capacity_in
         self._postponed: dict[int, int] = {}  # slot -> engine start, while the head does not answer
         self._actors: dict[int, _Actor] = {}

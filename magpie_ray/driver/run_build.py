@@ -1,10 +1,10 @@
 """The driver: preflight, place actors, watch them, finish the build. The only package that imports ray.
 
-A thin shell: what is decided is decided in blueprint, preflight, placement, dispatch and job; here it is
+A thin shell: what is decided is decided in build_spec, preflight, placement, dispatch and job; here it is
 carried out on Ray. What always holds: whatever ends a run, what is committed stays and its record says how it
 ended.
 The parts: cluster (which one), watch (what it has, whether it is still there), assembly (a run's parts, put
-together), actors (its workers), process (what runs in each), last_words (why one died), metrics (what
+together), actors (its workers), process (what runs in each), actor_logs (why one died), metrics (what
 Prometheus is told), and sample (a build tried for a while).
 """
 
@@ -27,7 +27,7 @@ from magpie_ray.errors import MagpieError
 from magpie_ray.monitoring.heartbeat import Heartbeat
 from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.preflight.if_exists import IfExists, exists, reason_to_leave
 from magpie_ray.storage.storage import READ_SECONDS, Storage
 from magpie_ray.utils import logs
@@ -76,11 +76,11 @@ def _generate(
     existing = checks.read_existing(reading)
     if existing and (reason := reason_to_leave(reading, if_exists)):
         return left_alone(config, storage, reason)
-    blueprint = draw_up(config, existing, tick=tick)
-    config = blueprint.config
-    for warning in blueprint.warnings:
+    build_spec = resolve_build(config, existing, tick=tick)
+    config = build_spec.config
+    for warning in build_spec.warnings:
         log.warning("%s", warning)
-    committed = checks.check_existing(config, blueprint, existing, reading) if existing else None
+    committed = checks.check_existing(config, build_spec, existing, reading) if existing else None
     if committed and not committed.pending(config.num_rows):
         return nothing_to_do(config, storage, committed)
     storage = checks.check_output(storage, single_writer=config.output.single_writer)
@@ -97,20 +97,20 @@ def _generate(
         placement, num_actors = _choose_actors(config, watch.view)
         if committed is None:
             record, is_new = open_build(
-                config, storage, blueprint, device=placement.device, num_actors=num_actors
+                config, storage, build_spec, device=placement.device, num_actors=num_actors
             )
             if not is_new and if_exists == "fail":
                 raise exists(storage)
             if not is_new and if_exists == "skip":
                 return left_alone(config, storage, "another run has just begun it")
-            committed = checks.check_existing(config, blueprint, record, storage)
+            committed = checks.check_existing(config, build_spec, record, storage)
         if not committed.pending(config.num_rows):  # another driver was quicker
             return nothing_to_do(config, storage, committed)
         manifest.mark_growing(storage)
         host = socket.gethostname()
         run = run_records.start_run(storage, num_rows=config.num_rows, host=host, config=config.recorded())
         assembly = Assembly(
-            blueprint=blueprint,
+            build_spec=build_spec,
             storage=storage,
             committed=committed,
             run=run,

@@ -34,7 +34,7 @@ from magpie_ray.errors import PreflightError
 from magpie_ray.planning.estimate import Sample
 from magpie_ray.planning.sampler import Sampler
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import Blueprint
+from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.checks import CommittedBuild
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
@@ -62,8 +62,8 @@ def take_sample(
     GenerationFailedError when an engine fails, InterruptedJobError when told to stop.
     """
     began = time.monotonic() if began is None else began
-    storage, blueprint, committed = checks.look_at(config)
-    config = blueprint.config
+    storage, build_spec, committed = checks.look_at(config)
+    config = build_spec.config
     if committed and not committed.pending(config.num_rows):
         raise PreflightError(f"{storage.url} has all of its rows: nothing is left to take a sample of")
     if engine_factory is None:
@@ -76,7 +76,7 @@ def take_sample(
     ):
         scope = _scope(config, committed, watch.view.resources)
         actors = RayActors(
-            partial(_spec, blueprint, Storage(folder), scope.placement),
+            partial(_spec, build_spec, Storage(folder), scope.placement),
             scope.placement,
             watch,
             capacity_in=lambda _: scope.engines,
@@ -99,9 +99,9 @@ def take_sample(
     )
 
 
-def _spec(blueprint: Blueprint, storage: Storage, placement: Placement, engine_start: int) -> WorkerSpec:
+def _spec(build_spec: BuildSpec, storage: Storage, placement: Placement, engine_start: int) -> WorkerSpec:
     return WorkerSpec(
-        blueprint=blueprint,
+        build_spec=build_spec,
         storage=storage,
         fingerprint="",
         run=draws.MAX_RUNS - 1,

@@ -9,13 +9,13 @@ from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.placement import Placement, choose_num_actors
 from magpie_ray.dataset import partitioning, run_records
-from magpie_ray.dataset.actor_history import Lives
+from magpie_ray.dataset.actor_history import ActorHistory
 from magpie_ray.dataset.lease import Lease
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.driver.cluster_watch import ClusterView, ClusterWatch
 from magpie_ray.driver.ray_actors import RayActors
 from magpie_ray.errors import PreflightError
-from magpie_ray.preflight.build_spec import Blueprint
+from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.checks import CommittedBuild
 from magpie_ray.storage.storage import Storage
 from magpie_ray.utils import logs
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class Assembly:
     """What a run is made from. num_actors: how many there are to be at first."""
 
-    blueprint: Blueprint
+    build_spec: BuildSpec
     storage: Storage
     committed: CommittedBuild
     run: RunRecord
@@ -39,7 +39,7 @@ class Assembly:
 
     def make_job(self) -> Job:
         """The run's job; no actor starts yet. Warns where another run seems to be the output's one writer."""
-        config, storage, committed, run = self.blueprint.config, self.storage, self.committed, self.run
+        config, storage, committed, run = self.build_spec.config, self.storage, self.committed, self.run
         lease = None if storage.exclusive else Lease(storage, run)
         if lease and (warning := lease.take()):
             log.warning("%s", warning)
@@ -53,7 +53,7 @@ class Assembly:
             backwards=run_records.is_second(storage, run),
             copies=storage.exclusive,
         )
-        lives = Lives(run=run.number, device=self.placement.device, num_gpus=self.placement.all_gpus)
+        lives = ActorHistory(run=run.number, device=self.placement.device, num_gpus=self.placement.all_gpus)
         ledger = Ledger(
             storage,
             committed.build,
@@ -82,9 +82,9 @@ class Assembly:
 
     def _spec(self, engine_start: int, *, num_slots: int) -> WorkerSpec:
         """Of the worker of one engine start; the more slots there are, the more rarely each is heard."""
-        stall = self.blueprint.config.cluster.stall_timeout_seconds
+        stall = self.build_spec.config.cluster.stall_timeout_seconds
         return WorkerSpec(
-            blueprint=self.blueprint,
+            build_spec=self.build_spec,
             storage=self.storage,
             fingerprint=self.committed.build.fingerprint,
             run=self.run.number,
@@ -98,11 +98,11 @@ class Assembly:
 
     def _capacity(self, view: ClusterView) -> int:
         """How many actors the cluster has room for: as many as were asked for, or as its nodes now hold."""
-        if self.blueprint.config.cluster.num_actors != "auto":
+        if self.build_spec.config.cluster.num_actors != "auto":
             return self.num_actors
         try:
             return choose_num_actors(
-                self.blueprint.config, placement=self.placement, resources=view.resources
+                self.build_spec.config, placement=self.placement, resources=view.resources
             )
         except PreflightError:  # all nodes are gone for now
             return 0

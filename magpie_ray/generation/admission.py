@@ -73,7 +73,7 @@ class Traffic:
         return self.steps * self.turns
 
 
-class Window:
+class AdmissionWindow:
     """How many conversations may be alive; learns from those that end their turns.
 
     None chooses. turns: of a conversation. tokens_per_turn: expected before any has ended.

@@ -26,7 +26,7 @@ class Attempt:
         return len(self.messages) // 2
 
 
-class Queue:
+class AttemptQueue:
     """Attempts by the turns that they have behind them."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from magpie_ray.generation.conversation import Conversation
 
 
-class Residency:
+class CacheUse:
     """One engine's. What conversations share (`shared_tokens`) is held once for all, and not counted."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ TRIAL_ATTEMPTS = 128
 _MORE = "`magpie-ray show OUTPUT --rejects` shows more of them."
 
 
-class Patience:
+class EarlyStop:
     """Keeps account of rejections. Raises when going on would not help.
 
     min_accept_rate: what part of the first attempts has to be accepted; 0 for none.

@@ -18,11 +18,11 @@ from statistics import fmean as mean
 from magpie_ray import draws
 from magpie_ray.acceptance import CONTEXT_FULL
 from magpie_ray.engine.protocol import Engine
-from magpie_ray.generation.admission import Window
-from magpie_ray.generation.attempt_queue import Attempt, Queue
-from magpie_ray.generation.cache_use import Residency
+from magpie_ray.generation.admission import AdmissionWindow
+from magpie_ray.generation.attempt_queue import Attempt, AttemptQueue
+from magpie_ray.generation.cache_use import CacheUse
 from magpie_ray.generation.conversation import Cohort, Conversation, Recipe
-from magpie_ray.generation.early_stop import Patience
+from magpie_ray.generation.early_stop import EarlyStop
 from magpie_ray.generation.verdicts import Judge, Verdict
 from magpie_ray.types import Rejection, Request, Row
 
@@ -37,15 +37,15 @@ class Rounds:
     """
 
     def __init__(
-        self, engine: Engine, recipe: Recipe, window: Window, *, executor: Executor | None = None
+        self, engine: Engine, recipe: Recipe, window: AdmissionWindow, *, executor: Executor | None = None
     ) -> None:
         self._engine = engine
         self._recipe = recipe
         self._window = window
         self._judge = Judge(recipe, executor)
-        self._residency = Residency()
-        self._patience = Patience(max_attempts=recipe.max_attempts, min_accept_rate=recipe.min_accept_rate)
-        self._queue = Queue()
+        self._cache_use = CacheUse()
+        self._early_stop = EarlyStop(max_attempts=recipe.max_attempts, min_accept_rate=recipe.min_accept_rate)
+        self._queue = AttemptQueue()
         self._live: dict[int, Conversation] = {}  # by row_id
         self._in_engine: dict[int, Conversation] = {}  # by request_id
         self._outcomes: list[Row | Rejection] = []
@@ -84,11 +84,11 @@ class Rounds:
         dropped = [conversation for row_id, conversation in self._live.items() if row_id in rows]
         for conversation in dropped:
             del self._live[conversation.row_id]
-            self._residency.left(conversation)
+            self._cache_use.left(conversation)
             conversation.cohort.leave(conversation)
-            self._patience.withdraw(conversation.row_id, conversation.attempt)
+            self._early_stop.withdraw(conversation.row_id, conversation.attempt)
         for row_id in rows:
-            self._patience.forget(row_id)
+            self._early_stop.forget(row_id)
         # A verdict that is still to come finds its conversation gone.
         in_engine = [c.request_id for c in dropped if self._in_engine.pop(c.request_id, None)]
         self._engine.abort(in_engine)
@@ -136,7 +136,7 @@ class Rounds:
             # Those that are being judged come back to the engine, or leave their slots to others.
             outstanding=len(self._in_engine) + self._judge.backlog,
             live=self.live,
-            held=self._residency.held(self._steps),
+            held=self._cache_use.held(self._steps),
             reserved=reserved,
         ):
             return False
@@ -153,7 +153,7 @@ class Rounds:
         cohort.members += len(joined)
         for conversation in joined:
             self._live[conversation.row_id] = conversation
-            self._patience.began(conversation.row_id, conversation.attempt)
+            self._early_stop.began(conversation.row_id, conversation.attempt)
         return joined
 
     def _conversation(self, attempt: Attempt, cohort: Cohort) -> Conversation:
@@ -178,9 +178,9 @@ class Rounds:
 
     def _refresh(self) -> None:
         """Let the engine use what it has cached of waiting conversations before it evicts it."""
-        held = self._residency.held(self._steps)
+        held = self._cache_use.held(self._steps)
         after = self._window.refresh_after(outstanding=self._engine.outstanding, held=held)
-        for conversation in self._residency.take_unused(self._steps, after=after):
+        for conversation in self._cache_use.take_unused(self._steps, after=after):
             prompt = self._recipe.chat_format.prompt(conversation.prefix, conversation.message_ids)
             # Of what comes behind the last message, which was never read, no more than a token.
             self._engine.refresh(prompt[: conversation.known_tokens + 1])
@@ -212,13 +212,13 @@ class Rounds:
             seed=seed,
         )
         self._in_engine[request.request_id] = conversation
-        self._residency.asked(conversation, self._steps)
+        self._cache_use.asked(conversation, self._steps)
         self._engine.submit(request)
 
     def _act_on(self, verdict: Verdict) -> None:
         conversation, message = verdict.conversation, verdict.message
         conversation.messages.append(message)
-        self._residency.answered(conversation, message.completion_tokens)
+        self._cache_use.answered(conversation, message.completion_tokens)
         if verdict.reason is None:
             conversation.message_ids.append(verdict.token_ids)
             self._advance(conversation)
@@ -240,7 +240,7 @@ class Rounds:
             self._finish(conversation)
             return
         cohort.ended.append(conversation)
-        self._residency.waits(conversation, self._steps)
+        self._cache_use.waits(conversation, self._steps)
         self._open_barrier(cohort)
 
     def _outgrow(self, conversation: Conversation, *, text: str) -> None:
@@ -254,7 +254,7 @@ class Rounds:
 
     def _finish(self, conversation: Conversation) -> None:
         self._outcomes.append(conversation.row())
-        self._patience.forget(conversation.row_id)
+        self._early_stop.forget(conversation.row_id)
         self._leave(conversation)
 
     def _reject(self, conversation: Conversation, reason: str, *, text: str) -> None:
@@ -262,13 +262,13 @@ class Rounds:
         keep_turns = self._recipe.retries_turn and reason != CONTEXT_FULL
         rejection, following = conversation.reject(reason, text=text, keep_turns=keep_turns)
         self._outcomes.append(rejection)
-        self._patience.rejected(rejection)
+        self._early_stop.rejected(rejection)
         self._queue.add_later(following)
         self._leave(conversation)
 
     def _leave(self, conversation: Conversation) -> None:
         del self._live[conversation.row_id]
-        self._residency.left(conversation)
+        self._cache_use.left(conversation)
         conversation.cohort.leave(conversation)
         self._open_barrier(conversation.cohort)
 

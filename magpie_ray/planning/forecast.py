@@ -9,7 +9,7 @@ from magpie_ray.model.size import ModelSize, read_model_size
 from magpie_ray.planning import estimate
 from magpie_ray.planning.estimate import Estimate, Fit, Range, Sample
 from magpie_ray.planning.gpus import Gpu
-from magpie_ray.preflight.build_spec import Blueprint
+from magpie_ray.preflight.build_spec import BuildSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,15 +34,15 @@ class Forecast:
 
 
 def forecast(
-    blueprint: Blueprint, given: Given, *, rows: int, files: int, num_actors: int, device: str
+    build_spec: BuildSpec, given: Given, *, rows: int, files: int, num_actors: int, device: str
 ) -> Forecast:
     """For what is pending, on so many actors. FormatError when the size of a model can't be told."""
-    config, assumed, warnings = blueprint.config, list[str](), list[str]()
+    config, assumed, warnings = build_spec.config, list[str](), list[str]()
     world = config.engine.tensor_parallel_size * config.engine.pipeline_parallel_size
     size = fit = found = None
     if given.gpu:
-        size = _size(blueprint)
-        fit = _fit(blueprint, given.gpu, size)
+        size = _size(build_spec)
+        fit = _fit(build_spec, given.gpu, size)
         assumed += _told_of_fit(given.gpu, size)
         if not fit.fits:
             warnings.append(_too_large(fit))
@@ -91,21 +91,21 @@ _ROOFLINE = (
 )
 
 
-def _size(blueprint: Blueprint) -> ModelSize:
-    engine = blueprint.config.engine
+def _size(build_spec: BuildSpec) -> ModelSize:
+    engine = build_spec.config.engine
     return read_model_size(
-        blueprint.model,
+        build_spec.model,
         dtype=engine.dtype,
         quantization=engine.quantization,
         cache_dtype=str(engine.extra.get("kv_cache_dtype", "auto")),
     )
 
 
-def _fit(blueprint: Blueprint, gpu: Gpu, size: ModelSize) -> Fit:
-    config = blueprint.config
+def _fit(build_spec: BuildSpec, gpu: Gpu, size: ModelSize) -> Fit:
+    config = build_spec.config
     engine = config.engine
     prompt = max(
-        len(blueprint.chat_format.prefix(p.text if p else None)) for p in blueprint.prompts or (None,)
+        len(build_spec.chat_format.prefix(p.text if p else None)) for p in build_spec.prompts or (None,)
     )
     at_most = config.max_tokens_per_row
     # vLLM refuses to start where not even one sequence of the longest kind has room.

@@ -10,7 +10,7 @@ from magpie_ray.dataset import partitioning
 from magpie_ray.planning.estimate import Sample
 from magpie_ray.planning.forecast import Forecast, Given, forecast
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import Blueprint
+from magpie_ray.preflight.build_spec import BuildSpec
 
 
 def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
@@ -20,13 +20,13 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
     (`assumptions` says so).
     """
     given = given or Given()
-    storage, blueprint, committed = checks.look_at(config)
-    config = blueprint.config
+    storage, build_spec, committed = checks.look_at(config)
+    config = build_spec.config
     num_actors, device, assumptions = _assume_cluster(config, given.sample)
     if committed:
         record = committed.build
     else:
-        record = blueprint.record(checks.choose_grid(config, num_actors=num_actors, device=device))
+        record = build_spec.record(checks.choose_grid(config, num_actors=num_actors, device=device))
         if config.output.rows_per_partition == "auto":
             assumptions.append(
                 "output.rows_per_partition is auto: chosen for these actors, fixed by the first run"
@@ -37,7 +37,7 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
     )
     shards = partitioning.shards(pending, num_actors)
     cost = forecast(
-        blueprint,
+        build_spec,
         given,
         rows=partitioning.rows_in(pending),
         files=len(pending),
@@ -48,7 +48,7 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
         "output": storage.url,
         "exists": committed is not None,
         "fingerprint": record.fingerprint,
-        "model": {"name": blueprint.model.name, "commit": blueprint.model.commit},
+        "model": {"name": build_spec.model.name, "commit": build_spec.model.commit},
         "num_rows": config.num_rows,
         "messages_per_row": config.messages_per_row,
         "rows_committed": sum(r.rows for r in committed.records) if committed else 0,
@@ -59,11 +59,11 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
         "shards": [{"partitions": len(shard), "rows": partitioning.rows_in(shard)} for shard in shards],
         "device": device,
         "columns": list(config.columns()),
-        **_prompting(blueprint),
+        **_prompting(build_spec),
         "max_tokens_per_row": config.max_tokens_per_row,
         **_cost(cost, given.sample),
         "assumptions": [*assumptions, *cost.assumptions],
-        "warnings": [*blueprint.warnings, *cost.warnings],
+        "warnings": [*build_spec.warnings, *cost.warnings],
         "config": {"num_rows": config.num_rows, **config.recorded()},
     }
 
@@ -84,14 +84,14 @@ def _assume_cluster(config: Config, sample: Sample | None) -> tuple[int, str, li
     return num_actors, device, assumptions
 
 
-def _prompting(blueprint: Blueprint) -> dict[str, Any]:
+def _prompting(build_spec: BuildSpec) -> dict[str, Any]:
     """What rows are started with, and what ends their messages."""
-    config, form = blueprint.config, blueprint.chat_format
-    first = draws.system_prompt_of(0, seed=config.seed_number, prompts=blueprint.prompts)
+    config, form = build_spec.config, build_spec.chat_format
+    first = draws.system_prompt_of(0, seed=config.seed_number, prompts=build_spec.prompts)
     text = first.text if first else None
     return {
         "system_prompts": [
-            {"key": p.key, "text": p.text, "weight": round(p.weight, 6)} for p in blueprint.prompts
+            {"key": p.key, "text": p.text, "weight": round(p.weight, 6)} for p in build_spec.prompts
         ],
         "samplings": [
             {"settings": settings, "weight": round(weight, 6)}

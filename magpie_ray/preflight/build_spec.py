@@ -1,6 +1,6 @@
 """A config with everything looked up that its rows depend on: seed, model, chat format, system prompts.
 
-Owns: the way from a Config to a Blueprint, the plain data from which a build is opened and workers are made.
+Owns: the way from a Config to a BuildSpec, the plain data from which a build is opened and workers are made.
 What always holds: neither the output nor a cluster is touched and no weights are loaded; whatever can be
 known wrong with the config and the model together is refused here, in one clear message.
 """
@@ -44,7 +44,7 @@ _RECORDED_PACKAGES = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Blueprint:
+class BuildSpec:
     """A config with everything that had to be looked up: the model's commit, its chat format, the prompts.
 
     `prompts` are those that rows are really started with: none where the default one is left out because the
@@ -83,7 +83,9 @@ class Blueprint:
         )
 
 
-def draw_up(config: Config, existing: BuildRecord | None = None, *, tick: Tick | None = None) -> Blueprint:
+def resolve_build(
+    config: Config, existing: BuildRecord | None = None, *, tick: Tick | None = None
+) -> BuildSpec:
     """Resolve the seed, the model and its chat format; what `existing` has resolved before is kept.
 
     `tick`: which of a path's builds it is. Unless its seed is given, each of them draws other rows.
@@ -114,7 +116,7 @@ def draw_up(config: Config, existing: BuildRecord | None = None, *, tick: Tick |
     _check_first_tokens(config, form, loaded.tokenizer)
     if config.engine.max_model_len is not None:
         check_prompts_fit(config, form, prompts, max_model_len=config.engine.max_model_len)
-    return Blueprint(
+    return BuildSpec(
         config=config,
         model=model,
         chat_format=form,

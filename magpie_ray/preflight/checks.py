@@ -15,7 +15,7 @@ from magpie_ray.config.schema import Config
 from magpie_ray.dataset import build_record, layout, manifest, partitioning, schedule
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import BuildMismatchError, ConfigError, CorruptBuildError, PreflightError, StorageError
-from magpie_ray.preflight.build_spec import Blueprint, draw_up
+from magpie_ray.preflight.build_spec import BuildSpec, resolve_build
 from magpie_ray.storage.storage import READ_SECONDS, RETRY_SECONDS, Storage
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
 
@@ -41,7 +41,7 @@ class Prospect(NamedTuple):
     """A build as it is found, untouched. committed: None where nothing is at its output yet."""
 
     storage: Storage
-    blueprint: Blueprint
+    build_spec: BuildSpec
     committed: CommittedBuild | None
 
 
@@ -50,15 +50,15 @@ def look_at(config: Config) -> Prospect:
     config, tick = schedule.resolve(config, claim=False)
     storage = open_output(config, retry_seconds=READ_SECONDS)
     existing = read_existing(storage)
-    blueprint = draw_up(config, existing, tick=tick)
+    build_spec = resolve_build(config, existing, tick=tick)
     committed = None
     if existing:
-        committed = check_existing(blueprint.config, blueprint, existing, storage)
-    return Prospect(storage, blueprint, committed)
+        committed = check_existing(build_spec.config, build_spec, existing, storage)
+    return Prospect(storage, build_spec, committed)
 
 
 def check_existing(
-    config: Config, blueprint: Blueprint, existing: BuildRecord, storage: Storage
+    config: Config, build_spec: BuildSpec, existing: BuildRecord, storage: Storage
 ) -> CommittedBuild:
     """What is committed of the build, after checking that it is the build the config asks for.
 
@@ -67,7 +67,7 @@ def check_existing(
     """
     asked = config.output.rows_per_partition
     grid = existing.rows_per_partition if asked == "auto" else asked
-    build_record.check_same_build(existing, blueprint.record(grid), storage)
+    build_record.check_same_build(existing, build_spec.record(grid), storage)
     with _refusing():
         records = tuple(manifest.read_committed(storage, existing))
     end = max((record.stop for record in records), default=0)

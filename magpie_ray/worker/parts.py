@@ -7,7 +7,7 @@ from magpie_ray.config.schema import Config
 from magpie_ray.engine.protocol import Engine
 from magpie_ray.engine.vllm.args import VllmSettings
 from magpie_ray.engine.vllm.engine import VllmEngine
-from magpie_ray.generation.admission import Window
+from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.conversation import Recipe
 from magpie_ray.preflight import build_spec
 from magpie_ray.types import EngineFigures, Sampling, SamplingPair
@@ -22,11 +22,11 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
 
     FormatError when this machine does not have the build's model.
     """
-    config, form = spec.config, spec.blueprint.chat_format
-    spec.blueprint.model.check()
+    config, form = spec.config, spec.build_spec.chat_format
+    spec.build_spec.model.check()
     tokenizer = load_tokenizer(
-        spec.blueprint.model.location,
-        revision=spec.blueprint.model.revision,
+        spec.build_spec.model.location,
+        revision=spec.build_spec.model.revision,
         trust_remote_code=config.model.trust_remote_code,
     ).tokenizer
 
@@ -54,7 +54,7 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
         rules=tuple(rules.values()),
         samplings=make_samplings(config, form),
         messages_per_row=config.messages_per_row,
-        prompts=spec.blueprint.prompts,
+        prompts=spec.build_spec.prompts,
         seed=config.seed_number,
         reproducible=config.sampling.reproducible,
         max_attempts=config.acceptance.max_attempts,
@@ -105,8 +105,8 @@ def vllm_engine(spec: WorkerSpec) -> Engine:
     config = spec.config
     return VllmEngine(
         VllmSettings(
-            model=spec.blueprint.model.location,
-            revision=spec.blueprint.model.revision,
+            model=spec.build_spec.model.location,
+            revision=spec.build_spec.model.revision,
             device=spec.device,
             seed=spec.engine_seed,
             tensor_parallel_size=config.engine.tensor_parallel_size,
@@ -128,14 +128,14 @@ def vllm_engine(spec: WorkerSpec) -> Engine:
 def check_prompts_fit(spec: WorkerSpec, figures: EngineFigures) -> None:
     """ConfigError when a prompt fills the engine's context, which only the engine knows for sure."""
     build_spec.check_prompts_fit(
-        spec.config, spec.blueprint.chat_format, spec.blueprint.prompts, max_model_len=figures.max_model_len
+        spec.config, spec.build_spec.chat_format, spec.build_spec.prompts, max_model_len=figures.max_model_len
     )
 
 
-def make_window(spec: WorkerSpec, figures: EngineFigures) -> Window:
+def make_window(spec: WorkerSpec, figures: EngineFigures) -> AdmissionWindow:
     """How many conversations are alive at once on an engine of these figures."""
     rounds, messages = spec.config.rounds, spec.config.messages_per_row
-    return Window(
+    return AdmissionWindow(
         figures,
         cohort_size=None if rounds.cohort_size == "auto" else rounds.cohort_size,
         cohorts_in_flight=None if rounds.cohorts_in_flight == "auto" else rounds.cohorts_in_flight,

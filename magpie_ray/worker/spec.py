@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from magpie_ray import draws
 from magpie_ray.config.schema import Config
 from magpie_ray.engine.protocol import Engine
-from magpie_ray.preflight.build_spec import Blueprint
+from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.storage.storage import Storage
 from magpie_ray.utils.logs import LogStyle
 
@@ -19,7 +19,7 @@ class WorkerSpec:
     progress, at least, as the driver hears many workers.
     """
 
-    blueprint: Blueprint
+    build_spec: BuildSpec
     storage: Storage
     fingerprint: str
     run: int
@@ -32,7 +32,7 @@ class WorkerSpec:
 
     @property
     def config(self) -> Config:
-        return self.blueprint.config
+        return self.build_spec.config
 
     @property
     def engine_seed(self) -> int:

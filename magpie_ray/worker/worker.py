@@ -17,7 +17,7 @@ from magpie_ray.counters import EngineUse, Tally
 from magpie_ray.dataset.rejects import RejectsSample
 from magpie_ray.engine.protocol import Engine
 from magpie_ray.errors import AcceptRateError, RowExhaustedError, StorageError
-from magpie_ray.generation.admission import Window
+from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.types import Partition, Rejection, Row
 from magpie_ray.worker.committer import Committer, OpenPartition
@@ -112,7 +112,7 @@ class ShardWorker:
         engine.close()
 
     def _generate(
-        self, engine: Engine, rounds: Rounds, window: Window, uploader: ThreadPoolExecutor
+        self, engine: Engine, rounds: Rounds, window: AdmissionWindow, uploader: ThreadPoolExecutor
     ) -> Iterator[Event]:
         """The loop: open what was given, step, hand full partitions on, tell of progress."""
         every = max(PROGRESS_SECONDS, self._spec.progress_seconds)
@@ -229,7 +229,7 @@ class ShardWorker:
             if upload.exception() is None:
                 yield upload.result()
 
-    def _progress(self, engine: Engine, rounds: Rounds, window: Window, *, busy: bool) -> Progress:
+    def _progress(self, engine: Engine, rounds: Rounds, window: AdmissionWindow, *, busy: bool) -> Progress:
         self._total = Tally.sum([self._total, *self._tallies])
         self._tallies.clear()
         stats = engine.stats()

@@ -11,7 +11,7 @@ from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules, check_
 from magpie_ray.config.schema import parse_config
 from magpie_ray.config.sections import AcceptanceConfig
 from magpie_ray.errors import ConfigError, RuleError
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 
 WORDY = Utterance(role="user", text="one two three four", token_ids=(), finish_reason="stop")
 
@@ -118,4 +118,4 @@ def test_what_is_no_rule_is_refused_before_anything_starts(rule: Any, message: s
         {"num_rows": 1, "acceptance": {"custom": [rule]}, "model": {"name": "not-looked/up"}}
     )
     with pytest.raises(ConfigError, match=message):
-        draw_up(config)
+        resolve_build(config)

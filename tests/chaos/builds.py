@@ -116,7 +116,7 @@ class Build:
                 self.wait_for_uploads(driver, uploads)
                 fault.inject(scene)
         except ChaosError as exc:
-            self.complaints.append(f"{exc}\n{driver.last_words}")
+            self.complaints.append(f"{exc}\n{driver.actor_logs}")
 
     def end(self, driver: Driver, *codes: int) -> int | None:
         """Waits for the driver; complains of an exit code not among these (or 0), and of what it leaves."""
@@ -126,7 +126,7 @@ class Build:
             self.complaints.append(str(exc))
             return None
         if code not in (codes or (0,)):
-            self.complaints.append(f"a driver of {self.name} exited with {code}:\n{driver.last_words}")
+            self.complaints.append(f"a driver of {self.name} exited with {code}:\n{driver.actor_logs}")
         left = _outlive(driver.actors)
         if left:
             self.complaints.append(f"{self.name}: processes {left} outlived their driver")

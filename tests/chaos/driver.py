@@ -151,7 +151,7 @@ class Driver:
         self._reader.join()
 
     @property
-    def last_words(self) -> str:
+    def actor_logs(self) -> str:
         return "\n".join(self.lines[-8:])
 
 

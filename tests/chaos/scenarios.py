@@ -71,7 +71,7 @@ def drivers(ground: Ground, head: Node, scale: Scale, *, strikes: int, s3: int) 
             driver = _strike(build, driver, head, strike, successor, uploads=draw.randint(2, _LONGEST_RUN))
             head = successor
     except ChaosError as exc:
-        build.complaints.append(f"{exc}\n{driver.last_words}")
+        build.complaints.append(f"{exc}\n{driver.actor_logs}")
     build.end(driver)
     return build.close()
 
@@ -86,7 +86,7 @@ def short(ground: Ground, head: Node, scale: Scale) -> Ended:
     try:
         driver = _strike(build, driver, head, KILL_DRIVER, head, uploads=1)
     except ChaosError as exc:
-        build.complaints.append(f"{exc}\n{driver.last_words}")
+        build.complaints.append(f"{exc}\n{driver.actor_logs}")
     build.end(driver)
     return build.close()
 
@@ -157,7 +157,7 @@ def nodes(ground: Ground, scale: Scale, *, kills: int) -> Ended:
         _add_node(build, driver, head)
         build.inject(driver, [(build.output.uploads() + 2, KILL)])
     except ChaosError as exc:
-        build.complaints.append(f"{exc}\n{driver.last_words}")
+        build.complaints.append(f"{exc}\n{driver.actor_logs}")
     build.end(driver)
     if writes_left(build.output, age=True):
         build.end(build.start(head.address))

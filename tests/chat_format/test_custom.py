@@ -10,7 +10,7 @@ import pytest
 from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.errors import ConfigError, FormatError
 from magpie_ray.preflight import build_spec
-from magpie_ray.preflight.build_spec import Blueprint
+from magpie_ray.preflight.build_spec import BuildSpec
 from tests.support.builds import config_of
 
 MODULE = """
@@ -47,31 +47,31 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("own_formats", None)
 
 
-def draw_up(name: str, **keys: object) -> Blueprint:
-    return build_spec.draw_up(config_of(model={"chat_format": f"own_formats:{name}"}, **keys))
+def resolve_build(name: str, **keys: object) -> BuildSpec:
+    return build_spec.resolve_build(config_of(model={"chat_format": f"own_formats:{name}"}, **keys))
 
 
 def test_a_format_of_the_users_own_stands_in_place_of_the_derived_one() -> None:
-    assert draw_up("short").chat_format.pre_query == "<|start_header_id|>user<|end_header_id|>"
-    build_spec = draw_up("whole", system_prompt="Be kind.", n_turns=2)
+    assert resolve_build("short").chat_format.pre_query == "<|start_header_id|>user<|end_header_id|>"
+    build_spec = resolve_build("whole", system_prompt="Be kind.", n_turns=2)
     assert "Be kind." in build_spec.chat_format.prefix_text("Be kind.")
 
 
 def test_it_is_in_the_identity_by_its_path_and_by_what_it_is() -> None:
-    own, derived = draw_up("whole").identity(), build_spec.draw_up(config_of()).identity()
+    own, derived = resolve_build("whole").identity(), build_spec.resolve_build(config_of()).identity()
     differing = {key for key in own.keys() | derived.keys() if own.get(key) != derived.get(key)}
     assert differing == {"model.chat_format"}
     assert own["model.chat_format"] == "own_formats:whole"
-    assert draw_up("short").identity()["chat_format.pre_query"] != own["chat_format.pre_query"]
+    assert resolve_build("short").identity()["chat_format.pre_query"] != own["chat_format.pre_query"]
 
 
 def test_system_prompts_that_it_does_not_take_are_refused_and_the_default_one_is_left_out() -> None:
     with pytest.raises(ConfigError, match=r"own_formats:short gave .* without the system prompt 'Be kind\.'"):
-        draw_up("short", system_prompt="Be kind.")
-    build_spec = draw_up("short", n_turns=2)
+        resolve_build("short", system_prompt="Be kind.")
+    build_spec = resolve_build("short", n_turns=2)
     assert build_spec.prompts == ()
     assert any("left out" in warning for warning in build_spec.warnings)
-    assert [prompt.text for prompt in draw_up("thinks_not", n_turns=2).prompts] == [MULTI_TURN_PROMPT]
+    assert [prompt.text for prompt in resolve_build("thinks_not", n_turns=2).prompts] == [MULTI_TURN_PROMPT]
 
 
 @pytest.mark.parametrize(
@@ -85,18 +85,18 @@ def test_system_prompts_that_it_does_not_take_are_refused_and_the_default_one_is
 )
 def test_a_function_that_is_none_or_gives_none_is_told(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^model\.chat_format: .*{message}"):
-        draw_up(name)
+        resolve_build(name)
 
 
 def test_what_deriving_refuses_is_told_in_its_own_words() -> None:
     with pytest.raises(FormatError, match="no place for reasoning"):
-        draw_up("refused")
+        resolve_build("refused")
 
 
 def test_a_format_without_reasoning_is_refused_with_thinking() -> None:
     config = config_of(model={"chat_format": "own_formats:thinks_not", "thinking": True})
     with pytest.raises(ConfigError, match=r"without reasoning, and model\.thinking is true"):
-        build_spec.draw_up(config)
+        build_spec.resolve_build(config)
 
 
 @pytest.mark.slow
@@ -104,10 +104,10 @@ def test_a_script_may_name_its_own_function(folder: Path) -> None:
     script = folder / "script.py"
     script.write_text(
         "from magpie_ray import derive, load_config\n"
-        "from magpie_ray.preflight.build_spec import draw_up\n"
+        "from magpie_ray.preflight.build_spec import resolve_build\n"
         "def ask(tokenizer): return derive(tokenizer, pre_query_template='Ask: ')\n"
         "config = load_config(None, ['num_rows=1', 'model.chat_format=__main__:ask'])\n"
-        "print(draw_up(config).chat_format.pre_query)\n"
+        "print(resolve_build(config).chat_format.pre_query)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert done.stdout == "Ask: \n"

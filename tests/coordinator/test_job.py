@@ -39,7 +39,7 @@ from magpie_ray.errors import (
     StorageError,
 )
 from magpie_ray.monitoring.progress import ProgressDisplay
-from magpie_ray.preflight.build_spec import Blueprint, draw_up
+from magpie_ray.preflight.build_spec import BuildSpec, resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.worker.events import Committed, Event, Placed, Progress, Ready
@@ -132,7 +132,7 @@ class ThreadActors:
         self, config: Config, factory: Callable[[WorkerSpec], SimulatedEngine], *, run: int = 1
     ) -> None:
         self._config, self._factory, self._run = config, factory, run
-        self._blueprint: Blueprint = draw_up(config)
+        self._blueprint: BuildSpec = resolve_build(config)
         self._events = queue.Queue[tuple[int, int, Told]]()
         self.running: dict[int, tuple[int, ShardWorker]] = {}
         self._ended = set[int]()
@@ -142,7 +142,7 @@ class ThreadActors:
     def start(self, slot: int, *, engine_start: int) -> None:
         self.starts.append((slot, engine_start))
         spec = WorkerSpec(
-            blueprint=self._blueprint,
+            build_spec=self._blueprint,
             storage=Storage(self._config.output.path),
             fingerprint="f" * 64,
             run=self._run,
@@ -552,14 +552,14 @@ def test_a_worker_that_leaves_without_being_told_is_replaced(config: Config) -> 
 
 
 def test_a_worker_that_dies_after_the_last_commit_changes_nothing(config: Config) -> None:
-    class LastWords(ScriptedActors):
+    class ActorLogs(ScriptedActors):
         def poll(self, timeout_seconds: float) -> list[tuple[int, Told]]:
             told = super().poll(timeout_seconds)
             if any(isinstance(e, Committed) and e.partition.stop == 100 for _, e in told):
                 told += [(slot, lost("too late")) for slot in self.running]
             return told
 
-    actors = LastWords(WORKING)
+    actors = ActorLogs(WORKING)
     run = Run(config, actors, slots=1)
     run.work()
     assert actors.starts == [0]

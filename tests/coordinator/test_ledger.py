@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from magpie_ray.coordinator import ledger as ledger_module
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.dataset import manifest
-from magpie_ray.dataset.actor_history import Lives, read_lives
+from magpie_ray.dataset.actor_history import ActorHistory, read_actor_history
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.lease import LEASE_KEY, Lease
 from magpie_ray.dataset.manifest import MANIFEST_KEY
@@ -74,7 +74,7 @@ def opened(
     *records: PartitionRecord,
     num_rows: int = 12,
     lease: Lease | None = None,
-    lives: Lives | None = None,
+    lives: ActorHistory | None = None,
 ) -> Iterator[Ledger]:
     ledger = Ledger(storage, RECORD, records, num_rows=num_rows, lease=lease, lives=lives)
     yield ledger
@@ -344,14 +344,14 @@ def test_any_order_and_repetition_of_commit_events_leads_to_the_same_manifest(
 def test_the_lives_of_the_actors_are_written_with_checkpoints_and_at_the_end(
     storage: TroubledStorage, checkpoint: bool
 ) -> None:
-    lives = Lives(run=1)
+    lives = ActorHistory(run=1)
     lives.ask(0)
     with opened(storage, lives=lives) as ledger:
         look(ledger)
-        assert read_lives(storage, 1) is not None
+        assert read_actor_history(storage, 1) is not None
         lives.ask(1)
         lives.end_all()
         ledger.close(30, checkpoint=checkpoint)
-    found = read_lives(storage, 1)
+    found = read_actor_history(storage, 1)
     assert found is not None
     assert [life.end for life in found.lives] == ["ended", "ended"]

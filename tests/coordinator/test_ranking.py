@@ -5,14 +5,14 @@ from statistics import median
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magpie_ray.coordinator.ranking import Ranking
+from magpie_ray.coordinator.ranking import SlotRanking
 
 CHANGES = st.lists(st.tuples(st.integers(0, 8), st.none() | st.integers(0, 5)), max_size=40)
 
 
 @given(changes=CHANGES, bound=st.integers(0, 6))
 def test_it_says_what_sorting_anew_would_say(changes: list[tuple[int, int | None]], bound: int) -> None:
-    ranking, keys = Ranking[int](), dict[int, int]()
+    ranking, keys = SlotRanking[int](), dict[int, int]()
     for slot, key in changes:
         ranking.put(slot, key)
         keys.pop(slot, None)

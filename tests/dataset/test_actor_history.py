@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magpie_ray.dataset import actor_history
-from magpie_ray.dataset.actor_history import Life, Lives, read_lives, write_lives
+from magpie_ray.dataset.actor_history import ActorHistory, ActorLife, read_actor_history, write_actor_history
 from magpie_ray.errors import CorruptBuildError
 from tests.support.builds import memory_storage
 
@@ -22,7 +22,7 @@ class Clock:
 
 def test_a_life_is_told_from_the_request_to_the_end() -> None:
     clock = Clock()
-    lives = Lives(run=1, device="cuda", num_gpus=2, clock=clock)
+    lives = ActorHistory(run=1, device="cuda", num_gpus=2, clock=clock)
     for moment, tell in (
         (0, lambda: lives.ask(0)),
         (5, lambda: lives.place(0, "node-1")),
@@ -35,10 +35,10 @@ def test_a_life_is_told_from_the_request_to_the_end() -> None:
         clock.now = 1000.0 + moment
         tell()
     clock.now = 1100.0
-    lost = Life(
+    lost = ActorLife(
         slot=0, asked=0, placed=5, ready=35, ended=65, node="node-1", rows=10, end="lost", cause="killed"
     )
-    replacement = Life(slot=0, asked=66, placed=80, node="node-2")
+    replacement = ActorLife(slot=0, asked=66, placed=80, node="node-2")
     assert lives.record().lives == (lost, replacement)
     assert lives.record().held_seconds == 60 + 20
     assert lives.record().gpu_hours == 2 * 80 / 3600
@@ -49,7 +49,7 @@ def test_a_life_is_told_from_the_request_to_the_end() -> None:
 
 
 def test_what_is_heard_of_an_actor_that_is_gone_changes_nothing() -> None:
-    lives = Lives()
+    lives = ActorHistory()
     lives.ask(0)
     lives.end(0, "lost", "first")
     before = lives.record().lives
@@ -62,14 +62,14 @@ def test_what_is_heard_of_an_actor_that_is_gone_changes_nothing() -> None:
 
 def test_what_was_written_is_read_back() -> None:
     storage, clock = memory_storage(), Clock()
-    assert read_lives(storage, 1) is None
-    lives = Lives(run=1, device="cuda", num_gpus=1, clock=clock)
+    assert read_actor_history(storage, 1) is None
+    lives = ActorHistory(run=1, device="cuda", num_gpus=1, clock=clock)
     lives.ask(0)
     lives.ask(3)
     lives.place(3, "nœud")
-    write_lives(storage, lives.record())
-    assert read_lives(storage, 1) == lives.record()
-    assert read_lives(storage, 2) is None
+    write_actor_history(storage, lives.record())
+    assert read_actor_history(storage, 1) == lives.record()
+    assert read_actor_history(storage, 2) is None
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"lives": 3}', '{"lives": [{"slot": 1}]}', "no json"])
@@ -77,13 +77,13 @@ def test_a_foreign_file_is_named(content: str) -> None:
     storage = memory_storage()
     storage.replace("_magpie/runs/000001.actors.json", content.encode())
     with pytest.raises(CorruptBuildError, match=r"000001.actors.json"):
-        read_lives(storage, 1)
+        read_actor_history(storage, 1)
 
 
 @given(starts=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 50)), max_size=20), most=st.integers(0, 5))
 def test_the_list_is_bounded_and_the_sums_are_not(starts: list[tuple[int, int]], most: int) -> None:
     clock = Clock()
-    lives = Lives(num_gpus=1, clock=clock)
+    lives = ActorHistory(num_gpus=1, clock=clock)
     for slot, seconds in starts:
         lives.end(slot, "lost")
         lives.ask(slot)
@@ -100,7 +100,7 @@ def test_the_list_is_bounded_and_the_sums_are_not(starts: list[tuple[int, int]],
 
 
 def test_the_file_of_a_thousand_actors_is_small() -> None:
-    lives = Lives(run=1)
+    lives = ActorHistory(run=1)
     for slot in range(1000):
         lives.ask(slot)
         lives.place(slot, "ip-10-0-112-17.eu-central-1.compute.internal")

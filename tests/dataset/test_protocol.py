@@ -34,7 +34,7 @@ from magpie_ray.dataset.verify import verify
 from magpie_ray.engine.protocol import EngineStats
 from magpie_ray.errors import BuildMismatchError, GenerationFailedError, InterruptedJobError, MagpieError
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import Blueprint
+from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.checks import CommittedBuild
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import DATA_PREFIX
@@ -215,7 +215,7 @@ class Driver:
     def start(self, slot: int) -> None:
         unused: Any = None
         spec = WorkerSpec(
-            blueprint=Blueprint(
+            build_spec=BuildSpec(
                 config=self.config, model=unused, chat_format=unused, prompts=(), warnings=()
             ),
             storage=self.storage,
@@ -321,11 +321,11 @@ class Protocol(RuleBasedStateMachine):
     def look(self, num_rows: int) -> Driver | None:
         """What `generate` does before a cluster is touched, and at once where nothing is to be done."""
         config = config_of(num_rows=num_rows)
-        blueprint: Any = SimpleNamespace(record=lambda grid: build_of(grid, config))
+        build_spec: Any = SimpleNamespace(record=lambda grid: build_of(grid, config))
         existing = checks.read_existing(self.storage)
         if existing is None:
             existing = build_record.open_build(self.storage, build_of(self.record.rows_per_partition, config))
-        found = checks.check_existing(config, blueprint, existing, self.storage)
+        found = checks.check_existing(config, build_spec, existing, self.storage)
         if found.pending(num_rows):
             return Driver(config, self.storage, found)
         self.checking_the_mark(lambda: run.nothing_to_do(config, self.storage, found))

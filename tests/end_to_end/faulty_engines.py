@@ -64,7 +64,7 @@ class FailsOn:
     text: str
 
     def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
-        model = spec.blueprint.model
+        model = spec.build_spec.model
         tokenizer = load_tokenizer(model.location, revision=model.revision).tokenizer
         engine = ScriptedEngine()(spec)
         submit = engine.submit

@@ -25,7 +25,7 @@ from magpie_ray.driver.cluster_watch import ClusterView
 from magpie_ray.driver.stop_signals import stop_signals
 from magpie_ray.errors import BuildMismatchError, PreflightError
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from tests.support.builds import memory_storage
 
 
@@ -105,7 +105,7 @@ def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_a
 
     def opened(*keys: str) -> tuple[BuildRecord, bool]:
         config = load_config(None, ["engine.device=cpu", *keys])
-        return open_build(config, storage, draw_up(config), device="cpu", num_actors=1)
+        return open_build(config, storage, resolve_build(config), device="cpu", num_actors=1)
 
     first, is_new = opened("num_rows=1000")
     assert is_new

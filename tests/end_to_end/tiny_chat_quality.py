@@ -15,7 +15,7 @@ from jobs.tiny_chat.corpus import MULTI_TURN_SYSTEM_PROMPT, TOPICS, Message
 from magpie_ray.config.schema import parse_config
 from magpie_ray.engine.protocol import Engine
 from magpie_ray.generation.rounds import Rounds
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.types import Rejection, Row
 from magpie_ray.worker.parts import make_recipe, make_window, vllm_engine
 from magpie_ray.worker.spec import WorkerSpec
@@ -26,7 +26,7 @@ BUNDLED = "builtin:tiny-chat"
 _ROWS = 1000
 _LONG_ROWS = 200
 _TAUGHT_PROMPT = "You are a helpful assistant for {topic}."  # the model card's
-_UNTAUGHT_PROMPT = "Our guests are curious visitors of a museum, so explain {topic} to them with patience."
+_UNTAUGHT_PROMPT = "Our guests are curious visitors of a museum, so explain {topic} to them with early_stop."
 
 # What each figure must at least be.
 FLOORS: Mapping[str, float] = {
@@ -130,9 +130,9 @@ class _Author:
     @staticmethod
     def _spec(**keys: object) -> WorkerSpec:
         config = parse_config(keys)
-        blueprint = draw_up(config)
+        build_spec = resolve_build(config)
         return WorkerSpec(
-            blueprint=blueprint,
+            build_spec=build_spec,
             storage=memory_storage(),
             fingerprint="",
             run=1,

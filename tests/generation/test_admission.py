@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magpie_ray.generation.admission import COHORT_SIZE, Window
+from magpie_ray.generation.admission import COHORT_SIZE, AdmissionWindow
 from magpie_ray.types import EngineFigures
 
 H200 = EngineFigures(max_num_seqs=1024, kv_cache_tokens=860_000, max_model_len=8192)
 SMALL = EngineFigures(max_num_seqs=256, kv_cache_tokens=32_768, max_model_len=8192)
 
 
-def admits(window: Window, *, size: int = COHORT_SIZE, **changes: float) -> bool:
+def admits(window: AdmissionWindow, *, size: int = COHORT_SIZE, **changes: float) -> bool:
     state = {"step": 10**6, "outstanding": 1, "live": 1, "held": 0.0} | changes
     return window.admits(size, **state)  # type: ignore[arg-type]
 
@@ -31,7 +31,7 @@ def test_whatever_is_expected_and_learnt_a_cohort_may_start_on_an_idle_engine(
     slots: int, cache: int, turns: float, tokens: float, learnt: list[tuple[float, float, float]]
 ) -> None:
     figures = EngineFigures(max_num_seqs=slots, kv_cache_tokens=cache, max_model_len=8192)
-    window = Window(figures, turns=turns, tokens_per_turn=tokens)
+    window = AdmissionWindow(figures, turns=turns, tokens_per_turn=tokens)
     for added, steps, cohort_steps in learnt:
         window.learn(tokens=added, steps=steps, cohort_steps=cohort_steps)
     window.started(COHORT_SIZE, step=0)
@@ -41,25 +41,25 @@ def test_whatever_is_expected_and_learnt_a_cohort_may_start_on_an_idle_engine(
 
 
 def test_no_cohort_starts_while_the_batch_is_full() -> None:
-    window = Window(H200, turns=3, tokens_per_turn=440)
+    window = AdmissionWindow(H200, turns=3, tokens_per_turn=440)
     assert admits(window, outstanding=1023)
     assert not admits(window, outstanding=1024)
 
 
 def test_some_wait_for_a_slot_where_the_cache_holds_them_all_at_their_longest() -> None:
-    window = Window(H200, turns=2, tokens_per_turn=100)
+    window = AdmissionWindow(H200, turns=2, tokens_per_turn=100)
     assert admits(window, outstanding=1535)
     assert not admits(window, outstanding=1536)
 
 
 def test_no_cohort_starts_while_the_cache_is_full() -> None:
-    window = Window(H200, turns=5, tokens_per_turn=440)
+    window = AdmissionWindow(H200, turns=5, tokens_per_turn=440)
     assert admits(window, held=0.9 * 860_000)
     assert not admits(window, held=0.93 * 860_000)
 
 
 def test_conversations_that_would_outgrow_the_cache_together_start_at_an_even_pace() -> None:
-    window = Window(H200, turns=5, tokens_per_turn=440)
+    window = AdmissionWindow(H200, turns=5, tokens_per_turn=440)
     starts = []
     for step in range(10_000):
         while admits(window, step=step):
@@ -74,14 +74,14 @@ def test_conversations_that_would_outgrow_the_cache_together_start_at_an_even_pa
 
 
 def test_conversations_that_fit_the_cache_at_their_longest_start_at_once() -> None:
-    window = Window(H200, turns=1, tokens_per_turn=440)
+    window = AdmissionWindow(H200, turns=1, tokens_per_turn=440)
     for _ in range(30):
         assert admits(window, step=0)
         window.started(COHORT_SIZE, step=0)
 
 
 def test_a_cache_of_a_few_conversations_is_overcommitted_and_not_refreshed() -> None:
-    small, large = (Window(figures, turns=5, tokens_per_turn=440) for figures in (SMALL, H200))
+    small, large = (AdmissionWindow(figures, turns=5, tokens_per_turn=440) for figures in (SMALL, H200))
     assert admits(small, held=10.0 * 32_768)
     assert small.refresh_after(outstanding=30, held=0) == math.inf
     assert large.refresh_after(outstanding=400, held=0.9 * 860_000) < 400
@@ -90,7 +90,7 @@ def test_a_cache_of_a_few_conversations_is_overcommitted_and_not_refreshed() -> 
 
 
 def test_what_waits_is_refreshed_sooner_the_less_of_the_cache_is_free() -> None:
-    window = Window(H200, turns=3, tokens_per_turn=440)
+    window = AdmissionWindow(H200, turns=3, tokens_per_turn=440)
     nearly_full = window.refresh_after(outstanding=800, held=0.9 * 860_000)
     half_full = window.refresh_after(outstanding=800, held=0.5 * 860_000)
     assert nearly_full < half_full
@@ -98,7 +98,7 @@ def test_what_waits_is_refreshed_sooner_the_less_of_the_cache_is_free() -> None:
 
 
 def test_a_pace_that_was_too_slow_is_forgotten_with_what_was_expected() -> None:
-    window = Window(SMALL, turns=3, tokens_per_turn=440)
+    window = AdmissionWindow(SMALL, turns=3, tokens_per_turn=440)
     for step in range(40):
         assert admits(window, step=step, outstanding=step)
         window.started(COHORT_SIZE, step=step)
@@ -108,20 +108,23 @@ def test_a_pace_that_was_too_slow_is_forgotten_with_what_was_expected() -> None:
 
 
 def test_what_is_learnt_replaces_what_was_expected() -> None:
-    expected, learnt = Window(H200, turns=5, tokens_per_turn=100), Window(H200, turns=5, tokens_per_turn=440)
+    expected, learnt = (
+        AdmissionWindow(H200, turns=5, tokens_per_turn=100),
+        AdmissionWindow(H200, turns=5, tokens_per_turn=440),
+    )
     for _ in range(8):
         learnt.learn(tokens=100, steps=100, cohort_steps=180)
-    assert learnt.live == expected.live > Window(H200, turns=5, tokens_per_turn=440).live
+    assert learnt.live == expected.live > AdmissionWindow(H200, turns=5, tokens_per_turn=440).live
 
 
 def test_what_the_config_says_is_taken() -> None:
-    window = Window(SMALL, cohort_size=3, cohorts_in_flight=2, turns=5, tokens_per_turn=440)
+    window = AdmissionWindow(SMALL, cohort_size=3, cohorts_in_flight=2, turns=5, tokens_per_turn=440)
     assert (window.cohort_size, window.live) == (3, 6)
     assert admits(window, size=3, live=3, outstanding=999, held=10**9)
     assert not admits(window, size=3, live=4)
 
 
 def test_a_fixed_window_waits_for_whole_cohorts_only_while_the_batch_is_full() -> None:
-    window = Window(SMALL, cohort_size=300, cohorts_in_flight=2)
+    window = AdmissionWindow(SMALL, cohort_size=300, cohorts_in_flight=2)
     assert admits(window, size=10, live=255)
     assert not admits(window, size=10, live=256)

@@ -1,6 +1,6 @@
 """Attempts that wait: each is taken once, later ones first, and those that go on wait for their cohort."""
 
-from magpie_ray.generation.attempt_queue import Attempt, Queue
+from magpie_ray.generation.attempt_queue import Attempt, AttemptQueue
 from magpie_ray.types import Message
 
 
@@ -10,7 +10,7 @@ def going_on(row_id: int, turns: int) -> Attempt:
 
 
 def test_later_attempts_are_taken_before_rows_that_have_not_begun() -> None:
-    queue = Queue()
+    queue = AttemptQueue()
     queue.add([5, 6])
     queue.add_later(Attempt(row_id=3, number=2))
     assert (queue.unstarted, queue.waiting(0)) == (2, 3)
@@ -20,7 +20,7 @@ def test_later_attempts_are_taken_before_rows_that_have_not_begun() -> None:
 
 
 def test_what_goes_on_is_due_when_no_cohort_will_come_by() -> None:
-    queue = Queue()
+    queue = AttemptQueue()
     queue.add_later(going_on(1, turns=2))
     queue.add_later(going_on(2, turns=3))
     assert queue.continuing == 2
@@ -35,7 +35,7 @@ def test_what_goes_on_is_due_when_no_cohort_will_come_by() -> None:
 
 
 def test_discarded_rows_are_not_taken() -> None:
-    queue = Queue()
+    queue = AttemptQueue()
     queue.add(range(4))
     queue.add_later(going_on(9, turns=1))
     queue.add_later(going_on(2, turns=1))

@@ -18,7 +18,7 @@ from magpie_ray.acceptance.role_marker import role_marker
 from magpie_ray.counters import Tally
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import AcceptRateError, RowExhaustedError
-from magpie_ray.generation.admission import Window
+from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.conversation import Recipe
 from magpie_ray.generation.early_stop import TRIAL_ATTEMPTS
 from magpie_ray.generation.rounds import Rounds
@@ -32,8 +32,8 @@ ASSISTANT = Sampling(temperature=0.0, top_p=1.0, max_tokens=60)
 PREFIX, ASKS_ANSWER, WAS_ANSWERED, NEXT_USER, MARKER = 1, 2, 3, 4, 9
 
 
-def window(cohort_size: int = 4, cohorts_in_flight: int = 3) -> Window:
-    return Window(FIGURES, cohort_size=cohort_size, cohorts_in_flight=cohorts_in_flight)
+def window(cohort_size: int = 4, cohorts_in_flight: int = 3) -> AdmissionWindow:
+    return AdmissionWindow(FIGURES, cohort_size=cohort_size, cohorts_in_flight=cohorts_in_flight)
 
 
 class MarkedFormat:
@@ -575,7 +575,9 @@ def test_a_full_context_is_begun_anew_in_any_case() -> None:
     lengths = iter([9, 9, 9, 2, 2, 2, 2])
     figures = replace(FIGURES, max_model_len=25)
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), figures)
-    rounds = Rounds(engine, recipe(messages_per_row=4, retries_turn=True), Window(figures, cohort_size=1))
+    rounds = Rounds(
+        engine, recipe(messages_per_row=4, retries_turn=True), AdmissionWindow(figures, cohort_size=1)
+    )
     rounds.add([0])
     found = outcomes(rounds)
     assert [o.reason for o in found if isinstance(o, Rejection)] == ["context_full"]
@@ -603,7 +605,7 @@ def test_rows_that_go_on_keep_step_with_the_cohorts_they_join(
 ) -> None:
     engine = WatchedEngine(unique_words(seed, reject_every=reject_every))
     made = recipe(messages_per_row=messages_per_row, retries_turn=True, max_attempts=10_000)
-    chosen = Window(
+    chosen = AdmissionWindow(
         replace(FIGURES, kv_cache_tokens=cache or 1),
         cohort_size=cohort_size,
         cohorts_in_flight=None if cache else in_flight,
@@ -817,7 +819,7 @@ def test_discarded_rows_have_no_part_in_giving_up_on_a_build() -> None:
 
 
 def seeds_by_row(
-    rows: list[int], window: Window, slots: int, *, retries_turn: bool
+    rows: list[int], window: AdmissionWindow, slots: int, *, retries_turn: bool
 ) -> dict[int, tuple[int | None, ...]]:
     """The seed of each message of each accepted attempt, with messages that depend on their seed alone."""
     by_ids: dict[int, int] = {}
@@ -910,7 +912,7 @@ def test_what_waits_for_a_straggler_is_refreshed_with_what_the_engine_has_read_o
 
     figures = EngineFigures(max_num_seqs=4, kv_cache_tokens=128, max_model_len=100)
     engine = RefreshedEngine(respond, figures)
-    tight = Window(figures, cohort_size=4, cohorts_in_flight=1, turns=2, tokens_per_turn=10)
+    tight = AdmissionWindow(figures, cohort_size=4, cohorts_in_flight=1, turns=2, tokens_per_turn=10)
     rounds = Rounds(engine, recipe(), tight)
     rounds.add(range(4))
     outcomes(rounds)
@@ -923,7 +925,7 @@ def test_what_waits_for_a_straggler_is_refreshed_with_what_the_engine_has_read_o
 def test_cohorts_start_as_the_engine_has_room_for_them_where_nothing_else_is_said() -> None:
     figures = EngineFigures(max_num_seqs=64, kv_cache_tokens=64 * 600, max_model_len=600)
     engine = WatchedEngine(unique_words(longest=100), figures)
-    rounds = Rounds(engine, recipe(), Window(figures, turns=2, tokens_per_turn=100))
+    rounds = Rounds(engine, recipe(), AdmissionWindow(figures, turns=2, tokens_per_turn=100))
     rounds.add(range(400))
     found, outstanding = [], []
     while rounds.busy:
@@ -941,7 +943,7 @@ def test_what_is_being_judged_keeps_others_from_starting() -> None:
     rounds = Rounds(
         WatchedEngine(lambda _: ([7], "stop"), figures),
         recipe(messages_per_row=1),
-        Window(figures, turns=1, tokens_per_turn=100),
+        AdmissionWindow(figures, turns=1, tokens_per_turn=100),
         executor=late,
     )
     rounds.add(range(400))

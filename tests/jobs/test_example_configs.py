@@ -10,7 +10,7 @@ import pytest
 from magpie_ray.config.schema import Config, load_config
 from magpie_ray.draws import system_prompt_of
 from magpie_ray.planning.plan import make_plan
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
 from magpie_ray.worker.spec import WorkerSpec
@@ -93,9 +93,9 @@ def test_the_eleven_categories_reach_the_rows(tmp_path: Path) -> None:
     config = named(
         "magpie-ultra", *OURS, f"num_rows={rows}", f"output.path={tmp_path}", "engine.max_model_len=null"
     )
-    blueprint = draw_up(config)
+    build_spec = resolve_build(config)
     spec = WorkerSpec(
-        blueprint=blueprint,
+        build_spec=build_spec,
         storage=Storage(str(tmp_path)),
         fingerprint="f" * 64,
         run=1,

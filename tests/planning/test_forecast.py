@@ -7,33 +7,33 @@ import pytest
 
 from magpie_ray.planning.forecast import Forecast, Given, forecast
 from magpie_ray.planning.gpus import find_gpu
-from magpie_ray.preflight.build_spec import Blueprint, draw_up
+from magpie_ray.preflight.build_spec import BuildSpec, resolve_build
 from tests.model.test_size import LLAMA_8B, LLAMA_70B, folder
 from tests.planning.test_estimate import SAMPLE
 from tests.support.builds import config_of
 
 
 @pytest.fixture
-def blueprint() -> Blueprint:
-    return draw_up(config_of(num_rows=1000))
+def build_spec() -> BuildSpec:
+    return resolve_build(config_of(num_rows=1000))
 
 
-def of(blueprint: Blueprint, *, device: str = "cuda", **given: Any) -> Forecast:
-    return forecast(blueprint, Given(**given), rows=1000, files=16, num_actors=2, device=device)
+def of(build_spec: BuildSpec, *, device: str = "cuda", **given: Any) -> Forecast:
+    return forecast(build_spec, Given(**given), rows=1000, files=16, num_actors=2, device=device)
 
 
-def with_model(blueprint: Blueprint, path: Path, config: dict[str, Any]) -> Blueprint:
+def with_model(build_spec: BuildSpec, path: Path, config: dict[str, Any]) -> BuildSpec:
     """The same, as if it were for this model."""
-    fields = {name: getattr(blueprint, name) for name in blueprint.__dataclass_fields__}
-    return Blueprint(**(fields | {"model": folder(path, config)}))
+    fields = {name: getattr(build_spec, name) for name in build_spec.__dataclass_fields__}
+    return BuildSpec(**(fields | {"model": folder(path, config)}))
 
 
-def test_without_anything_given_nothing_is_told(blueprint: Blueprint) -> None:
-    assert of(blueprint) == Forecast()
+def test_without_anything_given_nothing_is_told(build_spec: BuildSpec) -> None:
+    assert of(build_spec) == Forecast()
 
 
-def test_a_gpu_alone_gives_a_range_and_says_what_it_rests_on(blueprint: Blueprint, tmp_path: Path) -> None:
-    found = of(with_model(blueprint, tmp_path, LLAMA_8B), gpu=find_gpu("H100-80GB"), price_per_gpu_hour=2.5)
+def test_a_gpu_alone_gives_a_range_and_says_what_it_rests_on(build_spec: BuildSpec, tmp_path: Path) -> None:
+    found = of(with_model(build_spec, tmp_path, LLAMA_8B), gpu=find_gpu("H100-80GB"), price_per_gpu_hour=2.5)
     assert found.fit is not None
     assert found.estimate is not None
     assert found.estimate.tokens.low < found.estimate.tokens.high
@@ -45,34 +45,34 @@ def test_a_gpu_alone_gives_a_range_and_says_what_it_rests_on(blueprint: Blueprin
 
 
 def test_a_model_that_does_not_fit_is_warned_of_and_not_estimated(
-    blueprint: Blueprint, tmp_path: Path
+    build_spec: BuildSpec, tmp_path: Path
 ) -> None:
-    found = of(with_model(blueprint, tmp_path, LLAMA_70B), gpu=find_gpu("L40S"))
+    found = of(with_model(build_spec, tmp_path, LLAMA_70B), gpu=find_gpu("L40S"))
     [warning] = found.warnings
     assert "does not fit: 141.1 GB of weights on each of 1 x L40S" in warning
     assert "raise engine.tensor_parallel_size" in warning
     assert found.estimate is None
 
 
-def test_a_cache_too_small_for_the_context_is_warned_of(blueprint: Blueprint, tmp_path: Path) -> None:
-    [warning] = of(with_model(blueprint, tmp_path, LLAMA_8B), gpu=find_gpu("L4")).warnings
+def test_a_cache_too_small_for_the_context_is_warned_of(build_spec: BuildSpec, tmp_path: Path) -> None:
+    [warning] = of(with_model(build_spec, tmp_path, LLAMA_8B), gpu=find_gpu("L4")).warnings
     assert "less than one sequence may have: lower engine.max_model_len" in warning
 
 
-def test_a_stated_speed_stands_in_for_the_data_sheet(blueprint: Blueprint) -> None:
-    found = of(blueprint, tokens_per_second=1000.0)
+def test_a_stated_speed_stands_in_for_the_data_sheet(build_spec: BuildSpec) -> None:
+    found = of(build_spec, tokens_per_second=1000.0)
     assert found.estimate is not None
     assert found.estimate.basis == "--tokens-per-second"
     assert not any("roofline" in text for text in found.assumptions)
 
 
-def test_a_sample_counts_more_than_anything_else(blueprint: Blueprint) -> None:
-    found = of(blueprint, sample=SAMPLE, tokens_per_second=1.0, gpu=find_gpu("H200"), price_per_gpu_hour=1.0)
+def test_a_sample_counts_more_than_anything_else(build_spec: BuildSpec) -> None:
+    found = of(build_spec, sample=SAMPLE, tokens_per_second=1.0, gpu=find_gpu("H200"), price_per_gpu_hour=1.0)
     assert found.estimate is not None
     assert found.estimate.tokens.low == found.estimate.tokens.high == 50_000
     assert found.estimate.cost is not None
 
 
-def test_a_price_without_gpus_is_warned_of(blueprint: Blueprint) -> None:
-    [warning] = of(blueprint, device="cpu", tokens_per_second=10.0, price_per_gpu_hour=1.0).warnings
+def test_a_price_without_gpus_is_warned_of(build_spec: BuildSpec) -> None:
+    [warning] = of(build_spec, device="cpu", tokens_per_second=10.0, price_per_gpu_hour=1.0).warnings
     assert "--price-per-gpu-hour counts for nothing" in warning

@@ -11,7 +11,7 @@ from magpie_ray.errors import PreflightError
 from magpie_ray.planning.forecast import Given
 from magpie_ray.planning.gpus import find_gpu
 from magpie_ray.planning.plan import make_plan
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.storage.storage import Storage
 from tests.planning.test_estimate import SAMPLE
 from tests.support.builds import commit, config_of, memory_storage
@@ -35,7 +35,7 @@ def test_the_plan_of_a_new_build_says_what_would_run() -> None:
 def test_the_plan_of_a_build_that_is_there_says_what_is_left() -> None:
     storage = memory_storage()
     config = config_of(num_rows=20, output={"path": storage.url}, cluster={"num_actors": 2})
-    record = build_record.open_build(storage, draw_up(config).record(4))
+    record = build_record.open_build(storage, resolve_build(config).record(4))
     commit(storage, record, 0, 4)
     commit(storage, record, 4, 6)
     found = make_plan(config)
@@ -91,7 +91,7 @@ def test_a_sample_says_how_many_actors_and_what_device_there_are() -> None:
 def test_the_plan_of_a_complete_build_takes_nothing_more() -> None:
     storage = memory_storage()
     config = config_of(num_rows=4, output={"path": storage.url})
-    record = build_record.open_build(storage, draw_up(config).record(4))
+    record = build_record.open_build(storage, resolve_build(config).record(4))
     commit(storage, record, 0, 4)
     for given in (Given(gpu=find_gpu("H200")), Given(tokens_per_second=10.0), Given(sample=SAMPLE)):
         found = make_plan(config, given)

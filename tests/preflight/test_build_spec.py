@@ -11,7 +11,7 @@ from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import ConfigError, FormatError
 from magpie_ray.preflight import build_spec
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from tests.support.builds import DATED, GEMMA_LIKE, config_of, model_folder
 
 
@@ -25,40 +25,40 @@ def test_bans_that_leave_no_token_to_begin_with_are_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"^sampling\.assistant\.first_tokens\.ban: .* ban fewer texts"
     ) as caught:
-        draw_up(config_of(sampling={"assistant": {"first_tokens": every}}))
+        resolve_build(config_of(sampling={"assistant": {"first_tokens": every}}))
     assert caught.value.__cause__ is None
-    draw_up(config_of(sampling={"user": {"first_tokens": {"ban": ["#", "**", "¿"]}}}))
+    resolve_build(config_of(sampling={"user": {"first_tokens": {"ban": ["#", "**", "¿"]}}}))
 
 
 def test_a_conversation_starts_with_the_multi_turn_prompt() -> None:
-    blueprint = draw_up(config_of(n_turns=2))
-    assert [prompt.text for prompt in blueprint.prompts] == [MULTI_TURN_PROMPT]
-    assert MULTI_TURN_PROMPT in blueprint.chat_format.prefix_text(MULTI_TURN_PROMPT)
-    assert draw_up(config_of(n_turns=2, system_prompt="")).prompts == ()
-    assert draw_up(config_of()).prompts == ()
+    build_spec = resolve_build(config_of(n_turns=2))
+    assert [prompt.text for prompt in build_spec.prompts] == [MULTI_TURN_PROMPT]
+    assert MULTI_TURN_PROMPT in build_spec.chat_format.prefix_text(MULTI_TURN_PROMPT)
+    assert resolve_build(config_of(n_turns=2, system_prompt="")).prompts == ()
+    assert resolve_build(config_of()).prompts == ()
 
 
 def test_where_the_template_takes_no_system_role_the_default_prompt_is_left_out(gemma_like: str) -> None:
-    blueprint = draw_up(config_of(n_turns=2, model={"name": gemma_like}))
-    assert blueprint.prompts == ()
-    assert "multi-turn system prompt is left out" in blueprint.warnings[0]
-    assert blueprint.identity()["system_prompt"] == []
+    build_spec = resolve_build(config_of(n_turns=2, model={"name": gemma_like}))
+    assert build_spec.prompts == ()
+    assert "multi-turn system prompt is left out" in build_spec.warnings[0]
+    assert build_spec.identity()["system_prompt"] == []
 
 
 def test_where_the_template_takes_no_system_role_a_prompt_that_was_asked_for_is_refused(
     gemma_like: str,
 ) -> None:
     with pytest.raises(FormatError, match="system"):
-        draw_up(config_of(model={"name": gemma_like}, system_prompt="Be kind."))
+        resolve_build(config_of(model={"name": gemma_like}, system_prompt="Be kind."))
 
 
 def test_a_literal_pre_query_leaves_the_default_prompt_out_and_refuses_another() -> None:
     literal = {"name": "builtin:tiny-chat", "pre_query_template": "<|start_header_id|>user<|end_header_id|>"}
-    blueprint = draw_up(config_of(n_turns=2, model=literal))
-    assert blueprint.prompts == ()
-    assert blueprint.warnings
+    build_spec = resolve_build(config_of(n_turns=2, model=literal))
+    assert build_spec.prompts == ()
+    assert build_spec.warnings
     with pytest.raises(FormatError, match="pre_query_template"):
-        draw_up(config_of(model=literal, system_prompt="Be kind."))
+        resolve_build(config_of(model=literal, system_prompt="Be kind."))
 
 
 @pytest.mark.parametrize(
@@ -76,47 +76,47 @@ def test_a_literal_pre_query_leaves_the_default_prompt_out_and_refuses_another()
 def test_a_prompt_that_leaves_no_room_in_the_context_is_refused(keys: dict[str, Any], message: str) -> None:
     short = {"user": {"max_tokens": 2}, "assistant": {"max_tokens": 2}}
     with pytest.raises(ConfigError, match=message):
-        draw_up(config_of(**({"engine": {"max_model_len": 40}, "sampling": short} | keys)))
+        resolve_build(config_of(**({"engine": {"max_model_len": 40}, "sampling": short} | keys)))
 
 
 def test_a_prompt_that_leaves_room_for_one_token_is_taken() -> None:
     config = config_of(system_prompt="Be kind.", engine={"max_model_len": 3000})
-    tokens = len(draw_up(config).chat_format.prefix("Be kind."))
+    tokens = len(resolve_build(config).chat_format.prefix("Be kind."))
     short = {"user": {"max_tokens": 1}, "assistant": {"max_tokens": 1}}
     limited = {"system_prompt": "Be kind.", "sampling": short}
-    draw_up(config_of(**limited, engine={"max_model_len": tokens + 1}))
+    resolve_build(config_of(**limited, engine={"max_model_len": tokens + 1}))
     with pytest.raises(ConfigError, match=rf"of {tokens} tokens, and engine\.max_model_len is {tokens}"):
-        draw_up(config_of(**limited, engine={"max_model_len": tokens}))
+        resolve_build(config_of(**limited, engine={"max_model_len": tokens}))
 
 
 def test_trust_in_a_models_code_says_what_it_means(caplog: pytest.LogCaptureFixture) -> None:
-    draw_up(config_of())
+    resolve_build(config_of())
     assert not caplog.text
-    draw_up(config_of(model={"trust_remote_code": True}))
+    resolve_build(config_of(model={"trust_remote_code": True}))
     assert "Python code of builtin:tiny-chat at sha256-" in caplog.text
     assert "all rights of this job" in caplog.text
 
 
 def test_instructions_that_would_all_be_the_same_are_warned_of() -> None:
     greedy = {"user": {"temperature": 0}}
-    [warning] = draw_up(config_of(sampling=greedy)).warnings
+    [warning] = resolve_build(config_of(sampling=greedy)).warnings
     assert warning.startswith("sampling.user.temperature is 0")
-    assert draw_up(config_of(sampling=greedy, num_rows=1)).warnings == ()
+    assert resolve_build(config_of(sampling=greedy, num_rows=1)).warnings == ()
 
 
 def test_a_greedy_user_with_a_temperature_for_the_first_tokens_is_not_warned_of() -> None:
     user = {"temperature": 0, "first_tokens": {"temperature": 1}}
-    assert draw_up(config_of(num_rows=2, sampling={"user": user})).warnings == ()
+    assert resolve_build(config_of(num_rows=2, sampling={"user": user})).warnings == ()
 
 
 def test_a_resume_keeps_the_date_of_the_template(tmp_path: Path) -> None:
     config = config_of(model={"name": model_folder(tmp_path / "dated", DATED)})
-    record = draw_up(config).record(4)
+    record = resolve_build(config).record(4)
     today = datetime.date.today().isoformat()
     assert record.identity["chat_format.date"] == today
     identity = record.identity | {"chat_format.date": "2024-07-26"}
     old = BuildRecord(**{f: getattr(record, f) for f in BuildRecord.__slots__} | {"identity": identity})
-    again = draw_up(config, old)
+    again = resolve_build(config, old)
     assert again.chat_format.date == "2024-07-26"
     assert "Today is 2024-07-26." in again.chat_format.pre_query
 
@@ -129,7 +129,7 @@ def test_a_resume_keeps_the_commit_unless_a_revision_is_asked_for(monkeypatch: p
         raise FormatError("far enough")
 
     config = config_of(model={"name": "org/chat"})
-    record = draw_up(config_of()).record(4)
+    record = resolve_build(config_of()).record(4)
     identity = record.identity | {"model.name": "org/chat", "model.commit": "abc"}
     known = BuildRecord(**{f: getattr(record, f) for f in BuildRecord.__slots__} | {"identity": identity})
     monkeypatch.setattr(build_spec, "resolve_model", resolve)
@@ -141,12 +141,12 @@ def test_a_resume_keeps_the_commit_unless_a_revision_is_asked_for(monkeypatch: p
         (config_of(), record),  # a folder
     ):
         with pytest.raises(FormatError, match="far enough"):
-            draw_up(case, existing)
+            resolve_build(case, existing)
     assert asked == [None, "abc", "v2", None, None]
 
 
 def test_the_record_says_what_it_was_made_with() -> None:
-    record = draw_up(config_of()).record(4)
+    record = resolve_build(config_of()).record(4)
     assert {"python", "pyarrow", "transformers"} <= set(record.versions)
     assert record.columns == config_of().columns()
     assert record.chat_format["pre_query"]
@@ -158,21 +158,21 @@ def test_each_build_of_a_schedule_has_a_seed_of_its_own_and_keeps_it() -> None:
         Tick(template="memory://x/{date}", time=f"2026-11-{day}T00:00:00+00:00", build_id="a")
         for day in (25, 26)
     ]
-    drawn = [draw_up(config_of(), tick=tick) for tick in ticks]
-    assert [blueprint.config.seed for blueprint in drawn] == [tick.seed for tick in ticks]
-    assert len({blueprint.record(4).fingerprint for blueprint in drawn}) == 2
-    assert draw_up(config_of()).config.seed == 0
+    drawn = [resolve_build(config_of(), tick=tick) for tick in ticks]
+    assert [build_spec.config.seed for build_spec in drawn] == [tick.seed for tick in ticks]
+    assert len({build_spec.record(4).fingerprint for build_spec in drawn}) == 2
+    assert resolve_build(config_of()).config.seed == 0
     record = drawn[0].record(4)
     assert record.tick == {"template": "memory://x/{date}", "time": ticks[0].time, "build_id": "a"}
     # Reached by its own path, or from where it was moved to.
-    assert draw_up(config_of(), record).config.seed == ticks[0].seed
-    assert draw_up(config_of(), record, tick=ticks[1]).config.seed == ticks[0].seed
+    assert resolve_build(config_of(), record).config.seed == ticks[0].seed
+    assert resolve_build(config_of(), record, tick=ticks[1]).config.seed == ticks[0].seed
 
 
 def test_one_seed_for_all_builds_of_a_schedule_is_warned_of() -> None:
     tick = Tick(template="memory://x/{date}", time="2026-11-25T00:00:00+00:00", build_id="a")
-    [warning] = draw_up(config_of(seed=0), tick=tick).warnings
+    [warning] = resolve_build(config_of(seed=0), tick=tick).warnings
     assert "may hold equal rows" in warning
-    [warning] = draw_up(config_of(seed=0, sampling={"reproducible": True}), tick=tick).warnings
+    [warning] = resolve_build(config_of(seed=0, sampling={"reproducible": True}), tick=tick).warnings
     assert "hold the same rows" in warning
     assert "set it to auto" in warning

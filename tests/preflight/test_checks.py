@@ -11,13 +11,13 @@ from magpie_ray.dataset import build_record
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import BuildMismatchError, ConfigError, PreflightError, StorageError
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import DATED, commit, config_of, memory_storage, model_folder
 
 
 def opened(config: Config, storage: Storage, grid: int = 4) -> BuildRecord:
-    return build_record.open_build(storage, draw_up(config).record(grid))
+    return build_record.open_build(storage, resolve_build(config).record(grid))
 
 
 # ---- resuming
@@ -28,7 +28,7 @@ def test_the_same_config_resumes_and_rows_may_grow() -> None:
     record = opened(config, storage)
     commit(storage, record, 0, 4)
     grown = config_of(num_rows=14)
-    committed = checks.check_existing(grown, draw_up(grown, record), record, storage)
+    committed = checks.check_existing(grown, resolve_build(grown, record), record, storage)
     assert [p.start for p in committed.pending(14)] == [4, 8, 12]
 
 
@@ -49,7 +49,7 @@ def test_another_config_is_refused_naming_the_key(keys: dict[str, Any], named: s
     record = opened(config_of(), storage)
     other = config_of(**keys)
     with pytest.raises(BuildMismatchError) as caught:
-        checks.check_existing(other, draw_up(other, record), record, storage)
+        checks.check_existing(other, resolve_build(other, record), record, storage)
     assert named in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -64,7 +64,7 @@ def test_what_decides_no_row_may_change(rows_per_partition: Any) -> None:
         engine={"device": "cpu", "max_num_seqs": 8},
         output={"rows_per_partition": rows_per_partition, "compression": "snappy"},
     )
-    checks.check_existing(other, draw_up(other, record), record, storage)
+    checks.check_existing(other, resolve_build(other, record), record, storage)
 
 
 def test_a_model_that_was_changed_in_its_folder_is_refused(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_model_that_was_changed_in_its_folder_is_refused(tmp_path: Path) -> No
     record = opened(config, storage)
     (tmp_path / "model" / "model.safetensors").write_bytes(b"other weights")
     with pytest.raises(BuildMismatchError, match=r"model\.commit"):
-        checks.check_existing(config, draw_up(config, record), record, storage)
+        checks.check_existing(config, resolve_build(config, record), record, storage)
 
 
 def test_fewer_rows_than_there_are_is_refused() -> None:
@@ -84,7 +84,7 @@ def test_fewer_rows_than_there_are_is_refused() -> None:
     with pytest.raises(
         BuildMismatchError, match=r"num_rows: got 7, but .* up to 7 already.*Set num_rows to 8"
     ):
-        checks.check_existing(config, draw_up(config, record), record, storage)
+        checks.check_existing(config, resolve_build(config, record), record, storage)
 
 
 def test_files_that_do_not_belong_are_refused() -> None:
@@ -92,7 +92,7 @@ def test_files_that_do_not_belong_are_refused() -> None:
     record = opened(config, storage)
     storage.create("data/notes.txt", b"hello")
     with pytest.raises(PreflightError, match=r"data/notes\.txt"):
-        checks.check_existing(config, draw_up(config, record), record, storage)
+        checks.check_existing(config, resolve_build(config, record), record, storage)
 
 
 # ---- the output
@@ -193,4 +193,4 @@ def test_a_build_without_rows_may_be_deleted_where_the_settings_were_wrong() -> 
     record = opened(config, storage)
     other = config_of(seed=1)
     with pytest.raises(BuildMismatchError, match=r"there are no rows yet, so delete memory://.*/_magpie"):
-        checks.check_existing(other, draw_up(other, record), record, storage)
+        checks.check_existing(other, resolve_build(other, record), record, storage)

@@ -14,10 +14,10 @@ import yaml
 
 from magpie_ray.config.schema import Config, load_config
 from magpie_ray.dataset import build_record, manifest, run_records
-from magpie_ray.dataset.actor_history import read_lives
+from magpie_ray.dataset.actor_history import read_actor_history
 from magpie_ray.dataset.verify import verify
 from magpie_ray.monitoring import status
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.preflight.checks import check_existing
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
@@ -43,7 +43,7 @@ def storage(tmp_path: Path) -> Storage:
 @pytest.mark.parametrize("case", FINGERPRINTS["cases"])
 def test_the_fingerprint_of_a_config_is_what_it_was(case: str, tmp_path: Path) -> None:
     known = FINGERPRINTS["cases"][case]
-    spec = draw_up(earlier_config(tmp_path, *known["overrides"]))
+    spec = resolve_build(earlier_config(tmp_path, *known["overrides"]))
     assert spec.record(FINGERPRINTS["rows_per_partition"]).fingerprint == known["fingerprint"]
 
 
@@ -58,7 +58,7 @@ def test_the_records_of_an_earlier_build_are_read(storage: Storage) -> None:
     assert record.rows_per_partition == 24
     [run] = run_records.read_runs(storage)
     assert (run.outcome, run.num_rows) == ("done", 48)
-    lives = read_lives(storage, 1)
+    lives = read_actor_history(storage, 1)
     assert lives is not None
     assert [life.rows for life in lives.lives] == [48]
     assert [found.rows for found in manifest.read_committed(storage, record)] == [24, 24]
@@ -79,6 +79,6 @@ def test_an_earlier_build_goes_on_where_it_stands(storage: Storage, tmp_path: Pa
         " animals: ['You are a helpful assistant for animals.', 1]}",
         "sampling.user=[{temperature: 1.0, weight: 2}, {temperature: 0.8, weight: 1}]",
     )
-    spec = draw_up(config, existing)
+    spec = resolve_build(config, existing)
     committed = check_existing(spec.config, spec, existing, storage)
     assert committed.pending(96) == [Partition(start=48, stop=72), Partition(start=72, stop=96)]

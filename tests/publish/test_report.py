@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from magpie_ray.dataset import build_record, run_records
-from magpie_ray.dataset.actor_history import Life, LivesRecord
+from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife
 from magpie_ray.dataset.rejects import write_rejects
 from magpie_ray.errors import PreflightError, ReportError
 from magpie_ray.publish.report import svg as drawing
@@ -145,10 +145,12 @@ def test_what_was_thought_before_an_answer_can_be_opened_beside_it() -> None:
 
 def test_the_timeline_keeps_the_slots_with_losses_when_there_are_too_many() -> None:
     lives = [
-        Life(slot=slot, asked=0, placed=1, ready=2, ended=9, end="lost" if slot == 777 else "ended")
+        ActorLife(slot=slot, asked=0, placed=1, ready=2, ended=9, end="lost" if slot == 777 else "ended")
         for slot in range(1000)
     ]
-    facts = facts_of({1: LivesRecord(run=1, device="cuda", num_gpus=1, seconds=10, lives=tuple(lives))})
+    facts = facts_of(
+        {1: ActorHistoryRecord(run=1, device="cuda", num_gpus=1, seconds=10, lives=tuple(lives))}
+    )
     placed, slots = timeline(facts, 24)
     assert slots == 1000
     assert 20 <= len({life.key for life in placed}) <= 24
@@ -158,13 +160,13 @@ def test_the_timeline_keeps_the_slots_with_losses_when_there_are_too_many() -> N
 
 
 def test_a_life_without_a_place_is_not_drawn_and_one_without_an_end_lasts_until_now() -> None:
-    lives = (Life(slot=0, asked=0), Life(slot=1, asked=0, placed=1, ready=2))
-    facts = facts_of({1: LivesRecord(run=1, device="cuda", num_gpus=1, seconds=10, lives=lives)})
+    lives = (ActorLife(slot=0, asked=0), ActorLife(slot=1, asked=0, placed=1, ready=2))
+    facts = facts_of({1: ActorHistoryRecord(run=1, device="cuda", num_gpus=1, seconds=10, lives=lives)})
     [placed], slots = timeline(facts, 24)
     assert (placed.life.slot, placed.ended, slots) == (1, 10, 1)
 
 
-def facts_of(lives: dict[int, LivesRecord]) -> Facts:
+def facts_of(lives: dict[int, ActorHistoryRecord]) -> Facts:
     run = run_records.RunRecord(
         number=1, token="t", num_rows=10, host="h", started="2026-01-01T00:00:00+00:00", config={}
     )

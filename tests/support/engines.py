@@ -23,7 +23,7 @@ class ScriptedEngine:
     figures: EngineFigures = FIGURES
 
     def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
-        model = spec.blueprint.model
+        model = spec.build_spec.model
         tokenizer = load_tokenizer(model.location, revision=model.revision).tokenizer
         words = [
             tokenizer.encode(word, add_special_tokens=False) for word in (" one", " two", " three", " four")

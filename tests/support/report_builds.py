@@ -8,7 +8,7 @@ from random import Random
 
 from magpie_ray.counters import EngineUse, Tally
 from magpie_ray.dataset import build_record, layout, manifest, run_records
-from magpie_ray.dataset.actor_history import Life, LivesRecord, write_lives
+from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife, write_actor_history
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.parquet import make_table_format, to_parquet
 from magpie_ray.dataset.run_records import RunRecord
@@ -97,7 +97,7 @@ def rich_build(folder: Path, *, rows: int = 240, grid: int = 8, num_gpus: float 
         os.utime(folder / written.partition.key, (at, at))
         records.append(written)
     for run in runs:
-        write_lives(storage, _lives(run.number, random, num_gpus))
+        write_actor_history(storage, _lives(run.number, random, num_gpus))
         _end(storage, run)
     manifest.write_manifest(storage, record, records, num_rows=rows)
     manifest.mark_complete(storage)
@@ -144,15 +144,15 @@ def _end(storage: Storage, run: RunRecord) -> None:
     storage.replace(run.key, layout.to_json(asdict(ended)))
 
 
-def _lives(run: int, random: Random, num_gpus: float) -> LivesRecord:
-    lives = list[Life]()
+def _lives(run: int, random: Random, num_gpus: float) -> ActorHistoryRecord:
+    lives = list[ActorLife]()
     for slot in range(6 + 12 * (run - 1)):
         at, end = 5.0 + random.random() * 60, 4400.0
         while at < end - 300:
             until = random.uniform(at + 200, end) if random.random() < 0.25 else end
             how = "ended" if until == end else random.choice(["lost", "left"])
             lives.append(
-                Life(
+                ActorLife(
                     slot=slot,
                     asked=at,
                     placed=at + 2,
@@ -165,7 +165,7 @@ def _lives(run: int, random: Random, num_gpus: float) -> LivesRecord:
                 )
             )
             at = until + 20
-    return LivesRecord(run=run, device="cuda", num_gpus=num_gpus, seconds=4500.0, lives=tuple(lives))
+    return ActorHistoryRecord(run=run, device="cuda", num_gpus=num_gpus, seconds=4500.0, lives=tuple(lives))
 
 
 def _iso(seconds: float) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from magpie_ray.errors import ConfigError
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.types import EngineFigures, FirstTokens
 from magpie_ray.worker.parts import check_prompts_fit, make_recipe
 from magpie_ray.worker.spec import WorkerSpec
@@ -14,9 +14,9 @@ from tests.support.builds import config_of, memory_storage
 
 def spec_of(**keys: Any) -> WorkerSpec:
     config = config_of(**keys)
-    blueprint = draw_up(config)
+    build_spec = resolve_build(config)
     return WorkerSpec(
-        blueprint=blueprint,
+        build_spec=build_spec,
         storage=memory_storage(),
         fingerprint="f" * 64,
         run=1,
@@ -49,7 +49,7 @@ def test_rules_for_first_tokens_reach_the_requests_of_their_role() -> None:
 
 def test_a_line_has_the_ids_of_the_text_that_it_is_in_its_place_of_the_dialogue() -> None:
     spec = spec_of(system_prompt="Be kind.")
-    recipe, form = make_recipe(spec), spec.blueprint.chat_format
+    recipe, form = make_recipe(spec), spec.build_spec.chat_format
     assert recipe.encode is not None
     line = "Which is it?"
     for index, messages in enumerate([[], ["Why?"], ["Why?", "So."]]):

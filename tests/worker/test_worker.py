@@ -16,7 +16,7 @@ from magpie_ray.dataset.manifest import footer_of
 from magpie_ray.dataset.rejects import read_rejects
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import AcceptRateError, CorruptBuildError, EngineError, StorageError
-from magpie_ray.preflight.build_spec import draw_up
+from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Completion, EngineFigures, Partition, PartitionRecord, Request
 from magpie_ray.worker import parts
@@ -35,9 +35,9 @@ def make_spec(output: Path | str, *overrides: str, storage: Storage | None = Non
         None,
         ["num_rows=100", "n_turns=2", "acceptance.max_attempts=100", f"output.path={output}", *overrides],
     )
-    blueprint = draw_up(config)
+    build_spec = resolve_build(config)
     return WorkerSpec(
-        blueprint=blueprint,
+        build_spec=build_spec,
         storage=storage or Storage(str(output)),
         fingerprint="f" * 64,
         run=1,
@@ -101,7 +101,7 @@ def word(spec: WorkerSpec) -> list[int]:
     """Some ordinary token ids of the model."""
     from magpie_ray.chat_format.derivation import load_tokenizer
 
-    tokenizer = load_tokenizer(spec.blueprint.model.location).tokenizer
+    tokenizer = load_tokenizer(spec.build_spec.model.location).tokenizer
     ids: list[int] = tokenizer.encode(" one", add_special_tokens=False)
     return ids
 
@@ -463,10 +463,10 @@ def test_the_recipe_takes_everything_from_the_spec(tmp_path: Path) -> None:
     recipe = make_recipe(spec)
     [sampling] = recipe.samplings
     assert sampling.user.temperature == 0.7
-    assert sampling.user.stop_token_ids == spec.blueprint.chat_format.user_stop_token_ids
-    assert sampling.assistant.stop_token_ids == spec.blueprint.chat_format.assistant_stop_token_ids
+    assert sampling.user.stop_token_ids == spec.build_spec.chat_format.user_stop_token_ids
+    assert sampling.assistant.stop_token_ids == spec.build_spec.chat_format.assistant_stop_token_ids
     assert (recipe.messages_per_row, recipe.max_attempts) == (3, 3)
-    assert recipe.prompts == spec.blueprint.prompts
+    assert recipe.prompts == spec.build_spec.prompts
     assert recipe.decode([word(spec)]) == ["one"]
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from magpie_ray.config.sampling import sampling_choices
 from magpie_ray.counters import EngineUse, Tally
-from magpie_ray.dataset.actor_history import LivesRecord
+from magpie_ray.dataset.actor_history import ActorHistoryRecord
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.publish.survey import Survey
@@ -69,7 +69,7 @@ class Facts:
     num_rows: int
     survey: Survey
     today: str
-    lives: Mapping[int, LivesRecord] = field(default_factory=dict)
+    lives: Mapping[int, ActorHistoryRecord] = field(default_factory=dict)
     written: Mapping[str, float] = field(default_factory=dict)
     repeated: Mapping[str, int] = field(default_factory=dict)
     rejects: Sequence[Mapping[str, object]] = ()

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from magpie_ray.dataset import actor_history, build_record, layout, manifest, run_records
-from magpie_ray.dataset.actor_history import LivesRecord
+from magpie_ray.dataset.actor_history import ActorHistoryRecord
 from magpie_ray.dataset.rejects import Reject, by_reason, in_turns, read_rejects, reject_keys
 from magpie_ray.publish.report import charts_rows, charts_work
 from magpie_ray.publish.report.chart_parts import Chart
@@ -104,6 +104,6 @@ def _rejects(storage: Storage) -> list[Reject]:
     return by_reason(in_turns(read_rejects(storage, [key]) for key in keys), _SHOWN_REJECTS)
 
 
-def _lives(storage: Storage, runs: list[int]) -> Mapping[int, LivesRecord]:
-    found = {run: actor_history.read_lives(storage, run) for run in runs}
+def _lives(storage: Storage, runs: list[int]) -> Mapping[int, ActorHistoryRecord]:
+    found = {run: actor_history.read_actor_history(storage, run) for run in runs}
     return {run: record for run, record in found.items() if record}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil
 
-from magpie_ray.dataset.actor_history import Life
+from magpie_ray.dataset.actor_history import ActorLife
 from magpie_ray.publish.report.facts import Facts
 
 
@@ -18,7 +18,7 @@ class Placed:
 
     key: str
     run: int
-    life: Life
+    life: ActorLife
     placed: float
     ready: float | None
     ended: float
@@ -27,7 +27,7 @@ class Placed:
 def timeline(facts: Facts, most: int) -> tuple[Sequence[Placed], int]:
     """The lives of at most so many slots, those with losses first to be kept, and how many slots there are.
 
-    Lives that never found a place are left out.
+    ActorHistory that never found a place are left out.
     """
     slots = dict[tuple[int, int], list[Placed]]()
     for stretch in facts.stretches:
