@@ -35,9 +35,9 @@ class CountingStorage(Storage):
 
     calls: Counter[str]
 
-    def list(self, prefix: str) -> list[StoredObject]:
+    def list_objects(self, prefix: str) -> list[StoredObject]:
         self.calls["list"] += 1
-        return super().list(prefix)
+        return super().list_objects(prefix)
 
     def read(self, key: str) -> bytes:
         self.calls["read"] += 1

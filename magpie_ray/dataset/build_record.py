@@ -111,7 +111,7 @@ def check_same_build(found: BuildRecord, wanted: BuildRecord, storage: Storage) 
             same = next((i for i, (a, b) in enumerate(zip(has, asked, strict=False)) if a != b), 0)
             lines.append(f"  {key}: the build has {_shown(has, same)}, now {_shown(asked, same)}")
     remedy = "set these back, or choose another output.path."
-    if not storage.list(DATA_PREFIX):
+    if not storage.list_objects(DATA_PREFIX):
         remedy = f"there are no rows yet, so delete {storage.display('_magpie')} to begin anew, or {remedy}"
     raise BuildMismatchError(
         f"{storage.url} holds a build made with other settings:\n"

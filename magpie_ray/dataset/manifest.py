@@ -48,7 +48,7 @@ def read_committed(
     fingerprint = build.fingerprint
     known = {key: record for key, record in told.items() if record.fingerprint == fingerprint}
     records, unknown = list[PartitionRecord](), list[StoredObject]()
-    for item in storage.list(DATA_PREFIX) if listed is None else listed:
+    for item in storage.list_objects(DATA_PREFIX) if listed is None else listed:
         record = known.get(item.key)
         if record and record.size == item.size:
             records.append(record)
@@ -71,7 +71,7 @@ def read_committed(
 
 def read_new(storage: Storage, build: BuildRecord, known: Container[str]) -> list[PartitionRecord]:
     """Partitions of the build whose keys are not known yet. CorruptBuildError for what does not belong."""
-    items = [item for item in storage.list(DATA_PREFIX) if item.key not in known]
+    items = [item for item in storage.list_objects(DATA_PREFIX) if item.key not in known]
     with ThreadPoolExecutor(_READERS) as pool:
         records = list(pool.map(lambda item: footer_of(storage, item.key, size=item.size), items))
     for record in records:

@@ -25,7 +25,7 @@ _PARTITION_KEY = re.compile(re.escape(DATA_PREFIX) + r"part-\d{12}\.parquet")
 
 def read_rows(storage: Storage, *, first_row: int = 0) -> Iterator[Record]:
     """Committed rows from `first_row` on, as dicts by column. CorruptBuildError names a damaged file."""
-    keys = [item.key for item in storage.list(DATA_PREFIX) if _PARTITION_KEY.fullmatch(item.key)]
+    keys = [item.key for item in storage.list_objects(DATA_PREFIX) if _PARTITION_KEY.fullmatch(item.key)]
     # The last file that starts at or before the row; a hole before it is skipped.
     named = Partition(start=first_row, stop=first_row + 1).key
     begin = max((index for index, key in enumerate(keys) if key <= named), default=0)

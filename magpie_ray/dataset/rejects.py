@@ -60,7 +60,7 @@ def write_rejects(storage: Storage, partition: Partition, rejections: Sequence[R
 
 def reject_keys(storage: Storage) -> list[str]:
     """The objects that hold the samples, in the order of rows."""
-    return [item.key for item in storage.list(REJECTS_PREFIX)]
+    return [item.key for item in storage.list_objects(REJECTS_PREFIX)]
 
 
 def read_rejects(storage: Storage, keys: Iterable[str] | None = None) -> Iterator[Reject]:

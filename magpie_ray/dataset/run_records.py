@@ -70,7 +70,7 @@ def rows_wanted(runs: Sequence[RunRecord]) -> int:
 
 def _taken_runs(storage: Storage) -> list[tuple[int, str]]:
     """Numbers and keys of the runs there are, in order. Other files there are none of ours."""
-    matches = [(_RUN_KEY.fullmatch(found.key), found.key) for found in storage.list(RUNS_PREFIX)]
+    matches = [(_RUN_KEY.fullmatch(found.key), found.key) for found in storage.list_objects(RUNS_PREFIX)]
     return sorted((int(match[1]), key) for match, key in matches if match)
 
 

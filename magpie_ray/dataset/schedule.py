@@ -43,7 +43,7 @@ def publish(config: Config, storage: Storage) -> None:
     with suppress(AlreadyExistsError):
         parent.create(key, to_json(fields))
     pointer, written = f"{tick.place.latest}.json", None
-    while (newest := parent.list(folder)[-1].key) != written:
+    while (newest := parent.list_objects(folder)[-1].key) != written:
         found = parent.read(newest)
         if _now_there(parent, pointer) != found:
             parent.replace(pointer, found)

@@ -39,7 +39,7 @@ class Verification:
 def verify(storage: Storage, *, quick: bool = False) -> Verification:
     """Check everything: records, footers, row ranges, and (unless `quick`) every page of every file."""
     record = build_record.require_build(storage)
-    listed = storage.list(DATA_PREFIX)
+    listed = storage.list_objects(DATA_PREFIX)
     with ThreadPoolExecutor(_READERS) as pool:
         results = list(pool.map(lambda item: _check_file(storage, item, record, quick=quick), listed))
     records = [result for result in results if isinstance(result, PartitionRecord)]

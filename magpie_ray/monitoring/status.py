@@ -112,7 +112,7 @@ def read_status(storage: Storage) -> Status:
     """How far the build is. PreflightError without one; CorruptBuildError when its files contradict it."""
     record = require_build(storage)
     runs = _read_runs(storage)
-    listed = storage.list(DATA_PREFIX)
+    listed = storage.list_objects(DATA_PREFIX)
     records = tuple(manifest.read_committed(storage, record, listed=listed))
     num_rows = rows_wanted([run.record for run in runs], records)
     missing = manifest.pending(num_rows, record, records)
@@ -133,7 +133,7 @@ def read_status(storage: Storage) -> Status:
 
 def _read_runs(storage: Storage) -> tuple[RunStatus, ...]:
     records = run_records.read_runs(storage)
-    written = {item.key: item.modified for item in storage.list(RUNS_PREFIX)}
+    written = {item.key: item.modified for item in storage.list_objects(RUNS_PREFIX)}
     now = storage.now()
     found = []
     for record in records:

@@ -83,7 +83,7 @@ def read_existing(storage: Storage) -> BuildRecord | None:
     """The build at the output, None where there is none yet. PreflightError when it can't be understood."""
     with _refusing():
         found = build_record.read_build(storage)
-        if found is None and storage.list(DATA_PREFIX):
+        if found is None and storage.list_objects(DATA_PREFIX):
             raise PreflightError(
                 f"{storage.display(DATA_PREFIX)} holds files, but there is no {layout.BUILD_KEY} that says "
                 "what build they are of: bring it back, or choose another output.path"

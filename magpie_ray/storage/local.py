@@ -75,7 +75,7 @@ class LocalStore:
         except FileNotFoundError:
             return None
 
-    def list(self, prefix: str) -> list[StoredObject]:
+    def list_objects(self, prefix: str) -> list[StoredObject]:
         found = []
         for path in self._files(os.path.join(self._root, prefix)):
             key = os.path.relpath(path, self._root).replace(os.sep, "/")

@@ -102,7 +102,7 @@ class RemoteStore:
             raise
         return int(info["size"]) if info["type"] == "file" else None
 
-    def list(self, prefix: str) -> list[StoredObject]:
+    def list_objects(self, prefix: str) -> list[StoredObject]:
         try:
             found = self._fs.find(f"{self._root}/{prefix}".rstrip("/"), detail=True)
         except FileNotFoundError as exc:

@@ -139,10 +139,10 @@ class Storage:
             raise ObjectNotFoundError(f"There is no {self.display(key)}")
         return size
 
-    def list(self, prefix: str) -> list[StoredObject]:
+    def list_objects(self, prefix: str) -> list[StoredObject]:
         """All objects below a directory (`""`: the whole output), by key; none when it does not exist."""
         directory = prefix.strip("/")
-        found = self._call("list", directory, lambda store: store.list(directory))
+        found = self._call("list", directory, lambda store: store.list_objects(directory))
         return sorted(found, key=lambda stored: stored.key)
 
     def now(self) -> float:
@@ -163,7 +163,7 @@ class Storage:
         Nothing that a live writer needs: what can't be told from that stays until it is old.
         """
         removed = self._call("clean", "_magpie", lambda store: store.remove_leftovers())
-        for stored in self.list("_magpie"):
+        for stored in self.list_objects("_magpie"):
             probe = _PROBE_KEY.fullmatch(stored.key)
             if probe and time.time() - int(probe[1]) > _OLD_PROBE_SECONDS:
                 self.delete(stored.key)
@@ -181,7 +181,7 @@ class Storage:
         try:
             exclusive = quick._creates_exclusively(key)
             quick.read(key)
-            quick.list("_magpie")
+            quick.list_objects("_magpie")
             quick.delete(key)
         except StorageError as exc:
             raise PreflightError(f"The output {self.url} can't be used. {exc}") from exc

@@ -232,7 +232,7 @@ def thread_actors(config: Config) -> Iterator[Callable[..., ThreadActors]]:
 
 def row_ids(output: str) -> list[int]:
     storage = Storage(output)
-    files = [pq.read_table(pa.BufferReader(storage.read(item.key))) for item in storage.list("data")]
+    files = [pq.read_table(pa.BufferReader(storage.read(item.key))) for item in storage.list_objects("data")]
     return [row_id for table in files for row_id in table["row_id"].to_pylist()]
 
 

@@ -43,9 +43,9 @@ class TroubledStorage(Storage):
     def retrying_for(self, seconds: float) -> Storage:
         return self
 
-    def list(self, prefix: str) -> list[StoredObject]:
+    def list_objects(self, prefix: str) -> list[StoredObject]:
         self._pass()
-        return super().list(prefix)
+        return super().list_objects(prefix)
 
     def replace(self, key: str, data: bytes) -> None:
         self._pass()

@@ -221,7 +221,9 @@ def test_no_secret_is_in_a_record() -> None:
     run = run_records.start_run(storage, num_rows=10, host="here", config=config.recorded())
     with pytest.raises(BuildMismatchError) as refused:
         build_record.open_build(storage, build_of(seed=99))
-    written = str(refused.value) + "".join(storage.read(item.key).decode() for item in storage.list(""))
+    written = str(refused.value) + "".join(
+        storage.read(item.key).decode() for item in storage.list_objects("")
+    )
     assert run.config["output"] is not None
     for secret in ("AKIA", "s3cr3t", "t0k3n", "hf_abc", "k3y"):
         assert secret not in written

@@ -90,7 +90,7 @@ def test_every_file_that_does_not_belong_is_named_and_none_is_deleted() -> None:
     commit(storage, build_of(seed=2), 12, 16)
     storage.create("data/notes.txt", b"hello")
     storage.create("data/sub/part-000000000016.parquet", storage.read("data/part-000000000000.parquet"))
-    before = storage.list("")
+    before = storage.list_objects("")
     with pytest.raises(CorruptBuildError) as caught:
         manifest.read_committed(storage, record)
     lines = str(caught.value).splitlines()[1:]
@@ -105,7 +105,7 @@ def test_every_file_that_does_not_belong_is_named_and_none_is_deleted() -> None:
         lines, ("whole", "renamed", "overlaps", "grid line", "another build"), strict=True
     ):
         assert reason in line
-    assert storage.list("") == before
+    assert storage.list_objects("") == before
 
 
 def test_a_long_footer_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_the_manifest_sums_up_the_partitions() -> None:
     assert fields["fingerprint"] == record.fingerprint
     assert (fields["num_rows"], fields["rows"], fields["attempts"], fields["rejected"]) == (10, 10, 10, {})
     assert (fields["user_tokens"], fields["assistant_tokens"]) == (200, 210)
-    assert fields["bytes"] == sum(item.size for item in storage.list("data"))
+    assert fields["bytes"] == sum(item.size for item in storage.list_objects("data"))
     assert manifest.read_manifest(storage) == {r.partition.key: r for r in records}
 
 

@@ -542,7 +542,7 @@ class Protocol(RuleBasedStateMachine):
 
     def rows(self) -> list[int]:
         """As readers see them: what stands in the files."""
-        for item in self.storage.list(DATA_PREFIX):
+        for item in self.storage.list_objects(DATA_PREFIX):
             if item.key not in self.seen:
                 data = self.storage.read(item.key)
                 table = pq.read_table(pa.BufferReader(data), columns=["row_id"])
@@ -588,12 +588,14 @@ class Protocol(RuleBasedStateMachine):
             self.drivers.append(driver)
             self.end(driver)
         assert sorted(self.rows()) == list(range(self.most))
-        assert {item.key for item in self.storage.list(DATA_PREFIX)} == self.seen.keys(), "a file has gone"
+        assert {item.key for item in self.storage.list_objects(DATA_PREFIX)} == self.seen.keys(), (
+            "a file has gone"
+        )
         assert all(self.storage.read(key) == data for key, (data, _) in self.seen.items()), "one has changed"
         assert verify(self.storage).problems == ()
-        before = {item.key: self.storage.read(item.key) for item in self.storage.list("")}
+        before = {item.key: self.storage.read(item.key) for item in self.storage.list_objects("")}
         assert self.look(self.most) is None
-        assert {item.key: self.storage.read(item.key) for item in self.storage.list("")} == before
+        assert {item.key: self.storage.read(item.key) for item in self.storage.list_objects("")} == before
         for key in before:
             self.storage.delete(key)
 

@@ -74,7 +74,7 @@ def test_a_plan_writes_nothing(parent: str) -> None:
     config = config_at(f"{storage.url}/{{date}}", build_id="tick-7")
     _, tick = schedule.resolve(config, claim=False)
     assert tick is not None
-    assert storage.list("") == []
+    assert storage.list_objects("") == []
     claimed = schedule.resolve(config)
     assert schedule.resolve(config, claim=False) == claimed
 

@@ -27,9 +27,9 @@ def storage() -> Storage:
 
 
 def problems(storage: Storage, *, quick: bool = False) -> list[str]:
-    before = {item.key: storage.read(item.key) for item in storage.list("")}
+    before = {item.key: storage.read(item.key) for item in storage.list_objects("")}
     found = verify(storage, quick=quick)
-    assert {item.key: storage.read(item.key) for item in storage.list("")} == before
+    assert {item.key: storage.read(item.key) for item in storage.list_objects("")} == before
     assert found.ok == (not found.problems)
     return list(found.problems)
 
@@ -176,7 +176,7 @@ def test_a_build_that_no_run_worked_on_is_not_complete() -> None:
 def test_the_status_is_read_from_storage_alone(storage: Storage) -> None:
     status = read_status(storage)
     assert (status.num_rows, status.tally.rows, status.complete) == (10, 10, True)
-    assert status.size == sum(item.size for item in storage.list("data"))
+    assert status.size == sum(item.size for item in storage.list_objects("data"))
     run_records.start_run(storage, num_rows=20, host="here", config={})
     manifest.mark_growing(storage)
     growing = read_status(storage)

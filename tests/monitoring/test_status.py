@@ -25,12 +25,12 @@ NOW = 1_000_000.0
 def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """The store's time ("now"), and how long ago its objects were written, by key."""
     ages: dict[str, float] = {}
-    listed = Storage.list
+    listed = Storage.list_objects
 
     def aged(self: Storage, prefix: str) -> list[StoredObject]:
         return [replace(item, modified=NOW - ages.get(item.key, 0.0)) for item in listed(self, prefix)]
 
-    monkeypatch.setattr(Storage, "list", aged)
+    monkeypatch.setattr(Storage, "list_objects", aged)
     monkeypatch.setattr(Storage, "now", lambda self: NOW)
     return ages
 

@@ -28,7 +28,7 @@ def test_the_plan_of_a_new_build_says_what_would_run() -> None:
     assert MULTI_TURN_PROMPT in found["first_prompt"]
     assert found["first_prompt_ids"][0] == 1
     assert [text.split(" is ")[0] for text in found["assumptions"]] == ["cluster.num_actors", "engine.device"]
-    assert storage.list("") == []
+    assert storage.list_objects("") == []
     json.dumps(found)
 
 
@@ -77,7 +77,7 @@ def test_the_plan_of_a_build_on_a_schedule_is_that_of_its_next_tick() -> None:
     assert found["output"].startswith(f"{storage.url}/20")
     assert found["config"]["output"]["path"] == found["output"]
     assert found["config"]["seed"] > 0
-    assert storage.list("") == []
+    assert storage.list_objects("") == []
 
 
 def test_a_sample_says_how_many_actors_and_what_device_there_are() -> None:

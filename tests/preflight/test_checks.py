@@ -101,7 +101,7 @@ def test_files_that_do_not_belong_are_refused() -> None:
 def test_an_output_that_works_is_left_as_it_was_but_for_old_leftovers(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     assert checks.check_output(storage, single_writer=False) is storage
-    assert storage.list("") == []
+    assert storage.list_objects("") == []
     old = tmp_path / "_magpie" / "tmp" / "left-by-a-writer"
     old.write_bytes(b"half")
     os.utime(old, (0, 0))
@@ -167,7 +167,7 @@ def test_files_without_a_build_are_refused_and_nothing_is_written() -> None:
     storage.create("data/part-000000000000.parquet", b"rows of somebody")
     with pytest.raises(PreflightError, match=r"holds files, but there is no _magpie/build\.json"):
         checks.read_existing(storage)
-    assert [item.key for item in storage.list("")] == ["data/part-000000000000.parquet"]
+    assert [item.key for item in storage.list_objects("")] == ["data/part-000000000000.parquet"]
 
 
 def test_an_output_that_other_processes_can_not_see_is_refused() -> None:

@@ -47,7 +47,7 @@ def files_of(hub: FakeHub, branch: str = "main") -> dict[str, bytes]:
 
 
 def build_files(storage: Storage) -> dict[str, bytes]:
-    return {item.key: storage.read(item.key) for item in [*storage.list("data")]} | {
+    return {item.key: storage.read(item.key) for item in [*storage.list_objects("data")]} | {
         "README.md": storage.read("README.md")
     }
 

@@ -326,7 +326,7 @@ def test_where_there_is_no_build_there_is_no_report() -> None:
     storage = memory_storage()
     with pytest.raises(PreflightError, match="holds no build"):
         write_report(storage)
-    assert storage.list("") == []
+    assert storage.list_objects("") == []
 
 
 def test_a_renderer_that_fails_says_which_chart_and_leaves_the_old_report(

@@ -73,7 +73,7 @@ def on_s3(server: S3Server, **kwargs: float) -> Storage:
 
 
 def keys(storage: Storage, prefix: str = "") -> list[str]:
-    return [stored.key for stored in storage.list(prefix)]
+    return [stored.key for stored in storage.list_objects(prefix)]
 
 
 def winners(count: int, create: Callable[[int], None]) -> list[int]:
@@ -105,7 +105,7 @@ def test_what_was_created_is_read_back_and_listed(storage: Storage) -> None:
     storage.create("data/a.parquet", b"")
     storage.create("_magpie/runs/000001.json", b"{}")
     assert storage.read("data/b.parquet") == b"12345"
-    assert storage.list("data") == [
+    assert storage.list_objects("data") == [
         StoredObject(key="data/a.parquet", size=0),
         StoredObject(key="data/b.parquet", size=5),
     ]
@@ -117,7 +117,7 @@ def test_what_was_created_is_read_back_and_listed(storage: Storage) -> None:
 def test_a_listing_says_when_an_object_was_written(storage: Storage) -> None:
     before = time.time()
     storage.create("data/a.parquet", b"12345")
-    [listed] = storage.list("data")
+    [listed] = storage.list_objects("data")
     assert listed.modified is not None
     assert before - 2 < listed.modified < time.time() + 2  # some stores keep whole seconds
 
@@ -170,7 +170,7 @@ def test_replace_overwrites(storage: Storage) -> None:
 def test_a_listing_shows_what_others_wrote_since_the_last_one(storage: Storage) -> None:
     other = pickle.loads(pickle.dumps(storage))
     for count in range(3):
-        assert len(storage.list("data")) == count
+        assert len(storage.list_objects("data")) == count
         other.create(f"data/{count}", b"x")
         assert storage.exists(f"data/{count}")
     other.delete("data/1")
@@ -252,7 +252,7 @@ def test_any_sequence_of_operations_acts_like_a_dict(
             elif key in expected:
                 assert storage.read_tail(key, len(data) + 1) == expected[key][-len(data) - 1 :]
             sizes = [StoredObject(key=key, size=len(expected[key])) for key in sorted(expected)]
-            assert storage.list("") == sizes
+            assert storage.list_objects("") == sizes
         assert {key: storage.read(key) for key in expected} == expected
 
 
@@ -316,9 +316,9 @@ def test_a_writer_killed_at_any_moment_leaves_nothing_short(
         assert process.stdout.readline() == "here\n"
         process.kill()
     storage = Storage(str(tmp_path))
-    assert [stored.size for stored in storage.list("")] == [100_000] * visible
+    assert [stored.size for stored in storage.list_objects("")] == [100_000] * visible
     assert (storage.remove_leftovers(), temporaries(tmp_path)) == (1, [])
-    assert [stored.size for stored in storage.list("")] == [100_000] * visible
+    assert [stored.size for stored in storage.list_objects("")] == [100_000] * visible
 
 
 def temporaries(output: Path) -> list[Path]:
@@ -575,7 +575,7 @@ def test_a_missing_bucket_is_an_error_and_not_an_empty_output(s3: S3Server) -> N
     storage = Storage("s3://missing-bucket/x", s3.storage_options)
     for action in (
         storage.probe,
-        lambda: storage.list("data"),
+        lambda: storage.list_objects("data"),
         lambda: storage.exists("a"),
         lambda: storage.read("a"),
         lambda: storage.create("a", b"x"),
@@ -711,7 +711,7 @@ def test_what_does_not_pass_is_told_at_once_with_its_code_and_what_to_do(
         "create": lambda: storage.create("data/b", b"y"),
         "read": lambda: storage.read("data/a"),
         "look for": lambda: storage.exists("data/a"),  # by a HEAD, whose answer has no room for the code
-        "list": lambda: storage.list("data"),
+        "list": lambda: storage.list_objects("data"),
     }
     for verb, action in actions.items():
         told_at_once = f"Could not {verb} s3://.*{fault.split()[1]}.*{remedy}"
@@ -1008,7 +1008,7 @@ def test_the_size_of_an_object_is_told(tmp_path: Path) -> None:
 def test_the_time_of_s3_is_that_of_its_answers(s3: S3Server) -> None:
     storage = on_s3(s3)
     storage.create("data/a", b"x")
-    [item] = storage.list("data")
+    [item] = storage.list_objects("data")
     now = storage.now()
     assert now == int(now), "HTTP tells whole seconds"
     assert item.modified is not None

@@ -131,7 +131,7 @@ def test_rejects_that_cannot_be_kept_do_not_hide_what_ended_a_worker(
 def test_a_worker_commits_exactly_the_partitions_it_was_given(spec: WorkerSpec) -> None:
     events = list(run(ShardWorker(spec, ScriptedEngine(reject_every=9)), FIRST, THIRD))
     assert {c.partition for c in commits(events)} == {FIRST, THIRD}
-    assert [item.key for item in spec.storage.list("data")] == [FIRST.key, THIRD.key]
+    assert [item.key for item in spec.storage.list_objects("data")] == [FIRST.key, THIRD.key]
     for committed in commits(events):
         assert [record.run for record in committed.files] == [1]
         rows = rows_of(spec.storage, committed.partition)
@@ -169,7 +169,7 @@ def test_a_few_rejected_messages_are_kept_beside_the_rows_they_were_meant_for(sp
 
 def test_a_record_is_what_the_footer_says(spec: WorkerSpec) -> None:
     [committed] = commits(list(run(ShardWorker(spec, ScriptedEngine()), FIRST)))
-    [item] = spec.storage.list("data")
+    [item] = spec.storage.list_objects("data")
     [record] = committed.files
     assert record == footer_of(spec.storage, FIRST.key, size=item.size)
     assert (record.fingerprint, record.run) == (spec.fingerprint, spec.run)
@@ -295,7 +295,7 @@ def test_a_worker_told_to_stop_commits_the_finished_heads_of_its_partitions(tmp_
     [committed] = commits(events)
     assert (committed.partition, ranges(committed)) == (FIRST, [(0, 5, 1)])
     assert [row["row_id"] for row in rows_of(spec.storage, FIRST)] == list(range(5))
-    assert [item.key for item in spec.storage.list("data")] == [FIRST.key]
+    assert [item.key for item in spec.storage.list_objects("data")] == [FIRST.key]
     # What is left of the partition is a legal one.
     rest = Partition(start=5, stop=8)
     [chained] = commits(list(run(ShardWorker(spec, ScriptedEngine()), rest)))
@@ -343,7 +343,7 @@ def test_an_engine_that_fails_takes_neither_finished_partitions_nor_finished_hea
     with pytest.raises(EngineError, match="out of memory"):
         told.extend(run(ShardWorker(spec, factory), FIRST, SECOND))
     assert {c.partition: ranges(c) for c in commits(told)} == {FIRST: [(0, 8, 1)], SECOND: [(8, 11, 1)]}
-    assert [item.key for item in spec.storage.list("data")] == [FIRST.key, SECOND.key]
+    assert [item.key for item in spec.storage.list_objects("data")] == [FIRST.key, SECOND.key]
 
 
 class PickyStorage(Storage):
@@ -361,7 +361,7 @@ def test_a_storage_that_fails_ends_the_worker_and_what_succeeded_is_told(spec: W
     with pytest.raises(StorageError, match="the disk is full"):
         told.extend(run(worker, FIRST, SECOND, THIRD))
     committed = {c.partition.key for c in commits(told)}
-    assert committed == {item.key for item in spec.storage.list("data")}
+    assert committed == {item.key for item in spec.storage.list_objects("data")}
 
 
 @pytest.mark.usefixtures("talkative")
@@ -453,7 +453,7 @@ def test_a_run_that_is_given_up_from_outside_ends_quietly(tmp_path: Path) -> Non
             storage.gate.set()
             break
     events.close()  # type: ignore[attr-defined]
-    assert [item.key for item in storage.list("data")] == [FIRST.key]
+    assert [item.key for item in storage.list_objects("data")] == [FIRST.key]
 
 
 def test_the_recipe_takes_everything_from_the_spec(tmp_path: Path) -> None:

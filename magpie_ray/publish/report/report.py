@@ -91,7 +91,9 @@ def read_facts(
         survey=survey,
         today=layout.now()[:10],
         lives=_lives(storage, [run.number for run in runs]),
-        written={item.key: item.modified for item in storage.list(DATA_PREFIX) if item.modified is not None},
+        written={
+            item.key: item.modified for item in storage.list_objects(DATA_PREFIX) if item.modified is not None
+        },
         rejects=_rejects(storage),
         repeated=most_repeated(storage, records, survey, _REPEATED),
         price=price,
