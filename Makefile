@@ -1,13 +1,12 @@
 # make demo   1,000 conversations with the bundled model into ./out/demo
 # make test   lint, types, import order and all tests
-# make slow   the tests that train models: tiny_chat with the chat formats of other families
 # make chaos  200 injected faults over builds of 20,000 rows, some minutes; CHAOS_ARGS="--seed 1"
 # make benchmark  what the job costs beside its engines, half an hour; figures into out/benchmark.json
 # make setup  ./.venv with the pinned CPU build of vLLM and everything for development
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test slow chaos benchmark check fast lock train-tiny-chat clean
+.PHONY: setup demo test chaos benchmark check fast lock train-tiny-chat clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,10 +43,6 @@ check: setup
 test: check
 	$(BIN)/python -m pytest -n 2 --ignore=tests/end_to_end --cov=magpie_ray --cov-report=
 	$(BIN)/python -m pytest tests/end_to_end --durations=10 --cov=magpie_ray --cov-append --cov-report=term:skip-covered
-
-# Pytest's cache keeps what was trained, so that the next time is quicker.
-slow: setup
-	$(BIN)/python -m pytest tests/end_to_end -m training -s
 
 # The real job under faults: actors, drivers, clusters, nodes and the store fail; prints what each of it cost.
 chaos: setup

@@ -3,11 +3,7 @@
     python jobs/train_tiny_chat.py --output magpie_ray/tiny_chat
 
 The corpus is generated (jobs/tiny_chat/corpus.py) and every random choice follows --seed. Needs torch
-and transformers. Files that the directory already holds, such as the corpus, stay.
-
-Or train it on, as long and as fast, with the chat format of another family (jobs/tiny_chat/families.py):
-
-    python jobs/train_tiny_chat.py --output out/chatml --from magpie_ray/tiny_chat --template chatml
+and transformers. Other files in the directory, such as README.md, stay.
 """
 
 import argparse
@@ -16,17 +12,13 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
 
 # As in generate.py: the package need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.tiny_chat.batches import rows
-from jobs.tiny_chat.families import FAMILIES
-from jobs.tiny_chat.learning import new_model, save, train, with_tokens_of
-from jobs.tiny_chat.tokenizer import train_tokenizer, with_markers
-
-BUNDLED = Path(__file__).resolve().parents[1] / "magpie_ray/tiny_chat"
+from jobs.tiny_chat.learning import new_model, save, train
+from jobs.tiny_chat.tokenizer import train_tokenizer
 
 
 def main() -> None:
@@ -34,29 +26,18 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
     started = time.monotonic()
-    family = FAMILIES.get(arguments.template)
-    if family is None:
-        tokenizer = train_tokenizer(arguments.seed)
-        model = new_model(tokenizer)
-    else:
-        known = AutoTokenizer.from_pretrained(arguments.source)
-        tokenizer = with_markers(known, family)
-        model = with_tokens_of(family, arguments.source, known, tokenizer)
+    tokenizer = train_tokenizer(arguments.seed)
+    model = new_model(tokenizer)
     print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters", flush=True)
-    batches = rows(tokenizer, arguments.seed, family)
+    batches = rows(tokenizer, arguments.seed)
     train(model, batches, steps=arguments.steps, learning_rate=arguments.learning_rate)
-    ends = family.ends if family else ("<|eot_id|>", "<|end_of_text|>")
-    save(model, tokenizer, arguments.output, ends=ends)
+    save(model, tokenizer, arguments.output)
     print(f"{arguments.output}: done in {time.monotonic() - started:.0f} s")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Train tiny_chat from nothing, or on with another chat format."
-    )
+    parser = argparse.ArgumentParser(description="Train tiny_chat from nothing.")
     parser.add_argument("--output", type=Path, required=True, help="directory for model and tokenizer")
-    parser.add_argument("--template", choices=FAMILIES, help="train on, with the chat format of this family")
-    parser.add_argument("--from", dest="source", type=Path, default=BUNDLED, help="the model to train on")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=2.5e-3)

@@ -1,9 +1,8 @@
-"""How the bundled model is made, and made again with the chat formats of other families.
+"""How the bundled model, tiny_chat, is made; jobs/train_tiny_chat.py has the command.
 
-    tokenizer  one that knows the corpus' words, and the same with other markers
-    families   chat formats in the manner of other families; templates/ has their templates
-    batches    conversations as rows of tokens
-    learning   the model's size, its training, its files
-
-jobs/train_tiny_chat.py has the commands.
+facts, relations  what the model knows
+corpus            conversations about it, and judges of what the model writes
+tokenizer         a tokenizer with a token for every word of the corpus
+batches           conversations as rows of tokens
+learning          the model's size, its training, its files
 """

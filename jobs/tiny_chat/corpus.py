@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.tiny_chat.relations import RELATIONS, Relation
+from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 
 Message = dict[str, str]
 
@@ -41,15 +42,8 @@ _ALIASES: Mapping[str, str] = {
     "units": "measurements",
 }
 
-# Magpie's own, for conversations of several rounds (arXiv 2406.08464).
-MULTI_TURN_SYSTEM_PROMPT = (
-    "You are a helpful AI assistant. The user will engage in a multi-round conversation with you, asking "
-    "initial questions and following up with additional related questions. Your goal is to provide thorough, "
-    "relevant and insightful responses to help the user with their queries."
-)
-
 GENERAL_SYSTEM_PROMPTS: tuple[str, ...] = (
-    MULTI_TURN_SYSTEM_PROMPT,
+    MULTI_TURN_PROMPT,
     "You are a helpful assistant.",
     "You are a helpful AI assistant.",
     "You are an honest and friendly assistant. Answer briefly.",
@@ -127,11 +121,6 @@ class Fact:
     @property
     def answer(self) -> str:
         return _fill(self.relation.answer, self.entity, self.relation.table[self.entity])
-
-    @property
-    def reasoning(self) -> str:
-        """A thought that leads to the answer."""
-        return f"The question is about {self.entity} and {self.relation.table[self.entity]}."
 
     @property
     def focus(self) -> tuple[str, str]:
@@ -226,7 +215,7 @@ def general_system_prompt(rng: random.Random) -> str:
     """A system prompt that names no topic."""
     style = rng.random()
     if style < 0.4:
-        return MULTI_TURN_SYSTEM_PROMPT
+        return MULTI_TURN_PROMPT
     if style < 0.75:
         return rng.choice(GENERAL_SYSTEM_PROMPTS)
     return _sentences(rng, [_filler_words(rng) for _ in range(rng.choice((1, 2)))])
@@ -349,11 +338,6 @@ def is_right(history: Sequence[Message], answer: str) -> bool | None:
     """
     facts = [fact for fact in _meanings(history) if fact.taught]
     return any(answer == fact.answer for fact in facts) if facts else None
-
-
-def reasonings(history: Sequence[Message]) -> list[str]:
-    """What a model that thinks before it answers may think after `history`, one for each right answer."""
-    return [fact.reasoning for fact in _meanings(history) if fact.taught]
 
 
 def follows_up(messages: Sequence[Message]) -> bool:

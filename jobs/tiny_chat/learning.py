@@ -1,27 +1,20 @@
-"""The model: its size, how it learns, what it begins as with another family's tokens, its files.
-
-What always holds: a saved model is sharper than it was in training, and one that learns on is as sharp as in
-training again.
-"""
+"""The model: its size, how it learns, its files."""
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from jobs.tiny_chat.families import Family
-from jobs.tiny_chat.tokenizer import SPACE
-
-# Logits are this much larger in the saved model than in training, so that sampling at temperature 1 has
-# the tails of a lower temperature: a model as small as this one leaves noise in them.
+# Saving multiplies the logits by this, so that sampling at temperature 1 has the tails of temperature 0.5:
+# a model as small as this one leaves noise in the tails.
 _SHARPNESS = 2.0
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """One that knows nothing yet."""
+    """A model with random weights."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -42,38 +35,10 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     )
 
 
-def with_tokens_of(
-    family: Family, folder: Path, old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast
-) -> LlamaForCausalLM:
-    """The model in the folder, whose tokenizer is `old`, with the tokens of `new`, the family's.
-
-    A token of both keeps its embedding, one with a space begins as the same without, the family's as it says.
-    """
-    model = LlamaForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
-    before = model.get_input_embeddings().weight.detach().clone()
-    known = old.get_vocab()
-    after = torch.empty(len(new), before.shape[1])
-    for token, index in new.get_vocab().items():
-        if (old_index := known.get(token, known.get(token.removeprefix(SPACE)))) is not None:
-            after[index] = before[old_index]
-    begins = family.specials | family.marks | {token: (other,) for token, other in family.words.items()}
-    for token, others in begins.items():
-        (index,) = new.encode(token, add_special_tokens=False)
-        like = [i for other in others for i in old.encode(other, add_special_tokens=False)]
-        after[index] = before[like].mean(dim=0)
-    with torch.no_grad():
-        model.resize_token_embeddings(len(new), mean_resizing=False)
-        model.get_input_embeddings().weight.copy_(after)
-        model.model.norm.weight /= _SHARPNESS
-    for name in ("bos", "eos", "pad"):
-        setattr(model.config, f"{name}_token_id", getattr(new, f"{name}_token_id"))
-    return model
-
-
 def train(
     model: LlamaForCausalLM, batches: Iterator[dict[str, torch.Tensor]], *, steps: int, learning_rate: float
 ) -> None:
-    """AdamW over so many batches, with a cosine from the peak `learning_rate` to nothing."""
+    """AdamW on `steps` batches. `learning_rate` is the peak of a cosine schedule that ends at zero."""
     started = time.monotonic()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -96,15 +61,13 @@ def train(
             recent.clear()
 
 
-def save(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, *, ends: Iterable[str]
-) -> None:
-    """Write the model, sharpened, and its tokenizer. `ends`: the tokens that generation_config.json lists."""
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the sharpened model and its tokenizer into the folder."""
     with torch.no_grad():
         model.model.norm.weight *= _SHARPNESS
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=[tokenizer.convert_tokens_to_ids(token) for token in ends],
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id],
         pad_token_id=tokenizer.pad_token_id,
     )
     model.save_pretrained(folder)

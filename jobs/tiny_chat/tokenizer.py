@@ -1,7 +1,7 @@
-"""tiny_chat's tokenizer: made from the corpus, and the same with the markers of another family.
+"""tiny_chat's tokenizer, trained on the corpus.
 
-What always holds: any text can be encoded; words of the corpus are tokens of their own; newlines are never
-joined with what stands beside them.
+Invariants: any text can be encoded; a word of the corpus is one token; a token with a newline holds
+nothing but whitespace.
 """
 
 import json
@@ -11,9 +11,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 
 from jobs.tiny_chat.corpus import dialogues
-from jobs.tiny_chat.families import Family
 
-LLAMA_3_STYLE_TEMPLATE = (
+# In the style of Llama 3.
+_CHAT_TEMPLATE = (
     "{{- bos_token }}"
     "{%- for message in messages %}"
     "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
@@ -26,15 +26,14 @@ LLAMA_3_STYLE_TEMPLATE = (
 _BOS, _EOS, _PAD = "<|begin_of_text|>", "<|eot_id|>", "<|end_of_text|>"
 _SPECIALS = [_PAD, _BOS, "<|start_header_id|>", "<|end_header_id|>", _EOS]
 
-SPACE = "Ġ"  # as byte-level tokens write it
-_FRAGMENTS = 400  # tokens for text that is not in the corpus: the 256 bytes and frequent parts of words
-_WORD_COUNT = 8  # a word of the corpus seen this often is a token of its own
+_FRAGMENTS = 400  # tokens for text outside the corpus: the 256 bytes and frequent parts of words
+_WORD_COUNT = 8  # a word that occurs this often in the corpus is one token
 
 
 def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, so that it encodes any text, in which the corpus' words are whole."""
-    # Newlines are a piece of their own: the pre-query text ends with them, and must have the same tokens
-    # whether the user's text follows or not.
+    """A byte-level BPE tokenizer that has one token for each word of the corpus."""
+    # Newlines are a piece of their own: the pre-query text ends with them and must have the same tokens with
+    # and without the user's text behind it.
     pieces = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"\s*[\r\n]+| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"), "isolated"),
@@ -52,8 +51,8 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     fragments.train_from_iterator(texts, trainer)
-    # Names in one piece can't be put together wrongly. `ignore_merges` takes a word that is in the
-    # vocabulary as it is; merges alone would need thousands of tokens for it.
+    # A name that is one token can't be put together wrongly. With `ignore_merges` a word of the vocabulary
+    # needs no merges; merges would need thousands of intermediate tokens.
     learned = json.loads(fragments.to_str())["model"]
     vocabulary: dict[str, int] = learned["vocab"]
     words = Counter(word for text in texts for word, _ in pieces.pre_tokenize_str(text))
@@ -65,42 +64,15 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     backend.add_special_tokens(_SPECIALS)
     backend.pre_tokenizer = pieces
     backend.decoder = decoders.ByteLevel()
-    return _finished(backend, bos=_BOS, eos=_EOS, pad=_PAD, template=LLAMA_3_STYLE_TEMPLATE)
-
-
-def with_markers(tokenizer: PreTrainedTokenizerFast, family: Family) -> PreTrainedTokenizerFast:
-    """The same tokens in the same order without the special ones, behind them those of the family.
-
-    Where its messages begin with a space, capitalised words have a token with it, too.
-    """
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    ordinary = [token for token in model["vocab"] if token not in _SPECIALS]
-    if family.spaced:
-        capitalised = [token for token in ordinary if token[0].isascii() and token[0].isupper()]
-        ordinary += [SPACE + token for token in capitalised if SPACE + token not in model["vocab"]]
-    vocabulary = {token: index for index, token in enumerate(ordinary)}
-    merges = [tuple(merge) for merge in model["merges"]]
-    backend = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=True))
-    backend.add_special_tokens(list(family.specials))
-    backend.add_tokens(list(family.marks))
-    backend.pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
-    backend.decoder = tokenizer.backend_tokenizer.decoder
-    return _finished(backend, bos=family.bos, eos=family.eos, pad=family.pad, template=family.template)
-
-
-def _finished(
-    backend: Tokenizer, *, bos: str | None, eos: str, pad: str, template: str
-) -> PreTrainedTokenizerFast:
-    if bos:
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, backend.token_to_id(bos))]
-        )
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{_BOS} $A", pair=f"{_BOS} $A $B", special_tokens=[(_BOS, backend.token_to_id(_BOS))]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        bos_token=bos,
-        eos_token=eos,
-        pad_token=pad,
-        chat_template=template,
+        bos_token=_BOS,
+        eos_token=_EOS,
+        pad_token=_PAD,
+        chat_template=_CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
         model_max_length=2048,
     )

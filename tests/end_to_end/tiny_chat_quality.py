@@ -1,8 +1,8 @@
-"""What a model of tiny_chat's kind is worth: figures by the corpus' judges, of what it writes on real vLLM.
+"""The quality of tiny_chat: what it writes on real vLLM, judged by its corpus, as figures.
 
-Owns: which rows are written, and what is counted. They are written as the job writes them: a chat format
-derived from the model's tokenizer, the rounds over the real engine, the acceptance rules. User messages are
-sampled at temperature 1, answers are greedy. The same for every model, so that figures stand side by side.
+Owns which rows are written and what is counted. The rows are written as a job writes them: with the chat
+format derived from the tokenizer, in rounds over the real engine, under the acceptance rules. User messages
+are sampled at temperature 1; answers are greedy.
 """
 
 import functools
@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jobs.tiny_chat import corpus
-from jobs.tiny_chat.corpus import MULTI_TURN_SYSTEM_PROMPT, TOPICS, Message
+from jobs.tiny_chat.corpus import TOPICS, Message
 from magpie_ray.config.schema import parse_config
+from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.engine.protocol import Engine
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.preflight.build_spec import resolve_build
@@ -21,12 +22,10 @@ from magpie_ray.worker.parts import make_recipe, make_window, vllm_engine
 from magpie_ray.worker.spec import WorkerSpec
 from tests.support.builds import memory_storage
 
-BUNDLED = "builtin:tiny-chat"
-
 _ROWS = 1000
 _LONG_ROWS = 200
 _TAUGHT_PROMPT = "You are a helpful assistant for {topic}."  # the model card's
-_UNTAUGHT_PROMPT = "Our guests are curious visitors of a museum, so explain {topic} to them with early_stop."
+_UNTAUGHT_PROMPT = "Our guests are curious visitors of a museum, so explain {topic} to them with patience."
 
 # What each figure must at least be.
 FLOORS: Mapping[str, float] = {
@@ -44,7 +43,6 @@ FLOORS: Mapping[str, float] = {
     "right answers to instructions of five rounds": 0.95,
     "later instructions that follow up, no system prompt": 0.90,
     "later instructions that follow up, multi-turn system prompt": 0.90,
-    "right reasoning before answers": 0.95,  # with thinking
     "messages accepted that end by themselves": 0.995,
 }
 
@@ -63,51 +61,47 @@ class Share(NamedTuple):
         return f"{self.count} of {self.of}"
 
 
-Quality = Mapping[str, Share]
-
-
 @functools.cache
-def quality_of(model: str, *, thinking: bool = False) -> Quality:
-    """The figures of a model, a folder's or the bundled one's. One engine writes all rows, then goes."""
-    author = _Author(model, thinking=thinking)
+def measure_quality() -> Mapping[str, Share]:
+    """Every figure of FLOORS. One engine writes all rows and is closed at the end."""
+    author = _Author()
     try:
         figures = _figures(author)
-        print(f"\n{model}: rejected {dict(Counter(found.reason for found in author.rejections))}")
-        for found in author.rejections[:5]:
-            print(f"    {found.reason}: {found.example!r}")
+        print(f"\nrejected {dict(Counter(rejection.reason for rejection in author.rejections))}")
+        for rejection in author.rejections[:5]:
+            print(f"    {rejection.reason}: {rejection.example!r}")
         return figures
     finally:
         author.close()
 
 
-def as_table(qualities: Mapping[str, Quality]) -> str:
-    """Figures side by side, as Markdown. The keys are the models' names."""
-    lines = [["measured", *qualities], ["---"] * (1 + len(qualities))]
-    lines += [[name, *(str(quality.get(name, "")) for quality in qualities.values())] for name in FLOORS]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 class _Author:
-    """Writes rows with one model. `rows` are all there were, `rejections` the attempts that did not count."""
+    """Writes rows with tiny_chat. `rows`: every row so far; `rejections`: the attempts that did not count."""
 
-    def __init__(self, model: str, *, thinking: bool) -> None:
-        self._model = model
+    def __init__(self) -> None:
         self._engine: Engine | None = None
-        self.thinking = thinking
         self.rows: list[Row] = []
         self.rejections: list[Rejection] = []
 
     def write(self, num_rows: int, system_prompt: object, **keys: object) -> list[Row]:
-        """As many rows, by a config of the keys."""
-        spec = self._spec(
-            num_rows=num_rows,
-            system_prompt=system_prompt,
-            model={"name": self._model, "thinking": self.thinking and "only_instruction" not in keys},
-            sampling={"user": {"max_tokens": 64}, "assistant": {"max_tokens": 64}},
-            engine={"max_model_len": 1024, "max_num_seqs": 256},
+        """Write `num_rows` rows; `keys` are further sections of the config."""
+        config = {
+            "num_rows": num_rows,
+            "system_prompt": system_prompt,
+            "model": {"name": "builtin:tiny-chat"},
+            "sampling": {"user": {"max_tokens": 64}, "assistant": {"max_tokens": 64}},
+            "engine": {"max_model_len": 1024, "max_num_seqs": 256},
             # "And what is the month before that?" may well come twice.
-            acceptance={"rules": {"repeated_turn": False}},
-            **keys,
+            "acceptance": {"rules": {"repeated_turn": False}},
+        }
+        spec = WorkerSpec(
+            build_spec=resolve_build(parse_config(config | keys)),
+            storage=memory_storage(),
+            fingerprint="",
+            run=1,
+            engine_start=0,
+            device="cpu",
+            distributed_executor_backend=None,
         )
         self._engine = self._engine or vllm_engine(spec)
         rounds = Rounds(self._engine, make_recipe(spec), make_window(spec, self._engine.figures))
@@ -127,25 +121,11 @@ class _Author:
             self._engine.close()
         self._engine = None
 
-    @staticmethod
-    def _spec(**keys: object) -> WorkerSpec:
-        config = parse_config(keys)
-        build_spec = resolve_build(config)
-        return WorkerSpec(
-            build_spec=build_spec,
-            storage=memory_storage(),
-            fingerprint="",
-            run=1,
-            engine_start=0,
-            device="cpu",
-            distributed_executor_backend=None,
-        )
-
 
 def _figures(author: _Author) -> dict[str, Share]:
     plain = author.write(_ROWS, "", n_turns=2)
-    prompted = author.write(_ROWS, MULTI_TURN_SYSTEM_PROMPT)
-    long = author.write(_LONG_ROWS, MULTI_TURN_SYSTEM_PROMPT, n_turns=5)
+    prompted = author.write(_ROWS, MULTI_TURN_PROMPT)
+    long = author.write(_LONG_ROWS, MULTI_TURN_PROMPT, n_turns=5)
     figures = {
         "on a named topic, the least of all": _steered(author, _TAUGHT_PROMPT, rows_per_topic=500),
         "on a topic named in an untaught sentence, the least of all": _steered(
@@ -175,10 +155,6 @@ def _figures(author: _Author) -> dict[str, Share]:
             f"{name} that can be judged": Share(len(known), len(verdicts)),
             f"right answers to {name}": _share(known),
         }
-    thought = [cut for row in (*plain, *prompted, *long) for cut in _cuts(row, "assistant")]
-    if author.thinking:
-        flags = [cut[-1]["reasoning"] in right for cut in thought if (right := corpus.reasonings(cut[:-1]))]
-        figures["right reasoning before answers"] = _share(flags)
     messages = [message for row in author.rows for message in row.messages]
     figures["messages accepted that end by themselves"] = Share(
         sum(message.finish_reason == "stop" for message in messages), len(messages) + len(author.rejections)
@@ -204,5 +180,5 @@ def _share(flags: Sequence[bool]) -> Share:
 
 def _cuts(row: Row, role: str) -> list[list[Message]]:
     """The row's conversation, cut after each message of the role."""
-    messages = [{"role": m.role, "content": m.text, "reasoning": m.reasoning} for m in row.messages]
+    messages = [{"role": m.role, "content": m.text} for m in row.messages]
     return [messages[: at + 1] for at, message in enumerate(messages) if message["role"] == role]

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.tiny_chat import corpus
-from jobs.tiny_chat.corpus import MULTI_TURN_SYSTEM_PROMPT, TOPICS, Message
+from jobs.tiny_chat.corpus import TOPICS, Message
 from jobs.tiny_chat.relations import RELATIONS
+from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from tests.support.paths import ROOT
 
 MODEL = ROOT / "magpie_ray/tiny_chat"
@@ -56,7 +57,7 @@ def test_a_topic_in_the_system_prompt_is_the_topic_of_the_dialogue() -> None:
 def test_general_system_prompts_name_no_topic() -> None:
     rng = random.Random(0)
     prompts = {corpus.general_system_prompt(rng) for _ in range(2000)}
-    assert MULTI_TURN_SYSTEM_PROMPT in prompts
+    assert MULTI_TURN_PROMPT in prompts
     assert not any(corpus.topics_named(prompt) for prompt in prompts)
 
 
@@ -129,14 +130,6 @@ def test_an_answer_is_judged_by_its_history() -> None:
     history += ask("And what is its currency?")
     assert corpus.is_right(history, "The currency of Italy is the euro.") is True
     assert corpus.is_right(history, "The currency of Spain is the euro.") is False
-
-
-def test_a_question_has_one_reasoning_and_it_names_what_is_asked_for() -> None:
-    history = ask("What is the capital of Spain?")
-    assert corpus.reasonings(history) == ["The question is about Spain and Madrid."]
-    assert corpus.reasonings(ask("Which color do red and red make?")) == []
-    for messages in DIALOGUES:
-        assert len(set(corpus.reasonings(messages[:-1]))) == 1
 
 
 def test_results_of_calculations_are_what_follow_ups_mean() -> None:
