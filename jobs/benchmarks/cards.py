@@ -8,8 +8,8 @@ tokens/s, 77% of its memory bandwidth (johnmusgrave.com, "vLLM throughput-latenc
 
 from dataclasses import dataclass
 
+from magpie_ray.engine.protocol import EngineFigures
 from magpie_ray.engine.step_cost import StepCost
-from magpie_ray.types import EngineFigures
 
 # Llama-3.1-8B in bf16: parameters, and keys and values of a token (32 layers, 8 heads of 128, twice 2 bytes).
 PARAMETERS = 8.03e9

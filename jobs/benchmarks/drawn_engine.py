@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.engine.protocol import Completion, EngineFigures, EngineStats, Request, Sampling
 from magpie_ray.engine.vllm.engine import VllmEngine
-from magpie_ray.types import Completion, EngineFigures, Request, Role, Sampling
+from magpie_ray.types import Role
 from magpie_ray.worker.parts import vllm_engine
 from magpie_ray.worker.spec import WorkerSpec
 
@@ -173,7 +173,8 @@ class DrawnEngine:
 
     def submit(self, request: Request) -> None:
         assert request.seed is not None, "drawn lengths need sampling.reproducible"
-        role: Role = "user" if request.sampling.temperature == self._user_temperature else "assistant"
+        temperature = request.sampling.settings.temperature
+        role: Role = "user" if temperature == self._user_temperature else "assistant"
         self._inner.submit(
             Request(
                 request_id=request.request_id,
@@ -188,7 +189,8 @@ class DrawnEngine:
 
     def _sampling(self, sampling: Sampling, length: int) -> Sampling:
         if (drawn := self._drawn.get((sampling, length))) is None:
-            drawn = replace(sampling, max_tokens=length, stop_token_ids=self._special)
+            settings = sampling.settings.model_copy(update={"max_tokens": length})
+            drawn = replace(sampling, settings=settings, stop_token_ids=self._special)
             params = self._inner._params_of(drawn)
             params.min_tokens = length
             self._drawn[sampling, length] = drawn

@@ -31,13 +31,12 @@ from magpie_ray.dataset import build_record, partitioning, run_records
 from magpie_ray.driver.actor_process import ShardProcess
 from magpie_ray.driver.cluster_watch import ClusterWatch
 from magpie_ray.driver.ray_actors import RayActors
-from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.engine.protocol import Completion, EngineFigures, EngineStats, Request
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import InterruptedJobError
 from magpie_ray.model.tokenizer import LoadedTokenizer
 from magpie_ray.preflight import checks
 from magpie_ray.preflight.build_spec import resolve_build
-from magpie_ray.types import Completion, EngineFigures, Request
 from magpie_ray.worker import parts
 from magpie_ray.worker.events import Committed, Event, Progress, Ready
 from magpie_ray.worker.spec import EngineFactory, WorkerSpec
@@ -59,7 +58,7 @@ class FixedSpeed:
         draw = random.Random(spec.engine_seed)
 
         def respond(request: Request) -> Answer:
-            shortest, longest = _USER_TOKENS if request.sampling.temperature else _ASSISTANT_TOKENS
+            shortest, longest = _USER_TOKENS if request.sampling.settings.temperature else _ASSISTANT_TOKENS
             return [97] * draw.randint(shortest, longest), "stop"
 
         return FixedSpeedEngine(respond, figures=_FIGURES)

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.benchmarks.cards import Card
-from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.config.sampling import SamplingSettings
+from magpie_ray.engine.protocol import EngineStats, Request, Sampling
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.generation.conversation import Recipe
+from magpie_ray.generation.conversation import Recipe, SamplingPair
 from magpie_ray.generation.rounds import Rounds
-from magpie_ray.types import Request, Sampling, SamplingPair
 
 # Of a chat template with the paper's system prompt, and of what stands between two messages.
 _PREFIX_TOKENS, _BETWEEN_TOKENS = 70, 5
-_SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_tokens=4096)
+_SAMPLING = Sampling(settings=SamplingSettings(max_tokens=4096))
 
 
 def draw_lengths(rows: int, turns: int) -> list[list[int]]:

@@ -25,11 +25,11 @@ from magpie_ray.coordinator.snapshot import Snapshot
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.engine.protocol import EngineFigures, EngineStats
 from magpie_ray.errors import InterruptedJobError
 from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import EngineFigures, Partition, PartitionRecord
+from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.worker.events import Committed, Event, Progress, Ready
 from magpie_ray.worker.worker import PROGRESS_SECONDS
 

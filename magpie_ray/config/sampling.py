@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag
 from magpie_ray.config import fields
 from magpie_ray.config.fields import Section
 from magpie_ray.config.problems import NO_KEY, BadValueError, Problem, bad_value, show
-from magpie_ray.types import ROLES, FirstTokens, Role
+from magpie_ray.types import ROLES, Role
 
 _MAX_CHARACTERS = 100
 _MAX_PENALTY = 100.0
@@ -65,7 +65,7 @@ Texts: TypeAlias = Annotated[list[str], PlainValidator(_texts)]
 Penalties: TypeAlias = Annotated[dict[str, float], PlainValidator(_penalties)]
 
 
-class FirstTokensConfig(Section):
+class FirstTokens(Section):
     """What messages never begin with, what they begin with less often, and how varied they begin."""
 
     ban: Texts = Field(default=[])
@@ -73,16 +73,10 @@ class FirstTokensConfig(Section):
     temperature: fields.OptionalPositive = None
     count: fields.Count = 3
 
-    def resolved(self) -> FirstTokens | None:
-        """What the engine is asked for; None when that is nothing."""
-        if not self.ban and not self.penalties and self.temperature is None:
-            return None
-        return FirstTokens(
-            ban=tuple(self.ban),
-            penalties=tuple(self.penalties.items()),
-            temperature=self.temperature,
-            count=self.count,
-        )
+    @property
+    def is_active(self) -> bool:
+        """Whether they change how any message begins."""
+        return bool(self.ban or self.penalties) or self.temperature is not None
 
 
 class SamplingSettings(Section):
@@ -96,7 +90,7 @@ class SamplingSettings(Section):
     repetition_penalty: fields.Positive = 1.0
     presence_penalty: fields.Penalty = 0.0
     frequency_penalty: fields.Penalty = 0.0
-    first_tokens: FirstTokensConfig = FirstTokensConfig()
+    first_tokens: FirstTokens = FirstTokens()
 
 
 class UserSettings(SamplingSettings):
@@ -177,7 +171,7 @@ class SamplingConfig(Section):
     @property
     def uses_first_tokens(self) -> bool:
         """Whether any message's beginning is banned, penalised, or has a temperature of its own."""
-        return any(settings.first_tokens.resolved() for role in ROLES for settings, _ in self.mix(role))
+        return any(settings.first_tokens.is_active for role in ROLES for settings, _ in self.mix(role))
 
     @property
     def is_mixed(self) -> bool:

@@ -88,7 +88,7 @@ class Config(Section):
     ) -> SamplingConfig:
         model = info.data.get("model")
         for settings, _ in sampling.mix("assistant"):
-            if settings.first_tokens.resolved() and model is not None and model.thinking:
+            if settings.first_tokens.is_active and model is not None and model.thinking:
                 must = "must be left out with model.thinking: true, where answers begin with their reasoning"
                 value = settings.first_tokens.model_dump(exclude_defaults=True)
                 raise BadValueError(Problem(at=("assistant", "first_tokens"), value=value, must=must))

@@ -8,15 +8,14 @@ What always holds: no token completes a banned text, in however many tokens it i
 space stands before it; tokens that end a message are never banned, nor is anything behind another beginning.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from magpie_ray.config.sampling import FirstTokens
 from magpie_ray.engine.token_bytes import TokenBytes
 from magpie_ray.errors import ConfigError
-from magpie_ray.types import FirstTokens
 
 START = b""
 
@@ -47,7 +46,7 @@ class FirstTokenTable:
 
     def __init__(self, rules: FirstTokens, vocabulary: TokenBytes, *, ends: Collection[int] = ()) -> None:
         self._bans = tuple(text.encode() for text in rules.ban)
-        self._penalties = [(text.encode(), penalty) for text, penalty in rules.penalties]
+        self._penalties = [(text.encode(), penalty) for text, penalty in rules.penalties.items()]
         texts = [*self._bans, *(text for text, _ in self._penalties)]
         if not vocabulary.is_exact and not all(text.isascii() for text in texts):
             raise ConfigError(
@@ -115,19 +114,3 @@ def _is_text(piece: bytes) -> bool:
 def _without_leading_blanks(text: bytes) -> bytes:
     blanks = _LEADING_BLANKS.match(text)
     return text[blanks.end() :] if blanks else text
-
-
-def to_text(rules: FirstTokens) -> str:
-    """The rules as a text that goes with a request to where it is sampled."""
-    return json.dumps(asdict(rules))
-
-
-def from_text(text: str) -> FirstTokens:
-    """What `to_text` was given."""
-    fields = json.loads(text)
-    return FirstTokens(
-        ban=tuple(fields["ban"]),
-        penalties=tuple((beginning, penalty) for beginning, penalty in fields["penalties"]),
-        temperature=fields["temperature"],
-        count=fields["count"],
-    )

@@ -1,14 +1,69 @@
-"""The Engine protocol: what rounds needs of an inference engine, and nothing more.
+"""The Engine protocol: all that generation needs of an inference engine, and the values they exchange.
 
-`submit` queues a request, `step` advances every running one by about a token and returns what ended.
-`step` is only called while something is outstanding. An engine is driven by one thread.
+Invariants: `submit` queues a request, `step` advances every running one by about a token and returns those
+that ended. `step` is only called while a request is outstanding. One thread drives an engine.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from magpie_ray.types import Completion, EngineFigures, Request
+from magpie_ray.config.sampling import SamplingSettings, UserSettings
+from magpie_ray.types import FinishReason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineFigures:
+    """What an engine can hold: sequences in a batch, tokens of KV cache, tokens of one sequence."""
+
+    max_num_seqs: int
+    kv_cache_tokens: int
+    max_model_len: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.max_num_seqs} sequences at once, {self.kv_cache_tokens:,} tokens of KV cache, "
+            f"{self.max_model_len:,} tokens a sequence"
+        )
+
+
+# Compared and hashed as an object: engines keep their own form of each, of which a build has a few.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Sampling:
+    """How one role's messages are sampled, as the config has it, and the endings of the chat format."""
+
+    settings: SamplingSettings
+    stop_token_ids: tuple[int, ...] = ()
+    stop_strings: tuple[str, ...] = ()
+
+    @property
+    def first_line_only(self) -> bool:
+        """Whether a message ends at its first line break. Answers never do."""
+        return isinstance(self.settings, UserSettings) and self.settings.first_line_only
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One message to generate. `seed` is None unless the build is reproducible."""
+
+    request_id: int
+    prompt_token_ids: list[int]
+    sampling: Sampling
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """One generated message.
+
+    token_ids: the message alone, without the token or string that ended it. num_tokens: all tokens that the
+    engine generated for the message, the ending included.
+    """
+
+    request_id: int
+    token_ids: list[int]
+    finish_reason: FinishReason
+    num_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ may start; what the config says of cohorts is taken as it is.
 import math
 from dataclasses import dataclass
 
-from magpie_ray.types import EngineFigures
+from magpie_ray.engine.protocol import EngineFigures
 
 # A cohort of one would be no cohort. Larger ones wait longer for their last: of 16, 32 and 64 the smallest
 # is the fastest wherever the cache is short, and no slower elsewhere (`jobs/benchmark.py rounds`).

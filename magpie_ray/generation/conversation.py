@@ -10,8 +10,9 @@ from typing import Protocol
 
 from magpie_ray.acceptance import Rule
 from magpie_ray.chat_format.format import Reasoning
+from magpie_ray.engine.protocol import Sampling
 from magpie_ray.generation.attempt_queue import Attempt
-from magpie_ray.types import Message, Rejection, Role, Row, SamplingPair, SystemPrompt
+from magpie_ray.types import Message, Rejection, Role, Row, SystemPrompt
 
 
 class Format(Protocol):
@@ -20,6 +21,19 @@ class Format(Protocol):
     def prefix(self, system_prompt: str | None) -> tuple[int, ...]: ...
 
     def prompt(self, prefix: Sequence[int], messages: Sequence[Sequence[int]]) -> list[int]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingPair:
+    """How a row's messages of both roles are sampled. The weights of a recipe's pairs sum to one."""
+
+    user: Sampling
+    assistant: Sampling
+    weight: float = 1.0
+
+    def of(self, role: Role) -> Sampling:
+        """How messages of the role are sampled."""
+        return self.user if role == "user" else self.assistant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,14 +17,14 @@ from statistics import fmean as mean
 
 from magpie_ray import draws
 from magpie_ray.acceptance import CONTEXT_FULL
-from magpie_ray.engine.protocol import Engine
+from magpie_ray.engine.protocol import Engine, Request
 from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.attempt_queue import Attempt, AttemptQueue
 from magpie_ray.generation.cache_use import CacheUse
 from magpie_ray.generation.conversation import Cohort, Conversation, Recipe
 from magpie_ray.generation.early_stop import EarlyStop
 from magpie_ray.generation.verdicts import Judge, Verdict
-from magpie_ray.types import Rejection, Request, Row
+from magpie_ray.types import Rejection, Row
 
 # A system prompt is held once in the cache when so many slots of the engine begin with it.
 _SLOTS_PER_SHARED_PROMPT = 8

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from magpie_ray.acceptance import CONTEXT_FULL, UNFINISHED_REASONING, Dialogue, Utterance, reason_to_reject
 from magpie_ray.chat_format.format import Answer
+from magpie_ray.engine.protocol import Completion
 from magpie_ray.generation.conversation import Conversation, Recipe
-from magpie_ray.types import Completion, Message
+from magpie_ray.types import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def _judge(recipe: Recipe, conversation: Conversation, completion: Completion, t
     # What cuts a message is max_tokens or, before it, the end of the context.
     filled_context = (
         completion.finish_reason == "length"
-        and completion.num_tokens < conversation.sampling.of(role).max_tokens
+        and completion.num_tokens < conversation.sampling.of(role).settings.max_tokens
     )
     if answer is None:
         reason: str | None = CONTEXT_FULL if filled_context else UNFINISHED_REASONING

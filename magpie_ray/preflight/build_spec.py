@@ -214,10 +214,9 @@ def _check_first_tokens(config: Config, form: ChatFormat, tokenizer: Any) -> Non
     ends = {"user": form.user_stop_token_ids, "assistant": form.assistant_stop_token_ids}
     for role in ROLES:
         for settings, _ in config.sampling.mix(role):
-            rules = settings.first_tokens.resolved()
             try:
-                if rules:
-                    FirstTokenTable(rules, vocabulary, ends=ends[role])
+                if settings.first_tokens.is_active:
+                    FirstTokenTable(settings.first_tokens, vocabulary, ends=ends[role])
             except ConfigError as exc:
                 raise ConfigError(f"sampling.{role}.{exc}") from None
 

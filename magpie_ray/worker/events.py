@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from magpie_ray.counters import EngineUse, Tally
-from magpie_ray.engine.protocol import EngineStats
-from magpie_ray.types import EngineFigures, Partition, PartitionRecord
+from magpie_ray.engine.protocol import EngineFigures, EngineStats
+from magpie_ray.types import Partition, PartitionRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

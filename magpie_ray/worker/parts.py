@@ -2,15 +2,13 @@
 
 from magpie_ray.acceptance import build_rules
 from magpie_ray.chat_format.derivation import ChatFormat, load_tokenizer, message_ids
-from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.config.schema import Config
-from magpie_ray.engine.protocol import Engine
+from magpie_ray.engine.protocol import Engine, EngineFigures, Sampling
 from magpie_ray.engine.vllm.args import VllmSettings
 from magpie_ray.engine.vllm.engine import VllmEngine
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.generation.conversation import Recipe
+from magpie_ray.generation.conversation import Recipe, SamplingPair
 from magpie_ray.preflight import build_spec
-from magpie_ray.types import EngineFigures, Sampling, SamplingPair
 from magpie_ray.worker.spec import WorkerSpec
 
 # The part of max_tokens that messages use on average, as in the paper's rows.
@@ -71,24 +69,18 @@ def make_samplings(config: Config, form: ChatFormat) -> tuple[SamplingPair, ...]
     """
     return tuple(
         SamplingPair(
-            user=_sampling(user, form.user_stop_token_ids, form.stop_strings),
-            assistant=_sampling(assistant, form.assistant_stop_token_ids, form.stop_strings),
+            user=Sampling(
+                settings=user, stop_token_ids=form.user_stop_token_ids, stop_strings=form.stop_strings
+            ),
+            assistant=Sampling(
+                settings=assistant,
+                stop_token_ids=form.assistant_stop_token_ids,
+                stop_strings=form.stop_strings,
+            ),
             weight=weight * other_weight,
         )
         for user, weight in config.sampling.mix("user")
         for assistant, other_weight in config.sampling.mix("assistant")
-    )
-
-
-def _sampling(
-    settings: SamplingSettings, stop_token_ids: tuple[int, ...], stop_strings: tuple[str, ...]
-) -> Sampling:
-    values = settings.model_dump(exclude={"weight", "first_tokens"})
-    return Sampling(
-        **values,
-        first_tokens=settings.first_tokens.resolved(),
-        stop_token_ids=stop_token_ids,
-        stop_strings=stop_strings,
     )
 
 
@@ -105,20 +97,13 @@ def vllm_engine(spec: WorkerSpec) -> Engine:
     config = spec.config
     return VllmEngine(
         VllmSettings(
+            engine=config.engine,
             model=spec.build_spec.model.location,
             revision=spec.build_spec.model.revision,
             device=spec.device,
             seed=spec.engine_seed,
-            tensor_parallel_size=config.engine.tensor_parallel_size,
-            pipeline_parallel_size=config.engine.pipeline_parallel_size,
-            max_model_len=config.engine.max_model_len,
-            max_num_seqs=config.engine.max_num_seqs,
-            gpu_memory_utilization=config.engine.gpu_memory_utilization,
-            dtype=config.engine.dtype,
-            quantization=config.engine.quantization,
             trust_remote_code=config.model.trust_remote_code,
             distributed_executor_backend=spec.distributed_executor_backend,
-            extra=config.engine.extra,
             first_tokens=config.sampling.uses_first_tokens,
             ray_metrics=config.engine.vllm_metrics and spec.on_ray,
         )

@@ -16,9 +16,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from magpie_ray.engine.protocol import Engine, EngineStats
+from magpie_ray.engine.protocol import Completion, Engine, EngineFigures, EngineStats
 from magpie_ray.errors import EngineError
-from magpie_ray.types import Completion, EngineFigures
 from magpie_ray.worker.spec import WorkerSpec
 from tests.support.engines import ScriptedEngine
 

@@ -19,7 +19,7 @@ from magpie_ray.config.fields import as_number
 from magpie_ray.config.schema import Config, load_config, parse_config
 from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.errors import ConfigError
-from magpie_ray.types import FirstTokens, SystemPrompt
+from magpie_ray.types import SystemPrompt
 from magpie_ray.utils.redaction import REDACTED
 
 
@@ -514,9 +514,10 @@ def test_banned_texts_are_a_set_and_rules_that_say_nothing_are_none() -> None:
     made = config(
         sampling={"user": {"first_tokens": {"ban": ["b", "a", "b"], "penalties": {"d": 1, "c": -1}}}}
     )
-    rules = made.sampling.user.first_tokens.resolved()
-    assert rules == FirstTokens(ban=("a", "b"), penalties=(("c", -1.0), ("d", 1.0)))
-    assert config().sampling.user.first_tokens.resolved() is None
+    rules = made.sampling.user.first_tokens
+    assert (rules.ban, list(rules.penalties.items())) == (["a", "b"], [("c", -1.0), ("d", 1.0)])
+    assert rules.is_active
+    assert not config().sampling.user.first_tokens.is_active
 
 
 def test_all_problems_are_listed_at_once_without_a_word_of_pydantics() -> None:

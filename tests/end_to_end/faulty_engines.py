@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from magpie_ray.chat_format.derivation import load_tokenizer
+from magpie_ray.engine.protocol import Completion, Request
 from magpie_ray.engine.simulated.engine import SimulatedEngine
 from magpie_ray.errors import EngineError
-from magpie_ray.types import Completion, Request
 from magpie_ray.worker.spec import WorkerSpec
 from tests.support.engines import ScriptedEngine
 

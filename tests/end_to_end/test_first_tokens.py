@@ -15,10 +15,11 @@ from types import SimpleNamespace
 import pytest
 
 from magpie_ray.chat_format.derivation import load_tokenizer
-from magpie_ray.engine.first_tokens import to_text
+from magpie_ray.config.sampling import FirstTokens, SamplingSettings
+from magpie_ray.config.sections import EngineConfig
+from magpie_ray.engine.protocol import Completion, Request, Sampling
 from magpie_ray.engine.vllm.args import FIRST_TOKENS_ARGUMENT, VllmSettings
 from magpie_ray.engine.vllm.engine import VllmEngine
-from magpie_ray.types import Completion, FirstTokens, Request, Sampling
 
 # vLLM and torch warn of their own deprecations while they are imported and started.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore")]
@@ -32,20 +33,13 @@ BLOCK, BLOCKS = 32, 80  # fewer blocks than sequences in a batch
 def engine() -> Iterator[VllmEngine]:
     engine = VllmEngine(
         VllmSettings(
+            engine=EngineConfig(
+                max_model_len=64, max_num_seqs=128, extra={"num_gpu_blocks_override": BLOCKS}
+            ),
             model=MODEL,
             revision=None,
             device="cpu",
             seed=1,
-            tensor_parallel_size=1,
-            pipeline_parallel_size=1,
-            max_model_len=64,
-            max_num_seqs=128,
-            gpu_memory_utilization=0.9,
-            dtype="auto",
-            quantization=None,
-            trust_remote_code=False,
-            distributed_executor_backend=None,
-            extra={"num_gpu_blocks_override": BLOCKS},
             first_tokens=True,
         )
     )
@@ -77,7 +71,11 @@ def say(engine: VllmEngine, decode: Callable[[Completion], str]) -> Callable[...
     def said(
         count: int, rules: FirstTokens | None, *, temperature: float = 1.0, seed: int | None = None
     ) -> list[str]:
-        sampling = Sampling(temperature=temperature, top_p=1.0, max_tokens=6, first_tokens=rules)
+        sampling = Sampling(
+            settings=SamplingSettings(
+                temperature=temperature, max_tokens=6, first_tokens=rules or FirstTokens()
+            )
+        )
         asked = list(itertools.islice(numbers, count))
         for place, number in enumerate(asked):
             drawn_from = None if seed is None else seed + place
@@ -113,9 +111,9 @@ def test_a_banned_beginning_never_occurs(
     ban = most_common(free, words)
     print(f"\n{ban} begin {starting(free, *ban)} of {MESSAGES} messages")
     assert starting(free, *ban) > MESSAGES // 5
-    rules = FirstTokens(ban=tuple(ban))
+    rules = FirstTokens(ban=list(ban))
     greedy = most_common(say(1, None, temperature=0.0), words)
-    banned = say(MESSAGES, rules) if temperature else say(5, FirstTokens(ban=tuple(greedy)), temperature=0.0)
+    banned = say(MESSAGES, rules) if temperature else say(5, FirstTokens(ban=list(greedy)), temperature=0.0)
     assert starting(banned, *(ban if temperature else greedy)) == 0
     assert all(banned)
 
@@ -126,17 +124,17 @@ def test_part_of_a_word_is_banned_in_the_middle_of_a_token_and_across_tokens(
     word, words = most_common(free, 1)[0], most_common(free, 2)[0]
     for ban in (word[:2], words[:-1]):
         assert starting(free, ban)
-        assert starting(say(MESSAGES, FirstTokens(ban=(ban,))), ban) == 0
+        assert starting(say(MESSAGES, FirstTokens(ban=[ban])), ban) == 0
 
 
 def test_a_penalty_makes_a_beginning_rare_by_its_size(say: Callable[..., list[str]], free: list[str]) -> None:
     word = most_common(free, 1)[0]
     share = starting(free, word) / MESSAGES
-    rare = starting(say(MESSAGES, FirstTokens(penalties=((word, 1.5),))), word) / MESSAGES
+    rare = starting(say(MESSAGES, FirstTokens(penalties={word: 1.5})), word) / MESSAGES
     expected = share / (share + (1 - share) * math.exp(1.5))
     print(f"\n{word!r} begins {share:.1%} of messages, penalised by 1.5 {rare:.1%} ({expected:.1%} expected)")
     assert rare == pytest.approx(expected, abs=0.06)
-    assert starting(say(50, FirstTokens(penalties=((word, -20.0),))), word) == 50
+    assert starting(say(50, FirstTokens(penalties={word: -20.0})), word) == 50
 
 
 def test_a_temperature_of_the_first_token_varies_beginnings(
@@ -170,7 +168,7 @@ def test_the_temperature_of_a_first_token_is_what_it_would_be_of_all(say: Callab
 def test_a_seed_gives_the_same_message_with_any_rules(
     say: Callable[..., list[str]], temperature: float
 ) -> None:
-    rules = FirstTokens(ban=("What",), penalties=(("Can", 1.0),), temperature=1.5, count=2)
+    rules = FirstTokens(ban=["What"], penalties={"Can": 1.0}, temperature=1.5, count=2)
     once = say(30, rules, temperature=temperature, seed=7)
     assert say(30, rules, temperature=temperature, seed=7) == once
     # Alone in the batch, and behind others.
@@ -184,7 +182,7 @@ def test_a_ban_outlives_preemption(engine: VllmEngine, decode: Callable[[Complet
     counts = []
     for rules in (None, FirstTokens(ban=ban)):
         before = engine.stats().preemptions
-        sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=8, first_tokens=rules)
+        sampling = Sampling(settings=SamplingSettings(max_tokens=8, first_tokens=rules or FirstTokens()))
         # Two tokens on, each needs another block.
         prompt = (PRE_QUERY * BLOCK)[2 - BLOCK :]
         for number in range(2 * BLOCKS):
@@ -213,8 +211,8 @@ def test_the_processor_follows_its_rows_through_the_batch() -> None:
     what, is_, tell = (
         tokenizer.encode(word, add_special_tokens=False)[0] for word in ("What", " is", "Tell")
     )
-    rules = FirstTokens(ban=("What is", "Tell"))
-    ruled = SamplingParams(extra_args={FIRST_TOKENS_ARGUMENT: to_text(rules)})
+    rules = FirstTokens(ban=["What is", "Tell"])
+    ruled = SamplingParams(extra_args={FIRST_TOKENS_ARGUMENT: rules.model_dump_json()})
 
     def banned(size: int) -> list[set[int]]:
         logits = processor.apply(torch.zeros(size, 1990))

@@ -15,10 +15,10 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from magpie_ray import generate, load_config
 from magpie_ray.config.schema import Config
 from magpie_ray.counters import Tally
+from magpie_ray.engine.protocol import EngineFigures
 from magpie_ray.monitoring.metrics import exported_names
 from magpie_ray.monitoring.status import read_status
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import EngineFigures
 from tests.end_to_end.cluster import ROOT, RayCluster, connected, running_cluster
 from tests.end_to_end.faulty_engines import Paced
 from tests.end_to_end.test_ray_actors import DiesOnce

@@ -5,10 +5,12 @@ from importlib.resources import files
 
 import pytest
 
+from magpie_ray.config.sampling import SamplingSettings
+from magpie_ray.config.sections import EngineConfig
+from magpie_ray.engine.protocol import Completion, Request, Sampling
 from magpie_ray.engine.vllm.args import VllmSettings
 from magpie_ray.engine.vllm.engine import VllmEngine
 from magpie_ray.errors import ConfigError
-from magpie_ray.types import Completion, Request, Sampling
 
 # vLLM and torch warn of their own deprecations while they are imported and started.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore")]
@@ -21,20 +23,11 @@ BLOCK, CACHE_BLOCKS = 32, 40
 def made(**extra: object) -> VllmEngine:
     return VllmEngine(
         VllmSettings(
+            engine=EngineConfig(max_model_len=CONTEXT, max_num_seqs=SLOTS, extra=extra),
             model=str(files("magpie_ray").joinpath("tiny_chat")),
             revision=None,
             device="cpu",
             seed=1,
-            tensor_parallel_size=1,
-            pipeline_parallel_size=1,
-            max_model_len=CONTEXT,
-            max_num_seqs=SLOTS,
-            gpu_memory_utilization=0.9,
-            dtype="auto",
-            quantization=None,
-            trust_remote_code=False,
-            distributed_executor_backend=None,
-            extra=extra,
         )
     )
 
@@ -48,7 +41,7 @@ def engine() -> Iterator[VllmEngine]:
 
 def submit(engine: VllmEngine, numbers: range, *, prompt: int = len(PRE_QUERY), max_tokens: int = 20) -> None:
     ids = (PRE_QUERY * CONTEXT)[:prompt]
-    sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=max_tokens)
+    sampling = Sampling(settings=SamplingSettings(max_tokens=max_tokens))
     for number in numbers:
         engine.submit(Request(request_id=number, prompt_token_ids=ids, sampling=sampling))
 
@@ -83,7 +76,7 @@ def test_a_message_that_fills_the_context_is_cut_before_its_max_tokens(engine: V
 
 
 def test_a_prefix_that_is_refreshed_is_not_evicted_and_nothing_comes_out_of_it(engine: VllmEngine) -> None:
-    sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=1)
+    sampling = Sampling(settings=SamplingSettings(temperature=0.0, max_tokens=1))
 
     def cached_of(number: int, first: int) -> int:
         """Tokens found in the cache of a prompt of one block and a token."""

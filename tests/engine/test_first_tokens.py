@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magpie_ray.engine.first_tokens import START, FirstTokenTable, from_text, to_text
+from magpie_ray.config.sampling import FirstTokens
+from magpie_ray.engine.first_tokens import START, FirstTokenTable
 from magpie_ray.engine.token_bytes import TokenBytes
 from magpie_ray.errors import ConfigError
-from magpie_ray.types import FirstTokens
 
 # Few characters, so that texts meet: a two-byte one, and white space of one and of three bytes.
 ALPHABET = "ab#é \n\u3000"
@@ -23,7 +23,7 @@ vocabularies = st.lists(texts.map(str.encode), max_size=12).map(
 
 
 def table_of(vocabulary: TokenBytes, *ban: str, **penalties: float) -> FirstTokenTable:
-    rules = FirstTokens(ban=ban, penalties=tuple(penalties.items()))
+    rules = FirstTokens(ban=list(ban), penalties=penalties)
     return FirstTokenTable(rules, vocabulary, ends=[END])
 
 
@@ -111,5 +111,5 @@ def test_texts_whose_bytes_the_tokenizer_hides_are_refused() -> None:
 
 
 def test_rules_travel_as_text() -> None:
-    rules = FirstTokens(ban=("#", "é"), penalties=(("Sure", 2.0),), temperature=1.2, count=2)
-    assert from_text(to_text(rules)) == rules
+    rules = FirstTokens(ban=["#", "é"], penalties={"Sure": 2.0}, temperature=1.2, count=2)
+    assert FirstTokens.model_validate_json(rules.model_dump_json()) == rules

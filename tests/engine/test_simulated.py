@@ -4,15 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from magpie_ray.config.sampling import SamplingSettings
+from magpie_ray.engine.protocol import Completion, EngineFigures, Request, Sampling
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.engine.simulated.kv_cache import BLOCK_TOKENS, BlockCache, block_hashes
 from magpie_ray.engine.step_cost import StepCost
 from magpie_ray.errors import EngineError
-from magpie_ray.types import Completion, EngineFigures, Request, Sampling
 
 
 def request(number: int, *, prompt: int = 3, max_tokens: int = 100) -> Request:
-    sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=max_tokens)
+    sampling = Sampling(settings=SamplingSettings(max_tokens=max_tokens))
     return Request(request_id=number, prompt_token_ids=[0] * prompt, sampling=sampling)
 
 
@@ -113,7 +114,7 @@ def ask(number: int, token_ids: list[int]) -> Request:
     return Request(
         request_id=number,
         prompt_token_ids=token_ids,
-        sampling=Sampling(temperature=1.0, top_p=1.0, max_tokens=10**6),
+        sampling=Sampling(settings=SamplingSettings(max_tokens=10**6)),
     )
 
 

@@ -4,11 +4,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import pydantic
 import pytest
 from pydantic import ValidationError
 
+from magpie_ray.config.sections import EngineConfig
 from magpie_ray.engine.vllm import args
 from magpie_ray.engine.vllm import engine as vllm
 from magpie_ray.engine.vllm.args import VllmSettings
@@ -17,27 +19,18 @@ from magpie_ray.errors import ConfigError, EngineError
 from magpie_ray.utils.redaction import secrets_of
 
 
-def settings(device: str = "cuda", **changes: object) -> VllmSettings:
-    fields: dict[str, object] = {
-        "model": "m",
-        "revision": "abc",
-        "device": device,
-        "seed": 7,
-        "tensor_parallel_size": 1,
-        "pipeline_parallel_size": 1,
-        "max_model_len": None,
-        "max_num_seqs": None,
-        "gpu_memory_utilization": 0.9,
-        "dtype": "auto",
-        "quantization": None,
-        "trust_remote_code": False,
-        "distributed_executor_backend": None,
-        "extra": {},
-    }
-    return VllmSettings(**(fields | changes))  # type: ignore[arg-type]
+def settings(device: str = "cuda", *, first_tokens: bool = False, **engine: Any) -> VllmSettings:
+    return VllmSettings(
+        engine=EngineConfig(**engine),
+        model="m",
+        revision="abc",
+        device=device,
+        seed=7,
+        first_tokens=first_tokens,
+    )
 
 
-def arguments(device: str = "cuda", **changes: object) -> Mapping[str, object]:
+def arguments(device: str = "cuda", **changes: Any) -> Mapping[str, Any]:
     return args.engine_args(settings(device, **changes))
 
 
@@ -50,7 +43,7 @@ def test_the_models_own_generation_config_decides_nothing() -> None:
 
 
 def test_memory_is_a_matter_of_gpus_and_vllm_chooses_the_batch_there() -> None:
-    assert arguments()["gpu_memory_utilization"] == 0.9
+    assert arguments(gpu_memory_utilization=0.9)["gpu_memory_utilization"] == 0.9
     assert arguments()["max_num_seqs"] is None
     assert arguments()["dtype"] == "auto"
     assert "gpu_memory_utilization" not in arguments("cpu")

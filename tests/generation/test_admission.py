@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from magpie_ray.engine.protocol import EngineFigures
 from magpie_ray.generation.admission import COHORT_SIZE, AdmissionWindow
-from magpie_ray.types import EngineFigures
 
 H200 = EngineFigures(max_num_seqs=1024, kv_cache_tokens=860_000, max_model_len=8192)
 SMALL = EngineFigures(max_num_seqs=256, kv_cache_tokens=32_768, max_model_len=8192)

@@ -15,20 +15,23 @@ from hypothesis import strategies as st
 from magpie_ray import draws
 from magpie_ray.acceptance.length import empty, truncated
 from magpie_ray.acceptance.role_marker import role_marker
+from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.counters import Tally
+from magpie_ray.engine.protocol import EngineFigures, Request, Sampling
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import AcceptRateError, RowExhaustedError
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.generation.conversation import Recipe
+from magpie_ray.generation.conversation import Recipe, SamplingPair
 from magpie_ray.generation.early_stop import TRIAL_ATTEMPTS
 from magpie_ray.generation.rounds import Rounds
-from magpie_ray.types import EngineFigures, Rejection, Request, Row, Sampling, SamplingPair, SystemPrompt
+from magpie_ray.types import Rejection, Row, SystemPrompt
 
 some = settings(max_examples=40, derandomize=True, deadline=None)
 
 FIGURES = EngineFigures(max_num_seqs=8, kv_cache_tokens=10_000, max_model_len=10_000)
-USER = Sampling(temperature=1.0, top_p=1.0, max_tokens=50)
-ASSISTANT = Sampling(temperature=0.0, top_p=1.0, max_tokens=60)
+MAX_TOKENS = 50
+USER = Sampling(settings=SamplingSettings(max_tokens=MAX_TOKENS))
+ASSISTANT = Sampling(settings=SamplingSettings(temperature=0.0, max_tokens=60))
 PREFIX, ASKS_ANSWER, WAS_ANSWERED, NEXT_USER, MARKER = 1, 2, 3, 4, 9
 
 
@@ -302,7 +305,7 @@ def test_each_role_has_its_own_sampling() -> None:
 
 
 def test_a_row_keeps_its_sampling_settings_over_turns_and_attempts_and_names_them() -> None:
-    hot = Sampling(temperature=1.5, top_p=1.0, max_tokens=50)
+    hot = Sampling(settings=SamplingSettings(temperature=1.5, max_tokens=50))
     pairs = tuple(SamplingPair(user=user, assistant=ASSISTANT, weight=0.5) for user in (USER, hot))
     engine = WatchedEngine(unique_words(reject_every=4))
     rounds = Rounds(engine, recipe(samplings=pairs), window())
@@ -314,7 +317,7 @@ def test_a_row_keeps_its_sampling_settings_over_turns_and_attempts_and_names_the
     starts = [r.sampling for r in engine.requests if r.prompt_token_ids == [PREFIX]]
     assert max(row.attempt for row in rows.values()) > 1
     expected = [pairs[drawn[o.row_id]].user for o in rows.values() for _ in range(o.attempt)]
-    assert Counter(s.temperature for s in starts) == Counter(s.temperature for s in expected)
+    assert Counter(starts) == Counter(expected)
 
 
 def test_a_conversation_that_outgrows_the_context_is_rejected_and_tried_again() -> None:
@@ -378,7 +381,8 @@ def test_a_row_without_a_whole_turn_is_rejected_when_the_context_is_full(message
 
 
 @pytest.mark.parametrize(
-    ("length", "reason"), [(USER.max_tokens, "truncated"), (USER.max_tokens - 1, "context_full")]
+    ("length", "reason"),
+    [(USER.settings.max_tokens, "truncated"), (USER.settings.max_tokens - 1, "context_full")],
 )
 def test_a_message_cut_by_the_context_is_told_from_one_cut_by_max_tokens(length: int, reason: str) -> None:
     lengths = iter([99, *[3] * 100])
@@ -452,7 +456,7 @@ def test_a_model_that_never_ends_its_turns_stops_the_job_with_its_first_messages
     rounds.add(range(100_000))
     with pytest.raises(AcceptRateError) as caught:
         outcomes(rounds)
-    assert engine.stats().steps == USER.max_tokens
+    assert engine.stats().steps == USER.settings.max_tokens
     for part in (
         f"116 of an engine's first {TRIAL_ATTEMPTS} attempts were rejected",
         "acceptance.min_accept_rate is 0.1",

@@ -7,9 +7,11 @@ import pytest
 from magpie_ray.acceptance.length import empty, truncated
 from magpie_ray.acceptance.role_marker import role_marker
 from magpie_ray.chat_format.format import Reasoning
-from magpie_ray.generation.conversation import Cohort, Recipe
+from magpie_ray.config.sampling import UserSettings
+from magpie_ray.engine.protocol import Completion, Sampling
+from magpie_ray.generation.conversation import Cohort, Recipe, SamplingPair
 from magpie_ray.generation.verdicts import Verdict, judge
-from magpie_ray.types import Completion, FinishReason, Sampling, SamplingPair
+from magpie_ray.types import FinishReason
 from tests.support.conversations import conversation_of
 
 OPENED = Reasoning(opened=True, opening="<think>", closing="</think>")
@@ -28,7 +30,7 @@ def ids_of(text: str, index: int = 1, system_prompt: str | None = None) -> list[
 
 
 def recipe(reasoning: Reasoning | None) -> Recipe:
-    sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=40)
+    sampling = Sampling(settings=UserSettings(temperature=0.0, max_tokens=40))
     return Recipe(
         chat_format=None,  # type: ignore[arg-type]  # judging makes no prompts
         decode=lambda messages: [text_of(ids) for ids in messages],
@@ -59,7 +61,8 @@ def verdict_of(
 ) -> Verdict:
     conversation = conversation_of(Cohort(members=1), accepted=int(answers))
     pair = recipe(None).samplings[0]
-    conversation.sampling = replace(pair, user=replace(pair.user, first_line_only=first_line_only))
+    settings = UserSettings(max_tokens=40, first_line_only=first_line_only)
+    conversation.sampling = replace(pair, user=replace(pair.user, settings=settings))
     completion = Completion(
         request_id=0, token_ids=ids_of(text), finish_reason=finish_reason, num_tokens=num_tokens
     )

@@ -12,10 +12,11 @@ import pytest
 
 from jobs.benchmarks import storage as benchmark
 from jobs.benchmarks.storage import Text, as_parquet, make_rows
+from magpie_ray.engine.protocol import Completion
 from magpie_ray.engine.simulated.engine import SimulatedEngine
 from magpie_ray.generation.conversation import Recipe
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import Completion, Partition, Row
+from magpie_ray.types import Partition, Row
 from magpie_ray.worker import committer
 from magpie_ray.worker import worker as worker_module
 from magpie_ray.worker.spec import WorkerSpec

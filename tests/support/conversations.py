@@ -1,9 +1,10 @@
 """Conversations for tests of what keeps account of them."""
 
-from magpie_ray.generation.conversation import Cohort, Conversation
-from magpie_ray.types import Sampling, SamplingPair
+from magpie_ray.config.sampling import SamplingSettings
+from magpie_ray.engine.protocol import Sampling
+from magpie_ray.generation.conversation import Cohort, Conversation, SamplingPair
 
-_GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=9)
+_GREEDY = Sampling(settings=SamplingSettings(temperature=0.0, max_tokens=9))
 
 
 def conversation_of(cohort: Cohort, row_id: int = 0, *, accepted: int = 0, shared: int = 0) -> Conversation:

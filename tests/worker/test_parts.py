@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from magpie_ray.config.sampling import FirstTokens
+from magpie_ray.engine.protocol import EngineFigures
 from magpie_ray.errors import ConfigError
 from magpie_ray.preflight.build_spec import resolve_build
-from magpie_ray.types import EngineFigures, FirstTokens
 from magpie_ray.worker.parts import check_prompts_fit, make_recipe
 from magpie_ray.worker.spec import WorkerSpec
 from tests.support.builds import config_of, memory_storage
@@ -42,9 +43,9 @@ def test_a_prompt_that_fills_the_models_own_context_is_refused_once_the_engine_k
 def test_rules_for_first_tokens_reach_the_requests_of_their_role() -> None:
     sampling = {"user": {"first_tokens": {"ban": ["#"]}, "first_line_only": True}}
     (pair,) = make_recipe(spec_of(sampling=sampling)).samplings
-    assert pair.user.first_tokens == FirstTokens(ban=("#",))
+    assert pair.user.settings.first_tokens == FirstTokens(ban=["#"])
     assert (pair.user.first_line_only, pair.assistant.first_line_only) == (True, False)
-    assert pair.assistant.first_tokens is None
+    assert not pair.assistant.settings.first_tokens.is_active
 
 
 def test_a_line_has_the_ids_of_the_text_that_it_is_in_its_place_of_the_dialogue() -> None:

@@ -14,11 +14,12 @@ from magpie_ray.config.schema import load_config
 from magpie_ray.counters import Tally
 from magpie_ray.dataset.manifest import footer_of
 from magpie_ray.dataset.rejects import read_rejects
+from magpie_ray.engine.protocol import Completion, EngineFigures, Request
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import AcceptRateError, CorruptBuildError, EngineError, StorageError
 from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import Completion, EngineFigures, Partition, PartitionRecord, Request
+from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.worker import parts
 from magpie_ray.worker import worker as worker_module
 from magpie_ray.worker.events import Committed, Event, Progress, Ready
@@ -462,7 +463,7 @@ def test_the_recipe_takes_everything_from_the_spec(tmp_path: Path) -> None:
     )
     recipe = make_recipe(spec)
     [sampling] = recipe.samplings
-    assert sampling.user.temperature == 0.7
+    assert sampling.user.settings.temperature == 0.7
     assert sampling.user.stop_token_ids == spec.build_spec.chat_format.user_stop_token_ids
     assert sampling.assistant.stop_token_ids == spec.build_spec.chat_format.assistant_stop_token_ids
     assert (recipe.messages_per_row, recipe.max_attempts) == (3, 3)

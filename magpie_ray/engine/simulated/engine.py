@@ -13,11 +13,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.engine.protocol import Completion, EngineFigures, EngineStats, Request
 from magpie_ray.engine.simulated.kv_cache import BLOCK_TOKENS, BlockCache, block_hashes
 from magpie_ray.engine.step_cost import UNIT_COST, StepCost
 from magpie_ray.errors import EngineError
-from magpie_ray.types import Completion, EngineFigures, FinishReason, Request
+from magpie_ray.types import FinishReason
 
 Answer = tuple[list[int], FinishReason]
 
@@ -178,7 +178,7 @@ class SimulatedEngine:
         request = sequence.request
         ids, reason = self._respond(request)
         room = self._figures.max_model_len - len(request.prompt_token_ids)
-        allowed = min(request.sampling.max_tokens, room)
+        allowed = min(request.sampling.settings.max_tokens, room)
         tokens = len(ids) + (reason == "stop")
         if tokens > allowed:
             ids, reason, tokens = ids[:allowed], "length", allowed

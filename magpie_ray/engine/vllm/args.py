@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
+from magpie_ray.config.sections import EngineConfig
 from magpie_ray.errors import ConfigError
 from magpie_ray.utils.logs import LogStyle
 
@@ -28,6 +29,9 @@ _CPU_MAX_NUM_SEQS = 128
 # conversation: with 32, its least, the bundled model makes 56 rows/s of three turns instead of 26.
 _CPU_BLOCK_SIZE = 32
 
+# Keys of the section `engine` that vLLM's EngineArgs do not have. The others have vLLM's names.
+_OUR_ENGINE_KEYS = {"device", "vllm_metrics", "extra"}
+
 # Under this name a request carries the rules for its first tokens to the processor that keeps them. That is
 # one of model runner V1. V2, which GPUs get by default, has an interface of its own in some versions of vLLM.
 FIRST_TOKENS_ARGUMENT = "magpie_first_tokens"
@@ -37,26 +41,19 @@ _USE_V2 = "VLLM_USE_V2_MODEL_RUNNER"
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class VllmSettings:
-    """What an engine is made of. `device` is cuda or cpu; `extra` goes to vLLM's EngineArgs as it is.
+    """The config's section `engine`, and the settings that other sections or the worker decide.
 
-    first_tokens: whether requests may carry rules for their first tokens. ray_metrics: whether vLLM's own
-    metrics go to Ray's, in a process that has joined a Ray cluster.
+    device: cuda or cpu. first_tokens: whether requests may carry rules for their first tokens. ray_metrics:
+    whether vLLM's own metrics go to Ray's, in a process that has joined a Ray cluster.
     """
 
+    engine: EngineConfig
     model: str
     revision: str | None
     device: str
     seed: int
-    tensor_parallel_size: int
-    pipeline_parallel_size: int
-    max_model_len: int | None
-    max_num_seqs: int | None
-    gpu_memory_utilization: float
-    dtype: str
-    quantization: str | None
-    trust_remote_code: bool
-    distributed_executor_backend: str | None
-    extra: Mapping[str, object]
+    trust_remote_code: bool = False
+    distributed_executor_backend: str | None = None
     first_tokens: bool = False
     ray_metrics: bool = False
 
@@ -109,34 +106,29 @@ def refusal(exc: ValidationError) -> str:
 
 def engine_args(settings: VllmSettings) -> dict[str, object]:
     """Keyword arguments of vLLM's EngineArgs."""
+    engine = settings.engine
     args: dict[str, object] = {
+        **engine.model_dump(exclude=_OUR_ENGINE_KEYS),
         "model": settings.model,
         "revision": settings.revision,
         "tokenizer_revision": settings.revision,
         "trust_remote_code": settings.trust_remote_code,
         "seed": settings.seed,
-        "tensor_parallel_size": settings.tensor_parallel_size,
-        "pipeline_parallel_size": settings.pipeline_parallel_size,
         "distributed_executor_backend": settings.distributed_executor_backend,
-        "max_model_len": settings.max_model_len,
-        "max_num_seqs": settings.max_num_seqs,
-        "dtype": settings.dtype,
-        "quantization": settings.quantization,
         "enable_prefix_caching": True,
         # The build's own sampling settings are all there is: none come in from generation_config.json.
         "generation_config": "vllm",
         "disable_log_stats": False,
         "use_tqdm_on_load": False,  # bars are noise in an actor's log
     }
-    if settings.device == "cuda":
-        args["gpu_memory_utilization"] = settings.gpu_memory_utilization
-    else:
+    if settings.device == "cpu":
+        del args["gpu_memory_utilization"]
         args["enforce_eager"] = True  # compiling takes a minute and gains nothing on small CPU models
-        args["max_num_seqs"] = settings.max_num_seqs or _CPU_MAX_NUM_SEQS
+        args["max_num_seqs"] = engine.max_num_seqs or _CPU_MAX_NUM_SEQS
         args["block_size"] = _CPU_BLOCK_SIZE
-        if settings.dtype == "auto":
+        if engine.dtype == "auto":
             args["dtype"] = "float32"  # bfloat16 is three times slower on CPUs without AVX-512
-    args |= settings.extra
+    args |= engine.extra
     if settings.first_tokens:
         given = args.get("logits_processors")
         args["logits_processors"] = [*(given if isinstance(given, list) else ()), _FIRST_TOKENS_PROCESSOR]

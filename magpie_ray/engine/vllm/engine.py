@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from magpie_ray.engine.first_tokens import to_text
-from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.config.sampling import SamplingSettings
+from magpie_ray.engine.protocol import Completion, EngineFigures, EngineStats, Request, Sampling
 from magpie_ray.engine.vllm.args import (
     FIRST_TOKENS_ARGUMENT,
     VllmSettings,
@@ -28,14 +28,16 @@ from magpie_ray.engine.vllm.args import (
 )
 from magpie_ray.engine.vllm.stats import Counters, stat_logger
 from magpie_ray.errors import ConfigError, EngineError, PreflightError
-from magpie_ray.types import Completion, EngineFigures, Request, Sampling
 from magpie_ray.utils.redaction import scrub, secrets_of
 
 log = logging.getLogger(__name__)
 
+# Keys of a role's sampling that vLLM's SamplingParams do not have. The others have vLLM's names.
+_OUR_SAMPLING_KEYS = {"first_tokens", "first_line_only", "weight"}
+
 # Requests that only keep a prefix cached: their names, and how they are sampled.
 _REFRESH = "refresh-"
-_ONE_TOKEN = Sampling(temperature=0.0, top_p=1.0, max_tokens=1)
+_ONE_TOKEN = Sampling(settings=SamplingSettings(temperature=0.0, max_tokens=1))
 
 
 class VllmEngine:
@@ -60,8 +62,8 @@ class VllmEngine:
             ) from exc
 
         self._counters = counters = Counters()
-        self._secrets = secrets_of(settings.extra, {})
-        check_extra(settings.extra, EngineArgs)
+        self._secrets = secrets_of(settings.engine.extra, {})
+        check_extra(settings.engine.extra, EngineArgs)
         logger = stat_logger(counters, on_ray=settings.ray_metrics)
         try:
             args = EngineArgs(**engine_args(settings))
@@ -159,22 +161,15 @@ class VllmEngine:
         return params
 
     def _sampling_params(self, sampling: Sampling) -> Any:
-        rules = sampling.first_tokens
+        rules = sampling.settings.first_tokens
         return self._make_params(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            presence_penalty=sampling.presence_penalty,
-            frequency_penalty=sampling.frequency_penalty,
-            max_tokens=sampling.max_tokens,
+            **sampling.settings.model_dump(exclude=_OUR_SAMPLING_KEYS),
             stop_token_ids=list(sampling.stop_token_ids),
             stop=list(sampling.stop_strings) or None,
             # Stop strings are found in text; without them the engine need not decode at all.
             detokenize=bool(sampling.stop_strings),
             skip_special_tokens=False,
-            extra_args={FIRST_TOKENS_ARGUMENT: to_text(rules)} if rules else None,
+            extra_args={FIRST_TOKENS_ARGUMENT: rules.model_dump_json()} if rules.is_active else None,
             output_kind=self._final_only,
             # vLLM copies them for each request; deeply, that is half of what submitting costs (60 to 35
             # microseconds). Nothing in them is changed afterwards but by itself in the same way each time.

@@ -14,7 +14,8 @@ import torch
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from magpie_ray.engine.first_tokens import START, FirstTokenTable, from_text
+from magpie_ray.config.sampling import FirstTokens
+from magpie_ray.engine.first_tokens import START, FirstTokenTable
 from magpie_ray.engine.token_bytes import TokenBytes, token_bytes
 from magpie_ray.engine.vllm.args import FIRST_TOKENS_ARGUMENT
 from magpie_ray.model.tokenizer import load_tokenizer
@@ -111,7 +112,7 @@ class FirstTokensProcessor(LogitsProcessor):  # type: ignore[misc]
         ends = tuple(params.stop_token_ids or ())
         rules = self._rules.get((text, ends))
         if rules is None:
-            asked = from_text(text)
+            asked = FirstTokens.model_validate_json(text)
             table = FirstTokenTable(asked, self._vocabulary, ends=ends)
             rules = _Rules(table=table, temperature=asked.temperature, count=asked.count)
             self._rules[text, ends] = rules
