@@ -3,7 +3,7 @@
 from tests.chat_format.family_table import rows
 from tests.support.paths import ROOT
 
-TABLE = (ROOT / "docs/any-model.md").read_text().splitlines()
+TABLE = (ROOT / "docs/chat-templates.md").read_text().splitlines()
 
 
 def test_every_family_is_told_as_it_derives() -> None:
