@@ -15,7 +15,6 @@ from magpie_ray.counters import Tally
 from magpie_ray.dataset import manifest
 from magpie_ray.dataset.actor_history import ActorHistory, ActorHistoryRecord, write_actor_history
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.lease import RENEW_SECONDS, Lease
 from magpie_ray.errors import CorruptBuildError, MagpieError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord
@@ -33,7 +32,6 @@ class Ledger:
     """The partitions of a build by key. One thread calls all methods. `records`: those committed so far.
 
     `run`: the number of this one; `written`: what is behind the files that it has written since.
-    `lease`: of a store that can't keep two writers apart; it is renewed, and released at the end.
     `lives`: of the run's actors; written with each checkpoint, and at the end.
     """
 
@@ -45,7 +43,6 @@ class Ledger:
         *,
         num_rows: int,
         run: int = 0,
-        lease: Lease | None = None,
         lives: ActorHistory | None = None,
     ) -> None:
         self._storage = storage.retrying_for(_RETRY_SECONDS)
@@ -53,7 +50,6 @@ class Ledger:
         self._num_rows = num_rows
         self._run = run
         self.written = Tally()
-        self._lease = lease
         self._lives = lives
         self._records = {record.partition.key: record for record in records}
         self.rows_before = self.rows = sum(record.rows for record in records)
@@ -61,7 +57,6 @@ class Ledger:
         self._visit: Future[list[PartitionRecord]] | None = None
         self._next_look = time.monotonic() + _LOOK_SECONDS
         self._next_checkpoint = time.monotonic() + CHECKPOINT_SECONDS
-        self._next_renewal = time.monotonic() + RENEW_SECONDS
 
     def note(self, record: PartitionRecord) -> bool:
         """A file is committed. False when that was known."""
@@ -98,7 +93,7 @@ class Ledger:
         return found
 
     def close(self, seconds: float, *, checkpoint: bool = True) -> None:
-        """Releases the lease and writes a last checkpoint, if it takes no longer than that.
+        """Writes a last checkpoint, if it takes no longer than that.
 
         Without `checkpoint` where the run is done and writes its last words itself.
         """
@@ -115,10 +110,6 @@ class Ledger:
         self, known: dict[str, PartitionRecord], lives: ActorHistoryRecord | None, *, checkpoint: bool
     ) -> list[PartitionRecord]:
         started = time.monotonic()
-        if self._lease and started >= self._next_renewal:
-            self._next_renewal = started + RENEW_SECONDS
-            if warning := self._lease.renew():
-                log.warning("%s", warning)
         try:
             marked = manifest.is_marked_complete(self._storage)  # before the listing, which then has it all
             found = manifest.read_new(self._storage, self._build, known)
@@ -133,12 +124,9 @@ class Ledger:
             return found
         finally:
             now = time.monotonic()
-            pause = max(_LOOK_SECONDS, LOOK_SHARE * (now - started))
-            self._next_look = now + (min(pause, RENEW_SECONDS * 2) if self._lease else pause)
+            self._next_look = now + max(_LOOK_SECONDS, LOOK_SHARE * (now - started))
 
     def _leave(self, records: Sequence[PartitionRecord] | None, lives: ActorHistoryRecord | None) -> None:
-        if self._lease:
-            self._lease.release()
         if records is not None:
             self._write(records)
         if lives:

@@ -40,21 +40,28 @@ class RunRecord:
 
     @property
     def key(self) -> str:
-        return f"{RUNS_PREFIX}{self.number:06d}.json"
+        return _run_key(self.number)
+
+
+def _run_key(number: int) -> str:
+    return f"{RUNS_PREFIX}{number:06d}.json"
 
 
 def read_runs(storage: Storage) -> list[RunRecord]:
     """All runs so far, in order of their numbers. CorruptBuildError names a record that is not one."""
-    records = []
-    for number, key in _taken_runs(storage):
-        try:
-            record = RunRecord(**parse_json(storage.read(key), key))
-        except TypeError as exc:
-            raise CorruptBuildError(f"{storage.display(key)} is incomplete or foreign: {exc}") from exc
-        if record.number != number or type(record.num_rows) is not int:
-            raise CorruptBuildError(f"{storage.display(key)} was changed by hand or renamed")
-        records.append(record)
-    return records
+    return [read_run(storage, number) for number in _taken_runs(storage)]
+
+
+def read_run(storage: Storage, number: int) -> RunRecord:
+    """One run. CorruptBuildError names a record that is not one."""
+    key = _run_key(number)
+    try:
+        record = RunRecord(**parse_json(storage.read(key), key))
+    except TypeError as exc:
+        raise CorruptBuildError(f"{storage.display(key)} is incomplete or foreign: {exc}") from exc
+    if record.number != number or type(record.num_rows) is not int:
+        raise CorruptBuildError(f"{storage.display(key)} was changed by hand or renamed")
+    return record
 
 
 def is_second(storage: Storage, run: RunRecord) -> bool:
@@ -68,15 +75,15 @@ def rows_wanted(runs: Sequence[RunRecord]) -> int:
     return runs[-1].num_rows if runs else 0
 
 
-def _taken_runs(storage: Storage) -> list[tuple[int, str]]:
-    """Numbers and keys of the runs there are, in order. Other files there are none of ours."""
-    matches = [(_RUN_KEY.fullmatch(found.key), found.key) for found in storage.list_objects(RUNS_PREFIX)]
-    return sorted((int(match[1]), key) for match, key in matches if match)
+def _taken_runs(storage: Storage) -> list[int]:
+    """Numbers of the runs there are, in order. Other files there are none of ours."""
+    matches = [_RUN_KEY.fullmatch(found.key) for found in storage.list_objects(RUNS_PREFIX)]
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def start_run(storage: Storage, *, num_rows: int, host: str, config: Mapping[str, object]) -> RunRecord:
     """Take the next free run number by exclusive creation. PreflightError when the build has used them up."""
-    number = max((number for number, _ in _taken_runs(storage)), default=0)
+    number = max(_taken_runs(storage), default=0)
     token = uuid.uuid4().hex
     while True:
         number += 1
@@ -120,7 +127,10 @@ def heartbeat_key(run: int) -> str:
 
 
 def read_heartbeat(storage: Storage, run: int) -> Mapping[str, object] | None:
-    """What a run's driver last told of it; None where it never did. CorruptBuildError for what is none."""
+    """A run's last heartbeat; None before the first one. CorruptBuildError when the object is none.
+
+    Earlier versions wrote none of the run's `token` into it.
+    """
     key = heartbeat_key(run)
     try:
         return parse_json(storage.read(key), key)

@@ -122,7 +122,7 @@ def _generate(
         with (
             ProgressDisplay(live=not logs.current().json) as display,
             RayMetrics(build=storage.url, run=run.number) as metrics,
-            Heartbeat(storage, run.number) as heartbeat,
+            Heartbeat(storage, run) as heartbeat,
         ):
             watchers = Watchers([display, metrics, heartbeat])
             return carry_out(assembly.make_job, run, storage, committed.build, stop_requested, watchers)

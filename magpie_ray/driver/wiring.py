@@ -10,7 +10,6 @@ from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.placement import Placement, choose_num_actors
 from magpie_ray.dataset import partitioning, run_records
 from magpie_ray.dataset.actor_history import ActorHistory
-from magpie_ray.dataset.lease import Lease
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.driver.cluster_watch import ClusterView, ClusterWatch
 from magpie_ray.driver.ray_actors import RayActors
@@ -38,11 +37,8 @@ class Assembly:
     engine_factory: EngineFactory | None
 
     def make_job(self) -> Job:
-        """The run's job; no actor starts yet. Warns where another run seems to be the output's one writer."""
+        """The run's job; no actor starts yet."""
         config, storage, committed, run = self.build_spec.config, self.storage, self.committed, self.run
-        lease = None if storage.exclusive else Lease(storage, run)
-        if lease and (warning := lease.take()):
-            log.warning("%s", warning)
         pending = committed.pending(config.num_rows)
         log.info("run %d: %d rows to generate in %s", run.number, partitioning.rows_in(pending), storage.url)
         dispatcher = Dispatcher(
@@ -60,7 +56,6 @@ class Assembly:
             committed.records,
             num_rows=config.num_rows,
             run=run.number,
-            lease=lease,
             lives=lives,
         )
         actors = RayActors(

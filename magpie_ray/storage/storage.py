@@ -7,7 +7,7 @@ translation of what disk and network libraries raise. What always holds:
   they get their name; object stores get one conditional PUT, or parts whose completion is conditional.
 - Of several creations of one key with different bytes exactly one returns; the others raise
   `AlreadyExistsError`. Equal bytes may both return: a repeated request can't be told from a twin, so who must
-  know that it won (a numbered run, a lease) writes something nobody else writes.
+  know that it won (a numbered run) writes something nobody else writes.
 - Failures that pass are retried in one place, here, for a bounded time. The retries inside s3fs and botocore
   are off: they would multiply the bound.
 - No credential is in a message, a repr or `url`.

@@ -15,9 +15,7 @@ from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.dataset import manifest
 from magpie_ray.dataset.actor_history import ActorHistory, read_actor_history
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.lease import LEASE_KEY, Lease
 from magpie_ray.dataset.manifest import MANIFEST_KEY
-from magpie_ray.dataset.run_records import start_run
 from magpie_ray.errors import CorruptBuildError, StorageError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord, StoredObject
@@ -73,10 +71,9 @@ def opened(
     storage: Storage,
     *records: PartitionRecord,
     num_rows: int = 12,
-    lease: Lease | None = None,
     lives: ActorHistory | None = None,
 ) -> Iterator[Ledger]:
-    ledger = Ledger(storage, RECORD, records, num_rows=num_rows, lease=lease, lives=lives)
+    ledger = Ledger(storage, RECORD, records, num_rows=num_rows, lives=lives)
     yield ledger
     ledger._thread.shutdown(wait=False)
 
@@ -273,24 +270,6 @@ def test_a_look_that_hangs_does_not_keep_close_either(
         ledger.close(0.01)
         assert "the last checkpoint takes too long" in caplog.text
         storage.gate.set()
-
-
-def test_a_lease_is_renewed_with_the_looks_and_released_at_the_end(
-    storage: TroubledStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(ledger_module, "RENEW_SECONDS", 0)
-    ours = Lease(storage, start_run(storage, num_rows=12, host="here", config={}))
-    theirs = Lease(storage, start_run(storage, num_rows=12, host="elsewhere", config={}))
-    ours.take()
-    with opened(storage, lease=ours) as ledger:
-        look(ledger)
-        assert "elsewhere" not in caplog.text
-        theirs.renew()
-        look(ledger)
-        look(ledger)
-        assert "elsewhere" in caplog.text
-        ledger.close(30)
-    assert not storage.exists(LEASE_KEY)
 
 
 @st.composite

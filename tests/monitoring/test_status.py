@@ -45,7 +45,7 @@ def working_build(clock: dict[str, float], *, beat_age: float) -> Storage:
     for start, age in ((0, 4000.0), (5, 100.0), (10, 50.0), (15, 40.0)):
         clock[commit(storage, record, start, start + 5).partition.key] = age
     told = replace(HALF_WAY, lost=2).fields()
-    storage.replace(heartbeat_key(run.number), json.dumps(dict(told)).encode())
+    storage.replace(heartbeat_key(run.number), json.dumps({**told, "token": run.token}).encode())
     clock |= {run.key: 5000.0, heartbeat_key(run.number): beat_age}
     return storage
 
@@ -65,6 +65,7 @@ def test_a_build_at_work_tells_rates_by_its_commits_and_more_by_its_heartbeat(
     assert (fields["state"], fields["rows"], fields["last_commit_seconds_ago"]) == ("running", 20, 40.0)
     assert fields["rows_per_second"] == {"last_10_minutes": 0.025, "last_hour": 0.004, "last_day": 0.004}
     assert fields["eta_seconds"] == 200 - 12
+    assert "token" not in fields["heartbeat"]
     assert len(fields["history"]["rows_per_second"]) == 24
     assert lines["driver"] == (
         "run 1 is at work, heartbeat 12 s ago: 1,000 rows finished, 5.0 rows/s, 500 tokens/s, actors: 2 up, "

@@ -67,12 +67,11 @@ def _eta(status: Status, rows_per_second: float) -> float | None:
 
 
 def _beat(driver: RunStatus) -> dict[str, Any]:
-    told = dict(driver.beat or {})
     return {
         "run": driver.record.number,
         "seconds_ago": round(driver.quiet_seconds, 1),
         "alive": driver.alive,
-        **told,
+        **{name: value for name, value in (driver.beat or {}).items() if name != "token"},
     }
 
 
