@@ -1,8 +1,6 @@
-"""What is measured, as mergeable values.
+"""Counts that add up: attempts at rows (Tally) and the work of engines (EngineStats).
 
-A Tally accounts for every attempt at a set of rows, an EngineUse for what engines did for them. Both add up:
-over a partition, an actor, a run, in any order. Where the numbers go (footer, manifest, progress line) is
-decided by whoever holds them.
+Invariant: sums over a partition, an actor or a run come out the same in any order and grouping.
 """
 
 from collections import Counter
@@ -24,7 +22,7 @@ class Tally:
 
     @classmethod
     def of_row(cls, row: Row) -> Self:
-        """The accepted attempt."""
+        """One accepted attempt."""
         tokens = Counter[str]()
         for message in row.messages:
             tokens[message.role] += message.completion_tokens
@@ -32,7 +30,7 @@ class Tally:
 
     @classmethod
     def of_rejection(cls, rejection: Rejection) -> Self:
-        """A rejected attempt: no row, its reason, its tokens."""
+        """One rejected attempt."""
         return cls(
             rejected={rejection.reason: 1},
             user_tokens=rejection.user_tokens,
@@ -41,7 +39,7 @@ class Tally:
 
     @classmethod
     def of_record(cls, record: PartitionRecord) -> Self:
-        """A committed partition."""
+        """All attempts at a committed partition."""
         return cls(
             rows=record.rows,
             rejected=record.rejected,
@@ -51,7 +49,6 @@ class Tally:
 
     @classmethod
     def sum(cls, tallies: Iterable["Tally"]) -> Self:
-        """All of them together."""
         rows = user_tokens = assistant_tokens = 0
         rejected = Counter[str]()
         for tally in tallies:
@@ -61,6 +58,15 @@ class Tally:
             rejected.update(tally.rejected)
         return cls(
             rows=rows, rejected=dict(rejected), user_tokens=user_tokens, assistant_tokens=assistant_tokens
+        )
+
+    def since(self, before: "Tally") -> "Tally":
+        """The attempts added after `before`, an earlier state of this tally."""
+        return Tally(
+            rows=self.rows - before.rows,
+            rejected=Counter(self.rejected) - Counter(before.rejected),
+            user_tokens=self.user_tokens - before.user_tokens,
+            assistant_tokens=self.assistant_tokens - before.assistant_tokens,
         )
 
     @property
@@ -75,13 +81,14 @@ class Tally:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EngineUse:
-    """How well engines were used.
+class EngineStats:
+    """The work of one engine or several since they started.
 
-    slots: places of the batch, summed over the steps; running: those of them that were taken. kv_tokens: what
-    the cache holds, summed likewise; kv_used_tokens: what requests in the batch held of it. known_tokens: of
-    prompts, those that had been read or written before; cached_tokens: those that the cache still held.
-    recomputed_tokens: read again after a preemption.
+    slots: batch size times steps. running: requests in the batch, summed over steps. kv_tokens: tokens that
+    the KV cache holds times steps. kv_used_tokens: tokens of it that running requests occupied, summed over
+    steps. prompt_tokens, generated_tokens: of all requests, each counted once. cached_tokens: prompt tokens
+    found in the cache. known_tokens: prompt tokens that the engine had prefilled or generated before.
+    recomputed_tokens: prefilled again after a preemption.
     """
 
     steps: int = 0
@@ -89,42 +96,56 @@ class EngineUse:
     running: int = 0
     kv_tokens: int = 0
     kv_used_tokens: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
     known_tokens: int = 0
     cached_tokens: int = 0
     recomputed_tokens: int = 0
     preemptions: int = 0
 
     @classmethod
-    def sum(cls, uses: Iterable["EngineUse"]) -> Self:
-        """All of them together."""
+    def sum(cls, engines: Iterable["EngineStats"]) -> Self:
         total = Counter[str]()
-        for use in uses:
-            total.update(asdict(use))
+        for stats in engines:
+            total.update(asdict(stats))
         return cls(**total)
 
-    def since(self, before: "EngineUse") -> "EngineUse":
-        """What was added after `before`, an earlier state of the same engines."""
+    def since(self, before: "EngineStats") -> "EngineStats":
+        """The work added after `before`, an earlier state of the same engines."""
         now, then = asdict(self), asdict(before)
-        return EngineUse(**{name: now[name] - then[name] for name in now})
+        return EngineStats(**{name: now[name] - then[name] for name in now})
+
+    def recorded(self) -> dict[str, int]:
+        """The fields that run records and `--json` hold: tokens are there by role, in tallies."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("prompt_tokens", "generated_tokens")
+        }
+
+    @property
+    def work(self) -> int:
+        """Tokens prefilled and generated. It stands still when the engine hangs, even if it still steps."""
+        return self.prompt_tokens + self.generated_tokens
 
     @property
     def occupancy(self) -> float:
-        """The mean part of the batch that was taken, 0..1."""
+        """The mean share of the batch that was taken, 0..1."""
         return self.running / max(1, self.slots)
 
     @property
     def kv_use(self) -> float:
-        """The mean part of the KV cache that requests in the batch held, 0..1."""
+        """The mean share of the KV cache that running requests occupied, 0..1."""
         return self.kv_used_tokens / max(1, self.kv_tokens)
 
     @property
     def prefix_hits(self) -> float:
-        """The part of what had been read or written before that the cache still held, 0..1."""
+        """The share of known prompt tokens that the cache still held, 0..1."""
         return min(1.0, self.cached_tokens / max(1, self.known_tokens))
 
     @property
     def read_again(self) -> int:
-        """Tokens of prompts that were read although they had been before."""
+        """Known tokens that were prefilled again, after an eviction or a preemption."""
         return max(0, self.known_tokens - self.cached_tokens) + self.recomputed_tokens
 
     def __str__(self) -> str:

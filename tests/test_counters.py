@@ -1,6 +1,6 @@
 """Tallies of attempts and tokens."""
 
-from magpie_ray.counters import EngineUse, Tally
+from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.types import Message, PartitionRecord, Rejection, Role, Row
 
 
@@ -58,7 +58,7 @@ def test_a_record_and_the_attempts_behind_it_make_the_same_tally() -> None:
 
 
 def test_the_use_of_engines_adds_up_and_tells_shares_of_the_sums() -> None:
-    one = EngineUse(
+    one = EngineStats(
         steps=10,
         slots=80,
         running=70,
@@ -68,7 +68,7 @@ def test_the_use_of_engines_adds_up_and_tells_shares_of_the_sums() -> None:
         cached_tokens=80,
         preemptions=1,
     )
-    other = EngineUse(
+    other = EngineStats(
         steps=30,
         slots=120,
         running=80,
@@ -78,11 +78,11 @@ def test_the_use_of_engines_adds_up_and_tells_shares_of_the_sums() -> None:
         cached_tokens=10,
         recomputed_tokens=5,
     )
-    both = EngineUse.sum([one, other])
+    both = EngineStats.sum([one, other])
     assert (both.occupancy, both.kv_use, both.prefix_hits, both.read_again) == (0.75, 0.1, 0.9, 15)
     assert both.since(one) == other
     assert str(both) == (
         "40 engine steps, the batch 75% filled, the KV cache 10%; 90.0% of known prompt tokens found in the "
         "cache, 15 read again; 1 preemptions"
     )
-    assert EngineUse.sum([]) == EngineUse()
+    assert EngineStats.sum([]) == EngineStats()

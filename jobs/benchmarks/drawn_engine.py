@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from magpie_ray.engine.protocol import Completion, EngineFigures, EngineStats, Request, Sampling
+from magpie_ray.counters import EngineStats
+from magpie_ray.engine.protocol import Completion, EngineFigures, Request, Sampling
 from magpie_ray.engine.vllm.engine import VllmEngine
 from magpie_ray.types import Role
 from magpie_ray.worker.parts import vllm_engine
@@ -143,8 +144,8 @@ class DrawnEngine:
 
     def __init__(self, inner: VllmEngine, spec: WorkerSpec, *, report_to: str | None = None) -> None:
         self._inner = inner
-        counters, slots = inner._counters, inner.figures.max_num_seqs
-        self.timed = inner._engine = TimedLlmEngine(inner._engine, lambda: counters.running, slots)
+        slots = inner.figures.max_num_seqs
+        self.timed = inner._engine = TimedLlmEngine(inner._engine, lambda: inner.stats().running, slots)
         self._report_to = report_to
         self._drawn: dict[tuple[Sampling, int], Sampling] = {}
         self.begin(spec)

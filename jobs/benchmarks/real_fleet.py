@@ -27,11 +27,12 @@ from magpie_ray.coordinator.fleet import progress_seconds
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.placement import Placement
+from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import build_record, partitioning, run_records
 from magpie_ray.driver.actor_process import ShardProcess
 from magpie_ray.driver.cluster_watch import ClusterWatch
 from magpie_ray.driver.ray_actors import RayActors
-from magpie_ray.engine.protocol import Completion, EngineFigures, EngineStats, Request
+from magpie_ray.engine.protocol import Completion, EngineFigures, Request
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import InterruptedJobError
 from magpie_ray.model.tokenizer import LoadedTokenizer

@@ -12,7 +12,8 @@ import numpy as np
 
 from jobs.benchmarks.cards import Card
 from magpie_ray.config.sampling import SamplingSettings
-from magpie_ray.engine.protocol import EngineStats, Request, Sampling
+from magpie_ray.counters import EngineStats
+from magpie_ray.engine.protocol import Request, Sampling
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.conversation import Recipe, SamplingPair
@@ -187,5 +188,5 @@ class _Body:
             body_tokens=then.generated_tokens,
             occupancy=then.running / (then.steps * card.max_num_seqs),
             known=answers.known_tokens,
-            missed=stats.prompt_tokens - stats.cached_prompt_tokens - answers.new_tokens,
+            missed=stats.prompt_tokens - stats.cached_tokens - answers.new_tokens,
         )

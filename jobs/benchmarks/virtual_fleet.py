@@ -22,10 +22,10 @@ from magpie_ray.coordinator.fleet import progress_seconds
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.snapshot import Snapshot
-from magpie_ray.counters import Tally
+from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.engine.protocol import EngineFigures, EngineStats
+from magpie_ray.engine.protocol import EngineFigures
 from magpie_ray.errors import InterruptedJobError
 from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.storage.storage import Storage

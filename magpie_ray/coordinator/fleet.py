@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from magpie_ray.coordinator.ranking import SlotRanking
-from magpie_ray.counters import EngineUse, Tally
+from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.storage.storage import RETRY_SECONDS
 from magpie_ray.worker.events import Progress
 
@@ -45,7 +45,7 @@ class WorkerState:
     ready: bool = False
     leaving: bool = False
     tally: Tally = field(default_factory=Tally)
-    use: EngineUse = field(default_factory=EngineUse)
+    engine: EngineStats = field(default_factory=EngineStats)
     storage_retries: int = 0
     committed_rows: int = 0
     dropped_rows: int = 0
@@ -61,7 +61,7 @@ class WorkerState:
 class Fleet:
     """The workers of a run by slot, and the sums over them and those that were lost.
 
-    use: of all engines, storage_retries: of all workers, those that were lost included.
+    engines: the work of all, storage_retries: of all workers, those that were lost included.
     num_ready: engines that are up. num_starting, num_waiting: workers that are placed and not up, and those
     that have found no node yet. num_wanted: all three.
     """
@@ -74,7 +74,7 @@ class Fleet:
         self._last_placed = now
         self._rows = self._user_tokens = self._assistant_tokens = 0
         self._rejected = Counter[str]()
-        self.use = EngineUse()
+        self.engines = EngineStats()
         self.first_ready: float | None = None
         self.lost = self.lost_rows = self.unwritten_rows = self.storage_retries = 0
         self.num_ready = self.num_starting = self.num_waiting = 0
@@ -140,12 +140,12 @@ class Fleet:
         self._assistant_tokens += tally.assistant_tokens - before.assistant_tokens
         self._rejected.update(tally.rejected)
         self._rejected.subtract(before.rejected)
-        self.use = EngineUse.sum([self.use, event.use.since(worker.use)])
+        self.engines = EngineStats.sum([self.engines, event.engine.since(worker.engine)])
         self.storage_retries += event.storage_retries - worker.storage_retries
         return replace(
             worker,
             tally=tally,
-            use=event.use,
+            engine=event.engine,
             storage_retries=event.storage_retries,
             dropped_rows=event.dropped_rows,
         )

@@ -14,7 +14,7 @@ from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.fleet import Fleet
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.snapshot import Snapshot, Watcher, Watchers
-from magpie_ray.counters import EngineUse
+from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.actor_history import ActorHistory
 from magpie_ray.errors import (
@@ -148,7 +148,7 @@ class Job:
             committed_rows=self._ledger.rows,
             generated=fleet.tally,
             committed=self._ledger.written,
-            use=fleet.use,
+            engines=fleet.engines,
             actors_up=fleet.num_ready,
             actors_starting=fleet.num_starting,
             actors_wanted=fleet.num_wanted,
@@ -160,9 +160,9 @@ class Job:
         )
 
     @property
-    def engine_use(self) -> EngineUse:
+    def engine_use(self) -> EngineStats:
         """How well all engines of the run have been used so far."""
-        return self._fleet.use
+        return self._fleet.engines
 
     def _start(self, slot: int) -> None:
         self._fleet.ask_for(slot, self._clock())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.snapshot import Watcher, Watchers
-from magpie_ray.counters import EngineUse, Tally
+from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.run_records import RunRecord
@@ -53,7 +53,7 @@ class BuildResult:
     seconds: float
     attempts: int
     rejected: int
-    engine_use: EngineUse = field(default_factory=EngineUse)
+    engine_use: EngineStats = field(default_factory=EngineStats)
     report: str | None = None
     left_alone: str = ""
 

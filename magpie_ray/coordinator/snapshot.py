@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from magpie_ray.counters import EngineUse, Tally
+from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.worker.events import Committed
 
 
@@ -32,7 +32,7 @@ class Snapshot:
     lost_rows: int
     seconds: float
     committed: Tally = field(default_factory=Tally)
-    use: EngineUse = field(default_factory=EngineUse)
+    engines: EngineStats = field(default_factory=EngineStats)
     retried_partitions: int = 0
     storage_retries: int = 0
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from magpie_ray import draws
-from magpie_ray.counters import EngineUse
+from magpie_ray.counters import EngineStats
 from magpie_ray.dataset.layout import RUNS_PREFIX, now, parse_json, to_json
 from magpie_ray.errors import (
     AlreadyExistsError,
@@ -22,7 +22,7 @@ _RUN_KEY = re.compile(re.escape(RUNS_PREFIX) + r"(\d{6})\.json")
 class RunRecord:
     """One execution of `generate`. outcome: running, done, failed or interrupted; `cause` when it failed.
 
-    engines: an EngineUse, of all engines of the run.
+    engines: fields of EngineStats, of all engines of the run.
 
     token: random, so that two drivers that start in the same second never write equal records.
     """
@@ -108,11 +108,11 @@ def end_run(
     *,
     outcome: str,
     cause: str | None = None,
-    engines: EngineUse | None = None,
+    engines: EngineStats | None = None,
 ) -> RunRecord:
     """Note how the run ended, and how well its engines were used."""
-    used = asdict(engines) if engines else None
-    ended = replace(record, ended=now(), outcome=outcome, cause=cause, engines=used)
+    recorded = engines.recorded() if engines else None
+    ended = replace(record, ended=now(), outcome=outcome, cause=cause, engines=recorded)
     storage.replace(record.key, to_json(asdict(ended)))
     return ended
 

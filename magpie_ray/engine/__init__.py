@@ -1,5 +1,5 @@
 """Inference engines behind one protocol."""
 
-from magpie_ray.engine.protocol import Engine, EngineStats
+from magpie_ray.engine.protocol import Engine
 
-__all__ = ["Engine", "EngineStats"]
+__all__ = ["Engine"]

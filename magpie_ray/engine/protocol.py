@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from magpie_ray.config.sampling import SamplingSettings, UserSettings
+from magpie_ray.counters import EngineStats
 from magpie_ray.types import FinishReason
 
 
@@ -66,29 +67,6 @@ class Completion:
     num_tokens: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EngineStats:
-    """Totals since the engine started. Tokens of prompts are counted once per request.
-
-    running: requests in the batch, summed over steps; kv_used_tokens: what they hold of the cache, summed
-    likewise. recomputed_tokens: read again after a preemption.
-    """
-
-    steps: int = 0
-    running: int = 0
-    kv_used_tokens: int = 0
-    prompt_tokens: int = 0
-    cached_prompt_tokens: int = 0
-    generated_tokens: int = 0
-    preemptions: int = 0
-    recomputed_tokens: int = 0
-
-    @property
-    def work(self) -> int:
-        """Tokens read and written: what stands still when the engine does, whether it steps or not."""
-        return self.prompt_tokens + self.generated_tokens
-
-
 class Engine(Protocol):
     """A continuous-batching engine. Errors are EngineError; after one the engine is not used again."""
 
@@ -109,6 +87,7 @@ class Engine(Protocol):
     def abort(self, request_ids: Collection[int]) -> None:
         """Give up outstanding requests: `step` returns nothing of them."""
 
-    def stats(self) -> EngineStats: ...
+    def stats(self) -> EngineStats:
+        """Totals since the engine started; known_tokens stay 0, as only its user can tell them."""
 
     def close(self) -> None: ...

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from magpie_ray.coordinator.snapshot import Snapshot
-from magpie_ray.counters import EngineUse
+from magpie_ray.counters import EngineStats
 from magpie_ray.worker.events import Committed
 
 # Of every metric: which output, and which run of it.
@@ -98,11 +98,11 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._reasons: set[str] = set()
-        self._uses = deque[tuple[float, EngineUse]]()
+        self._uses = deque[tuple[float, EngineStats]]()
 
     def counters(self, snapshot: Snapshot) -> Iterator[Sample]:
         """Totals of the run."""
-        committed, generated, use = snapshot.committed, snapshot.generated, snapshot.use
+        committed, generated, use = snapshot.committed, snapshot.generated, snapshot.engines
         yield _sample("rows_total", committed.rows)
         yield _sample("tokens_total", committed.user_tokens, role="user")
         yield _sample("tokens_total", committed.assistant_tokens, role="assistant")
@@ -128,7 +128,7 @@ class Telemetry:
         yield _sample("actors", snapshot.actors_up, state="up")
         yield _sample("actors", snapshot.actors_starting, state="starting")
         yield _sample("actors", snapshot.actors_waiting, state="waiting")
-        recent = self._recent(snapshot.use, now)
+        recent = self._recent(snapshot.engines, now)
         yield _sample("batch_occupancy_ratio", recent.occupancy)
         yield _sample("kv_cache_use_ratio", recent.kv_use)
         if recent.known_tokens > 0:  # with one turn there are none
@@ -151,7 +151,7 @@ class Telemetry:
             bounded[reason] = bounded.get(reason, 0) + number
         return bounded
 
-    def _recent(self, use: EngineUse, now: float) -> EngineUse:
+    def _recent(self, use: EngineStats, now: float) -> EngineStats:
         self._uses.append((now, use))
         while len(self._uses) > 2 and self._uses[1][0] <= now - RECENT_SECONDS:
             self._uses.popleft()

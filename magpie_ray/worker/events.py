@@ -1,10 +1,10 @@
 """What workers tell the job, as frozen values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from magpie_ray.counters import EngineUse, Tally
-from magpie_ray.engine.protocol import EngineFigures, EngineStats
+from magpie_ray.counters import EngineStats, Tally
+from magpie_ray.engine.protocol import EngineFigures
 from magpie_ray.types import Partition, PartitionRecord
 
 
@@ -33,7 +33,7 @@ class Progress:
     started: rows that have begun, of those given to it. live_window: conversations that can be under way.
     doing: whether the engine is to step, waits for storage, or has nothing to do. dropped_rows: finished ones
     of partitions that it was told to drop. stored: partitions that storage has taken; storage_retries:
-    requests to it that were made again. use: of the engine.
+    requests to it that were made again.
     """
 
     tally: Tally
@@ -44,7 +44,6 @@ class Progress:
     dropped_rows: int = 0
     stored: int = 0
     storage_retries: int = 0
-    use: EngineUse = field(default_factory=EngineUse)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

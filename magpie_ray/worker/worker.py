@@ -12,8 +12,9 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 
-from magpie_ray.counters import EngineUse, Tally
+from magpie_ray.counters import Tally
 from magpie_ray.dataset.rejects import RejectsSample
 from magpie_ray.engine.protocol import Engine
 from magpie_ray.errors import AcceptRateError, RowExhaustedError, StorageError
@@ -232,22 +233,9 @@ class ShardWorker:
     def _progress(self, engine: Engine, rounds: Rounds, window: AdmissionWindow, *, busy: bool) -> Progress:
         self._total = Tally.sum([self._total, *self._tallies])
         self._tallies.clear()
-        stats = engine.stats()
-        use = EngineUse(
-            steps=stats.steps,
-            slots=stats.steps * engine.figures.max_num_seqs,
-            running=stats.running,
-            kv_tokens=stats.steps * engine.figures.kv_cache_tokens,
-            kv_used_tokens=stats.kv_used_tokens,
-            known_tokens=rounds.known_tokens,
-            cached_tokens=stats.cached_prompt_tokens,
-            recomputed_tokens=stats.recomputed_tokens,
-            preemptions=stats.preemptions,
-        )
         return Progress(
             tally=self._total,
-            engine=stats,
-            use=use,
+            engine=replace(engine.stats(), known_tokens=rounds.known_tokens),
             started=self._received_rows - rounds.unstarted,
             live_window=window.live,
             doing="generating" if busy else "storing" if self._uploads else "nothing",

@@ -11,12 +11,13 @@ import struct
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from magpie_ray.engine.protocol import Completion, Engine, EngineFigures, EngineStats
+from magpie_ray.counters import EngineStats
+from magpie_ray.engine.protocol import Completion, Engine, EngineFigures
 from magpie_ray.errors import EngineError
 from magpie_ray.worker.spec import WorkerSpec
 from tests.support.engines import ScriptedEngine
@@ -134,11 +135,7 @@ class _Steered:
     def stats(self) -> EngineStats:
         """As vLLM's: a step counts whatever came of it."""
         stats = self._engine.stats()
-        return EngineStats(
-            steps=stats.steps + self._silent_steps,
-            prompt_tokens=stats.prompt_tokens,
-            generated_tokens=stats.generated_tokens,
-        )
+        return replace(stats, steps=stats.steps + self._silent_steps)
 
     def close(self) -> None:
         os.close(self._counts)

@@ -4,8 +4,7 @@ from dataclasses import replace
 from typing import Literal
 
 from magpie_ray.coordinator.fleet import Fleet, progress_seconds
-from magpie_ray.counters import EngineUse, Tally
-from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.worker.events import Progress
 
 STALL, START = 60.0, 300.0
@@ -50,12 +49,14 @@ def overdue(fleet: Fleet, now: float) -> list[int]:
 def test_what_lost_engines_did_counts_for_the_use_of_all() -> None:
     fleet = ready_fleet(2)
     for slot in (0, 1):
-        fleet.progress(slot, replace(told(tokens=1), use=EngineUse(steps=slot + 1)), has_work=True, now=1.0)
+        fleet.progress(
+            slot, replace(told(tokens=1), engine=EngineStats(steps=slot + 1)), has_work=True, now=1.0
+        )
     fleet.lose(0, rows_to_redo=0, now=2.0)
-    fleet.tell(1, replace(told(tokens=1), use=EngineUse(steps=5), storage_retries=2))
+    fleet.tell(1, replace(told(tokens=1), engine=EngineStats(steps=5), storage_retries=2))
     fleet.ask_for(0, now=3.0)
-    fleet.tell(0, replace(told(tokens=1), use=EngineUse(steps=3), storage_retries=1))
-    assert fleet.use == EngineUse(steps=9)
+    fleet.tell(0, replace(told(tokens=1), engine=EngineStats(steps=3), storage_retries=1))
+    assert fleet.engines == EngineStats(steps=9)
     assert fleet.storage_retries == 3
 
 

@@ -20,10 +20,9 @@ from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.snapshot import Snapshot
-from magpie_ray.counters import Tally
+from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset import manifest, partitioning
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.engine.protocol import EngineStats
 from magpie_ray.engine.simulated.engine import SimulatedEngine
 from magpie_ray.errors import (
     AcceptRateError,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from magpie_ray.coordinator import run
-from magpie_ray.counters import EngineUse
+from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.errors import GenerationFailedError, InterruptedJobError, StorageError
 from magpie_ray.publish.report import report
@@ -65,7 +65,7 @@ def test_a_store_that_is_gone_does_not_hide_why_the_run_ended(
 class CommittingJob:
     """A job that writes all rows."""
 
-    engine_use = EngineUse()
+    engine_use = EngineStats()
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage

@@ -7,7 +7,7 @@ from threading import Barrier
 import pytest
 
 from magpie_ray import draws
-from magpie_ray.counters import EngineUse
+from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import build_record, run_records
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.layout import BUILD_KEY
@@ -157,7 +157,7 @@ def test_a_run_says_how_it_ended() -> None:
     run_records.start_run(storage, num_rows=20, host="b", config={})
     assert first.key == "_magpie/runs/000001.json"
     ended = run_records.end_run(
-        storage, first, outcome="failed", cause="the engine died", engines=EngineUse(steps=3)
+        storage, first, outcome="failed", cause="the engine died", engines=EngineStats(steps=3)
     )
     runs = run_records.read_runs(storage)
     assert runs[0] == ended

@@ -26,12 +26,11 @@ from magpie_ray.coordinator import run
 from magpie_ray.coordinator.actors import Loss
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.ledger import Ledger
-from magpie_ray.counters import EngineUse
+from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.manifest import MANIFEST_KEY
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.dataset.verify import verify
-from magpie_ray.engine.protocol import EngineStats
 from magpie_ray.errors import BuildMismatchError, GenerationFailedError, InterruptedJobError, MagpieError
 from magpie_ray.preflight import checks
 from magpie_ray.preflight.build_spec import BuildSpec
@@ -282,7 +281,7 @@ class Driver:
 class EndedJob:
     """A job whose work is done, or ends in an error."""
 
-    engine_use = EngineUse()
+    engine_use = EngineStats()
 
     def __init__(self, error: MagpieError | None) -> None:
         self._error = error

@@ -80,11 +80,11 @@ def test_a_prefix_that_is_refreshed_is_not_evicted_and_nothing_comes_out_of_it(e
 
     def cached_of(number: int, first: int) -> int:
         """Tokens found in the cache of a prompt of one block and a token."""
-        before = engine.stats().cached_prompt_tokens
+        before = engine.stats().cached_tokens
         ids = [first, *[7] * BLOCK]
         engine.submit(Request(request_id=number, prompt_token_ids=ids, sampling=sampling))
         assert set(drained(engine)) == {number}
-        return engine.stats().cached_prompt_tokens - before
+        return engine.stats().cached_tokens - before
 
     kept, left = 5, 6
     before = engine.stats()
@@ -98,7 +98,7 @@ def test_a_prefix_that_is_refreshed_is_not_evicted_and_nothing_comes_out_of_it(e
     after = engine.stats()
     asked = 4 + 2 * CACHE_BLOCKS
     assert after.prompt_tokens - before.prompt_tokens == asked * (BLOCK + 1)
-    assert after.cached_prompt_tokens - before.cached_prompt_tokens == BLOCK
+    assert after.cached_tokens - before.cached_tokens == BLOCK
     assert after.generated_tokens - before.generated_tokens == asked
 
 

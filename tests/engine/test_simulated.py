@@ -127,7 +127,7 @@ def test_a_prompt_is_read_without_the_whole_blocks_that_the_cache_holds() -> Non
     run(simulated)
     stats = simulated.stats()
     assert stats.prompt_tokens == 50 + 91
-    assert stats.cached_prompt_tokens == 89 // BLOCK_TOKENS * BLOCK_TOKENS
+    assert stats.cached_tokens == 89 // BLOCK_TOKENS * BLOCK_TOKENS
 
 
 def test_what_was_used_longest_ago_is_evicted_first_unless_it_is_refreshed() -> None:
@@ -139,10 +139,10 @@ def test_what_was_used_longest_ago_is_evicted_first_unless_it_is_refreshed() -> 
             run(simulated)
             if refreshed:
                 simulated.refresh([*prompts[0], 7])
-        before = simulated.stats().cached_prompt_tokens
+        before = simulated.stats().cached_tokens
         simulated.submit(ask(8, [*prompts[0], 7]))
         run(simulated)
-        return simulated.stats().cached_prompt_tokens - before
+        return simulated.stats().cached_tokens - before
 
     assert cached_of_first(refreshed=False) == 0
     assert cached_of_first(refreshed=True) == 10 * BLOCK_TOKENS

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magpie_ray.coordinator.snapshot import Snapshot
-from magpie_ray.counters import EngineUse, Tally
+from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.monitoring.metrics import (
     COMMON_LABELS,
     MAX_REASONS,
@@ -27,7 +27,7 @@ SNAPSHOT = Snapshot(
     committed_rows=900,
     generated=Tally(rows=520, rejected={"empty": 30}, user_tokens=600, assistant_tokens=4000),
     committed=Tally(rows=400, rejected={"empty": 20, "truncated": 3}, user_tokens=500, assistant_tokens=3000),
-    use=EngineUse(steps=10, slots=100, running=90, kv_tokens=1000, kv_used_tokens=400),
+    engines=EngineStats(steps=10, slots=100, running=90, kv_tokens=1000, kv_used_tokens=400),
     actors_up=2,
     actors_starting=1,
     actors_wanted=6,
@@ -50,8 +50,8 @@ def values(samples: list[Sample]) -> dict[str, float]:
 
 def all_samples() -> list[Sample]:
     telemetry = Telemetry()
-    known = replace(SNAPSHOT, use=replace(SNAPSHOT.use, known_tokens=10, cached_tokens=9))
-    list(telemetry.gauges(replace(SNAPSHOT, use=EngineUse()), 0.0))
+    known = replace(SNAPSHOT, engines=replace(SNAPSHOT.engines, known_tokens=10, cached_tokens=9))
+    list(telemetry.gauges(replace(SNAPSHOT, engines=EngineStats()), 0.0))
     return [*telemetry.counters(SNAPSHOT), *telemetry.gauges(known, 1.0), *telemetry.durations(EVENT)]
 
 
@@ -90,11 +90,11 @@ def test_gauges_tell_the_state_of_actors_and_of_the_build() -> None:
 
 def test_shares_are_those_of_the_last_minute() -> None:
     telemetry = Telemetry()
-    idle = EngineUse(steps=1000, slots=10_000, running=0, kv_tokens=100_000)
-    list(telemetry.gauges(replace(SNAPSHOT, use=EngineUse()), 0.0))
-    list(telemetry.gauges(replace(SNAPSHOT, use=idle), 100.0))
-    busy = EngineUse.sum([idle, SNAPSHOT.use])
-    told = values(list(telemetry.gauges(replace(SNAPSHOT, use=busy), 100.0 + RECENT_SECONDS)))
+    idle = EngineStats(steps=1000, slots=10_000, running=0, kv_tokens=100_000)
+    list(telemetry.gauges(replace(SNAPSHOT, engines=EngineStats()), 0.0))
+    list(telemetry.gauges(replace(SNAPSHOT, engines=idle), 100.0))
+    busy = EngineStats.sum([idle, SNAPSHOT.engines])
+    told = values(list(telemetry.gauges(replace(SNAPSHOT, engines=busy), 100.0 + RECENT_SECONDS)))
     assert (told["batch_occupancy_ratio"], told["kv_cache_use_ratio"]) == (0.9, 0.4)
     assert "prefix_hit_ratio" not in told
 

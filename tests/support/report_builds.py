@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from magpie_ray.counters import EngineUse, Tally
+from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset import build_record, layout, manifest, run_records
 from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife, write_actor_history
 from magpie_ray.dataset.build_record import BuildRecord
@@ -132,7 +132,7 @@ def _run(storage: Storage, number: int, rows: int) -> RunRecord:
 
 def _end(storage: Storage, run: RunRecord) -> None:
     began = BEGAN + 86_400 * run.number
-    engines = EngineUse(steps=900, slots=90_000, running=85_000, known_tokens=1000, cached_tokens=970)
+    engines = EngineStats(steps=900, slots=90_000, running=85_000, known_tokens=1000, cached_tokens=970)
     ended = replace(
         run,
         started=_iso(began),

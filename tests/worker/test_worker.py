@@ -153,7 +153,9 @@ def test_the_events_of_a_worker_tell_what_it_did(spec: WorkerSpec) -> None:
     assert last.engine.steps > 0
     assert last.tally == Tally.sum(Tally.of_record(c.files[0]) for c in commits(events))
     assert last.tally.rejected["empty"] > 0
-    assert 0 < last.use.kv_used_tokens < last.use.kv_tokens == last.engine.steps * FIGURES.kv_cache_tokens
+    assert (
+        0 < last.engine.kv_used_tokens < last.engine.kv_tokens == last.engine.steps * FIGURES.kv_cache_tokens
+    )
     assert all(0 < event.upload_seconds < event.seconds for event in commits(events))
 
 

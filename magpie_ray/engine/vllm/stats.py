@@ -8,60 +8,61 @@ second alone. What remains took half a millisecond a step with 64 sequences, on 
 
 import copy
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Any
 
-from magpie_ray.engine.protocol import EngineStats
+from magpie_ray.counters import EngineStats
+from magpie_ray.engine.protocol import EngineFigures
 from magpie_ray.errors import ConfigError
 
 _LATENCIES_EVERY_SECONDS = 1.0
 
 
-@dataclass(slots=True)
-class Counters:
-    """EngineStats while they grow. kv_use: the part of the cache that is held, summed over steps."""
+class StepCounter:
+    """Adds up the stats of each step by field of EngineStats. figures: of the engine, once it is up."""
 
-    kv_capacity_tokens: int = 0
-    steps: int = 0
-    running: int = 0
-    kv_use: float = 0.0
-    prompt_tokens: int = 0
-    cached_prompt_tokens: int = 0
-    generated_tokens: int = 0
-    preemptions: int = 0
-    recomputed_tokens: int = 0
+    figures: EngineFigures
+
+    def __init__(self) -> None:
+        self.counts = Counter[str]()
+        self._kv_use = 0.0  # the share of the cache that is held, summed over steps
 
     def stats(self) -> EngineStats:
-        counts = asdict(self)
-        held = counts.pop("kv_use") * counts.pop("kv_capacity_tokens")
-        return EngineStats(**counts, kv_used_tokens=round(held))
+        steps, figures = self.counts["steps"], self.figures
+        return EngineStats(
+            **self.counts,
+            slots=steps * figures.max_num_seqs,
+            kv_tokens=steps * figures.kv_cache_tokens,
+            kv_used_tokens=round(self._kv_use * figures.kv_cache_tokens),
+        )
 
     def add(self, scheduler_stats: Any, iteration_stats: Any) -> None:
         """What vLLM tells of one step."""
+        counts = self.counts
         if scheduler_stats is not None:
-            self.running += scheduler_stats.num_running_reqs
-            self.kv_use += scheduler_stats.kv_cache_usage
+            counts["running"] += scheduler_stats.num_running_reqs
+            self._kv_use += scheduler_stats.kv_cache_usage
             cache = scheduler_stats.prefix_cache_stats
-            self.prompt_tokens += cache.queries
-            self.cached_prompt_tokens += cache.hits
-            self.recomputed_tokens += cache.preempted_queries - cache.preempted_hits
+            counts["prompt_tokens"] += cache.queries
+            counts["cached_tokens"] += cache.hits
+            counts["recomputed_tokens"] += cache.preempted_queries - cache.preempted_hits
         if iteration_stats is not None:
             # The scheduler counts when those that end in this step have left.
-            self.running += len(iteration_stats.finished_requests)
-            self.generated_tokens += iteration_stats.num_generation_tokens
-            self.preemptions += iteration_stats.num_preempted_reqs
+            counts["running"] += len(iteration_stats.finished_requests)
+            counts["generated_tokens"] += iteration_stats.num_generation_tokens
+            counts["preemptions"] += iteration_stats.num_preempted_reqs
 
 
-def stat_logger(counters: Counters, *, on_ray: bool) -> Callable[..., Any]:
-    """A vLLM stat logger that adds up into `counters`; with `on_ray` vLLM's own metrics go to Ray as well.
+def stat_logger(counter: StepCounter, *, on_ray: bool) -> Callable[..., Any]:
+    """A vLLM stat logger that adds up into `counter`; with `on_ray` vLLM's own metrics go to Ray as well.
 
     ConfigError when that can't be: vLLM's part for it imports Ray Serve.
     """
-    return _exporting(counters) if on_ray else _counting(counters)
+    return _exporting(counter) if on_ray else _counting(counter)
 
 
-def _counting(counters: Counters) -> Callable[..., Any]:
+def _counting(counter: StepCounter) -> Callable[..., Any]:
     from vllm.v1.metrics.loggers import PrometheusStatLogger
 
     class CountingStatLogger(PrometheusStatLogger):  # type: ignore[misc]
@@ -69,7 +70,7 @@ def _counting(counters: Counters) -> Callable[..., Any]:
             pass  # and no Prometheus metrics are registered
 
         def record(self, scheduler_stats: Any, iteration_stats: Any, *_: object, **__: object) -> None:
-            counters.add(scheduler_stats, iteration_stats)
+            counter.add(scheduler_stats, iteration_stats)
 
         def log_engine_initialized(self) -> None:
             pass
@@ -80,7 +81,7 @@ def _counting(counters: Counters) -> Callable[..., Any]:
     return CountingStatLogger
 
 
-def _exporting(counters: Counters) -> Callable[..., Any]:
+def _exporting(counter: StepCounter) -> Callable[..., Any]:
     from vllm.v1.metrics import ray_wrappers
 
     if ray_wrappers.ray_metrics is None:
@@ -93,7 +94,7 @@ def _exporting(counters: Counters) -> Callable[..., Any]:
         told_latencies = 0.0
 
         def record(self, scheduler_stats: Any, iteration_stats: Any, *args: object, **kwargs: object) -> None:
-            counters.add(scheduler_stats, iteration_stats)
+            counter.add(scheduler_stats, iteration_stats)
             if iteration_stats is not None and iteration_stats.inter_token_latencies_iter:
                 now = time.monotonic()
                 if now - self.told_latencies < _LATENCIES_EVERY_SECONDS:

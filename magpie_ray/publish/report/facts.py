@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cached_property
 
 from magpie_ray.config.sampling import sampling_choices
-from magpie_ray.counters import EngineUse, Tally
+from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset.actor_history import ActorHistoryRecord
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.run_records import RunRecord
@@ -120,9 +120,9 @@ class Facts:
         return self.gpu_hours * self.price if self.price is not None and self.on_gpus else None
 
     @cached_property
-    def engine_use(self) -> EngineUse:
+    def engine_use(self) -> EngineStats:
         """Of all runs that recorded it."""
-        return EngineUse.sum(EngineUse(**run.engines) for run in self.runs if run.engines)
+        return EngineStats.sum(EngineStats(**run.engines) for run in self.runs if run.engines)
 
     @cached_property
     def stretches(self) -> Sequence[Stretch]:
