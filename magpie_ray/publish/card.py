@@ -1,12 +1,13 @@
-"""The dataset card of a build: README.md beside data/, as the Hugging Face hub and `datasets` read it.
+"""The dataset card of a build: README.md beside data/, read by the Hugging Face hub and by `datasets`.
 
-What always holds: what the user has added stays, be it in the front matter (a licence, languages) or in the
-text outside two marks; between the marks, and under the keys that follow from the build, everything is
-written anew. No secret is in it: the config comes as it is recorded.
+Invariants: a rewritten card keeps every key that the user added to its front matter (a licence, languages)
+and all text outside two marks. The text between the marks and the keys that follow from the build are
+replaced. A card holds no secrets, because it shows the recorded config, which is redacted.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import yaml
@@ -24,27 +25,15 @@ CARD_KEY = "README.md"
 
 _BEGIN = "<!-- magpie-ray writes what follows anew with every report -->"
 _END = "<!-- what stands below is kept -->"
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?$\n?", re.DOTALL | re.MULTILINE)
 
-# For the user to fill: nobody else knows what the model's own licence allows.
+# The user has to replace it: only the user knows what the model's own licence allows.
 _UNKNOWN_LICENCE = "unknown"
 _ASK_FOR_LICENCE = (
     "Before this is published: put a licence in the place of `unknown` in the front matter. What the licence "
     "of {model} says of its outputs applies to these texts."
 )
-# The hub's names for how many rows there are, by the first number that is too many.
-_SIZES = {
-    1_000: "n<1K",
-    10_000: "1K<n<10K",
-    100_000: "10K<n<100K",
-    1_000_000: "100K<n<1M",
-    10_000_000: "1M<n<10M",
-    100_000_000: "10M<n<100M",
-    1_000_000_000: "100M<n<1B",
-    10_000_000_000: "1B<n<10B",
-    100_000_000_000: "10B<n<100B",
-    1_000_000_000_000: "100B<n<1T",
-}
+# The bounds in the hub's names for the number of rows, from 1,000 on, each ten times the one before.
+_SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 _MEANINGS = {
     "row_id": "0, 1, 2, ...: the same for a row whatever machines made it",
     "conversation": "messages in turn, from the user's on",
@@ -63,10 +52,10 @@ _MEANINGS = {
 
 
 def write_card(storage: Storage, *, records: Sequence[PartitionRecord] | None = None) -> str:
-    """Write the card of the build at this output, around what the user has added; returns where it is.
+    """Write the card of the build at this output and return its location. The user's additions stay.
 
-    records: what is committed, where that is known. PreflightError when there is no build; ReportError when
-    the card that is there can't be understood; StorageError.
+    records: the committed partitions; None reads them. Raises PreflightError when there is no build,
+    ReportError when the present card can't be parsed, StorageError.
     """
     record = build_record.require_build(storage)
     if records is None:
@@ -76,16 +65,18 @@ def write_card(storage: Storage, *, records: Sequence[PartitionRecord] | None = 
 
 
 def card_text(storage: Storage, record: BuildRecord, records: Sequence[PartitionRecord]) -> str:
-    """The card of this build as it is now, around what the user has added to the one that is there.
+    """The build's card as of now, with the user's additions to the present card.
 
-    ReportError when that one can't be understood; StorageError.
+    Raises ReportError when the present card can't be parsed; StorageError.
     """
     try:
         present = storage.read(CARD_KEY).decode()
     except ObjectNotFoundError:
         present = ""
     except UnicodeDecodeError as exc:
-        raise ReportError(f"{storage.display(CARD_KEY)} is not UTF-8 text: mend it, or move it away") from exc
+        raise ReportError(
+            f"{storage.display(CARD_KEY)} is not UTF-8 text: repair it or move it away"
+        ) from exc
     wanted = rows_wanted(run_records.read_runs(storage), records)
     try:
         return render_card(record, records, num_rows=wanted, present=present)
@@ -96,41 +87,40 @@ def card_text(storage: Storage, record: BuildRecord, records: Sequence[Partition
 def render_card(
     record: BuildRecord, records: Sequence[PartitionRecord], *, num_rows: int, present: str = ""
 ) -> str:
-    """The card's text, with what the user has added to the one that is there.
+    """The text of the card, with the user's additions to the `present` one.
 
-    ReportError when that one's front matter is no YAML.
+    Raises ReportError when the front matter of the present card is not a YAML mapping.
     """
-    front, text = _parts(present)
-    tally = Tally.sum(Tally.of_record(committed) for committed in records)
-    front = {**_defaults(record), **front, **_facts(record, tally.rows)}
-    if _BEGIN in text and _END in text:
-        before, rest = text.split(_BEGIN, 1)
-        after = rest.split(_END, 1)[1]
-    elif text.strip():
-        before, after = "", f"\n\n{text.strip()}\n"
-    else:
-        before, after = "", "\n"
-    body = "\n\n".join(_body(record, tally, num_rows=num_rows, licence=front["license"]))
-    matter = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
-    return f"---\n{matter}---\n{before or chr(10)}{_BEGIN}\n\n{body}\n\n{_END}{after}"
+    from huggingface_hub import CardData, RepoCard  # slow to import
 
-
-def _parts(present: str) -> tuple[dict[str, object], str]:
-    """Front matter and text of a card."""
-    found = _FRONT_MATTER.match(present)
-    if not found:
-        return {}, present
+    # RepoCard logs a warning about a card without front matter.
+    if not present.lstrip().startswith("---"):
+        present = f"---\n\n---\n{present}"
     try:
-        front = yaml.safe_load(found[1]) or {}
-    except yaml.YAMLError as exc:
-        raise ReportError(f"what stands between its first lines of --- is no YAML ({exc}): mend it") from exc
-    if not isinstance(front, dict):
-        raise ReportError("what stands between its first lines of --- is no mapping of keys: mend it")
-    return front, present[found.end() :]
+        card = RepoCard(present)
+    except (yaml.YAMLError, ValueError, TypeError) as exc:
+        raise ReportError(
+            f"the front matter, between the first two lines ---, is not a YAML mapping ({exc}): repair it"
+        ) from exc
+    tally = Tally.sum(Tally.of_record(committed) for committed in records)
+    front = {
+        **_defaults(record),
+        **card.data.to_dict(),  # type: ignore[no-untyped-call]
+        **_facts(record, tally.rows),
+    }
+    body = "\n\n".join(_body(record, tally, num_rows=num_rows, licence=front["license"]))
+    if _BEGIN in card.text and _END in card.text:
+        before, _, rest = card.text.partition(_BEGIN)
+        after = rest.partition(_END)[2]
+    else:
+        before, after = "\n", f"\n\n{card.text.strip()}".rstrip() + "\n"
+    card.data = CardData(**front)
+    card.text = f"{before}{_BEGIN}\n\n{body}\n\n{_END}{after}"
+    return str(card)
 
 
 def _defaults(record: BuildRecord) -> dict[str, object]:
-    """What the front matter says unless the user says otherwise."""
+    """Front matter that the user may overrule."""
     return {
         "license": _UNKNOWN_LICENCE,
         "pretty_name": f"Magpie rows by {_model(record)}",
@@ -141,17 +131,24 @@ def _defaults(record: BuildRecord) -> dict[str, object]:
 
 
 def _facts(record: BuildRecord, rows: int) -> dict[str, object]:
-    """What follows from the build."""
+    """Front matter that follows from the build."""
     schema = TableFormat.schema_of(record.columns)
     return {
-        "size_categories": [next((name for end, name in _SIZES.items() if rows < end), "n>1T")],
+        "size_categories": [_size_category(rows)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
         "dataset_info": {"features": [{"name": field.name, **_feature(field.type)} for field in schema]},
     }
 
 
+def _size_category(rows: int) -> str:
+    reached = sum(rows >= 1000 * 10**power for power in range(len(_SIZES)))
+    if reached == 0:
+        return f"n<{_SIZES[0]}"
+    return f"{_SIZES[reached - 1]}<n<{_SIZES[reached]}" if reached < len(_SIZES) else f"n>{_SIZES[-1]}"
+
+
 def _feature(kind: pa.DataType) -> dict[str, object]:
-    """A column's type as the front matter writes it."""
+    """The type of a column in the notation of the front matter."""
     if not pa.types.is_list(kind):
         return {"dtype": str(kind)}
     if pa.types.is_struct(kind.value_type):
@@ -160,15 +157,12 @@ def _feature(kind: pa.DataType) -> dict[str, object]:
 
 
 def _languages(record: BuildRecord) -> list[str]:
-    """Those that messages were required to be in."""
-    acceptance = record.config.get("acceptance")
-    rules = acceptance.get("rules") if isinstance(acceptance, Mapping) else None
-    language = rules.get("language") if isinstance(rules, Mapping) else None
-    if not isinstance(language, Mapping):
-        return []
-    given = [language.get("is"), *(language.get("by_prompt") or {}).values()]
-    flat = [code for entry in given for code in (entry if isinstance(entry, list) else [entry])]
-    return sorted({code for code in flat if isinstance(code, str)})
+    """The languages that the `language` rule requires of messages; none where the rule is off."""
+    config: Any = record.config
+    rules = (config.get("acceptance") or {}).get("rules") or {}
+    rule = rules.get("language") or {}
+    required = [rule.get("is") or [], *(rule.get("by_prompt") or {}).values()]
+    return sorted({code for codes in required for code in ([codes] if isinstance(codes, str) else codes)})
 
 
 def _model(record: BuildRecord) -> str:
@@ -199,7 +193,8 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
         "## Columns",
         "| column | type | meaning |\n|---|---|---|\n"
         + "\n".join(
-            f"| `{field.name}` | `{_type_name(field.type)}` | {_MEANINGS[field.name]} |" for field in schema
+            f"| `{field.name}` | `{str(field.type).replace('<item: ', '<')}` | {_MEANINGS[field.name]} |"
+            for field in schema
         ),
         "## How it was made",
         f"Build `{record.fingerprint}`, begun {record.created}. The config in full, secrets left out:",
@@ -213,17 +208,8 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
     ]
 
 
-def _type_name(kind: pa.DataType) -> str:
-    if not pa.types.is_list(kind):
-        return str(kind)
-    inner = kind.value_type
-    if pa.types.is_struct(inner):
-        return f"list<struct<{', '.join(f'{field.name}: {field.type}' for field in inner)}>>"
-    return f"list<{inner}>"
-
-
 def _fenced(text: str, language: str) -> str:
-    """A code block that nothing in the text can end."""
+    """A code block whose fence is longer than every run of backticks in the text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}{fence}"

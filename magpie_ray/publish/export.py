@@ -1,31 +1,30 @@
 """Rows in the formats that training programs read: JSON lines, one conversation each.
 
-    messages  {"row_id", "messages": [{"role", "content"}, ...]}, of an answer "reasoning_content" too
+    messages  {"row_id", "messages": [{"role", "content"}, ...]}, answers with "reasoning_content" if any
     sharegpt  {"id", "conversations": [{"from": "human" | "gpt" | "system", "value"}, ...]}
-    alpaca    {"instruction", "input": "", "output"}, and "system"; of builds of one turn
+    alpaca    {"instruction", "input": "", "output"}, and "system"; for single-turn builds
 
-What always holds: one partition is in memory at a time; the file is there whole or not at all.
+Invariants: one partition is in memory at a time. The destination appears when it is complete, or not at all.
 """
 
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import pyarrow as pa
 
 from magpie_ray.dataset.build_record import require_build
-from magpie_ray.dataset.reader import Record, read_rows
+from magpie_ray.dataset.reader import Record, messages_of, read_rows
 from magpie_ray.errors import ConfigError, StorageError
 from magpie_ray.storage.storage import Storage
 
 ExportFormat = Literal["messages", "sharegpt", "alpaca"]
 
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 STDOUT = "-"
 
 
@@ -37,22 +36,21 @@ def export(
     system_prompts: bool = False,
     force: bool = False,
 ) -> int:
-    """Write all committed rows of a build to a file; returns how many.
+    """Write all committed rows of a build to a file and return their number.
 
-    destination: a path or an fsspec URL, compressed where it ends in .gz, .zst or .bz2; "-" is standard
-    output.
-    system_prompts: write those that rows were generated under. force: over a file that is there.
+    destination: a path or an fsspec URL; its extension (.gz, .zst, .bz2 or .lz4) sets the compression. "-" is
+    standard output. system_prompts: write each row's system prompt. force: overwrite an existing file.
 
-    Raises ConfigError for a format that the build's rows can't take, or a file that is there; PreflightError
-    when there is no build; StorageError.
+    Raises ConfigError when the rows of the build don't fit the format or the file exists; PreflightError when
+    there is no build; StorageError.
     """
     columns = require_build(storage).columns
     if to == "alpaca" and "response" not in columns:
         raise ConfigError(
-            "--to alpaca: has one instruction and one answer, which the rows of this build have not: "
+            "--to alpaca: holds one instruction and one answer a row, unlike the rows of this build: "
             "use --to messages or --to sharegpt"
         )
-    line = _FORMATS[to]
+    line = FORMATS[to]
     rows = 0
     with _opened(destination, force=force) as file:
         for row in read_rows(storage):
@@ -62,7 +60,7 @@ def export(
 
 
 def _messages(row: Record, system_prompts: bool) -> dict[str, object]:
-    messages = [{"role": role, "content": content} for role, content in _dialogue(row, system_prompts)]
+    messages = [{"role": role, "content": text} for role, text in _dialogue(row, system_prompts)]
     answers = (message for message in messages if message["role"] == "assistant")
     for message, reasoning in zip(answers, row.get("reasoning") or (), strict=False):  # type: ignore[call-overload]
         if reasoning:
@@ -71,8 +69,8 @@ def _messages(row: Record, system_prompts: bool) -> dict[str, object]:
 
 
 def _sharegpt(row: Record, system_prompts: bool) -> dict[str, object]:
-    said = [{"from": _SPEAKERS[role], "value": text} for role, text in _dialogue(row, system_prompts)]
-    return {"id": str(row["row_id"]), "conversations": said}
+    turns = [{"from": _SPEAKERS[role], "value": text} for role, text in _dialogue(row, system_prompts)]
+    return {"id": str(row["row_id"]), "conversations": turns}
 
 
 def _alpaca(row: Record, system_prompts: bool) -> dict[str, object]:
@@ -82,52 +80,46 @@ def _alpaca(row: Record, system_prompts: bool) -> dict[str, object]:
     return fields
 
 
-_FORMATS: dict[str, Callable[[Record, bool], dict[str, object]]] = {
+def _dialogue(row: Record, system_prompts: bool) -> list[tuple[str, str]]:
+    """(role, text) of each message. The system prompt comes first if it is wanted, whether or not stored."""
+    messages = [(role, text) for role, text in messages_of(row) if role != "system"]
+    prompt = row["system_prompt"]
+    return [("system", str(prompt)), *messages] if system_prompts and prompt else messages
+
+
+# A row and whether to write its system prompt -> the fields of its line.
+FORMATS: Mapping[ExportFormat, Callable[[Record, bool], dict[str, object]]] = {
     "messages": _messages,
     "sharegpt": _sharegpt,
     "alpaca": _alpaca,
 }
 
 
-def _dialogue(row: Record, system_prompts: bool) -> Iterator[tuple[str, str]]:
-    """(role, text) of a row; the system prompt first where it is wanted."""
-    if system_prompts and row["system_prompt"]:
-        yield "system", str(row["system_prompt"])
-    conversation = row.get("conversation")
-    if not isinstance(conversation, list):
-        yield "user", str(row["instruction"])
-        return
-    for message in conversation:
-        if message["role"] != "system":
-            yield message["role"], message["content"]
-
-
 @contextmanager
 def _opened(destination: str, *, force: bool) -> Iterator[IO[bytes]]:
-    """A file to write to, which gets its name when all is written."""
+    """A file to write to. The destination appears only after the last byte is written."""
     if destination == STDOUT:
         yield sys.stdout.buffer
         return
-    import fsspec  # takes time to import
+    import fsspec  # slow to import
 
     try:
         fs, path = fsspec.core.url_to_fs(destination)
-        if fs.isdir(path):
-            raise ConfigError(f"{destination}: is a directory; give the file to write, such as rows.jsonl")
-        if not force and fs.exists(path):
-            raise ConfigError(f"{destination}: is there already; --force writes over it")
+        is_directory, exists = fs.isdir(path), fs.exists(path)
     except (ValueError, ImportError, OSError) as exc:
-        if isinstance(exc, ConfigError):
-            raise
         raise StorageError(f"{destination}: can't be written to: {exc}") from exc
+    if is_directory:
+        raise ConfigError(f"{destination}: is a directory; give the file to write, such as rows.jsonl")
+    if exists and not force:
+        raise ConfigError(f"{destination}: exists already; --force overwrites it")
     is_local = isinstance(fs, fsspec.implementations.local.LocalFileSystem)
-    # On a disk beside its place, so that it can be renamed; for a store on this machine, and uploaded whole.
+    # A local file is written beside its destination and renamed; for a store, here, and uploaded whole.
     folder = os.path.dirname(path) or "." if is_local else None
     if folder is not None:
         os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".magpie-ray-export-", dir=folder) as temporary:
-        written = os.path.join(temporary, "rows")
-        with pa.OSFile(written, "wb") as raw, _compressed(raw, path) as file:
+        written = os.path.join(temporary, os.path.basename(path))
+        with pa.output_stream(written) as file:  # compresses by the extension
             yield file
         try:
             if is_local:
@@ -136,13 +128,3 @@ def _opened(destination: str, *, force: bool) -> Iterator[IO[bytes]]:
                 fs.put_file(written, path)
         except OSError as exc:
             raise StorageError(f"{destination}: can't be written to: {exc}") from exc
-
-
-@contextmanager
-def _compressed(raw: Any, path: str) -> Iterator[Any]:
-    compression = _COMPRESSIONS.get(os.path.splitext(path)[1])
-    if compression is None:
-        yield raw
-    else:
-        with pa.CompressedOutputStream(raw, compression) as stream:
-            yield stream

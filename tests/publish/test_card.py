@@ -94,7 +94,7 @@ def test_front_matter_that_is_no_yaml_is_left_as_it_is_and_named() -> None:
     storage = memory_storage()
     complete_build(storage)
     storage.replace(CARD_KEY, b"---\nlicense: [\n---\nWords.\n")
-    with pytest.raises(ReportError, match=r"README\.md: what stands between .* is no YAML"):
+    with pytest.raises(ReportError, match=r"README\.md: the front matter, .* is not a YAML mapping"):
         write_card(storage)
     assert storage.read(CARD_KEY).endswith(b"Words.\n")
 

@@ -3,15 +3,16 @@
 import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from magpie_ray.errors import ConfigError, PreflightError
-from magpie_ray.publish import export as export_module
-from magpie_ray.publish.export import export
+from magpie_ray.dataset import build_record
+from magpie_ray.errors import ConfigError, CorruptBuildError, PreflightError
+from magpie_ray.publish.export import FORMATS, STDOUT, export
 from magpie_ray.storage.storage import Storage
-from tests.support.builds import complete_build, memory_storage
+from tests.support.builds import build_of, complete_build, config_of, memory_storage
 
 
 @pytest.fixture
@@ -70,21 +71,21 @@ ROW = {
 
 
 def test_a_system_prompt_is_written_once_where_it_is_wanted_and_else_not_at_all() -> None:
-    line = export_module._FORMATS["messages"]
+    line = FORMATS["messages"]
     roles = [message["role"] for message in line(ROW, True)["messages"]]  # type: ignore[attr-defined]
     assert roles == ["system", "user", "assistant", "user", "assistant"]
     assert line(ROW, False)["messages"][0] == {"role": "user", "content": "Q"}  # type: ignore[index]
 
 
 def test_reasoning_stands_with_its_own_answer() -> None:
-    messages: Any = export_module._FORMATS["messages"](ROW, False)["messages"]
+    messages: Any = FORMATS["messages"](ROW, False)["messages"]
     assert messages[1] == {"role": "assistant", "content": "A", "reasoning_content": "because"}
     assert messages[3] == {"role": "assistant", "content": "A2"}
 
 
 def test_rows_of_instructions_alone_are_messages_of_the_user() -> None:
     row = {"row_id": 1, "instruction": "Q", "system_prompt": None}
-    assert export_module._FORMATS["sharegpt"](row, True)["conversations"] == [{"from": "human", "value": "Q"}]
+    assert FORMATS["sharegpt"](row, True)["conversations"] == [{"from": "human", "value": "Q"}]
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl.gz", "deep/er/rows.jsonl.gz"])
@@ -111,38 +112,31 @@ def test_what_is_there_is_not_written_over_unless_it_is_said(storage: Storage, t
     assert len(lines_of(target)) == 10
 
 
-def test_an_export_that_fails_leaves_nothing_behind(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> dict[str, object]:
-        raise RuntimeError("no")
-
-    monkeypatch.setitem(export_module._FORMATS, "messages", broken)
-    with pytest.raises(RuntimeError):
+def test_an_export_that_fails_leaves_nothing_behind(storage: Storage, tmp_path: Path) -> None:
+    storage.replace("data/part-000000000008.parquet", b"no Parquet")
+    with pytest.raises(CorruptBuildError):
         export(storage, "messages", str(tmp_path / "rows.jsonl"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_partition_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_partition_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = memory_storage()
     complete_build(storage, num_rows=12, grid=3)
     read: list[str] = []
     written: list[int] = []
     plain = Storage.read
     monkeypatch.setattr(Storage, "read", lambda self, key: read.append(key) or plain(self, key))
-    monkeypatch.setitem(
-        export_module._FORMATS,
-        "messages",
-        lambda row, _: written.append(sum("data/" in k for k in read)) or {},
-    )
-    export(storage, "messages", str(tmp_path / "rows.jsonl"))
+
+    class Output:
+        def write(self, line: bytes) -> None:
+            written.append(sum("data/" in key for key in read))
+
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=Output()))
+    export(storage, "messages", STDOUT)
     assert written == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
 
 
 def test_alpaca_of_rows_that_it_can_not_hold_is_refused(tmp_path: Path) -> None:
-    from magpie_ray.dataset import build_record
-    from tests.support.builds import build_of, config_of
-
     storage = memory_storage()
     build_record.open_build(storage, build_of(config=config_of(n_turns=2)))
     with pytest.raises(ConfigError, match="use --to messages"):
