@@ -7,6 +7,7 @@ from typing import Any
 from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance
 from magpie_ray.errors import ConfigError, RuleError
 from magpie_ray.utils.import_path import load_attribute
+from magpie_ray.utils.text import shortened
 
 _KEY = "acceptance.custom"
 # A reason is counted in every file's footer: a short name, the same for all that it rejects.
@@ -34,7 +35,7 @@ def custom_rule(path: str, thresholds: Mapping[str, Any]) -> Rule:
             return None
         if not isinstance(reason, str) or not reason.isprintable() or not 0 < len(reason) <= _LONGEST_REASON:
             raise RuleError(
-                f"{_KEY}: {path} returned {_shortened(reason)}, must be None or a reason of at most "
+                f"{_KEY}: {path} returned {_shown(reason)}, must be None or a reason of at most "
                 f"{_LONGEST_REASON} characters, such as 'too_polite', at {_where(utterance, dialogue)}"
             )
         return reason
@@ -45,7 +46,7 @@ def custom_rule(path: str, thresholds: Mapping[str, Any]) -> Rule:
 def _check_takes(function: Any, path: str, thresholds: Mapping[str, Any]) -> None:
     if not callable(function):
         raise ConfigError(
-            f"{_KEY}: got {path}, which is {_shortened(function)}, must be a function (message, conversation)"
+            f"{_KEY}: got {path}, which is {_shown(function)}, must be a function (message, conversation)"
         )
     try:
         inspect.signature(function).bind(None, None, **thresholds)
@@ -62,10 +63,9 @@ def _check_takes(function: Any, path: str, thresholds: Mapping[str, Any]) -> Non
 
 
 def _where(utterance: Utterance, dialogue: Dialogue) -> str:
-    shown = _shortened(utterance.text)
-    return f"the {utterance.role}'s message of turn {len(dialogue.messages) // 2 + 1}: {shown}"
+    turn = len(dialogue.messages) // 2 + 1
+    return f"the {utterance.role}'s message of turn {turn}: {_shown(utterance.text)}"
 
 
-def _shortened(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN_CHARACTERS else shown[:_SHOWN_CHARACTERS] + "..."
+def _shown(value: object) -> str:
+    return shortened(repr(value), _SHOWN_CHARACTERS)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from magpie_ray.coordinator.snapshot import Snapshot
 from magpie_ray.utils.logs import terminal
-from magpie_ray.utils.text import clock_text
+from magpie_ray.utils.text import clock_text, counted, percent
 from magpie_ray.worker.events import Committed
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def rows_text(snapshot: Snapshot) -> str:
 
 
 def rates_text(snapshot: Snapshot) -> str:
-    accepted = "-" if snapshot.accepted is None else f"{snapshot.accepted:.1%}"
+    accepted = "-" if snapshot.accepted is None else percent(snapshot.accepted)
     rates = f"{snapshot.rows_per_second:,.1f} rows/s, {snapshot.tokens_per_second:,.0f} tokens/s"
     return f"{rates}, {accepted} accepted"
 
@@ -108,7 +108,7 @@ def actors_text(snapshot: Snapshot) -> str:
         "waiting for a node": snapshot.actors_waiting,
         "replaced": snapshot.lost,
     }
-    up = f"{snapshot.actors_up} actor{'' if snapshot.actors_up == 1 else 's'} up"
+    up = f"{counted(snapshot.actors_up, 'actor')} up"
     return ", ".join([up, *(f"{n} {what}" for what, n in more.items() if n)])
 
 

@@ -58,7 +58,7 @@ def test_a_sample_shows_one_figure_each() -> None:
         "1,000 rows by 2 engines in 30 s, up after 20 s: 1,000 tokens/s each, 50 tokens a row, "
         "90.9% of attempts accepted"
     )
-    assert line(text, "tokens") == "50,000 to write, by 1,000 rows made by 2 engines in 30 s"
+    assert line(text, "tokens") == "50k to write, by 1,000 rows made by 2 engines in 30 s"
     assert line(text, "size") == "216 kB"
 
 

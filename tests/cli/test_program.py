@@ -231,7 +231,7 @@ def test_a_template_has_all_fields_that_were_promised(run: Run) -> None:
 def test_a_status_is_printed_for_people_and_for_programs(run: Run, output: str) -> None:
     code, out, _ = run("status", output)
     assert code == 0
-    assert out.startswith(f"{output}: complete\nrows        10 of 10 committed (100.0%)\n")
+    assert out.startswith(f"{output}: complete\nrows        10 of 10 committed (100%)\n")
     fields = json.loads(run("status", output, "--json").out)
     assert (fields["complete"], fields["rows"], fields["runs"][0]["outcome"]) == (True, 10, "done")
 

@@ -72,7 +72,7 @@ def test_a_build_at_work_tells_rates_by_its_commits_and_more_by_its_heartbeat(
         "1 to come, 2 replaced"
     )
     assert lines["time left"] == "about 3:08"
-    assert lines["rows"] == "20 of 40 committed (50.0%)"
+    assert lines["rows"] == "20 of 40 committed (50%)"
     assert lines["over time"] == "▁▁▁▁▃▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁█ 1:23:20"
     assert lines["last commit"] == "40 s ago"
     assert lines["rate"] == "0.0 rows/s in the last 10 minutes, 0.0 rows/s in the last hour"

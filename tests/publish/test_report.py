@@ -22,7 +22,6 @@ from magpie_ray.publish.report.timeline import actors_up, timeline
 from magpie_ray.publish.survey import Survey
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, Rejection
-from magpie_ray.utils.text import percent, rounded, shortened, three_digits
 from tests.support.builds import build_of, commit, complete_build, config_of, memory_storage, row_of
 from tests.support.report_builds import HOSTILE, LANGUAGES, PROMPTS, rich_build
 from tests.support.s3_server import S3Server
@@ -363,28 +362,6 @@ def test_every_chart_is_named_for_those_who_cannot_see_it(facts: Facts) -> None:
     charts = charts_of(facts)
     assert set(charts) >= {"rows", "rate", "actors", "engines", "user-tokens", "reasons", "prompts", "words"}
     assert all(len(chart.title) > 10 for chart in charts.values())
-
-
-@pytest.mark.parametrize(
-    ("shown", "text"),
-    [
-        (percent(0), "0%"),
-        (percent(1), "100%"),
-        (percent(0.99999), "over 99.9%"),
-        (percent(0.00001), "under 0.1%"),
-        (percent(0.1234), "12.3%"),
-        (rounded(74_700), "74.7k"),
-        (rounded(9_999), "9,999"),
-        (rounded(12_345_678), "12.3M"),
-        (rounded(3.2e9), "3.2B"),
-        (three_digits(0.01234), "0.0123"),
-        (three_digits(12345.6), "12,346"),
-        (shortened("abcdef", 3), "abc… (3 more characters)"),
-        (shortened("abc", 3), "abc"),
-    ],
-)
-def test_numbers_read_well(shown: str, text: str) -> None:
-    assert shown == text
 
 
 def test_a_report_goes_where_the_build_is(tmp_path: Path) -> None:

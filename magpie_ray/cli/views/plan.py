@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from magpie_ray.utils.text import bytes_text, span_text, visible
+from magpie_ray.utils.text import bytes_text, percent, short_number, span_text, three_digits, visible
 
 
 def plan_text(fields: dict[str, Any]) -> str:
@@ -55,18 +55,18 @@ def plan_text(fields: dict[str, Any]) -> str:
 
 
 def _engine_lines(engine: Mapping[str, Any], size: Mapping[str, Any]) -> list[str]:
-    gigabytes = {name: engine[f"{name}_bytes"] / 1e9 for name in ("usable", "weight", "cache")}
     each = engine["cache_bytes_per_token"] / 1024
+    usable, weights, cache = (bytes_text(engine[f"{name}_bytes"]) for name in ("usable", "weight", "cache"))
     lines = [
-        f"parameters    {size['parameters'] / 1e9:,.3g} billion",
-        f"engine        {engine['gpus']} x {engine['gpu']}, of each {gigabytes['usable']:,.1f} GB used: "
-        f"{gigabytes['weight']:,.1f} GB of weights, {gigabytes['cache']:,.1f} GB of cache",
+        f"parameters    {short_number(size['parameters'])}",
+        f"engine        {engine['gpus']} x {engine['gpu']}, of each {usable} used: {weights} of weights, "
+        f"{cache} of cache",
         f"cache         {engine['cache_tokens']:,} tokens of {each:,.4g} KiB on each GPU",
     ]
     if engine["tokens_per_second"]:
         lines.append(
             f"batch         about {engine['sequences']:,} sequences at once (max_num_seqs "
-            f"{engine['max_num_seqs']:,}), {_range(engine['tokens_per_second'], _count)} tokens/s"
+            f"{engine['max_num_seqs']:,}), {_range(engine['tokens_per_second'], short_number)} tokens/s"
         )
     return lines
 
@@ -77,37 +77,26 @@ def _sample_lines(sample: Mapping[str, Any]) -> list[str]:
         f"sample        {sample['rows']:,} rows by {sample['engines']} engines in {seconds}, up after "
         f"{start}: {sample['tokens_per_second']:,.0f} tokens/s each, "
         f"{sample['tokens'] / sample['rows']:,.0f} tokens a row, "
-        f"{sample['rows'] / sample['attempts']:.1%} of attempts accepted",
+        f"{percent(sample['rows'] / sample['attempts'])} of attempts accepted",
     ]
 
 
 def _estimate_lines(estimate: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"tokens        {_range(estimate['tokens'], _count)} to write, by {estimate['basis']}",
+        f"tokens        {_range(estimate['tokens'], short_number)} to write, by {estimate['basis']}",
         f"time          {_range(estimate['wall_seconds'], span_text)}",
         f"size          {_range(estimate['size_bytes'], bytes_text)}",
     ]
     if estimate["gpu_hours"]:
-        lines.append(f"GPU-hours     {_range(estimate['gpu_hours'], _hours)}")
+        lines.append(f"GPU-hours     {_range(estimate['gpu_hours'], three_digits)}")
     if estimate["cost"]:
-        lines.append(f"cost          {_range(estimate['cost'], _hours)}")
+        lines.append(f"cost          {_range(estimate['cost'], three_digits)}")
     return lines
 
 
 def _range(values: Mapping[str, float], show: Callable[[float], str]) -> str:
     low, high = show(values["low"]), show(values["high"])
     return low if low == high else f"{low} to {high}"
-
-
-def _count(value: float) -> str:
-    for unit, name in ((1e9, " billion"), (1e6, " million")):
-        if value >= unit:
-            return f"{value / unit:,.3g}{name}"
-    return f"{float(f'{value:.3g}'):,.0f}"
-
-
-def _hours(value: float) -> str:
-    return f"{value:,.3g}" if value < 1000 else f"{float(f'{value:.3g}'):,.0f}"
 
 
 def _yaml(config: Mapping[str, Any]) -> str:

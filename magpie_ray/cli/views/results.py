@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from magpie_ray.utils.text import is_harmless, visible
+from magpie_ray.utils.text import counted, is_harmless, visible
 
 if TYPE_CHECKING:
     from magpie_ray.coordinator.run import BuildResult
@@ -111,19 +111,15 @@ def verification_text(fields: dict[str, Any]) -> str:
     problems = fields["problems"]
     more = [f"... and {len(problems) - _SHOWN_PROBLEMS:,} more (--json has all)"]
     shown = [*problems[:_SHOWN_PROBLEMS], *(more if len(problems) > _SHOWN_PROBLEMS else [])]
-    return "\n  ".join([f"{head}, {_count(len(problems), 'problem')}:", *shown])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    return "\n  ".join([f"{head}, {counted(len(problems), 'problem')}:", *shown])
 
 
 def pushed_text(done: "Pushed", *, dry_run: bool) -> str:
     """The last words of `push`; of a dry run all that would be sent."""
-    total = f"{_count(len(done.sent), 'file')}, {sum(size for _, size in done.sent):,} bytes"
-    present = f"{_count(done.present, 'file')} there already"
+    total = f"{counted(len(done.sent), 'file')}, {sum(size for _, size in done.sent):,} bytes"
+    present = f"{counted(done.present, 'file')} there already"
     if not dry_run:
-        deleted = f", {_count(len(done.deleted), 'file')} deleted" if done.deleted else ""
+        deleted = f", {counted(len(done.deleted), 'file')} deleted" if done.deleted else ""
         return f"{done.url}: {total} sent, {present}{deleted}"
     sent = [f"  {size:>15,}  {path}" for path, size in done.sent]
     deleted_lines = [f"  {'delete':>15}  {path}" for path in done.deleted]

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from magpie_ray.monitoring.status import RunStatus, Status, history, rate
-from magpie_ray.utils.text import bytes_text, clock_text
+from magpie_ray.utils.text import bytes_text, clock_text, percent, span_text
 
 _PARTS = 24
 _BARS = "▁▂▃▄▅▆▇█"
@@ -87,7 +87,7 @@ def status_text(fields: dict[str, Any]) -> str:
     last = fields["last_commit_seconds_ago"]
     lines = [
         f"{fields['output']}: {'complete' if fields['complete'] else 'not complete'}",
-        f"rows        {fields['rows']:,} of {fields['num_rows']:,} committed ({share:.1%})",
+        f"rows        {fields['rows']:,} of {fields['num_rows']:,} committed ({percent(share)})",
         f"driver      {_driver_text(fields)}",
     ]
     if fields["eta_seconds"] is not None:
@@ -97,7 +97,7 @@ def status_text(fields: dict[str, Any]) -> str:
         lines += [
             f"rate        {_rates_text(fields['rows_per_second'], over_time['seconds'])}",
             f"over time   {bars(over_time['rows_per_second'])} {clock_text(over_time['seconds'])}",
-            f"last commit {_ago(last)}",
+            f"last commit {span_text(last)} ago",
         ]
     lines += [
         f"files       {fields['partitions']:,}, {bytes_text(fields['bytes'])}",
@@ -118,7 +118,7 @@ def _driver_text(fields: dict[str, Any]) -> str:
     beat = fields["heartbeat"]
     match fields["state"]:
         case "running":
-            told = f"run {beat['run']} is at work, heartbeat {_ago(beat['seconds_ago'])}"
+            told = f"run {beat['run']} is at work, heartbeat {span_text(beat['seconds_ago'])} ago"
             if "actors_up" not in beat:
                 return told
             lost = f", {beat['actors_replaced']} replaced" if beat["actors_replaced"] else ""
@@ -128,7 +128,7 @@ def _driver_text(fields: dict[str, Any]) -> str:
                 f"{beat['actors_waiting'] + beat['actors_starting']} to come{lost}"
             )
         case "gone":
-            quiet = _ago(beat["seconds_ago"]).removesuffix(" ago")
+            quiet = span_text(beat["seconds_ago"])
             return f"no heartbeat for {quiet}: the driver of run {beat['run']} seems to be gone; {_AGAIN}"
         case "stopped":
             return f"none: run {beat['run']} has ended; {_AGAIN} to go on"
@@ -143,12 +143,6 @@ def _rates_text(rates: dict[str, float], seconds: float) -> str:
     if not told:
         return f"{rates['last_10_minutes']:,.1f} rows/s since the run began"
     return ", ".join(f"{value:,.1f} rows/s in the {name.replace('_', ' ')}" for name, value in told.items())
-
-
-def _ago(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s ago"
-    return f"{seconds / 60:.0f} min ago" if seconds < 7200 else f"{seconds / 3600:.0f} h ago"
 
 
 def bars(values: list[float]) -> str:

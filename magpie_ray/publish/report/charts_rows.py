@@ -23,7 +23,7 @@ from magpie_ray.publish.report.chart_parts import (
 from magpie_ray.publish.report.facts import Facts
 from magpie_ray.publish.report.rows import word_tree
 from magpie_ray.publish.survey import Histogram, quantile
-from magpie_ray.utils.text import visible
+from magpie_ray.utils.text import percent, visible
 
 _MAX_TURNS = 4
 _MAX_PROMPTS = 40
@@ -106,7 +106,7 @@ def _binned(counts: Histogram, width: int, end: int) -> list[dict[str, object]]:
             "b": begin + width,
             "share": round(number / total, 6),
             "told": f"{begin} to {begin + width - 1}{' or more' if begin == end - width else ''} tokens: "
-            f"{number:,} messages, {number / total:.1%}",
+            f"{number:,} messages, {percent(number / total)}",
         }
         for begin, number in sorted(sums.items())
     ]
@@ -118,7 +118,8 @@ def reasons(facts: Facts) -> Chart | None:
         return None
     attempts = facts.tally.attempts
     values = [
-        {"reason": visible(reason), "n": n, "label": f"{n:,} ({n / attempts:.1%})"} for reason, n in rejected
+        {"reason": visible(reason), "n": n, "label": f"{n:,} ({percent(n / attempts)})"}
+        for reason, n in rejected
     ]
     return Chart(title="Rejected attempts by reason", spec=_bars(values, "reason", "n", colour=BAD))
 
@@ -166,7 +167,7 @@ def prompts(facts: Facts) -> Chart | None:
             "name": visible(share.name)[:_LABEL_CHARACTERS],
             "share": round(share.share, 6),
             "weight": round(share.weight, 6),
-            "told": f"{visible(share.name)}: {share.share:.1%} of rows, weight {share.weight:.1%}",
+            "told": f"{visible(share.name)}: {percent(share.share)} of rows, weight {percent(share.weight)}",
         }
         for share in shares
     ]
@@ -287,6 +288,6 @@ def _box(
         "middle": y + number / 2,
         "colour": colour,
         "opacity": 0.55 if column else 0.9,
-        "label": f"{visible(word)}  {number / rows:.1%}" if fits else "",
-        "told": f"{named}: {number:,} rows, {number / rows:.1%}",
+        "label": f"{visible(word)}  {percent(number / rows)}" if fits else "",
+        "told": f"{named}: {number:,} rows, {percent(number / rows)}",
     }

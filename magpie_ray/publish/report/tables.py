@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from magpie_ray.publish.report.facts import Facts
-from magpie_ray.utils.text import NONE, bytes_text, percent, rounded, shortened, span_text, three_digits
+from magpie_ray.utils.text import (
+    NO_FIGURE,
+    bytes_text,
+    percent,
+    short_number,
+    shortened,
+    span_text,
+    three_digits,
+)
 
 _SHOWN_RUNS = 100
 
@@ -28,30 +36,31 @@ def tiles(facts: Facts) -> list[Tile]:
     if facts.on_gpus:
         hours = Tile(name="GPU hours", value=three_digits(facts.gpu_hours), note=_cost_tile(facts))
     else:
-        time = span_text(facts.actor_hours * 3600) if facts.lives else NONE
+        time = span_text(facts.actor_hours * 3600) if facts.lives else NO_FIGURE
         hours = Tile(name="Time of actors", value=time, note=_cost_tile(facts))
     return [
         Tile(name="Rows", value=f"{tally.rows:,}", note=rows_note),
         Tile(
             name="Tokens",
-            value=rounded(tally.tokens),
-            note=f"{rounded(tally.user_tokens)} user, {rounded(tally.assistant_tokens)} assistant",
+            value=short_number(tally.tokens),
+            note=f"{short_number(tally.user_tokens)} user, {short_number(tally.assistant_tokens)} assistant",
         ),
         Tile(
             name="Accepted",
-            value=percent(facts.accepted) if tally.attempts else NONE,
+            value=percent(facts.accepted) if tally.attempts else NO_FIGURE,
             note=f"of {tally.attempts:,} attempts",
         ),
         Tile(
             name="Duplicates",
-            value=percent(survey.duplicates / survey.rows) if survey.rows else NONE,
+            value=percent(survey.duplicates / survey.rows) if survey.rows else NO_FIGURE,
             note=f"{survey.duplicates:,} of {survey.rows:,} instructions occur earlier",
         ),
         hours,
         Tile(
             name="Rows/s",
-            value=three_digits(tally.rows / facts.up_seconds) if facts.up_seconds else NONE,
-            note=f"{rounded(tally.tokens / facts.up_seconds)} tokens/s, {span_text(facts.seconds)} of work"
+            value=three_digits(tally.rows / facts.up_seconds) if facts.up_seconds else NO_FIGURE,
+            note=f"{short_number(tally.tokens / facts.up_seconds)} tokens/s, "
+            f"{span_text(facts.seconds)} of work"
             if facts.up_seconds
             else "no run has ended",
         ),
@@ -118,7 +127,7 @@ def what(facts: Facts) -> str:
 def about(facts: Facts) -> list[tuple[str, str]]:
     record = facts.build
     identity = record.identity
-    model = f"{identity.get('model.name', NONE)}"
+    model = f"{identity.get('model.name', NO_FIGURE)}"
     if identity.get("model.commit"):
         model += f" at {identity['model.commit']}"
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
@@ -129,7 +138,7 @@ def about(facts: Facts) -> list[tuple[str, str]]:
         ("Begun", record.created),
         ("Columns", ", ".join(record.columns)),
         ("Files", f"up to {record.rows_per_partition:,} rows each, {record.compression}"),
-        ("Made with", versions or NONE),
+        ("Made with", versions or NO_FIGURE),
     ]
 
 
@@ -153,6 +162,7 @@ def run_rows(facts: Facts) -> list[RunRow]:
     for stretch in facts.stretches[-_SHOWN_RUNS:]:
         run, lives = stretch.run, facts.lives.get(stretch.run.number)
         hours = facts.gpu_hours_of(run)
+        lost = sum(life.end in ("lost", "left") for life in lives.lives) if lives else 0
         outcome = run.outcome if run.outcome != "running" else "running, or ended without a word"
         rows.append(
             RunRow(
@@ -161,9 +171,9 @@ def run_rows(facts: Facts) -> list[RunRow]:
                 took=span_text(stretch.seconds),
                 outcome=outcome + (f": {shortened(run.cause, 300)}" if run.cause else ""),
                 rows=facts.rows_of(run),
-                actors=f"{len({life.slot for life in lives.lives}):,}" if lives else NONE,
-                replaced=f"{sum(life.end in ('lost', 'left') for life in lives.lives):,}" if lives else NONE,
-                gpu_hours=three_digits(hours) if hours is not None else NONE,
+                actors=f"{len({life.slot for life in lives.lives}):,}" if lives else NO_FIGURE,
+                replaced=f"{lost:,}" if lives else NO_FIGURE,
+                gpu_hours=three_digits(hours) if hours is not None else NO_FIGURE,
                 filled=_filled(run.engines),
                 host=run.host,
             )
@@ -173,7 +183,7 @@ def run_rows(facts: Facts) -> list[RunRow]:
 
 def _filled(engines: Mapping[str, int] | None) -> str:
     if not engines or not engines.get("slots"):
-        return NONE
+        return NO_FIGURE
     return percent(engines.get("running", 0) / engines["slots"])
 
 
@@ -191,8 +201,8 @@ def loss_rows(facts: Facts) -> list[LossRow]:
         LossRow(
             run=number,
             slot=life.slot,
-            node=life.node or NONE,
-            up=span_text(life.ended - life.ready) if life.ready is not None and life.ended else NONE,
+            node=life.node or NO_FIGURE,
+            up=span_text(life.ended - life.ready) if life.ready is not None and life.ended else NO_FIGURE,
             cause=life.cause or str(life.end),
         )
         for number, lives in facts.lives.items()
