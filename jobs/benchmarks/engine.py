@@ -142,7 +142,7 @@ def bare_loop(engine: DrawnEngine, spec: WorkerSpec, *, rows: int, live: int | N
         asker.ask(row)
     while asker.asked:
         for row in asker.step():
-            if len(asker.messages[row]) < spec.config.messages_per_row:
+            if len(asker.messages[row]) < spec.build_spec.config.messages_per_row:
                 asker.ask(row)
             elif (following := next(fresh, None)) is not None:
                 asker.ask(following)
@@ -154,7 +154,7 @@ def lockstep(engine: DrawnEngine, spec: WorkerSpec, *, rows: int, batch: int) ->
     engine.begin(spec)
     asker = _Asker(engine, spec)
     for start in range(0, rows, batch):
-        for _ in range(spec.config.messages_per_row):
+        for _ in range(spec.build_spec.config.messages_per_row):
             for row in range(start, min(rows, start + batch)):
                 asker.ask(row)
             while asker.asked:
@@ -166,7 +166,7 @@ class _Asker:
     """Prompts for LLMEngine.add_request, and messages from LLMEngine.step, by row."""
 
     def __init__(self, engine: DrawnEngine, spec: WorkerSpec) -> None:
-        self._engine, self._config, self._format = engine, spec.config, spec.build_spec.chat_format
+        self._engine, self._config, self._format = engine, spec.build_spec.config, spec.build_spec.chat_format
         [self._sampling] = make_recipe(spec).samplings
         self._prefix = self._format.prefix(
             spec.build_spec.prompts[0].text if spec.build_spec.prompts else None

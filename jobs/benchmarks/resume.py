@@ -139,7 +139,7 @@ def resume(output: str, *, num_rows: int, num_workers: int) -> dict[str, Any]:
     with stage("what is committed"):
         if existing is None:
             existing = build_record.open_build(storage, build_spec.record(GRID))
-        committed = checks.check_existing(config, build_spec, existing, storage)
+        committed = checks.check_existing(build_spec, existing, storage)
     calls = dict(storage.calls)
     with stage("what is pending, in shards"):
         pending = committed.pending(num_rows)

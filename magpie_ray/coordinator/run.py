@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.snapshot import Watcher, Watchers
 from magpie_ray.counters import EngineStats, Tally
@@ -58,11 +57,11 @@ class BuildResult:
     left_alone: str = ""
 
 
-def left_alone(config: Config, storage: Storage, reason: str) -> BuildResult:
+def left_alone(storage: Storage, num_rows: int, reason: str) -> BuildResult:
     """A build that is there, and not ours to work on."""
     return BuildResult(
         url=storage.url,
-        num_rows=config.num_rows,
+        num_rows=num_rows,
         new_rows=0,
         tokens=0,
         seconds=0.0,
@@ -72,30 +71,31 @@ def left_alone(config: Config, storage: Storage, reason: str) -> BuildResult:
     )
 
 
-def nothing_to_do(config: Config, storage: Storage, committed: CommittedBuild) -> BuildResult:
+def nothing_to_do(build_spec: BuildSpec, storage: Storage, committed: CommittedBuild) -> BuildResult:
     """Everything is committed: see to it that the last words are written too."""
+    num_rows = build_spec.config.num_rows
     if not manifest.is_up_to_date(storage, committed.records):
         write_report(storage, committed.records)
-        manifest.finish(storage, committed.build, committed.records, num_rows=config.num_rows, run=None)
+        manifest.finish(storage, committed.build, committed.records, num_rows=num_rows, run=None)
     return BuildResult(
-        url=storage.url, num_rows=config.num_rows, new_rows=0, tokens=0, seconds=0.0, attempts=0, rejected=0
+        url=storage.url, num_rows=num_rows, new_rows=0, tokens=0, seconds=0.0, attempts=0, rejected=0
     )
 
 
 def open_build(
-    config: Config, storage: Storage, build_spec: BuildSpec, *, device: str, num_actors: int
+    build_spec: BuildSpec, storage: Storage, *, device: str, num_actors: int
 ) -> tuple[BuildRecord, bool]:
     """Create the build with its grid, or join one that another driver has just created. True for the former.
 
     A grid that was left to us is then the other's.
     """
-    grid = checks.choose_grid(config, num_actors=num_actors, device=device)
+    grid = checks.choose_grid(build_spec, num_actors=num_actors, device=device)
     wanted = build_spec.record(grid)
     try:
         opened = build_record.open_build(storage, wanted)
     except BuildMismatchError:
         found = build_record.read_build(storage)
-        if config.output.rows_per_partition != "auto" or found is None:
+        if build_spec.config.output.rows_per_partition != "auto" or found is None:
             raise
         build_record.check_same_build(found, build_spec.record(found.rows_per_partition), storage)
         return found, False

@@ -27,7 +27,7 @@ from magpie_ray.errors import MagpieError
 from magpie_ray.monitoring.heartbeat import Heartbeat
 from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.build_spec import BuildSpec, resolve_build
 from magpie_ray.preflight.if_exists import IfExists, exists, reason_to_leave
 from magpie_ray.storage.storage import READ_SECONDS, Storage
 from magpie_ray.utils import logs
@@ -75,14 +75,14 @@ def _generate(
     reading = storage.retrying_for(READ_SECONDS)
     existing = checks.read_existing(reading)
     if existing and (reason := reason_to_leave(reading, if_exists)):
-        return left_alone(config, storage, reason)
+        return left_alone(storage, config.num_rows, reason)
     build_spec = resolve_build(config, existing, tick=tick)
-    config = build_spec.config
     for warning in build_spec.warnings:
         log.warning("%s", warning)
-    committed = checks.check_existing(config, build_spec, existing, reading) if existing else None
+    config = build_spec.config
+    committed = checks.check_existing(build_spec, existing, reading) if existing else None
     if committed and not committed.pending(config.num_rows):
-        return nothing_to_do(config, storage, committed)
+        return nothing_to_do(build_spec, storage, committed)
     storage = checks.check_output(storage, single_writer=config.output.single_writer)
     with (
         connect.ray_session(config) as local,
@@ -93,19 +93,17 @@ def _generate(
         if local and engine_factory is None:
             checks.check_engine_is_installed()
         if not local:
-            checks.warn_of_local_output(config, storage, nodes=len(watch.view.alive))
-        placement, num_actors = _choose_actors(config, watch.view)
+            checks.warn_of_local_output(build_spec, storage, nodes=len(watch.view.alive))
+        placement, num_actors = _choose_actors(build_spec, watch.view)
         if committed is None:
-            record, is_new = open_build(
-                config, storage, build_spec, device=placement.device, num_actors=num_actors
-            )
+            record, is_new = open_build(build_spec, storage, device=placement.device, num_actors=num_actors)
             if not is_new and if_exists == "fail":
                 raise exists(storage)
             if not is_new and if_exists == "skip":
-                return left_alone(config, storage, "another run has just begun it")
-            committed = checks.check_existing(config, build_spec, record, storage)
+                return left_alone(storage, config.num_rows, "another run has just begun it")
+            committed = checks.check_existing(build_spec, record, storage)
         if not committed.pending(config.num_rows):  # another driver was quicker
-            return nothing_to_do(config, storage, committed)
+            return nothing_to_do(build_spec, storage, committed)
         manifest.mark_growing(storage)
         host = socket.gethostname()
         run = run_records.start_run(storage, num_rows=config.num_rows, host=host, config=config.recorded())
@@ -128,12 +126,12 @@ def _generate(
             return carry_out(assembly.make_job, run, storage, committed.build, stop_requested, watchers)
 
 
-def _choose_actors(config: Config, view: ClusterView) -> tuple[Placement, int]:
+def _choose_actors(build_spec: BuildSpec, view: ClusterView) -> tuple[Placement, int]:
     """What an actor takes on this cluster, and how many there are to be. PreflightError if it holds none."""
-    resources = view.resources
+    config, resources = build_spec.config, view.resources
     device = choose_device(config, resources)
     if device == "cpu" and config.engine.device == "auto":
         log.warning("the cluster has no GPU: engines run on CPUs (engine.device: auto)")
-    checks.check_engine_device(config, device=device)
+    checks.check_engine_device(build_spec, device=device)
     placement = place(config, device=device, resources=resources)
     return placement, choose_num_actors(config, placement=placement, resources=resources)

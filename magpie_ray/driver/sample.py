@@ -74,7 +74,7 @@ def take_sample(
         stop_signals() as stop_requested,
         ClusterWatch(may_grow=False) as watch,
     ):
-        scope = _scope(config, committed, watch.view.resources)
+        scope = _scope(build_spec, committed, watch.view.resources)
         actors = RayActors(
             partial(_spec, build_spec, Storage(folder), scope.placement),
             scope.placement,
@@ -123,17 +123,18 @@ class _Scope:
     grid: int
 
 
-def _scope(config: Config, committed: CommittedBuild | None, resources: ClusterResources) -> _Scope:
+def _scope(build_spec: BuildSpec, committed: CommittedBuild | None, resources: ClusterResources) -> _Scope:
     """As many engines as the build would have on this machine. PreflightError when it holds none."""
+    config = build_spec.config
     device = choose_device(config, resources)
-    checks.check_engine_device(config, device=device)
+    checks.check_engine_device(build_spec, device=device)
     placement = place(config, device=device, resources=resources)
     here = choose_num_actors(_here(config), placement=placement, resources=resources)
     wanted = here if config.cluster.num_actors == "auto" else config.cluster.num_actors
     if committed:
         grid = committed.build.rows_per_partition
     else:
-        grid = checks.choose_grid(config, num_actors=wanted, device=device)
+        grid = checks.choose_grid(build_spec, num_actors=wanted, device=device)
     cell = min(grid, _ROWS_PER_PARTITION)
     done = [record.partition for record in committed.records] if committed else []
     num_rows = partitioning.rows_in(partitioning.pending(config.num_rows, grid, done))

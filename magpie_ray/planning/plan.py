@@ -26,7 +26,7 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
     if committed:
         record = committed.build
     else:
-        record = build_spec.record(checks.choose_grid(config, num_actors=num_actors, device=device))
+        record = build_spec.record(checks.choose_grid(build_spec, num_actors=num_actors, device=device))
         if config.output.rows_per_partition == "auto":
             assumptions.append(
                 "output.rows_per_partition is auto: chosen for these actors, fixed by the first run"

@@ -9,7 +9,7 @@ import datetime
 import importlib.metadata
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -114,9 +114,7 @@ def resolve_build(
     form, prompts, left_out = _format_with_prompts(config, loaded, recorded.get("chat_format.date"))
     form.require(turns=config.turns, answers=config.messages_per_row > 1)
     _check_first_tokens(config, form, loaded.tokenizer)
-    if config.engine.max_model_len is not None:
-        check_prompts_fit(config, form, prompts, max_model_len=config.engine.max_model_len)
-    return BuildSpec(
+    build_spec = BuildSpec(
         config=config,
         model=model,
         chat_format=form,
@@ -124,6 +122,9 @@ def resolve_build(
         warnings=(*warnings, *left_out, *form.warnings),
         tick=tick,
     )
+    if config.engine.max_model_len is not None:
+        check_prompts_fit(build_spec, max_model_len=config.engine.max_model_len)
+    return build_spec
 
 
 def _with_seed(config: Config, recorded: int | None, tick: Tick | None) -> tuple[Config, list[str]]:
@@ -186,19 +187,17 @@ def _format_with_prompts(
     )
 
 
-def check_prompts_fit(
-    config: Config, form: ChatFormat, prompts: Sequence[SystemPrompt], *, max_model_len: int
-) -> None:
+def check_prompts_fit(build_spec: BuildSpec, *, max_model_len: int) -> None:
     """ConfigError when the first prompt of a row leaves no room for a message in the context."""
-    for prompt in prompts or (None,):
-        tokens = len(form.prefix(prompt.text if prompt else None))
+    for prompt in build_spec.prompts or (None,):
+        tokens = len(build_spec.chat_format.prefix(prompt.text if prompt else None))
         if tokens < max_model_len:
             continue
         name, what = "engine.max_model_len", "the chat format's pre-query"
         if prompt:
             name, what = "system_prompt" + (f".{prompt.key}" if prompt.key else ""), show(prompt.text)
         limit, remedy = f"engine.max_model_len is {max_model_len:,}", "raise engine.max_model_len"
-        if config.engine.max_model_len is None:
+        if build_spec.config.engine.max_model_len is None:
             limit, remedy = f"the model's context has {max_model_len:,}", "use a model with a longer context"
         raise ConfigError(
             f"{name}: {what} makes a prompt of {tokens:,} tokens, and {limit}, which leaves no room for a "

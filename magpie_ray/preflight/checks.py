@@ -53,18 +53,17 @@ def look_at(config: Config) -> Prospect:
     build_spec = resolve_build(config, existing, tick=tick)
     committed = None
     if existing:
-        committed = check_existing(build_spec.config, build_spec, existing, storage)
+        committed = check_existing(build_spec, existing, storage)
     return Prospect(storage, build_spec, committed)
 
 
-def check_existing(
-    config: Config, build_spec: BuildSpec, existing: BuildRecord, storage: Storage
-) -> CommittedBuild:
+def check_existing(build_spec: BuildSpec, existing: BuildRecord, storage: Storage) -> CommittedBuild:
     """What is committed of the build, after checking that it is the build the config asks for.
 
     BuildMismatchError for another fingerprint or grid, or a num_rows below what is there; PreflightError for
     files that do not belong.
     """
+    config = build_spec.config
     asked = config.output.rows_per_partition
     grid = existing.rows_per_partition if asked == "auto" else asked
     build_record.check_same_build(existing, build_spec.record(grid), storage)
@@ -118,18 +117,19 @@ def check_output_is_shared(storage: Storage) -> None:
         )
 
 
-def warn_of_local_output(config: Config, storage: Storage, *, nodes: int) -> None:
+def warn_of_local_output(build_spec: BuildSpec, storage: Storage, *, nodes: int) -> None:
     """A folder is each node's own, and one below a submitted job's working directory goes with the job."""
     if "://" in storage.url:
         return
     if nodes > 1:
         log.warning("%s is a folder: all %d nodes of the cluster must share it", storage.url, nodes)
-    if _JOB_DIRECTORY in storage.url and config.output.path != storage.url:
+    if _JOB_DIRECTORY in storage.url and build_spec.config.output.path != storage.url:
         log.warning("it lies in the job's temporary working directory: give output.path in full to keep it")
 
 
-def choose_grid(config: Config, *, num_actors: int, device: str) -> int:
+def choose_grid(build_spec: BuildSpec, *, num_actors: int, device: str) -> int:
     """rows_per_partition of a new build."""
+    config = build_spec.config
     if config.output.rows_per_partition != "auto":
         return config.output.rows_per_partition
     return partitioning.auto_rows_per_partition(
@@ -173,9 +173,9 @@ def remove_leftovers(storage: Storage) -> None:
         log.info("leftovers of writers that died stay: %s", exc)
 
 
-def check_engine_device(config: Config, *, device: str) -> None:
+def check_engine_device(build_spec: BuildSpec, *, device: str) -> None:
     """ConfigError for an engine that can't be on that device."""
-    engine = config.engine
+    engine = build_spec.config.engine
     if device == "cpu" and engine.tensor_parallel_size * engine.pipeline_parallel_size > 1:
         raise ConfigError(
             "engine.tensor_parallel_size and engine.pipeline_parallel_size must be 1 with engine.device: cpu"

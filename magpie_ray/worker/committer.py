@@ -44,7 +44,7 @@ class Committer:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
-        self._table_format = make_table_format(spec.config)
+        self._table_format = make_table_format(spec.build_spec.config)
 
     def commit(self, opened: OpenPartition) -> Committed:
         """Write the finished head. On "exists" the winner's footer says where to write the rest, if any."""

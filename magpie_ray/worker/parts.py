@@ -2,13 +2,12 @@
 
 from magpie_ray.acceptance import build_rules
 from magpie_ray.chat_format.derivation import ChatFormat, load_tokenizer, message_ids
-from magpie_ray.config.schema import Config
 from magpie_ray.engine.protocol import Engine, EngineFigures, Sampling
 from magpie_ray.engine.vllm.args import VllmSettings
 from magpie_ray.engine.vllm.engine import VllmEngine
 from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.conversation import Recipe, SamplingPair
-from magpie_ray.preflight import build_spec
+from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.worker.spec import WorkerSpec
 
 # The part of max_tokens that messages use on average, as in the paper's rows.
@@ -20,11 +19,12 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
 
     FormatError when this machine does not have the build's model.
     """
-    config, form = spec.config, spec.build_spec.chat_format
-    spec.build_spec.model.check()
+    build_spec = spec.build_spec
+    config, form = build_spec.config, build_spec.chat_format
+    build_spec.model.check()
     tokenizer = load_tokenizer(
-        spec.build_spec.model.location,
-        revision=spec.build_spec.model.revision,
+        build_spec.model.location,
+        revision=build_spec.model.revision,
         trust_remote_code=config.model.trust_remote_code,
     ).tokenizer
 
@@ -50,9 +50,9 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
         encode=encode,
         reasoning=form.reasoning,
         rules=tuple(rules.values()),
-        samplings=make_samplings(config, form),
+        samplings=make_samplings(build_spec),
         messages_per_row=config.messages_per_row,
-        prompts=spec.build_spec.prompts,
+        prompts=build_spec.prompts,
         seed=config.seed_number,
         reproducible=config.sampling.reproducible,
         max_attempts=config.acceptance.max_attempts,
@@ -62,11 +62,12 @@ def make_recipe(spec: WorkerSpec) -> Recipe:
     )
 
 
-def make_samplings(config: Config, form: ChatFormat) -> tuple[SamplingPair, ...]:
+def make_samplings(build_spec: BuildSpec) -> tuple[SamplingPair, ...]:
     """What rows choose from: each setting of the user's messages with each of the assistant's.
 
     A row's sampling_key is its index: with n settings for answers, n times the user's and the answer's.
     """
+    config, form = build_spec.config, build_spec.chat_format
     return tuple(
         SamplingPair(
             user=Sampling(
@@ -94,7 +95,7 @@ def _assistant_names(form: ChatFormat) -> list[str]:
 
 def vllm_engine(spec: WorkerSpec) -> Engine:
     """The real engine of a build."""
-    config = spec.config
+    config = spec.build_spec.config
     return VllmEngine(
         VllmSettings(
             engine=config.engine,
@@ -110,16 +111,9 @@ def vllm_engine(spec: WorkerSpec) -> Engine:
     )
 
 
-def check_prompts_fit(spec: WorkerSpec, figures: EngineFigures) -> None:
-    """ConfigError when a prompt fills the engine's context, which only the engine knows for sure."""
-    build_spec.check_prompts_fit(
-        spec.config, spec.build_spec.chat_format, spec.build_spec.prompts, max_model_len=figures.max_model_len
-    )
-
-
 def make_window(spec: WorkerSpec, figures: EngineFigures) -> AdmissionWindow:
     """How many conversations are alive at once on an engine of these figures."""
-    rounds, messages = spec.config.rounds, spec.config.messages_per_row
+    rounds, messages = spec.build_spec.config.rounds, spec.build_spec.config.messages_per_row
     return AdmissionWindow(
         figures,
         cohort_size=None if rounds.cohort_size == "auto" else rounds.cohort_size,
@@ -131,6 +125,6 @@ def make_window(spec: WorkerSpec, figures: EngineFigures) -> AdmissionWindow:
 
 def _expected_turn_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
     """Tokens that a turn adds to a conversation, before any has been seen."""
-    sampling, messages = spec.config.sampling, spec.config.messages_per_row
+    sampling, messages = spec.build_spec.config.sampling, spec.build_spec.config.messages_per_row
     allowed = sampling.max_tokens("user") + (sampling.max_tokens("assistant") if messages > 1 else 0)
     return min(figures.max_model_len, int(allowed * _FILL))

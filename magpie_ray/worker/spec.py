@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from magpie_ray import draws
-from magpie_ray.config.schema import Config
 from magpie_ray.engine.protocol import Engine
 from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.storage.storage import Storage
@@ -31,13 +30,11 @@ class WorkerSpec:
     progress_seconds: float = 0.0
 
     @property
-    def config(self) -> Config:
-        return self.build_spec.config
-
-    @property
     def engine_seed(self) -> int:
         """A seed that no other engine start of the build has had."""
-        return draws.engine_seed(seed=self.config.seed_number, run=self.run, start=self.engine_start)
+        return draws.engine_seed(
+            seed=self.build_spec.config.seed_number, run=self.run, start=self.engine_start
+        )
 
 
 EngineFactory = Callable[[WorkerSpec], Engine]

@@ -20,10 +20,11 @@ from magpie_ray.engine.protocol import Engine
 from magpie_ray.errors import AcceptRateError, RowExhaustedError, StorageError
 from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.rounds import Rounds
+from magpie_ray.preflight.build_spec import check_prompts_fit
 from magpie_ray.types import Partition, Rejection, Row
 from magpie_ray.worker.committer import Committer, OpenPartition
 from magpie_ray.worker.events import Committed, Event, Progress, Ready
-from magpie_ray.worker.parts import check_prompts_fit, make_recipe, make_window, vllm_engine
+from magpie_ray.worker.parts import make_recipe, make_window, vllm_engine
 from magpie_ray.worker.spec import EngineFactory, WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class ShardWorker:
         spec = self._spec
         recipe = make_recipe(spec)
         engine = self._engine_factory(spec)
-        check_prompts_fit(spec, engine.figures)
+        check_prompts_fit(spec.build_spec, max_model_len=engine.figures.max_model_len)
         window = make_window(spec, engine.figures)
         log.info("engine start %d is up: %s, %s", spec.engine_start, engine.figures, window)
         yield Ready(figures=engine.figures, seconds=time.monotonic() - started)
@@ -152,7 +153,7 @@ class ShardWorker:
             self._inbox.clear()
             self._dropped = []
         for partition in given:
-            rejects = RejectsSample(self._spec.config.acceptance.rejects_per_reason)
+            rejects = RejectsSample(self._spec.build_spec.config.acceptance.rejects_per_reason)
             self._open.append(OpenPartition(partition, time.monotonic(), rejects))
             self._received_rows += partition.num_rows
             rounds.add(range(partition.start, partition.stop))

@@ -320,14 +320,14 @@ class Protocol(RuleBasedStateMachine):
     def look(self, num_rows: int) -> Driver | None:
         """What `generate` does before a cluster is touched, and at once where nothing is to be done."""
         config = config_of(num_rows=num_rows)
-        build_spec: Any = SimpleNamespace(record=lambda grid: build_of(grid, config))
+        build_spec: Any = SimpleNamespace(config=config, record=lambda grid: build_of(grid, config))
         existing = checks.read_existing(self.storage)
         if existing is None:
             existing = build_record.open_build(self.storage, build_of(self.record.rows_per_partition, config))
-        found = checks.check_existing(config, build_spec, existing, self.storage)
+        found = checks.check_existing(build_spec, existing, self.storage)
         if found.pending(num_rows):
             return Driver(config, self.storage, found)
-        self.checking_the_mark(lambda: run.nothing_to_do(config, self.storage, found))
+        self.checking_the_mark(lambda: run.nothing_to_do(build_spec, self.storage, found))
         return None
 
     @precondition(

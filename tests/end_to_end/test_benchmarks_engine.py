@@ -48,6 +48,6 @@ def test_rows_of_drawn_lengths_are_rows_like_any_others(spec: WorkerSpec) -> Non
     """Written by the worker above: none was rejected, and none is missing."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(Path(spec.config.output.path) / "data")
+    table = pq.read_table(Path(spec.build_spec.config.output.path) / "data")
     assert table.num_rows == ROWS
     assert set(table["attempt"].to_pylist()) == {1}

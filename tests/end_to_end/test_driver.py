@@ -105,7 +105,7 @@ def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_a
 
     def opened(*keys: str) -> tuple[BuildRecord, bool]:
         config = load_config(None, ["engine.device=cpu", *keys])
-        return open_build(config, storage, resolve_build(config), device="cpu", num_actors=1)
+        return open_build(resolve_build(config), storage, device="cpu", num_actors=1)
 
     first, is_new = opened("num_rows=1000")
     assert is_new

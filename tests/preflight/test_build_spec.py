@@ -11,7 +11,7 @@ from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import ConfigError, FormatError
 from magpie_ray.preflight import build_spec
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.build_spec import check_prompts_fit, resolve_build
 from tests.support.builds import DATED, GEMMA_LIKE, config_of, model_folder
 
 
@@ -87,6 +87,15 @@ def test_a_prompt_that_leaves_room_for_one_token_is_taken() -> None:
     resolve_build(config_of(**limited, engine={"max_model_len": tokens + 1}))
     with pytest.raises(ConfigError, match=rf"of {tokens} tokens, and engine\.max_model_len is {tokens}"):
         resolve_build(config_of(**limited, engine={"max_model_len": tokens}))
+
+
+def test_a_prompt_that_fills_the_models_own_context_is_refused_once_the_engine_knows_it() -> None:
+    build_spec = resolve_build(config_of(system_prompt={"short": "Be kind.", "long": "very " * 50}))
+    check_prompts_fit(build_spec, max_model_len=2000)
+    with pytest.raises(
+        ConfigError, match=r"^system_prompt\.long: .* the model's context has 40, .* shorten it"
+    ):
+        check_prompts_fit(build_spec, max_model_len=40)
 
 
 def test_trust_in_a_models_code_says_what_it_means(caplog: pytest.LogCaptureFixture) -> None:

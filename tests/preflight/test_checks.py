@@ -28,7 +28,7 @@ def test_the_same_config_resumes_and_rows_may_grow() -> None:
     record = opened(config, storage)
     commit(storage, record, 0, 4)
     grown = config_of(num_rows=14)
-    committed = checks.check_existing(grown, resolve_build(grown, record), record, storage)
+    committed = checks.check_existing(resolve_build(grown, record), record, storage)
     assert [p.start for p in committed.pending(14)] == [4, 8, 12]
 
 
@@ -49,7 +49,7 @@ def test_another_config_is_refused_naming_the_key(keys: dict[str, Any], named: s
     record = opened(config_of(), storage)
     other = config_of(**keys)
     with pytest.raises(BuildMismatchError) as caught:
-        checks.check_existing(other, resolve_build(other, record), record, storage)
+        checks.check_existing(resolve_build(other, record), record, storage)
     assert named in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -64,7 +64,7 @@ def test_what_decides_no_row_may_change(rows_per_partition: Any) -> None:
         engine={"device": "cpu", "max_num_seqs": 8},
         output={"rows_per_partition": rows_per_partition, "compression": "snappy"},
     )
-    checks.check_existing(other, resolve_build(other, record), record, storage)
+    checks.check_existing(resolve_build(other, record), record, storage)
 
 
 def test_a_model_that_was_changed_in_its_folder_is_refused(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_model_that_was_changed_in_its_folder_is_refused(tmp_path: Path) -> No
     record = opened(config, storage)
     (tmp_path / "model" / "model.safetensors").write_bytes(b"other weights")
     with pytest.raises(BuildMismatchError, match=r"model\.commit"):
-        checks.check_existing(config, resolve_build(config, record), record, storage)
+        checks.check_existing(resolve_build(config, record), record, storage)
 
 
 def test_fewer_rows_than_there_are_is_refused() -> None:
@@ -84,7 +84,7 @@ def test_fewer_rows_than_there_are_is_refused() -> None:
     with pytest.raises(
         BuildMismatchError, match=r"num_rows: got 7, but .* up to 7 already.*Set num_rows to 8"
     ):
-        checks.check_existing(config, resolve_build(config, record), record, storage)
+        checks.check_existing(resolve_build(config, record), record, storage)
 
 
 def test_files_that_do_not_belong_are_refused() -> None:
@@ -92,7 +92,7 @@ def test_files_that_do_not_belong_are_refused() -> None:
     record = opened(config, storage)
     storage.create("data/notes.txt", b"hello")
     with pytest.raises(PreflightError, match=r"data/notes\.txt"):
-        checks.check_existing(config, resolve_build(config, record), record, storage)
+        checks.check_existing(resolve_build(config, record), record, storage)
 
 
 # ---- the output
@@ -141,25 +141,25 @@ def test_a_place_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_engine_of_several_devices_needs_gpus() -> None:
-    config = config_of(engine={"tensor_parallel_size": 2})
-    checks.check_engine_device(config, device="cuda")
+    build_spec = resolve_build(config_of(engine={"tensor_parallel_size": 2}))
+    checks.check_engine_device(build_spec, device="cuda")
     with pytest.raises(ConfigError, match="tensor_parallel_size"):
-        checks.check_engine_device(config, device="cpu")
+        checks.check_engine_device(build_spec, device="cpu")
 
 
 # ---- the grid and the record
 
 
 def test_the_grid_is_what_was_asked_for_or_chosen_from_what_a_row_can_take() -> None:
-    explicit = config_of(output={"rows_per_partition": 50})
+    explicit = resolve_build(config_of(output={"rows_per_partition": 50}))
     assert checks.choose_grid(explicit, num_actors=3, device="cuda") == 50
     many = {"num_rows": 10_000_000}
     grids = [
-        checks.choose_grid(config_of(**many, **keys), num_actors=1, device="cuda")
+        checks.choose_grid(resolve_build(config_of(**many, **keys)), num_actors=1, device="cuda")
         for keys in ({"n_turns": 3}, {"n_turns": 1}, {"only_instruction": True})
     ]
     assert grids == sorted(grids)
-    assert checks.choose_grid(config_of(num_rows=80), num_actors=2, device="cuda") == 5
+    assert checks.choose_grid(resolve_build(config_of(num_rows=80)), num_actors=2, device="cuda") == 5
 
 
 def test_files_without_a_build_are_refused_and_nothing_is_written() -> None:
@@ -179,12 +179,12 @@ def test_a_folder_is_warned_of_where_nodes_must_share_it_and_where_it_goes_with_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     job = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1/out"
-    checks.warn_of_local_output(config_of(output={"path": "./out"}), Storage(job), nodes=3)
+    checks.warn_of_local_output(resolve_build(config_of(output={"path": "./out"})), Storage(job), nodes=3)
     assert "all 3 nodes of the cluster must share it" in caplog.text
     assert "temporary working directory" in caplog.text
     caplog.clear()
-    checks.warn_of_local_output(config_of(output={"path": "/out"}), Storage("/out"), nodes=1)
-    checks.warn_of_local_output(config_of(), Storage("s3://bucket/out"), nodes=3)
+    checks.warn_of_local_output(resolve_build(config_of(output={"path": "/out"})), Storage("/out"), nodes=1)
+    checks.warn_of_local_output(resolve_build(config_of()), Storage("s3://bucket/out"), nodes=3)
     assert not caplog.text
 
 
@@ -193,4 +193,4 @@ def test_a_build_without_rows_may_be_deleted_where_the_settings_were_wrong() -> 
     record = opened(config, storage)
     other = config_of(seed=1)
     with pytest.raises(BuildMismatchError, match=r"there are no rows yet, so delete memory://.*/_magpie"):
-        checks.check_existing(other, resolve_build(other, record), record, storage)
+        checks.check_existing(resolve_build(other, record), record, storage)

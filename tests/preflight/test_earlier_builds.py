@@ -80,5 +80,5 @@ def test_an_earlier_build_goes_on_where_it_stands(storage: Storage, tmp_path: Pa
         "sampling.user=[{temperature: 1.0, weight: 2}, {temperature: 0.8, weight: 1}]",
     )
     spec = resolve_build(config, existing)
-    committed = check_existing(spec.config, spec, existing, storage)
+    committed = check_existing(spec, existing, storage)
     assert committed.pending(96) == [Partition(start=48, stop=72), Partition(start=72, stop=96)]

@@ -5,10 +5,8 @@ from typing import Any
 import pytest
 
 from magpie_ray.config.sampling import FirstTokens
-from magpie_ray.engine.protocol import EngineFigures
-from magpie_ray.errors import ConfigError
 from magpie_ray.preflight.build_spec import resolve_build
-from magpie_ray.worker.parts import check_prompts_fit, make_recipe
+from magpie_ray.worker.parts import make_recipe
 from magpie_ray.worker.spec import WorkerSpec
 from tests.support.builds import config_of, memory_storage
 
@@ -25,19 +23,6 @@ def spec_of(**keys: Any) -> WorkerSpec:
         device="cpu",
         distributed_executor_backend=None,
     )
-
-
-def figures(max_model_len: int) -> EngineFigures:
-    return EngineFigures(max_num_seqs=4, kv_cache_tokens=1000, max_model_len=max_model_len)
-
-
-def test_a_prompt_that_fills_the_models_own_context_is_refused_once_the_engine_knows_it() -> None:
-    spec = spec_of(system_prompt={"short": "Be kind.", "long": "very " * 50})
-    check_prompts_fit(spec, figures(2000))
-    with pytest.raises(
-        ConfigError, match=r"^system_prompt\.long: .* the model's context has 40, .* shorten it"
-    ):
-        check_prompts_fit(spec, figures(40))
 
 
 def test_rules_for_first_tokens_reach_the_requests_of_their_role() -> None:

@@ -54,7 +54,7 @@ def spec(tmp_path: Path) -> WorkerSpec:
 
 
 def with_storage(spec: WorkerSpec, storage_type: type[Storage]) -> WorkerSpec:
-    return replace(spec, storage=storage_type(spec.config.output.path))
+    return replace(spec, storage=storage_type(spec.build_spec.config.output.path))
 
 
 @pytest.fixture
