@@ -1,14 +1,17 @@
 """Which generated messages count, and the reason when one does not.
 
-Rules are small functions (message, conversation) -> reason or None, tried in order; the first reason found
-rejects the attempt. What always holds: the verdict depends on what a rule is given and the config alone,
-never on where it was made.
+A rule is a small function of a message and the conversation before it. Rules are tried in order; the first
+reason given rejects the attempt. Read `rule`, then any rule (a file is named as its key under
+`acceptance.rules`, and has the rule's function, reasons and remedies), then `catalogue`, which builds the
+rules of a build. `custom` wraps the user's own functions.
+
+Invariants: whether a message is accepted depends on the message, its conversation and the config alone, never
+on where or when it was generated.
 """
 
-from magpie_ray.acceptance.catalogue import build_rules, check_rules
-from magpie_ray.acceptance.length import CONTEXT_FULL, UNFINISHED_REASONING
-from magpie_ray.acceptance.remedies import remedy
+from magpie_ray.acceptance.catalogue import build_rules, remedy
 from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance, reason_to_reject
+from magpie_ray.acceptance.truncated import CONTEXT_FULL, UNFINISHED_REASONING
 
 __all__ = [
     "CONTEXT_FULL",
@@ -17,7 +20,6 @@ __all__ = [
     "Rule",
     "Utterance",
     "build_rules",
-    "check_rules",
     "reason_to_reject",
     "remedy",
 ]

@@ -1,4 +1,4 @@
-"""The user's own rules: functions by import path, checked at each call."""
+"""The user's own rules: functions by import path, whose result is checked at each call."""
 
 import inspect
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from magpie_ray.utils.import_path import load_attribute
 from magpie_ray.utils.text import shortened
 
 _KEY = "acceptance.custom"
-# A reason is counted in every file's footer: a short name, the same for all that it rejects.
+# Every file's footer counts rejections by reason, so a reason is a short name and not a sentence.
 _LONGEST_REASON = 60
 _SHOWN_CHARACTERS = 200
 
 
 def custom_rule(path: str, thresholds: Mapping[str, Any]) -> Rule:
-    """The function as a rule.
+    """The function at this import path as a rule.
 
-    ConfigError when there is none, or it does not take a message, a conversation and these thresholds. The
-    rule raises RuleError when the function fails, or returns no reason.
+    ConfigError when it does not exist, or does not take a message, a conversation and these thresholds. The
+    rule raises RuleError when the function fails, or returns neither None nor a reason.
     """
     function = load_attribute(path, key=_KEY)
-    _check_takes(function, path, thresholds)
+    _check_signature(function, path, thresholds)
 
     def rule(utterance: Utterance, dialogue: Dialogue) -> str | None:
         try:
@@ -43,22 +43,21 @@ def custom_rule(path: str, thresholds: Mapping[str, Any]) -> Rule:
     return rule
 
 
-def _check_takes(function: Any, path: str, thresholds: Mapping[str, Any]) -> None:
+def _check_signature(function: Any, path: str, thresholds: Mapping[str, Any]) -> None:
     if not callable(function):
         raise ConfigError(
             f"{_KEY}: got {path}, which is {_shown(function)}, must be a function (message, conversation)"
         )
     try:
         inspect.signature(function).bind(None, None, **thresholds)
-    except ValueError:  # a built-in function that does not say what it takes
+    except ValueError:  # a built-in function without a signature
         return
     except TypeError as exc:
-        given = ", ".join(
-            ["message", "conversation", *(f"{name}={value!r}" for name, value in thresholds.items())]
-        )
+        keywords = [f"{name}={value!r}" for name, value in thresholds.items()]
+        arguments = ", ".join(["message", "conversation", *keywords])
         raise ConfigError(
-            f"{_KEY}: {path} can't be called with ({given}): {exc}; name its thresholds in the config as the "
-            "function's keywords"
+            f"{_KEY}: {path} can't be called with ({arguments}): {exc}; name its thresholds in the config as "
+            "the function's keywords"
         ) from exc
 
 

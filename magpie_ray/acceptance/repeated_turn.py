@@ -1,36 +1,39 @@
-"""User turns that say again what was said before."""
+"""User messages that repeat an earlier message."""
 
 import re
 
 from rapidfuzz import fuzz
 
-from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance
+from magpie_ray.acceptance.rule import BuiltinRule, Dialogue, Rule, Utterance
+from magpie_ray.config.acceptance import RepeatedTurnRule
 
-# A Chinese or Japanese character counts as a word: nothing stands between words there.
+# A Chinese or Japanese character counts as a word: no space separates words there.
 _WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af]|[^\W_]+")
 _FROM_EAST = "\u2e80"
-# What is compared of a message: its beginning. A glance takes in less of it.
-_COMPARED, _GLANCED = 600, 160
-_ALIKE_AT_A_GLANCE = 65
+# Characters at the beginning of a message that are compared; and those of a quick comparison, which must be
+# alike (0 to 100) for the thorough one.
+_COMPARED, _QUICKLY_COMPARED = 600, 160
+_MIN_QUICK_RATIO = 65
 
 
-def repeated_turn(*, similarity: float, min_characters: int) -> Rule:
-    """A later user message that is equal, or nearly, to an earlier message of either role.
+def repeated_turn(thresholds: RepeatedTurnRule) -> Rule:
+    """A later user message that is equal, or nearly equal, to an earlier message of either role.
 
-    Case, punctuation and white space do not count. similarity: 1 for equal ones alone. min_characters: of
-    letters and digits; shorter ones ("Yes", "Continue") may come again.
+    Case, punctuation and white space do not count. thresholds: with similarity 1, only equal messages are
+    rejected. A message with fewer letters and digits than min_characters ("Yes", "Continue") may come again.
     """
+    similarity, min_characters = thresholds.similarity, thresholds.min_characters
 
     def rule(utterance: Utterance, dialogue: Dialogue) -> str | None:
         if utterance.role != "user" or not dialogue.messages:
             return None
         text = utterance.text[:_COMPARED].strip().casefold()
-        beginning = text[:_GLANCED]
+        beginning = text[:_QUICKLY_COMPARED]
         words: list[str] | None = None
         for message in dialogue.messages:
             earlier = message.text[:_COMPARED].strip().casefold()
-            # A glance: most messages have nothing to do with each other.
-            if not fuzz.ratio(beginning, earlier[:_GLANCED], score_cutoff=_ALIKE_AT_A_GLANCE):
+            # Most messages have nothing in common.
+            if not fuzz.ratio(beginning, earlier[:_QUICKLY_COMPARED], score_cutoff=_MIN_QUICK_RATIO):
                 continue
             if words is None:
                 words = _words(text)
@@ -49,15 +52,26 @@ def _words(text: str) -> list[str]:
 
 
 def _are_alike(words: list[str], others: list[str], similarity: float) -> bool:
-    """Nearly the same words in nearly the same order, with none in place of another one.
+    """Whether the words and their order are nearly the same, and no word takes the place of another one.
 
-    "What is the capital of Spain?" is another question than the same of France, however similar.
+    "What is the capital of Spain?" and "What is the capital of France?" are different questions.
     """
     if words == others:
         return True
     joined, other = " ".join(words), " ".join(others)
     if similarity == 1 or not fuzz.ratio(joined, other, score_cutoff=100 * similarity):
         return False
-    here, there = set(words), set(others)
-    added, dropped = "".join(sorted(here - there)), "".join(sorted(there - here))
+    added = "".join(sorted(set(words) - set(others)))
+    dropped = "".join(sorted(set(others) - set(words)))
     return not (added and dropped) or fuzz.ratio(added, dropped) >= 70
+
+
+RULE = BuiltinRule(
+    key="repeated_turn",
+    build=lambda thresholds, _: repeated_turn(thresholds),
+    remedies={
+        "repeated_turn": "set acceptance.retry_from: last_turn, so that only the turn is made again; or "
+        "raise sampling.user.temperature, set a system_prompt that asks for follow-up questions, or lower "
+        "n_turns"
+    },
+)

@@ -1,20 +1,21 @@
 """What a rule is: a function of a message and the conversation before it, to the reason that rejects it.
 
-What always holds: the verdict depends on these two and the config alone, never on where or when it was made.
+Invariants: a rule's result depends on these two and the config alone, never on where or when it runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from magpie_ray.types import FinishReason, Message, Role, SystemPrompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """A generated message under judgement.
+    """A generated message, to be accepted or rejected.
 
-    text: decoded with special tokens kept visible, without the reasoning that stood before it.
-    filled_context: it was cut where the model's context ends.
+    text: decoded with special tokens kept visible, without the reasoning before it. filled_context: the
+    message was cut because the model's context was full.
     """
 
     role: Role
@@ -27,7 +28,7 @@ class Utterance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialogue:
-    """The row before the message: its accepted messages, alternating from the user's, and its prompt."""
+    """The conversation before the message: accepted messages, the user's first, and the system prompt."""
 
     messages: tuple[Message, ...] = ()
     system_prompt: SystemPrompt | None = None
@@ -36,6 +37,34 @@ class Dialogue:
 Rule = Callable[[Utterance, Dialogue], str | None]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuleContext:
+    """What a rule may depend on beside its own thresholds.
+
+    markers, special_token_ids, role_words: of the chat format; role_words are its names for the assistant.
+    rejects_cut_answers: acceptance.truncated_response is reject.
+    """
+
+    markers: Sequence[str] = ()
+    special_token_ids: frozenset[int] = frozenset()
+    role_words: Sequence[str] = ()
+    rejects_cut_answers: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuiltinRule:
+    """A rule under `acceptance.rules`.
+
+    key: its config key. build: the rule from its config section (True for a rule without thresholds) and the
+    context; may raise ConfigError. remedies: for each reason that the rule gives, what the user can try;
+    {role} stands for the role of the rejected message.
+    """
+
+    key: str
+    build: Callable[[Any, RuleContext], Rule]
+    remedies: Mapping[str, str]
+
+
 def reason_to_reject(utterance: Utterance, dialogue: Dialogue, rules: Sequence[Rule]) -> str | None:
-    """The first reason any rule finds, or None when the message is accepted."""
+    """The first reason that any rule gives, or None when the message is accepted."""
     return next((reason for rule in rules if (reason := rule(utterance, dialogue)) is not None), None)

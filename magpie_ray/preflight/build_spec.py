@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from magpie_ray.acceptance import check_rules
+from magpie_ray.acceptance import build_rules
 from magpie_ray.chat_format import derivation
 from magpie_ray.chat_format.custom import custom_format
 from magpie_ray.chat_format.derivation import ChatFormat, LoadedTokenizer
@@ -93,7 +93,7 @@ def resolve_build(
     FormatError when the format does not derive or does not take what the config asks of it; ConfigError when
     a prompt does not fit engine.max_model_len, or a rule of acceptance can't be had.
     """
-    check_rules(config.acceptance)
+    build_rules(config.acceptance)
     recorded: Mapping[str, Any] = existing.identity if existing else {}
     config, warnings = _with_seed(config, recorded.get("seed"), tick)
     if _is_greedy(config):

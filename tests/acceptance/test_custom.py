@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules, check_rules, reason_to_reject
+from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules, reason_to_reject
 from magpie_ray.config.schema import parse_config
 from magpie_ray.config.sections import AcceptanceConfig
 from magpie_ray.errors import ConfigError, RuleError
@@ -113,7 +113,7 @@ def test_what_is_no_reason_is_an_error(returned: object, monkeypatch: pytest.Mon
 )
 def test_what_is_no_rule_is_refused_before_anything_starts(rule: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=r"acceptance\.custom: .*" + message):
-        check_rules(custom(rule))
+        build_rules(custom(rule))
     config = parse_config(
         {"num_rows": 1, "acceptance": {"custom": [rule]}, "model": {"name": "not-looked/up"}}
     )

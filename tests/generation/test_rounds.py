@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magpie_ray import draws
-from magpie_ray.acceptance.length import empty, truncated
+from magpie_ray.acceptance.empty import empty
 from magpie_ray.acceptance.role_marker import role_marker
+from magpie_ray.acceptance.rule import RuleContext
+from magpie_ray.acceptance.truncated import truncated
+from magpie_ray.config.acceptance import RoleMarkerRule
 from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.counters import Tally
 from magpie_ray.engine.protocol import EngineFigures, Request, Sampling
@@ -33,6 +36,7 @@ MAX_TOKENS = 50
 USER = Sampling(settings=SamplingSettings(max_tokens=MAX_TOKENS))
 ASSISTANT = Sampling(settings=SamplingSettings(temperature=0.0, max_tokens=60))
 PREFIX, ASKS_ANSWER, WAS_ANSWERED, NEXT_USER, MARKER = 1, 2, 3, 4, 9
+SPECIAL_TOKENS = RuleContext(special_token_ids=frozenset({MARKER}))
 
 
 def window(cohort_size: int = 4, cohorts_in_flight: int = 3) -> AdmissionWindow:
@@ -62,7 +66,7 @@ def recipe(**changes: object) -> Recipe:
     ordinary = Recipe(
         chat_format=MarkedFormat(),
         decode=lambda messages: [" ".join(map(str, ids)) for ids in messages],
-        rules=(empty, truncated(frozenset({"user"})), role_marker((), frozenset({MARKER}))),
+        rules=(empty, truncated(answers=False), role_marker(RoleMarkerRule(), SPECIAL_TOKENS)),
         samplings=(SamplingPair(user=USER, assistant=ASSISTANT),),
         messages_per_row=4,
         prompts=(),
@@ -403,10 +407,9 @@ def test_an_answer_cut_by_the_context_is_kept_or_left_out_as_the_recipe_says(
     rejects_cut_answers: bool, stops: bool, kept: int
 ) -> None:
     lengths = iter([3, 3, 3, 40, *[1] * 100])
-    roles = frozenset({"user", "assistant"} if rejects_cut_answers else {"user"})
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=20))
-    judged = (truncated(roles),)
-    rounds = Rounds(engine, recipe(messages_per_row=6, stops_when_full=stops, rules=judged), window())
+    rules = (truncated(answers=rejects_cut_answers),)
+    rounds = Rounds(engine, recipe(messages_per_row=6, stops_when_full=stops, rules=rules), window())
     rounds.add([0])
     first = outcomes(rounds)[0]
     if kept:

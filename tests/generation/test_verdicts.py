@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from magpie_ray.acceptance.length import empty, truncated
+from magpie_ray.acceptance.empty import empty
 from magpie_ray.acceptance.role_marker import role_marker
+from magpie_ray.acceptance.rule import RuleContext
+from magpie_ray.acceptance.truncated import truncated
 from magpie_ray.chat_format.format import Reasoning
+from magpie_ray.config.acceptance import RoleMarkerRule
 from magpie_ray.config.sampling import UserSettings
 from magpie_ray.engine.protocol import Completion, Sampling
 from magpie_ray.generation.conversation import Cohort, Recipe, SamplingPair
@@ -38,8 +41,11 @@ def recipe(reasoning: Reasoning | None) -> Recipe:
         reasoning=reasoning,
         rules=(
             empty,
-            truncated(frozenset({"user"})),
-            role_marker(("<|user|>", "<think>"), frozenset(SPECIAL)),
+            truncated(answers=False),
+            role_marker(
+                RoleMarkerRule(),
+                RuleContext(markers=("<|user|>", "<think>"), special_token_ids=frozenset(SPECIAL)),
+            ),
         ),
         samplings=(SamplingPair(user=sampling, assistant=sampling),),
         messages_per_row=2,

@@ -1,4 +1,4 @@
-"""Which messages count: the rules of a build, in order, and what every rule promises."""
+"""Which messages count: the rules of a build, in order, and the promise of every rule."""
 
 from typing import Any
 
@@ -11,7 +11,6 @@ from magpie_ray.acceptance import (
     Rule,
     Utterance,
     build_rules,
-    check_rules,
     reason_to_reject,
     remedy,
 )
@@ -177,8 +176,8 @@ def test_without_the_detector_a_language_is_refused_before_anything_starts(
     with pytest.raises(
         ValueError, match=r"acceptance\.rules\.language: .*pip install 'magpie-ray\[language\]'"
     ):
-        check_rules(acceptance(rules={"language": {"is": "de"}}))
-    check_rules(acceptance())
+        build_rules(acceptance(rules={"language": {"is": "de"}}))
+    build_rules(acceptance())
 
 
 @given(
