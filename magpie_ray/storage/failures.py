@@ -1,7 +1,7 @@
-"""What disk and network libraries raise: which of it passes, and what to do about the rest.
+"""What the exceptions of disk and network libraries mean: which may pass, and the remedy for the others.
 
-Owns: reading an exception of any library that fsspec uses. What always holds: nothing here does I/O, and a
-text that leaves through `scrubbed` holds no credential.
+Owns: reading an exception of any library that fsspec uses. Invariants: nothing here does I/O, and a text
+from `scrubbed` holds no credential.
 """
 
 import errno
@@ -10,13 +10,13 @@ from collections.abc import Mapping
 
 from magpie_ray.utils.redaction import scrub, secrets_of
 
-_PASSING_ERRNOS = {errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR}
-# What passes though its status does not say so.
-# NoSuchUpload: a completion whose answer was lost and whose clean-up then found the upload gone.
-# RequestTimeTooSkewed: a clock that jumped is set right within minutes, and until then the rows at hand can
-# wait; one that is wrong from the start is told at the start, whose probe waits for seconds only.
-# Throttling: of the service that gives out credentials.
-_PASSING_CODES = {
+_TRANSIENT_ERRNOS = {errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR}
+# Error codes that pass although the HTTP status does not say so.
+# NoSuchUpload: the reply to a completion was lost, and the clean-up then found no upload.
+# RequestTimeTooSkewed: a clock that jumped is corrected within minutes, and the finished rows can wait for
+# that. A clock that is wrong from the start shows at the start: the probe retries for seconds only.
+# Throttling: from the service that issues credentials.
+_TRANSIENT_CODES = {
     "BadDigest",
     "IncompleteBody",
     "NoSuchUpload",
@@ -49,7 +49,7 @@ _FULL_CODES = {"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorage
 
 
 def answer_of(exc: BaseException | None) -> tuple[int | None, str]:
-    """HTTP status and error code of what a store answered, as far as the exception or its causes know."""
+    """HTTP status and error code of a store's reply, from the exception or the first cause that has them."""
     while exc is not None:
         response = getattr(exc, "response", None)
         if isinstance(response, Mapping):
@@ -63,8 +63,8 @@ def answer_of(exc: BaseException | None) -> tuple[int | None, str]:
 
 
 @functools.cache
-def _passing_errors() -> tuple[type[BaseException], ...]:
-    # Imported when something fails: a job on a local disk never needs them.
+def _transient_errors() -> tuple[type[BaseException], ...]:
+    # Imported at the first failure: a job on a local disk never needs these libraries.
     from aiohttp import ClientConnectionError, ClientPayloadError
     from botocore.exceptions import ConnectionError as NoConnectionError
     from s3fs.core import S3_RETRYABLE_ERRORS
@@ -74,32 +74,32 @@ def _passing_errors() -> tuple[type[BaseException], ...]:
         TimeoutError,
         ClientConnectionError,
         ClientPayloadError,
-        NoConnectionError,  # which is no ConnectionError and not among those of s3fs
+        NoConnectionError,  # neither a builtin ConnectionError nor one of s3fs's errors
         *S3_RETRYABLE_ERRORS,
     )
 
 
 def is_transient(exc: BaseException) -> bool:
-    """Whether the same request may succeed later. Refusals (credentials, names, full disks) may not."""
+    """Whether the same request may succeed later. Refusals (credentials, names, full disks) are permanent."""
     status, code = answer_of(exc)
-    if code in _PASSING_CODES:
+    if code in _TRANSIENT_CODES:
         return True
-    if type(exc) in (FileExistsError, FileNotFoundError, PermissionError):  # everyday: spares the import
+    if type(exc) in (FileExistsError, FileNotFoundError, PermissionError):  # common: avoid the import
         return False
-    if isinstance(exc, _passing_errors()):
+    if isinstance(exc, _transient_errors()):
         return True
     if status is not None:
         return status in (408, 409, 429) or (status >= 500 and status not in (501, 507))
-    return isinstance(exc, OSError) and exc.errno in _PASSING_ERRNOS
+    return isinstance(exc, OSError) and exc.errno in _TRANSIENT_ERRNOS
 
 
 def bucket_is_missing(exc: BaseException) -> bool:
-    """Whether it is not the object but the whole bucket that does not exist."""
+    """Whether the whole bucket does not exist, and not only the object."""
     return answer_of(exc)[1] == "NoSuchBucket"
 
 
 def remedy(exc: Exception) -> str:
-    """What the reader of the message can do, as a sentence."""
+    """What the user can do about the failure, as a sentence."""
     status, code = answer_of(exc)
     number = exc.errno if isinstance(exc, OSError) and status is None else None
     if bucket_is_missing(exc):
@@ -114,12 +114,12 @@ def remedy(exc: Exception) -> str:
         return "Free some space or raise the quota; the same command then resumes."
     if status in (401, 403) or (isinstance(exc, PermissionError) and status is not None):
         return (
-            "Check that the credentials are valid and allow to list, read, write and delete there; the same "
-            "command then resumes."
+            "Check that the credentials are valid and allow listing, reading, writing and deleting there; "
+            "the same command then resumes."
         )
     if number in (errno.ENOTDIR, errno.EACCES, errno.EROFS):
         return "Choose an output.path that is, or can become, a directory this user may write to."
-    if number is not None and getattr(exc, "filename2", None) is not None:  # a link
+    if number is not None and getattr(exc, "filename2", None) is not None:  # os.link failed
         return "Exclusive creation needs a file system with hard links: choose another output.path."
     if is_transient(exc):
         return "Check the endpoint and the network; once the store answers, the same command resumes."

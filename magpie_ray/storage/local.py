@@ -1,8 +1,9 @@
-"""A directory as a store: objects get their name in one step, once their bytes are on the disk.
+"""A directory as a store. A file gets its name in one step, after its bytes are on the disk.
 
-fsspec's own "create" on a local disk looks, then opens: neither exclusive nor atomic. What always holds:
-who writes a temporary file holds a lock on it, which the kernel lifts however the process ends. So a cleaner
-on the same host knows the file of a dead writer from that of a live one.
+fsspec's own "create" on a local disk looks, then opens: it is neither exclusive nor atomic.
+
+Invariants: a writer holds a lock on its temporary file, and the kernel releases the lock however the process
+ends. A cleaner on the same host can therefore tell a dead writer's file from a live writer's.
 """
 
 import errno
@@ -16,16 +17,16 @@ from typing import BinaryIO
 
 from magpie_ray.types import StoredObject
 
-# Under the output, so that it is the same file system; listings leave it out.
+# Under the output, so that it is on the same file system. Listings leave it out.
 _TEMPORARY = "_magpie/tmp"
-# No write takes a day: what is older was left by a process that died, wherever it ran.
+# No write takes a day: an older file was left by a process that died, on whichever host.
 _LEFTOVER_SECONDS = 86_400.0
-# File systems without locks, or with a lock server that is not there.
+# From file systems that have no locks, or whose lock server does not answer.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class LocalStore:
-    """Objects as files under `root`. Raises what the operating system raises."""
+    """A Store of files below `root`. Raises what the operating system raises."""
 
     def __init__(self, root: str, exclusive: bool) -> None:
         self._root = root
@@ -36,21 +37,12 @@ class LocalStore:
         with self._temporary(data) as temporary:
             _make_directory(os.path.dirname(target))
             if self._exclusive:
-                self._link(temporary, target)
+                _link(temporary, target)
             elif os.path.lexists(target):
                 raise FileExistsError(target)
-            else:  # no hard links here (FUSE, exFAT): still atomic
+            else:  # a file system without hard links (FUSE, exFAT): still atomic
                 os.replace(temporary, target)
         _sync_directory(os.path.dirname(target))
-
-    @staticmethod
-    def _link(temporary: str, target: str) -> None:
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            # NFS may repeat a request whose answer was lost, and then reports our own link.
-            if not os.path.samefile(temporary, target):
-                raise
 
     def replace(self, key: str, data: bytes) -> None:
         target = os.path.join(self._root, key)
@@ -76,14 +68,14 @@ class LocalStore:
             return None
 
     def list_objects(self, prefix: str) -> list[StoredObject]:
-        found = []
-        for path in self._files(os.path.join(self._root, prefix)):
+        objects = []
+        for path in _files(os.path.join(self._root, prefix)):
             key = os.path.relpath(path, self._root).replace(os.sep, "/")
             if not key.startswith(_TEMPORARY + "/"):
                 with suppress(FileNotFoundError):  # deleted since
-                    about = os.stat(path)
-                    found.append(StoredObject(key=key, size=about.st_size, modified=about.st_mtime))
-        return found
+                    stat = os.stat(path)
+                    objects.append(StoredObject(key=key, size=stat.st_size, modified=stat.st_mtime))
+        return objects
 
     def now(self) -> float:
         return time.time()
@@ -92,25 +84,17 @@ class LocalStore:
         os.unlink(os.path.join(self._root, key))
 
     def remove_leftovers(self) -> int:
-        """Removes the temporary files of dead writers; of those on other hosts, whose locks may not show, the
-        old ones."""
+        """Removes temporary files of dead writers on this host. Locks of other hosts may not show here, so
+        their files are removed once they are old."""
         removed = 0
-        for path in self._files(os.path.join(self._root, _TEMPORARY)):
-            with suppress(FileNotFoundError):  # its writer, or another cleaner, was quicker
-                removed += _remove_if_left(path)
+        for path in _files(os.path.join(self._root, _TEMPORARY)):
+            with suppress(FileNotFoundError):  # the writer or another cleaner removed it first
+                removed += _remove_leftover(path)
         return removed
-
-    def _files(self, directory: str) -> Iterator[str]:
-        def fail(error: OSError) -> None:  # os.walk is silent about what it can't read
-            if not isinstance(error, FileNotFoundError):
-                raise error
-
-        for parent, _, names in os.walk(directory, onerror=fail):
-            yield from (os.path.join(parent, name) for name in names)
 
     @contextmanager
     def _temporary(self, data: bytes) -> Iterator[str]:
-        """A path that holds the bytes, synced, and is gone afterwards."""
+        """The path of a synced file with these bytes; leaving the context removes it."""
         directory = os.path.join(self._root, _TEMPORARY)
         _make_directory(directory)
         with _locked_file(directory) as file:
@@ -119,42 +103,60 @@ class LocalStore:
                 file.flush()
                 os.fsync(file.fileno())
                 yield file.name
-            except FileNotFoundError as exc:  # somebody removed it, or a directory: begin again
+            except FileNotFoundError as exc:  # somebody removed it, or a directory: retry the write
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), file.name) from exc
             finally:
                 with suppress(FileNotFoundError):
                     os.unlink(file.name)
 
 
+def _files(directory: str) -> Iterator[str]:
+    def fail(error: OSError) -> None:  # by default os.walk skips what it can't read
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for parent, _, names in os.walk(directory, onerror=fail):
+        yield from (os.path.join(parent, name) for name in names)
+
+
+def _link(temporary: str, target: str) -> None:
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        # NFS may repeat a request whose reply was lost, and then reports our own link.
+        if not os.path.samefile(temporary, target):
+            raise
+
+
 def _locked_file(directory: str) -> BinaryIO:
-    """A new file in that directory, locked by whoever holds it open."""
+    """A new file in that directory. The lock lasts as long as the file is open."""
     while True:
         path = os.path.join(directory, f"{_host()}.{os.getpid()}-{uuid.uuid4().hex}")
         file = open(path, "xb")  # noqa: SIM115  returned open
-        # Between the two steps a cleaner may have taken it for a dead writer's.
+        # Between the open and the lock, a cleaner may have removed it as a dead writer's.
         if _lock(file) is not False and os.path.exists(path):
             return file
         file.close()
 
 
-def _remove_if_left(path: str) -> bool:
-    """Unlinks a temporary file if its writer is dead, and says whether it was."""
+def _remove_leftover(path: str) -> bool:
+    """Removes a temporary file if its writer is dead. Whether it did."""
     host = os.path.basename(path).rpartition(".")[0]
     if host == _host():
-        with open(path, "r+b") as file:  # for writing, as NFS grants no other exclusive lock
+        with open(path, "r+b") as file:  # open for writing: NFS grants no exclusive lock otherwise
             locked = _lock(file)
-            if locked:  # and unlinked under the lock, so that its writer can't take it in between
+            if locked:  # removed under the lock, so that the writer can't lock it in between
                 os.unlink(path)
             if locked is not None:
                 return locked
-    left = time.time() - os.path.getmtime(path) > _LEFTOVER_SECONDS
-    if left:
+    is_old = time.time() - os.path.getmtime(path) > _LEFTOVER_SECONDS
+    if is_old:
         os.unlink(path)
-    return left
+    return is_old
 
 
 def _lock(file: BinaryIO) -> bool | None:
-    """Whether the lock on an open file is now its own; None where the file system has no locks."""
+    """Takes the lock on an open file: False when another process holds it, None without locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -171,7 +173,7 @@ def _host() -> str:
 
 
 def _make_directory(path: str) -> None:
-    """Like os.makedirs, with the new names on disk, and a file in the way told from an object that exists."""
+    """Like os.makedirs, but syncs each new name, and raises NotADirectoryError for a file in the way."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)

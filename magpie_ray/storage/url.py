@@ -1,4 +1,4 @@
-"""Output URLs: what a user may write, and what it means."""
+"""Output URLs: which ones are valid, and what each refers to."""
 
 import importlib.util
 import os
@@ -9,9 +9,9 @@ from magpie_ray.errors import PreflightError
 
 
 def parse_url(url: str) -> tuple[str, str]:
-    """Protocol and URL as the user should see it; a path without scheme becomes absolute.
+    """Protocol and URL as shown to the user; a path without a scheme becomes absolute.
 
-    PreflightError for what can't work or holds a password.
+    Raises PreflightError for a URL that can't work or holds a password.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -24,15 +24,17 @@ def parse_url(url: str) -> tuple[str, str]:
         return "file", os.path.abspath(os.path.expanduser(rest))
     if ":" in rest.partition("/")[0].rpartition("@")[0]:
         raise PreflightError(
-            f"The output URL ({scheme}://...) holds a password. Credentials belong in the environment, in an"
-            " instance role or in output.storage_options."
+            f"The output URL ({scheme}://...) holds a password. Credentials belong in the environment, in an "
+            "instance role or in output.storage_options."
         )
     if "?" in rest or "::" in url:
-        raise PreflightError(f"The output URL ({scheme}://...) must be plain: without a query, not chained.")
+        raise PreflightError(
+            f"The output URL ({scheme}://...) must be plain: it can't have a query or chain file systems."
+        )
     if scheme not in known_implementations and scheme not in registry:
         raise PreflightError(
-            f"The output URL has an unknown scheme {scheme!r}. Use a local path, s3://, gs://, abfs://, or"
-            " another scheme of fsspec."
+            f"The output URL has an unknown scheme {scheme!r}. Use a local path, s3://, gs://, abfs://, or "
+            "another scheme of fsspec."
         )
     known = known_implementations.get(scheme)
     if known and importlib.util.find_spec(str(known["class"]).partition(".")[0]) is None:

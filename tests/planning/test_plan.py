@@ -65,10 +65,10 @@ def test_a_plan_of_a_place_with_files_of_no_build_or_a_damaged_one_is_refused() 
 
 def test_a_plan_gives_up_soon_on_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(build_record, "read_build", lambda storage: seen.append(storage._retry_seconds))
+    monkeypatch.setattr(build_record, "read_build", lambda storage: seen.append(storage.retry_seconds))
     make_plan(config_of(output={"path": memory_storage().url}))
     assert seen == [30.0]
-    assert Storage("memory://x")._retry_seconds == 600.0
+    assert Storage("memory://x").retry_seconds == 600.0
 
 
 def test_the_plan_of_a_build_on_a_schedule_is_that_of_its_next_tick() -> None:

@@ -1,0 +1,149 @@
+"""Which failures pass, and what the user is told about the others."""
+
+import contextlib
+import logging
+import socket
+
+import botocore.exceptions
+import botocore.session
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from s3fs.errors import translate_boto_error
+
+from magpie_ray.errors import PreflightError, StorageError
+from magpie_ray.storage.failures import is_transient
+from magpie_ray.storage.storage import Storage
+from tests.storage.places import on_s3
+from tests.support.s3_server import FaultProxy, S3Server
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "passes"),
+    [
+        (400, "RequestTimeout", True),
+        (400, "Throttling", True),
+        (403, "RequestTimeTooSkewed", True),
+        (409, "OperationAborted", True),
+        (409, "ConditionalRequestConflict", True),
+        (429, "TooManyRequests", True),
+        (500, "InternalError", True),
+        (503, "ServiceUnavailable", True),
+        (501, "NotImplemented", False),
+        (507, "XMinioStorageFull", False),
+        (400, "ExpiredToken", False),
+        (403, "InvalidAccessKeyId", False),
+        (403, "AccessDenied", False),
+        (403, "SignatureDoesNotMatch", False),
+        (404, "NoSuchBucket", False),
+        (412, "PreconditionFailed", False),
+    ],
+)
+def test_which_answers_of_a_store_pass(status: int, code: str, passes: bool) -> None:
+    answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    raised = botocore.exceptions.ClientError(answer, "PutObject")
+    assert is_transient(translate_boto_error(raised)) is passes
+
+
+REFUSALS = [
+    ("400 ExpiredToken", "have expired: renew them; the same command then resumes"),
+    ("403 InvalidAccessKeyId", "renew them; the same command then resumes"),
+    ("403 SignatureDoesNotMatch", "renew them; the same command then resumes"),
+    ("403 QuotaExceeded", "Free some space or raise the quota; the same command then resumes"),
+    ("507 XMinioStorageFull", "Free some space or raise the quota; the same command then resumes"),
+    ("404 NoSuchBucket", "Create the bucket"),
+]
+
+
+@pytest.mark.parametrize(("fault", "remedy"), REFUSALS)
+def test_what_does_not_pass_is_told_at_once_with_its_code_and_what_to_do(
+    proxy: FaultProxy, fault: str, remedy: str
+) -> None:
+    storage = on_s3(proxy.server)
+    storage.create("data/a", b"x")
+    proxy.storm(1.0, [fault], seed=0)
+    actions = {
+        "create": lambda: storage.create("data/b", b"y"),
+        "read": lambda: storage.read("data/a"),
+        "look for": lambda: storage.exists("data/a"),  # by a HEAD, whose answer has no room for the code
+        "list": lambda: storage.list_objects("data"),
+    }
+    for verb, action in actions.items():
+        told_at_once = f"Could not {verb} s3://.*{fault.split()[1]}.*{remedy}"
+        with pytest.raises(StorageError, match=told_at_once) as told:
+            action()
+        assert "tried for" not in str(told.value)
+    proxy.calm()
+    storage.create("data/b", b"y")
+
+
+def test_a_bucket_that_is_deleted_in_the_middle_is_told_at_once(s3: S3Server) -> None:
+    with contextlib.closing(s3.client()) as client:
+        client.create_bucket(Bucket="short-lived")
+        storage = Storage("s3://short-lived/x", s3.storage_options)
+        assert storage.probe()
+        client.delete_bucket(Bucket="short-lived")
+    with pytest.raises(StorageError, match=r"NoSuchBucket.*Create the bucket") as told:
+        storage.create("data/a", b"x")
+    assert "tried for" not in str(told.value)
+
+
+def test_a_clock_that_is_set_right_meanwhile_loses_nothing(proxy: FaultProxy) -> None:
+    storage = on_s3(proxy.server)
+    skewed = "403 RequestTimeTooSkewed"
+    proxy.spoil("PUT", skewed)
+    proxy.spoil("HEAD", skewed)
+    proxy.spoil("GET", skewed, part="data/a")
+    storage.create("data/a", b"x")
+    assert (proxy.unused, storage.read("data/a")) == (0, b"x")
+    proxy.storm(1.0, [skewed], seed=0)
+    with pytest.raises(StorageError, match=r"tried for up to.*Set the clock of this machine right"):
+        storage.retrying_for(0.2).create("data/b", b"x")
+
+
+def test_an_endpoint_that_refuses_connections_is_tried_again(s3: S3Server) -> None:
+    with socket.socket() as taken:  # nobody listens there
+        taken.bind(("127.0.0.1", 0))
+        options = s3.storage_options | {"endpoint_url": f"http://127.0.0.1:{taken.getsockname()[1]}"}
+        down = Storage(f"s3://{s3.bucket}/x", options, retry_seconds=0.1)
+        with pytest.raises(StorageError, match=r"Could not connect.*tried for up to.*once the store answers"):
+            down.create("data/a", b"x")
+
+
+def test_refused_credentials_are_not_retried(proxy: FaultProxy) -> None:
+    storage = on_s3(proxy.server)
+    proxy.spoil("PUT", "403 AccessDenied")
+    with pytest.raises(StorageError, match=r"Could not create s3://.*Check that the credentials"):
+        storage.create("data/a", b"x")
+    assert [request.split()[0] for request in proxy.requests] == ["PUT"]
+    assert not storage.exists("data/a")
+
+
+class Talkative(MemoryFileSystem):
+    """A library that puts its password into its messages."""
+
+    protocol = "talkative"
+
+    def __init__(
+        self, password: str = "", client_kwargs: dict[str, str] | None = None, **kwargs: object
+    ) -> None:
+        super().__init__(**kwargs)
+        self.password, self.token = password, (client_kwargs or {}).get("token")
+
+    def pipe_file(self, path: str, value: bytes, **kwargs: object) -> None:
+        raise ConnectionError(f"login with {self.password} and {self.token} at {path} failed")
+
+
+def test_no_secret_is_in_a_message_a_log_or_a_repr(caplog: pytest.LogCaptureFixture) -> None:
+    fsspec.register_implementation("talkative", Talkative, clobber=True)
+    caplog.set_level(logging.DEBUG, logger="magpie_ray")
+    options = {"password": "hunter2-secret", "client_kwargs": {"token": "tok-4711"}}
+    storage = Storage("talkative://place/x", options, retry_seconds=0.1, max_wait_seconds=0.01)
+    with pytest.raises(StorageError, match="login with \\*\\*\\* and \\*\\*\\*") as stored:
+        storage.create("a", b"x")
+    with pytest.raises(PreflightError) as refused:
+        storage.probe()
+    told = f"{stored.value} {refused.value} {storage!r} {storage} {storage.url} {caplog.text}"
+    assert "trying again" in told
+    assert "hunter2" not in told
+    assert "4711" not in told
