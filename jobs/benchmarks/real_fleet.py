@@ -38,6 +38,7 @@ from magpie_ray.errors import InterruptedJobError
 from magpie_ray.model.tokenizer import LoadedTokenizer
 from magpie_ray.preflight import checks
 from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.target import find_output
 from magpie_ray.worker import parts
 from magpie_ray.worker.events import Committed, Event, Progress, Ready
 from magpie_ray.worker.spec import EngineFactory, WorkerSpec
@@ -184,7 +185,7 @@ def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float
         ],
     )
     build_spec = resolve_build(config)
-    storage = checks.check_output(checks.open_output(config), single_writer=False)
+    storage = checks.check_output(find_output(config, claim=False).storage, single_writer=False)
     record = build_record.open_build(storage, build_spec.record(_ROWS_PER_PARTITION))
     run = run_records.start_run(storage, num_rows=config.num_rows, host=socket.gethostname(), config={})
     dispatcher = Dispatcher(

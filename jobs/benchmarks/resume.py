@@ -20,8 +20,8 @@ from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest
 from magpie_ray.dataset.parquet import make_table_format, to_parquet
-from magpie_ray.preflight import checks
 from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.target import check_existing, read_existing
 from magpie_ray.storage.storage import Storage, StoredObject
 from magpie_ray.types import Message, Partition, PartitionRecord, Row
 
@@ -132,17 +132,17 @@ def resume(output: str, *, num_rows: int, num_workers: int) -> dict[str, Any]:
     storage = CountingStorage(output)
     storage.calls = Counter()
     with stage("what the build is, its chat format (imports transformers)"):
-        existing = checks.read_existing(storage)
+        existing = read_existing(storage)
         build_spec = resolve_build(config, existing)
     opening = dict(storage.calls)
     storage.calls.clear()
     with stage("what is committed"):
         if existing is None:
             existing = build_record.open_build(storage, build_spec.record(GRID))
-        committed = checks.check_existing(build_spec, existing, storage)
+        committed = check_existing(build_spec, existing, storage)
     calls = dict(storage.calls)
     with stage("what is pending, in shards"):
-        pending = committed.pending(num_rows)
+        pending = committed.pending
         dispatcher = Dispatcher(pending, num_slots=num_workers, grid=GRID, max_failures_per_partition=3)
     with stage("ledger"):
         ledger = Ledger(storage, existing, committed.records, num_rows=num_rows)

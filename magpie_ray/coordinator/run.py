@@ -21,8 +21,8 @@ from magpie_ray.errors import (
     StorageError,
 )
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import BuildSpec
-from magpie_ray.preflight.checks import CommittedBuild
+from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
+from magpie_ray.preflight.target import CommittedBuild
 from magpie_ray.publish.card import write_card
 from magpie_ray.publish.report import report
 from magpie_ray.storage.storage import READ_SECONDS, Storage
@@ -89,7 +89,7 @@ def open_build(
 
     A grid that was left to us is then the other's.
     """
-    grid = checks.choose_grid(build_spec, num_actors=num_actors, device=device)
+    grid = choose_grid(build_spec, num_actors=num_actors, device=device)
     wanted = build_spec.record(grid)
     try:
         opened = build_record.open_build(storage, wanted)

@@ -1,7 +1,7 @@
-"""The cluster as it was seconds ago: its nodes, what they have, and whether its head still answers.
+"""The cluster as it was seconds ago: its nodes, their resources, and whether its head still answers.
 
-Questions to a head that is gone or frozen wait for it, until Ray ends the process a minute later. What always
-holds: they are asked in a thread of their own, and the job reads the last answer and its age.
+A question to a head that is gone or frozen blocks, until Ray ends this process a minute later. Invariants: a
+thread of its own asks the questions; the job reads the last answer and its age, and never blocks.
 """
 
 import logging
@@ -23,14 +23,12 @@ log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 3.0
 _SILENT_SECONDS = 8.0
-# Ray waits a minute for a head that restarts, and then ends the driver without a word of ours.
-_GONE_SECONDS = 40.0
 _WARNING_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterView:
-    """What the head has told. alive, leaving: ids of nodes; those leaving are about to go."""
+    """One answer of the head. alive: ids of nodes; leaving: ids of those that are about to leave."""
 
     alive: frozenset[str]
     leaving: frozenset[str]
@@ -39,8 +37,8 @@ class ClusterView:
 
     @classmethod
     def now(cls, *, may_grow: bool) -> "ClusterView":
-        """Asks the head, and waits for it."""
-        # No public call tells of draining nodes or of what an autoscaler may add; Ray's libraries ask here.
+        """Asks the head, and blocks until it answers."""
+        # No public call lists draining nodes or an autoscaler's limits; Ray's own libraries ask here.
         leaving = frozenset(state.get_draining_nodes())
         limits = state.get_max_resources_from_cluster_config() or {}
         nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -60,10 +58,15 @@ class ClusterView:
 
 
 class ClusterWatch:
-    """A context in which `view` is kept up to date. `may_grow`: whether nodes may come."""
+    """A context that keeps `view` up to date.
 
-    def __init__(self, *, may_grow: bool) -> None:
+    may_grow: whether nodes may come. gone_seconds: how long the head may be silent before the cluster counts
+    as gone. Ray waits a minute for a head that restarts, and then ends the driver without a message.
+    """
+
+    def __init__(self, *, may_grow: bool, gone_seconds: float = 40.0) -> None:
         self._may_grow = may_grow
+        self._gone_seconds = gone_seconds
         self._address = str(ray.get_runtime_context().gcs_address)
         self.view = ClusterView.now(may_grow=may_grow)
         self._answered = time.monotonic()
@@ -86,20 +89,20 @@ class ClusterWatch:
         while not self._over.wait(_EVERY_SECONDS):
             try:
                 self.view = ClusterView.now(may_grow=self._may_grow)
-            except Exception as exc:  # noqa: BLE001 - whatever comes instead of an answer is none
+            except Exception as exc:  # noqa: BLE001 - any error means that the head did not answer
                 log.debug("the head of the cluster gave no answer: %s", exc)
             else:
                 self._answered = time.monotonic()
 
     @property
-    def silent_seconds(self) -> float:
+    def _silent_seconds(self) -> float:
         """Since the head's last answer."""
         return time.monotonic() - self._answered
 
     def reachable(self) -> bool:
-        """Whether the head would answer now, as far as can be told without asking it anything."""
+        """Whether the head would answer now, as far as can be known without asking it anything."""
         now = time.monotonic()
-        if self.silent_seconds > _SILENT_SECONDS or now - self._refused < _SILENT_SECONDS:
+        if self._silent_seconds > _SILENT_SECONDS or now - self._refused < _SILENT_SECONDS:
             return False
         if not answers(self._address):
             self._refused = time.monotonic()
@@ -107,15 +110,16 @@ class ClusterWatch:
         return True
 
     def check(self) -> None:
-        """ClusterLostError when the head has been silent for 40 s."""
-        silent = self.silent_seconds
+        """ClusterLostError when the head has been silent for `gone_seconds`."""
+        silent = self._silent_seconds
         if silent < _SILENT_SECONDS:
             return
         if time.monotonic() - self._warned > _WARNING_SECONDS:
             self._warned = time.monotonic()
             log.warning("the head of the Ray cluster at %s has not answered for %.0f s", self, silent)
-        if silent > _GONE_SECONDS:
+        if silent > self._gone_seconds:
             raise ClusterLostError(
-                f"the Ray cluster at {self} is gone: its head has not answered for {silent:.0f} s. What is "
-                "committed is kept: the same command goes on, on this cluster once it is back or on another"
+                f"the Ray cluster at {self} is gone: its head has not answered for {silent:.0f} s. Committed "
+                "files are kept: the same command resumes the build, on this cluster once it is back or on "
+                "another"
             )

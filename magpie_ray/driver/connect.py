@@ -1,4 +1,7 @@
-"""Which Ray cluster: connecting to it, or starting one."""
+"""Connect to the Ray cluster at hand, or start a local one.
+
+Invariant: a cluster that does not answer is refused within seconds; Ray itself would wait for minutes.
+"""
 
 import contextlib
 import logging
@@ -6,13 +9,12 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import ray
 from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
-from magpie_ray.config.schema import Config
 from magpie_ray.errors import ClusterLostError, InterruptedJobError, PreflightError
 from magpie_ray.utils import logs
 
@@ -22,25 +24,23 @@ _CONNECT_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def ray_session(config: Config) -> Iterator[bool]:
-    """Connect to a cluster (cluster.address, RAY_ADDRESS, one on this machine) or start a local one.
+def ray_session(configured: str | None) -> Iterator[bool]:
+    """A connection to a cluster; yields whether the cluster is a local one, to which no nodes come.
 
-    With the address local always the latter. Yields whether it is one of our own, which gets no
-    further nodes.
+    configured: cluster.address, where "local" always starts a local cluster (see choose_address). A
+    connection that this process already has is used and stays. PreflightError when there is no such cluster.
     """
     if ray.is_initialized():
         yield False
         return
-    address = config.cluster.address or os.environ.get("RAY_ADDRESS") or _cluster_on_this_machine()
-    if address == "local":  # Ray's own word for it
-        address = None
-    if address and "://" not in address and not answers(address):
-        raise _no_cluster(address, "nothing answers there")
+    address = choose_address(configured)
     if address and address.startswith("ray://"):
         raise PreflightError(
             f"{address} is an address of Ray's client, which can't carry the events of actors: submit the "
             "job to that cluster with `ray job submit`, or give the address of its head, host:6379"
         )
+    if address and not answers(address):
+        raise _no_cluster(address, "nothing answers there")
     style = logs.current()
     try:
         with _own_sigterm():
@@ -59,11 +59,25 @@ def ray_session(config: Config) -> Iterator[bool]:
     try:
         yield address is None
     except ClusterLostError:
-        raise  # there is nothing to leave, and trying to takes longer than Ray lets this process live
+        raise  # ray.shutdown would wait for the lost head, longer than Ray lets this process live
     except BaseException:
         ray.shutdown()
         raise
     ray.shutdown()
+
+
+def choose_address(
+    configured: str | None, *, started_here: Callable[[], str] = read_ray_address
+) -> str | None:
+    """`configured`, RAY_ADDRESS, or the cluster that `ray start` began on this machine; None: start one.
+
+    A cluster of this machine that no longer answers is passed over.
+    """
+    address = configured or os.environ.get("RAY_ADDRESS")
+    if not address and (address := started_here()) and not answers(address):
+        log.warning("the Ray cluster that was started here (%s) is gone: starting a local one", address)
+        return None
+    return None if address == "local" else address or None  # "local" is Ray's own word for a new one
 
 
 @contextlib.contextmanager
@@ -78,7 +92,7 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def _token_hint() -> str:
-    """What to try where a cluster turns a caller away: Ray does not say that it was for want of a token."""
+    """What to try when a cluster refuses a connection: Ray does not say that a token was missing."""
     if os.environ.get("RAY_AUTH_MODE") == "token":
         return " (is the token in ~/.ray/auth_token or RAY_AUTH_TOKEN that cluster's?)"
     return " (if it asks for a token: export RAY_AUTH_MODE=token; see docs/one-box.md)"
@@ -91,17 +105,8 @@ def _no_cluster(address: str, why: str) -> PreflightError:
     )
 
 
-def _cluster_on_this_machine() -> str | None:
-    """The cluster that `ray start` began here, unless it is dead: Ray would wait for it for minutes."""
-    address = read_ray_address()
-    if address and not answers(address):
-        log.warning("the Ray cluster that was started here (%s) is gone: starting a local one", address)
-        return None
-    return address or None
-
-
 def answers(address: str) -> bool:
-    """Whether something listens at host:port; other forms are Ray's to look up."""
+    """Whether something listens at host:port. True for any other form of address, which Ray looks up."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         return True

@@ -1,10 +1,14 @@
-"""The workers of a run as Ray actors (see coordinator.actors). Ray restarts none: the dispatcher decides."""
+"""The workers of a run as Ray actors (see coordinator.actors).
+
+Invariants: Ray restarts no actor, because the dispatcher decides which slot gets another one; while the head
+does not answer, no method blocks on it.
+"""
 
 import logging
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -35,10 +39,10 @@ log = logging.getLogger(__name__)
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _BRIEF_CHARACTERS = 600
-# What the turns of the job's loop may take of a core, as long as they come twice a second. Asking Ray for the
-# events of 1,000 actors takes a millisecond, whether there is one or a hundred.
+# The part of a core that the job's loop may take, as long as it turns twice a second. Asking Ray for the
+# events of 1,000 actors takes a millisecond, whether there is one event or a hundred.
 _LOOP_SHARE = 0.01
-# Another try would probably end in the same way.
+# Another actor would probably fail in the same way.
 _OWN_FAULTS = (OutOfMemoryError, RuntimeEnvSetupError)
 
 
@@ -51,10 +55,11 @@ class _Actor:
 
 
 class RayActors:
-    """One actor a slot. `spec_of`: what the worker of an engine start is made from.
+    """One actor a slot.
 
-    `capacity_in`: how many actors there should be, by what a cluster can hold. `secrets`: what is struck
-    from all that actors say. `process`: the class that runs in each.
+    spec_of: the spec of a worker, by its engine start. capacity_in: how many actors there should be on a
+    cluster. secrets: texts that are struck from everything actors say. process: the class that runs in an
+    actor's process.
     """
 
     def __init__(
@@ -73,7 +78,7 @@ class RayActors:
         self._watch = watch
         self._engine_factory = engine_factory
         self._secrets = secrets
-        self._last_words = ActorLogs()
+        self._logs = ActorLogs()
         self._capacity_in = capacity_in
         self._postponed: dict[int, int] = {}  # slot -> engine start, while the head does not answer
         self._actors: dict[int, _Actor] = {}
@@ -124,7 +129,7 @@ class RayActors:
             return
         self._listening.pop(actor.events, None)
         if not self._watch.reachable():
-            return  # they end by themselves, without a cluster
+            return  # without a cluster the actor ends by itself
         ray.kill(actor.handle)
         if actor.group is not None:
             remove_placement_group(actor.group)
@@ -136,19 +141,19 @@ class RayActors:
             for slot, engine_start in list(self._postponed.items()):
                 del self._postponed[slot]
                 self.start(slot, engine_start=engine_start)
-        everyone = list(self._listening)
-        if not everyone:
+        streams = list(self._listening)
+        if not streams:
             time.sleep(timeout_seconds)
             return []
         self._rest(timeout_seconds)
-        # The first wait takes all that is there, the second sleeps until anything is.
-        ready, _ = ray.wait(everyone, num_returns=len(everyone), timeout=0)
+        # The first wait takes every stream that has an event; the second one sleeps until any has one.
+        ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0)
         if not ready:
-            ready, _ = ray.wait(everyone, num_returns=1, timeout=timeout_seconds)
+            ready, _ = ray.wait(streams, num_returns=1, timeout=timeout_seconds)
         return [(self._listening[events], self._next_event(events)) for events in ready]
 
     def _rest(self, at_most_seconds: float) -> None:
-        """Let events gather, the longer the more the last turn of the job's loop took."""
+        """Let events gather: the more the last turn of the job's loop took, the longer."""
         time.sleep(min(at_most_seconds, (time.thread_time() - self._turned) / _LOOP_SHARE))
         self._turned = time.thread_time()
 
@@ -164,9 +169,10 @@ class RayActors:
             cause = str(error) if error else f"{type(exc.cause).__name__}: {exc.cause}"
             return Lost(cause=self.explain(slot, cause), loss=Loss.FAILED, error=error)
         except RayError as exc:  # a dead actor or node, no memory, a runtime environment that can't be made
-            loss = self._loss(slot, exc)
-            cause = self.explain(slot, _brief(exc)) if loss in (Loss.FAILED, Loss.DIED) else _brief(exc)
-            return Lost(cause=cause, loss=loss)
+            lost = lost_by(exc, self._actors[slot].place, self._watch)
+            if lost.loss in (Loss.FAILED, Loss.DIED):
+                lost = replace(lost, cause=self.explain(slot, lost.cause))
+            return lost
         if isinstance(event, Placed):
             self._actors[slot].place = event
         return event
@@ -175,22 +181,11 @@ class RayActors:
         """The cause with the last lines of the actor's own log, fit to be shown."""
         cause = scrub(cause, self._secrets)
         place = self._actors[slot].place
-        lines = self._last_words.of(place) if place and self._watch.reachable() else []
+        lines = self._logs.of(place) if place and self._watch.reachable() else []
         if not (place and lines):
             return cause
         head = f"{cause}\n  The last lines of its log (process {place.pid} on {place.host}):"
         return "\n    ".join([head, *(scrub(line, self._secrets) for line in lines)])
-
-    def _loss(self, slot: int, exc: RayError) -> Loss:
-        place = self._actors[slot].place
-        # Unavailable: the raylet is gone, and its node known to be dead only seconds later.
-        if isinstance(exc, (NodeDiedError, ActorUnavailableError)):
-            return Loss.NODE
-        if not self._watch.reachable():
-            return Loss.LEFT
-        if place and place.node_id not in self._watch.view.alive:
-            return Loss.NODE
-        return Loss.FAILED if isinstance(exc, _OWN_FAULTS) or _failed_to_start(exc) else Loss.DIED
 
     def capacity(self) -> int:
         return self._capacity_in(self._watch.view)
@@ -205,13 +200,27 @@ class RayActors:
         return f"{wanted}; the cluster has {self._watch.view.free}"
 
 
+def lost_by(exc: RayError, place: Placed | None, watch: ClusterWatch) -> Lost:
+    """What Ray's error says about the loss of the actor at `place`, which is None before it has started."""
+    cause = _brief(exc)
+    # Unavailable: the raylet is gone, and Ray learns only seconds later that its node is dead.
+    if isinstance(exc, (NodeDiedError, ActorUnavailableError)):
+        return Lost(cause=cause, loss=Loss.NODE)
+    if not watch.reachable():
+        return Lost(cause=cause, loss=Loss.LEFT)
+    if place and place.node_id not in watch.view.alive:
+        return Lost(cause=cause, loss=Loss.NODE)
+    is_own_fault = isinstance(exc, _OWN_FAULTS) or _failed_to_start(exc)
+    return Lost(cause=cause, loss=Loss.FAILED if is_own_fault else Loss.DIED)
+
+
 def _failed_to_start(exc: RayError) -> bool:
-    """Whether it was the actor's own `__init__`, or an import of it, that raised."""
+    """Whether the actor's `__init__`, or an import of its class, raised."""
     return isinstance(exc, RayActorError) and exc.actor_init_failed
 
 
 def _brief(exc: RayError) -> str:
-    """Ray's text without its table of ids and its colours; of a traceback the last line."""
+    """Ray's message without its table of ids and its colours; of a traceback only the last line."""
     lines = [line for line in _COLOUR.sub("", str(exc)).splitlines() if line.strip() and line[0] != "\t"]
-    told = lines[-1:] if _failed_to_start(exc) else lines
-    return f"{type(exc).__name__}: {' '.join(' '.join(told).split())[:_BRIEF_CHARACTERS]}"
+    shown = lines[-1:] if _failed_to_start(exc) else lines
+    return f"{type(exc).__name__}: {' '.join(' '.join(shown).split())[:_BRIEF_CHARACTERS]}"

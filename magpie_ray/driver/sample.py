@@ -1,7 +1,7 @@
-"""A sample of a build: its own rows on real engines on this machine, for a while, and then thrown away.
+"""A sample of a build: rows of that build, made for a while by real engines on this machine, and thrown away.
 
-What always holds: nothing is written to the build's output; as many engines run side by side as the build
-would have here.
+Invariants: nothing is written to the build's output; as many engines run side by side as the build would have
+on this machine.
 """
 
 import logging
@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,25 +16,20 @@ import pyarrow.parquet as pq
 
 from magpie_ray import draws
 from magpie_ray.config.schema import Config
-from magpie_ray.coordinator.placement import (
-    ClusterResources,
-    Placement,
-    choose_device,
-    choose_num_actors,
-    place,
-)
+from magpie_ray.coordinator.placement import ClusterResources, Placement, choose_num_actors
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.parquet import make_table_format, parquet_bytes
 from magpie_ray.driver.cluster_watch import ClusterWatch
 from magpie_ray.driver.connect import ray_session
 from magpie_ray.driver.ray_actors import RayActors
 from magpie_ray.driver.stop_signals import stop_signals
+from magpie_ray.driver.wiring import place_actor
 from magpie_ray.errors import PreflightError
 from magpie_ray.planning.estimate import Sample
 from magpie_ray.planning.sampler import Sampler
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import BuildSpec
-from magpie_ray.preflight.checks import CommittedBuild
+from magpie_ray.preflight.build_spec import choose_grid
+from magpie_ray.preflight.target import Target, look_at
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
 from magpie_ray.utils import logs
@@ -43,9 +37,9 @@ from magpie_ray.worker.spec import EngineFactory, WorkerSpec
 
 log = logging.getLogger(__name__)
 
-# What has not begun when the time is over is taken back in these units. Smaller files cost more words.
-_ROWS_PER_PARTITION = 64
-# No sample gets further.
+# Pieces that have not begun when the time is over are taken back. Smaller pieces cost more messages.
+_ROWS_PER_PIECE = 64
+# No sample makes more rows than this.
 _MOST_ROWS = 1_000_000
 
 
@@ -56,31 +50,44 @@ def take_sample(
     engine_factory: EngineFactory | None = None,
     began: float | None = None,
 ) -> Sample:
-    """Make rows of the build for so many seconds after the last engine is up, or until all are made.
+    """Make rows of the build for `seconds` after the last engine is up, or until all rows are made.
 
-    began: when the command did, by time.monotonic(). Raises what `generate` does before anything starts,
-    GenerationFailedError when an engine fails, InterruptedJobError when told to stop.
+    began: when the command started, by time.monotonic(). Raises what `generate` raises before anything
+    starts, GenerationFailedError when an engine fails, InterruptedJobError when told to stop.
     """
     began = time.monotonic() if began is None else began
-    storage, build_spec, committed = checks.look_at(config)
-    config = build_spec.config
-    if committed and not committed.pending(config.num_rows):
-        raise PreflightError(f"{storage.url} has all of its rows: nothing is left to take a sample of")
+    target = look_at(config)
+    build_spec = target.build_spec
+    if target.committed and not target.committed.pending:
+        raise PreflightError(f"{target.storage.url} has all of its rows: nothing is left to take a sample of")
     if engine_factory is None:
         checks.check_engine_is_installed()
     with (
         tempfile.TemporaryDirectory(prefix="magpie-ray-sample-") as folder,
-        ray_session(_here(config)),
+        ray_session("local"),
         stop_signals() as stop_requested,
         ClusterWatch(may_grow=False) as watch,
     ):
-        scope = _scope(build_spec, committed, watch.view.resources)
+        scope = _scope(target, watch.view.resources)
+
+        def spec_of(engine_start: int) -> WorkerSpec:
+            return WorkerSpec(
+                build_spec=build_spec,
+                storage=Storage(folder),
+                fingerprint="",
+                run=draws.MAX_RUNS - 1,
+                engine_start=engine_start,
+                device=scope.placement.device,
+                distributed_executor_backend=scope.placement.distributed_executor_backend,
+                log_style=logs.current(),
+            )
+
         actors = RayActors(
-            partial(_spec, build_spec, Storage(folder), scope.placement),
+            spec_of,
             scope.placement,
             watch,
             capacity_in=lambda _: scope.engines,
-            secrets=config.secrets(),
+            secrets=build_spec.config.secrets(),
             engine_factory=engine_factory,
         )
         log.info("%d engines make a sample for %.0f s", scope.engines, seconds)
@@ -88,10 +95,10 @@ def take_sample(
             actors, scope.pieces, num_slots=scope.engines, grid=scope.grid, seconds=seconds, began=began
         )
         sampler.work(stop_requested)
-        found = sampler.result(num_rows=scope.num_rows)
-        bytes_per_row, bytes_per_file = _bytes_of(Path(folder), config)
+        sample = sampler.result(num_rows=scope.num_rows)
+        bytes_per_row, bytes_per_file = _bytes_of(Path(folder), build_spec.config)
     return replace(
-        found,
+        sample,
         device=scope.placement.device,
         bytes_per_row=bytes_per_row,
         bytes_per_file=bytes_per_file,
@@ -99,22 +106,9 @@ def take_sample(
     )
 
 
-def _spec(build_spec: BuildSpec, storage: Storage, placement: Placement, engine_start: int) -> WorkerSpec:
-    return WorkerSpec(
-        build_spec=build_spec,
-        storage=storage,
-        fingerprint="",
-        run=draws.MAX_RUNS - 1,
-        engine_start=engine_start,
-        device=placement.device,
-        distributed_executor_backend=placement.distributed_executor_backend,
-        log_style=logs.current(),
-    )
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Scope:
-    """What is sampled, by how many engines. num_rows: all that are pending; pieces of them, cut at `grid`."""
+    """How many engines sample which rows. num_rows: all pending rows; `pieces` of them, cut at `grid`."""
 
     placement: Placement
     engines: int
@@ -123,39 +117,34 @@ class _Scope:
     grid: int
 
 
-def _scope(build_spec: BuildSpec, committed: CommittedBuild | None, resources: ClusterResources) -> _Scope:
-    """As many engines as the build would have on this machine. PreflightError when it holds none."""
-    config = build_spec.config
-    device = choose_device(config, resources)
-    checks.check_engine_device(build_spec, device=device)
-    placement = place(config, device=device, resources=resources)
-    here = choose_num_actors(_here(config), placement=placement, resources=resources)
-    wanted = here if config.cluster.num_actors == "auto" else config.cluster.num_actors
+def _scope(target: Target, resources: ClusterResources) -> _Scope:
+    """As many engines as the build would have on this machine. PreflightError when the machine holds none."""
+    build_spec, config, committed = target.build_spec, target.build_spec.config, target.committed
+    placement = place_actor(build_spec, resources)
+    as_many_as_fit = config.cluster.model_copy(update={"num_actors": "auto"})
+    fitting = choose_num_actors(
+        config.model_copy(update={"cluster": as_many_as_fit}), placement=placement, resources=resources
+    )
+    wanted = fitting if config.cluster.num_actors == "auto" else config.cluster.num_actors
     if committed:
         grid = committed.build.rows_per_partition
     else:
-        grid = checks.choose_grid(build_spec, num_actors=wanted, device=device)
-    cell = min(grid, _ROWS_PER_PARTITION)
+        grid = choose_grid(build_spec, num_actors=wanted, device=placement.device)
+    cell = min(grid, _ROWS_PER_PIECE)
     done = [record.partition for record in committed.records] if committed else []
     num_rows = partitioning.rows_in(partitioning.pending(config.num_rows, grid, done))
     pieces = partitioning.pending(min(config.num_rows, config.num_rows - num_rows + _MOST_ROWS), cell, done)
     return _Scope(
         placement=placement,
-        engines=min(here, wanted, len(pieces)),
+        engines=min(fitting, wanted, len(pieces)),
         num_rows=num_rows,
         pieces=pieces,
         grid=cell,
     )
 
 
-def _here(config: Config) -> Config:
-    """The same on a cluster of this machine's own, with as many actors as it holds."""
-    cluster = config.cluster.model_copy(update={"num_actors": "auto", "address": "local"})
-    return config.model_copy(update={"cluster": cluster})
-
-
 def _bytes_of(folder: Path, config: Config) -> tuple[float, float]:
-    """Bytes of a row, and of a file whatever its rows: from the sample's files, and one of all their rows."""
+    """Bytes of a row, and of a file beside its rows, from the sample's files and one file of all rows."""
     paths = sorted(folder.glob("data/*.parquet"))
     table = pa.concat_tables(pq.read_table(path) for path in paths)
     together = len(parquet_bytes(table, make_table_format(config)))

@@ -21,16 +21,16 @@ from magpie_ray.worker.events import Committed
 
 log = logging.getLogger(__name__)
 
-LOG_SECONDS = 30.0
-
 
 class ProgressDisplay:
     """A watcher of a job, and a context: shown as often as you like, it draws or logs as often as is useful.
 
-    `live`: draw, where the console is a terminal; else the log alone is written to.
+    live: draw, where the console is a terminal; else only log, a line every `log_seconds`.
     """
 
-    def __init__(self, console: Console | None = None, *, live: bool = True) -> None:
+    def __init__(
+        self, console: Console | None = None, *, live: bool = True, log_seconds: float = 30.0
+    ) -> None:
         console = console or terminal()
         self._live: Live | None = None
         if live and console.is_terminal:
@@ -38,6 +38,7 @@ class ProgressDisplay:
             self._task = self._bar.add_task("", total=None)
             self._live = Live(self._bar, console=console)
         self._last: Snapshot | None = None
+        self._log_seconds = log_seconds
         self._logged_at = -math.inf
 
     def __enter__(self) -> Self:
@@ -66,7 +67,7 @@ class ProgressDisplay:
             self._live.update(Group(self._bar, Text(f"{told}{actors_text(snapshot)}", overflow="ellipsis")))
             return
         self._last = snapshot
-        if time.monotonic() - self._logged_at >= LOG_SECONDS:
+        if time.monotonic() - self._logged_at >= self._log_seconds:
             self._logged_at, self._last = time.monotonic(), None
             _log(snapshot)
 

@@ -9,8 +9,8 @@ from magpie_ray.config.schema import Config
 from magpie_ray.dataset import partitioning
 from magpie_ray.planning.estimate import Sample
 from magpie_ray.planning.forecast import Forecast, Given, forecast
-from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import BuildSpec
+from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
+from magpie_ray.preflight.target import look_at
 
 
 def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
@@ -20,21 +20,20 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
     (`assumptions` says so).
     """
     given = given or Given()
-    storage, build_spec, committed = checks.look_at(config)
+    target = look_at(config)
+    build_spec, committed = target.build_spec, target.committed
     config = build_spec.config
     num_actors, device, assumptions = _assume_cluster(config, given.sample)
     if committed:
         record = committed.build
     else:
-        record = build_spec.record(checks.choose_grid(build_spec, num_actors=num_actors, device=device))
+        record = build_spec.record(choose_grid(build_spec, num_actors=num_actors, device=device))
         if config.output.rows_per_partition == "auto":
             assumptions.append(
                 "output.rows_per_partition is auto: chosen for these actors, fixed by the first run"
             )
     grid = record.rows_per_partition
-    pending = (
-        committed.pending(config.num_rows) if committed else partitioning.pending(config.num_rows, grid, ())
-    )
+    pending = committed.pending if committed else partitioning.pending(config.num_rows, grid, ())
     shards = partitioning.shards(pending, num_actors)
     cost = forecast(
         build_spec,
@@ -45,7 +44,7 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
         device=device,
     )
     return {
-        "output": storage.url,
+        "output": target.storage.url,
         "exists": committed is not None,
         "fingerprint": record.fingerprint,
         "model": {"name": build_spec.model.name, "commit": build_spec.model.commit},

@@ -21,6 +21,7 @@ from magpie_ray.chat_format.derivation import ChatFormat, LoadedTokenizer
 from magpie_ray.config.output_path import Tick
 from magpie_ray.config.problems import show
 from magpie_ray.config.schema import Config
+from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.engine.first_tokens import FirstTokenTable
 from magpie_ray.engine.token_bytes import token_bytes
@@ -125,6 +126,19 @@ def resolve_build(
     if config.engine.max_model_len is not None:
         check_prompts_fit(build_spec, max_model_len=config.engine.max_model_len)
     return build_spec
+
+
+def choose_grid(build_spec: BuildSpec, *, num_actors: int, device: str) -> int:
+    """rows_per_partition of a new build."""
+    config = build_spec.config
+    if config.output.rows_per_partition != "auto":
+        return config.output.rows_per_partition
+    return partitioning.auto_rows_per_partition(
+        num_rows=config.num_rows,
+        num_actors=num_actors,
+        device=device,
+        max_tokens_per_row=config.max_tokens_per_row,
+    )
 
 
 def _with_seed(config: Config, recorded: int | None, tick: Tick | None) -> tuple[Config, list[str]]:

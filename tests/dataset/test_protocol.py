@@ -32,9 +32,8 @@ from magpie_ray.dataset.manifest import MANIFEST_KEY
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.dataset.verify import verify
 from magpie_ray.errors import BuildMismatchError, GenerationFailedError, InterruptedJobError, MagpieError
-from magpie_ray.preflight import checks
 from magpie_ray.preflight.build_spec import BuildSpec
-from magpie_ray.preflight.checks import CommittedBuild
+from magpie_ray.preflight.target import CommittedBuild, check_existing, read_existing
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import DATA_PREFIX
 from magpie_ray.worker.events import Committed
@@ -190,7 +189,7 @@ class Driver:
     def begin(self, *, slots: int, window: int) -> None:
         manifest.mark_growing(self.storage)
         self.run = run_records.start_run(self.storage, num_rows=self.config.num_rows, host="here", config={})
-        pending = self.found.pending(self.config.num_rows)
+        pending = self.found.pending
         self.dispatcher = Dispatcher(
             pending,
             num_slots=min(slots, len(pending)),
@@ -321,11 +320,11 @@ class Protocol(RuleBasedStateMachine):
         """What `generate` does before a cluster is touched, and at once where nothing is to be done."""
         config = config_of(num_rows=num_rows)
         build_spec: Any = SimpleNamespace(config=config, record=lambda grid: build_of(grid, config))
-        existing = checks.read_existing(self.storage)
+        existing = read_existing(self.storage)
         if existing is None:
             existing = build_record.open_build(self.storage, build_of(self.record.rows_per_partition, config))
-        found = checks.check_existing(build_spec, existing, self.storage)
-        if found.pending(num_rows):
+        found = check_existing(build_spec, existing, self.storage)
+        if found.pending:
             return Driver(config, self.storage, found)
         self.checking_the_mark(lambda: run.nothing_to_do(build_spec, self.storage, found))
         return None

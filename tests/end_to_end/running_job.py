@@ -14,19 +14,18 @@ from typing import Self
 
 from tests.end_to_end.cluster import ROOT
 
-# `magpie-ray` as it is, but for the engine, and less patient: the log tells of its progress every second, and
-# a cluster is taken for gone after ten.
+# `magpie-ray` with another engine, and less patient: it logs its progress every second, and a silent cluster
+# counts as gone after ten.
 _PROGRAM = """
 import functools, sys
-from magpie_ray.cli import main
-from magpie_ray.driver import cluster_watch, run_build
-from magpie_ray.monitoring import progress
+from magpie_ray.cli.program import main
+from magpie_ray.driver import run_build
 from tests.support.engines import *
 from tests.end_to_end.faulty_engines import *
 
-progress.LOG_SECONDS, cluster_watch._GONE_SECONDS = 1.0, 10.0
+timing = run_build.Timing(cluster_gone_seconds=10.0, log_seconds=1.0)
 factory = eval(sys.argv.pop(1))
-run_build.generate = functools.partial(run_build.generate, engine_factory=factory)
+run_build.generate = functools.partial(run_build.generate, engine_factory=factory, timing=timing)
 main()
 """
 

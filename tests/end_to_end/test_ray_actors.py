@@ -126,11 +126,11 @@ def test_an_engine_that_the_cluster_can_not_hold_is_refused_before_anything_star
 
 _JOB_WITH_SIMULATED_ENGINES = """
 import functools
-import magpie_ray.driver as driver
-from magpie_ray.cli import main
+from magpie_ray.cli.program import main
+from magpie_ray.driver import run_build
 from tests.support.engines import ScriptedEngine
 
-driver.generate = functools.partial(driver.generate, engine_factory=ScriptedEngine(reject_every=10))
+run_build.generate = functools.partial(run_build.generate, engine_factory=ScriptedEngine(reject_every=10))
 main()
 """
 

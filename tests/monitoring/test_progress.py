@@ -72,11 +72,11 @@ def test_a_log_gets_a_line_now_and_then_and_the_last_one(
     caplog.set_level(logging.INFO, logger="magpie_ray.monitoring.progress")
     now = [5.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with ProgressDisplay(Console(file=io.StringIO())) as display:
+    with ProgressDisplay(Console(file=io.StringIO()), log_seconds=30.0) as display:
         display.show(replace(HALF_WAY, rows=1))
-        now[0] += progress.LOG_SECONDS / 2
+        now[0] += 15.0
         display.show(replace(HALF_WAY, rows=2))
-        now[0] += progress.LOG_SECONDS / 2
+        now[0] += 15.0
         display.show(replace(HALF_WAY, rows=3))
         display.show(replace(HALF_WAY, rows=4))
         assert [line.split("/")[0] for line in log_lines(caplog)] == ["1", "3"]

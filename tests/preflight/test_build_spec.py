@@ -11,7 +11,7 @@ from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import ConfigError, FormatError
 from magpie_ray.preflight import build_spec
-from magpie_ray.preflight.build_spec import check_prompts_fit, resolve_build
+from magpie_ray.preflight.build_spec import check_prompts_fit, choose_grid, resolve_build
 from tests.support.builds import DATED, GEMMA_LIKE, config_of, model_folder
 
 
@@ -152,6 +152,18 @@ def test_a_resume_keeps_the_commit_unless_a_revision_is_asked_for(monkeypatch: p
         with pytest.raises(FormatError, match="far enough"):
             resolve_build(case, existing)
     assert asked == [None, "abc", "v2", None, None]
+
+
+def test_the_grid_is_what_was_asked_for_or_chosen_from_what_a_row_can_take() -> None:
+    explicit = resolve_build(config_of(output={"rows_per_partition": 50}))
+    assert choose_grid(explicit, num_actors=3, device="cuda") == 50
+    many = {"num_rows": 10_000_000}
+    grids = [
+        choose_grid(resolve_build(config_of(**many, **keys)), num_actors=1, device="cuda")
+        for keys in ({"n_turns": 3}, {"n_turns": 1}, {"only_instruction": True})
+    ]
+    assert grids == sorted(grids)
+    assert choose_grid(resolve_build(config_of(num_rows=80)), num_actors=2, device="cuda") == 5
 
 
 def test_the_record_says_what_it_was_made_with() -> None:

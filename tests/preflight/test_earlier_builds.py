@@ -18,7 +18,7 @@ from magpie_ray.dataset.actor_history import read_actor_history
 from magpie_ray.dataset.verify import verify
 from magpie_ray.monitoring import status
 from magpie_ray.preflight.build_spec import resolve_build
-from magpie_ray.preflight.checks import check_existing
+from magpie_ray.preflight.target import check_existing
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
 from tests.support.paths import ROOT
@@ -81,4 +81,4 @@ def test_an_earlier_build_goes_on_where_it_stands(storage: Storage, tmp_path: Pa
     )
     spec = resolve_build(config, existing)
     committed = check_existing(spec, existing, storage)
-    assert committed.pending(96) == [Partition(start=48, stop=72), Partition(start=72, stop=96)]
+    assert list(committed.pending) == [Partition(start=48, stop=72), Partition(start=72, stop=96)]
