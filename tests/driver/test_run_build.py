@@ -1,0 +1,25 @@
+"""What `generate` refuses before anything starts."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from magpie_ray.config.schema import load_config
+from magpie_ray.driver.run_build import generate
+from magpie_ray.errors import PreflightError
+
+
+@pytest.fixture
+def dead_address() -> str:
+    """host:port where nothing listens: bound, never listened on, and free again."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_a_cluster_address_that_does_not_answer_is_refused_at_once(tmp_path: Path, dead_address: str) -> None:
+    keys = ["num_rows=1", f"output.path={tmp_path / 'build'}", f"cluster.address={dead_address}"]
+    with pytest.raises(PreflightError, match=f"no Ray cluster at {dead_address}.*ray start --head"):
+        generate(load_config(None, keys))
+    assert not (tmp_path / "build/_magpie/build.json").exists()
