@@ -1,4 +1,4 @@
-"""One run of a build, from opening the build to the last words. Knows no Ray.
+"""One run of a build, from its job to its last words. Knows no Ray.
 
 What always holds: whatever ends a run, what is committed stays and its record says how it ended.
 """
@@ -10,18 +10,17 @@ from dataclasses import dataclass, field
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.snapshot import Watcher, Watchers
 from magpie_ray.counters import EngineStats, Tally
-from magpie_ray.dataset import build_record, manifest, run_records
+from magpie_ray.dataset import manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.errors import (
-    BuildMismatchError,
     GenerationFailedError,
     InterruptedJobError,
     MagpieError,
     StorageError,
 )
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
+from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.target import CommittedBuild
 from magpie_ray.publish.card import write_card
 from magpie_ray.publish.report import report
@@ -80,26 +79,6 @@ def nothing_to_do(build_spec: BuildSpec, storage: Storage, committed: CommittedB
     return BuildResult(
         url=storage.url, num_rows=num_rows, new_rows=0, tokens=0, seconds=0.0, attempts=0, rejected=0
     )
-
-
-def open_build(
-    build_spec: BuildSpec, storage: Storage, *, device: str, num_actors: int
-) -> tuple[BuildRecord, bool]:
-    """Create the build with its grid, or join one that another driver has just created. True for the former.
-
-    A grid that was left to us is then the other's.
-    """
-    grid = choose_grid(build_spec, num_actors=num_actors, device=device)
-    wanted = build_spec.record(grid)
-    try:
-        opened = build_record.open_build(storage, wanted)
-    except BuildMismatchError:
-        found = build_record.read_build(storage)
-        if build_spec.config.output.rows_per_partition != "auto" or found is None:
-            raise
-        build_record.check_same_build(found, build_spec.record(found.rows_per_partition), storage)
-        return found, False
-    return opened, opened is wanted
 
 
 def carry_out(

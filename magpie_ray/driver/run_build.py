@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from magpie_ray.config.schema import Config
-from magpie_ray.coordinator.placement import Placement, choose_num_actors
-from magpie_ray.coordinator.run import BuildResult, carry_out, left_alone, nothing_to_do, open_build
+from magpie_ray.coordinator.placement import choose_num_actors
+from magpie_ray.coordinator.run import BuildResult, carry_out, left_alone, nothing_to_do
 from magpie_ray.coordinator.snapshot import Watchers
 from magpie_ray.dataset import manifest, run_records, schedule
 from magpie_ray.driver.cluster_watch import ClusterWatch
@@ -28,18 +28,15 @@ from magpie_ray.errors import MagpieError
 from magpie_ray.monitoring.heartbeat import Heartbeat
 from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.if_exists import IfExists, exists, reason_to_leave
 from magpie_ray.preflight.target import (
-    CommittedBuild,
     Output,
     Target,
-    check_existing,
     find_output,
     find_target,
+    open_build,
     read_existing,
 )
-from magpie_ray.storage.storage import Storage
 from magpie_ray.utils import logs
 from magpie_ray.worker.spec import EngineFactory
 
@@ -122,9 +119,15 @@ def _run(
         placement = place_actor(build_spec, watch.view.resources)
         num_actors = choose_num_actors(config, placement=placement, resources=watch.view.resources)
 
-        committed = target.committed or _open(build_spec, storage, placement, num_actors, if_exists)
+        committed = target.committed
         if committed is None:
-            return left_alone(storage, config.num_rows, "another run has just begun it")
+            committed, is_new = open_build(
+                build_spec, storage, num_actors=num_actors, device=placement.device
+            )
+            if not is_new and if_exists == "fail":
+                raise exists(storage)
+            if not is_new and if_exists == "skip":
+                return left_alone(storage, config.num_rows, "another run has just begun it")
         if not committed.pending:  # another driver was quicker
             return nothing_to_do(build_spec, storage, committed)
 
@@ -149,18 +152,3 @@ def _run(
         ):
             watchers = Watchers([display, metrics, heartbeat])
             return carry_out(make_this_job, run, storage, committed.build, stop_requested, watchers)
-
-
-def _open(
-    build_spec: BuildSpec, storage: Storage, placement: Placement, num_actors: int, if_exists: IfExists
-) -> CommittedBuild | None:
-    """Create the build, or join it where another driver has just created it; None when that is to be skipped.
-
-    BuildExistsError when if_exists is fail.
-    """
-    record, is_new = open_build(build_spec, storage, device=placement.device, num_actors=num_actors)
-    if not is_new and if_exists == "fail":
-        raise exists(storage)
-    if not is_new and if_exists == "skip":
-        return None
-    return check_existing(build_spec, record, storage)

@@ -132,7 +132,7 @@ def _scope(target: Target, resources: ClusterResources) -> _Scope:
         grid = choose_grid(build_spec, num_actors=wanted, device=placement.device)
     cell = min(grid, _ROWS_PER_PIECE)
     done = [record.partition for record in committed.records] if committed else []
-    num_rows = partitioning.rows_in(partitioning.pending(config.num_rows, grid, done))
+    num_rows = partitioning.rows_in(committed.pending) if committed else config.num_rows
     pieces = partitioning.pending(min(config.num_rows, config.num_rows - num_rows + _MOST_ROWS), cell, done)
     return _Scope(
         placement=placement,

@@ -1,8 +1,8 @@
 """The build that a config leads to, as it stands before a run: its output, its spec, what is committed.
 
-`generate`, `plan` and `plan --sample` look here, and nowhere else. Invariants: looking writes nothing, except
-that `find_output` with `claim` records the name of a scheduled build; an output that can't be understood, or
-that holds another build, is refused before anything starts.
+`generate`, `plan` and `plan --sample` all look here. Invariants: looking writes nothing, except that
+`find_output` with `claim` records the name of a scheduled build; an output that can't be understood, or that
+holds another build, is refused; two drivers that create one build at once agree on its grid.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from magpie_ray.config.schema import Config
 from magpie_ray.dataset import build_record, layout, manifest, schedule
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import BuildMismatchError, CorruptBuildError, PreflightError, StorageError
-from magpie_ray.preflight.build_spec import BuildSpec, resolve_build
+from magpie_ray.preflight.build_spec import BuildSpec, choose_grid, resolve_build
 from magpie_ray.storage.storage import READ_SECONDS, Storage
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
 
@@ -112,6 +112,21 @@ def check_existing(build_spec: BuildSpec, existing: BuildRecord, storage: Storag
         )
     pending = tuple(manifest.pending(num_rows, existing, records))
     return CommittedBuild(build=existing, records=records, pending=pending)
+
+
+def open_build(
+    build_spec: BuildSpec, storage: Storage, *, num_actors: int, device: str
+) -> tuple[CommittedBuild, bool]:
+    """Create the build, or join the build that another driver has just created; True: it was created.
+
+    A grid that the config leaves open is then the other driver's. BuildMismatchError for another build.
+    """
+    record = build_spec.record(choose_grid(build_spec, num_actors=num_actors, device=device))
+    try:
+        opened = build_record.open_build(storage, record)
+    except BuildMismatchError:
+        opened = build_record.require_build(storage)
+    return check_existing(build_spec, opened, storage), opened is record
 
 
 @contextmanager

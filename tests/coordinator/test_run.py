@@ -5,13 +5,10 @@ from typing import Any
 
 import pytest
 
-from magpie_ray.config.schema import load_config
 from magpie_ray.coordinator import run
 from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import build_record, manifest, run_records
-from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.errors import BuildMismatchError, GenerationFailedError, InterruptedJobError, StorageError
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.errors import GenerationFailedError, InterruptedJobError, StorageError
 from magpie_ray.publish.report import report
 from magpie_ray.publish.report.report import REPORT_KEY
 from magpie_ray.storage.storage import Storage
@@ -138,19 +135,3 @@ def test_a_run_that_is_interrupted_does_not_stay_for_a_report() -> None:
     with pytest.raises(InterruptedJobError):
         carried_out(storage, InterruptedJobError("stopped"))
     assert not storage.exists(REPORT_KEY)
-
-
-def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_asked_for() -> None:
-    storage = memory_storage()
-
-    def opened(*keys: str) -> tuple[BuildRecord, bool]:
-        config = load_config(None, ["engine.device=cpu", *keys])
-        return run.open_build(resolve_build(config), storage, device="cpu", num_actors=1)
-
-    first, is_new = opened("num_rows=1000")
-    assert is_new
-    assert opened("num_rows=2000") == (first, False)
-    with pytest.raises(BuildMismatchError, match=r"output\.rows_per_partition"):
-        opened("num_rows=2000", "output.rows_per_partition=7")
-    with pytest.raises(BuildMismatchError, match="seed: the build has 0, now 1"):
-        opened("num_rows=2000", "seed=1")

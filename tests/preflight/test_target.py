@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from magpie_ray.config.schema import Config
+from magpie_ray.config.schema import Config, load_config
 from magpie_ray.dataset import build_record
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import BuildMismatchError, PreflightError
 from magpie_ray.preflight.build_spec import resolve_build
-from magpie_ray.preflight.target import check_existing, read_existing
+from magpie_ray.preflight.target import check_existing, open_build, read_existing
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import DATED, commit, config_of, memory_storage, model_folder
 
@@ -105,3 +105,20 @@ def test_a_build_without_rows_may_be_deleted_where_the_settings_were_wrong() -> 
     other = config_of(seed=1)
     with pytest.raises(BuildMismatchError, match=r"there are no rows yet, so delete memory://.*/_magpie"):
         check_existing(resolve_build(other, record), record, storage)
+
+
+def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_asked_for() -> None:
+    storage = memory_storage()
+
+    def opened(*keys: str) -> tuple[BuildRecord, bool]:
+        config = load_config(None, ["engine.device=cpu", *keys])
+        committed, is_new = open_build(resolve_build(config), storage, device="cpu", num_actors=1)
+        return committed.build, is_new
+
+    first, is_new = opened("num_rows=1000")
+    assert is_new
+    assert opened("num_rows=2000") == (first, False)
+    with pytest.raises(BuildMismatchError, match=r"output\.rows_per_partition"):
+        opened("num_rows=2000", "output.rows_per_partition=7")
+    with pytest.raises(BuildMismatchError, match="seed: the build has 0, now 1"):
+        opened("num_rows=2000", "seed=1")
