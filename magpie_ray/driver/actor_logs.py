@@ -1,4 +1,4 @@
-"""The last lines that an actor wrote before it was lost, wherever its node is."""
+"""The last lines that a lost actor wrote to its log, on whichever node the log lies."""
 
 import logging
 import re
@@ -17,31 +17,31 @@ log = logging.getLogger(__name__)
 _TAIL_BYTES = 64 * 1024
 _LINES = 12
 _LINE_CHARACTERS = 300
-# The job's loop waits for words from another node: not for long, nor for those of a hundred actors.
+# The job's loop waits for a log on another node: only briefly, and not for the logs of a hundred actors.
 _REMOTE_SECONDS, _REMOTE_EVERY_SECONDS = 5.0, 30.0
-# What this project's actors tell when all is well, and Ray's own marks.
-_EVERYDAY = re.compile(r' (INFO|DEBUG) |^{"level": "(INFO|DEBUG)"|^:(job_id|actor_name|task_name):')
+# Lines of this project's actors when all is well, and Ray's own markers.
+_ROUTINE = re.compile(r' (INFO|DEBUG) |^{"level": "(INFO|DEBUG)"|^:(job_id|actor_name|task_name):')
 
 
 class ActorLogs:
-    """Reads the ends of actors' logs: on this machine from the file, elsewhere by a task on that node."""
+    """Reads the ends of actors' logs: a file on this machine, or through a Ray task on another node."""
 
     def __init__(self) -> None:
-        self._asked_remotely = -_REMOTE_EVERY_SECONDS
+        self._last_task = -_REMOTE_EVERY_SECONDS
 
     def of(self, place: Placed) -> list[str]:
-        """Up to twelve lines of what went wrong; none when they can't be had."""
-        path = Path(place.log_path)  # with the worker's id in its name: no other machine has the same
-        text = tail_of(place.log_path) if path.exists() else self._from_node(place)
-        lines = (_printable(line) for line in text.splitlines() if not _EVERYDAY.search(line))
+        """Up to twelve lines about what went wrong; none when the log can't be read."""
+        # The file's name holds the worker's id: no other machine has a file of that name.
+        text = tail_of(place.log_path) if Path(place.log_path).exists() else self._from_node(place)
+        lines = (_printable(line) for line in text.splitlines() if not _ROUTINE.search(line))
         return list(deque((line for line in lines if line), _LINES))
 
     def _from_node(self, place: Placed) -> str:
-        if time.monotonic() - self._asked_remotely < _REMOTE_EVERY_SECONDS:
+        if time.monotonic() - self._last_task < _REMOTE_EVERY_SECONDS:
             return ""
-        self._asked_remotely = time.monotonic()
-        there = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
-        reading = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(tail_of)
+        self._last_task = time.monotonic()
+        on_node = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
+        reading = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=on_node)(tail_of)
         try:
             text: str = ray.get(reading.remote(place.log_path), timeout=_REMOTE_SECONDS)
         except RayError as exc:  # the node is gone, or too busy
@@ -51,7 +51,7 @@ class ActorLogs:
 
 
 def tail_of(log_path: str) -> str:
-    """The end of a file; nothing where there is none."""
+    """The end of a file, as text; "" where it can't be read."""
     path = Path(log_path)
     try:
         with path.open("rb") as file:
@@ -63,5 +63,5 @@ def tail_of(log_path: str) -> str:
 
 
 def _printable(line: str) -> str:
-    """One line of a log, without what would move a terminal's cursor."""
+    """The line without characters that could move a terminal's cursor."""
     return "".join(c if c.isprintable() else " " for c in line).rstrip()[:_LINE_CHARACTERS]

@@ -1,4 +1,4 @@
-"""What runs in an actor's process: ShardWorker, with a log, and with an ear for the node's last notice."""
+"""What runs in an actor's process: ShardWorker, with a log of its own and a handler of SIGTERM."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class ShardProcess(ShardWorker):
-    """ShardWorker in a process of its own: its log goes to the actor's file, SIGTERM means `stop`."""
+    """ShardWorker in a process of its own: it logs to the actor's file, and SIGTERM calls `stop`."""
 
     def __init__(self, spec: WorkerSpec, engine_factory: EngineFactory | None) -> None:
         logs.set_up(spec.log_style)
@@ -33,12 +33,12 @@ class ShardProcess(ShardWorker):
         on_sigterm(self.stop)
 
     def run(self) -> Iterator[Event]:
-        """Say where this is, then work as every worker does."""
+        """Events of the worker, after one that says where this process runs."""
         yield Placed(
             node_id=ray.get_runtime_context().get_node_id(),
             host=socket.gethostname(),
             pid=os.getpid(),
-            # No public call tells where a process logs.
+            # No public call returns the path of a process's log.
             log_path=global_worker.get_err_file_path(),
         )
         yield from super().run()
@@ -47,16 +47,16 @@ class ShardProcess(ShardWorker):
 def on_sigterm(callback: Callable[[], None]) -> None:
     """From now on SIGTERM calls `callback`, in a thread of its own, and does nothing else to this process.
 
-    Ray's own handler ends the actor without telling the method that runs. To be called in the actor's
-    `__init__`, which Ray runs in the main thread. Every SIGTERM calls: the callback is to be idempotent.
+    Ray's own handler ends the actor without a word to the method that runs. Call this in the actor's
+    `__init__`, which Ray runs in the main thread. `callback` must be idempotent: every SIGTERM calls it.
     """
 
-    def tell() -> None:
-        log.warning("SIGTERM: finished rows are committed, then this actor leaves")
+    def leave() -> None:
+        log.warning("SIGTERM: this actor commits its finished rows and leaves")
         callback()
 
-    def note(_number: int, _frame: object) -> None:
-        # Not here: a handler may have interrupted code that holds a lock which the callback wants.
-        threading.Thread(target=tell, name="sigterm", daemon=True).start()
+    def handle(_number: int, _frame: object) -> None:
+        # A handler may interrupt code that holds a lock which the callback needs: hence the thread.
+        threading.Thread(target=leave, name="sigterm", daemon=True).start()
 
-    signal.signal(signal.SIGTERM, note)
+    signal.signal(signal.SIGTERM, handle)

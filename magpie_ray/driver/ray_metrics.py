@@ -10,15 +10,15 @@ from magpie_ray.coordinator.snapshot import Snapshot
 from magpie_ray.monitoring.metrics import COMMON_LABELS, METRICS, Sample, Telemetry
 from magpie_ray.worker.events import Committed
 
-# Ray drops a gauge that was not set in the last two of its report intervals, which are 10 s or less.
+# Ray drops a gauge that was not set during its last two report intervals of up to 10 s each.
 _EVERY_SECONDS = 1.0
 
 
 class RayMetrics:
-    """A watcher of a job, and a context: what was shown last is published on leaving it.
+    """A watcher of a job, and a context: leaving it publishes the last snapshot.
 
-    `build`, `run`: labels of everything. The driver alone publishes: what it has heard from workers that are
-    lost stays counted, and nothing is counted twice.
+    build, run: labels of every metric. Only the driver publishes, so the work of lost actors stays counted
+    and nothing is counted twice.
     """
 
     def __init__(self, *, build: str, run: int) -> None:
@@ -63,7 +63,7 @@ class RayMetrics:
             self._metrics[sample.name].set(sample.value, tags=dict(sample.labels))
 
     def _count(self, sample: Sample) -> None:
-        """Ray's counters take what was added, and no zeros: one that has not counted yet is not there."""
+        """Ray's counters take increments, and no zeros: a counter that never counted does not exist."""
         key = (sample.name, *sample.labels.values())
         before = self._counted.get(key, 0.0)
         if sample.value > before:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a question that a running job asks."""
+"""SIGINT and SIGTERM as a question that a running job asks itself."""
 
 import contextlib
 import logging
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM become a question to ask; a second one is a KeyboardInterrupt."""
+    """Yields whether a SIGINT or SIGTERM has come, as a function; a second one raises KeyboardInterrupt."""
     received: list[int] = []
     previous: dict[int, Any] = {}
 
@@ -24,7 +24,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     try:
         for awaited in (signal.SIGINT, signal.SIGTERM):
             previous[awaited] = signal.signal(awaited, note)
-    except ValueError:  # not the main thread: signals are the caller's business
+    except ValueError:  # not the main thread, where alone Python handles signals
         yield lambda: False
         return
     try:

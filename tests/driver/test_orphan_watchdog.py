@@ -117,7 +117,7 @@ def test_children_stay_as_long_as_their_process_does(
     tmp_path: Path,
 ) -> None:
     with holder(_FAMILY, tmp_path) as held:
-        assert not all_end(held.watchdog, within_seconds=orphan_watchdog._QUIET_SECONDS + 1)
+        assert not all_end(held.watchdog, within_seconds=orphan_watchdog.QUIET_SECONDS + 1)
         assert all(child.is_running() for child in held.family)
 
 
@@ -126,7 +126,7 @@ def test_shared_memory_of_the_killed_is_given_back(tmp_path: Path) -> None:
         shared = Path("/dev/shm", held.said)
         assert shared.exists()
         held.process.kill()
-        assert all_end(*held.family, within_seconds=orphan_watchdog._TRACKER_SECONDS)
+        assert all_end(*held.family, within_seconds=orphan_watchdog.TRACKER_SECONDS)
         assert not shared.exists()
 
 
