@@ -7,7 +7,7 @@ tens of bytes each, whatever they say.
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import count
@@ -72,6 +72,11 @@ class Survey:
     def duplicates(self) -> int:
         """Rows whose instruction an earlier row has, to the letter."""
         return self.rows - len(self.first_rows)
+
+    @property
+    def message_keys(self) -> list[MessageKey]:
+        """The role and turn of every kind of message, in the order of the conversation."""
+        return sorted(self.tokens, key=lambda key: (key[1], key[0] == "assistant"))
 
     @classmethod
     def of_batch(cls, batch: pa.RecordBatch, *, samples: Container[int] = ()) -> Self:
@@ -152,6 +157,31 @@ class _Nested(Generic[T]):
     def add(self, counts: Mapping[MessageKey, Mapping[T, int]]) -> None:
         for key, more in counts.items():
             self.counts.setdefault(key, Counter()).update(more)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Branch:
+    """The rows whose instruction begins with `word`; `then`: the second words and their rows."""
+
+    word: str
+    rows: int
+    then: Sequence[tuple[str, int]]
+
+
+def word_tree(survey: Survey, *, first: int, second: int) -> Sequence[Branch]:
+    """The `first` most frequent first words, each with the `second` most frequent next ones. "": no word."""
+    by_word = dict[str, dict[str, int]]()
+    for (word, after), rows in survey.first_words.items():
+        by_word.setdefault(word, {})[after] = rows
+    branches = [
+        Branch(word=word, rows=sum(then.values()), then=_most_frequent(then)[:second])
+        for word, then in by_word.items()
+    ]
+    return sorted(branches, key=lambda branch: (-branch.rows, branch.word))[:first]
+
+
+def _most_frequent(words: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(words.items(), key=lambda item: (-item[1], item[0]))
 
 
 def quantile(histogram: Histogram, part: float) -> int:

@@ -12,14 +12,14 @@ from magpie_ray.dataset import build_record, run_records
 from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife
 from magpie_ray.dataset.rejects import write_rejects
 from magpie_ray.errors import PreflightError, ReportError
-from magpie_ray.publish.report import svg as drawing
+from magpie_ray.publish.report.chart import Chart
+from magpie_ray.publish.report.charts_work import engines_up, timeline
 from magpie_ray.publish.report.facts import Facts
 from magpie_ray.publish.report.page import render
 from magpie_ray.publish.report.report import REPORT_KEY, charts_of, read_facts, write_report
-from magpie_ray.publish.report.rows import word_tree
+from magpie_ray.publish.report.svg import clean, draw
 from magpie_ray.publish.report.tables import cost_note, costs, tiles
-from magpie_ray.publish.report.timeline import actors_up, timeline
-from magpie_ray.publish.survey import Survey
+from magpie_ray.publish.survey import Survey, word_tree
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, Rejection
 from tests.support.builds import build_of, commit, complete_build, config_of, memory_storage, row_of
@@ -89,7 +89,7 @@ def test_of_a_copied_build_no_times_are_told(facts: Facts) -> None:
     copied = Facts(**{**vars_of(facts), "written": later})
     assert copied.commits == ()
     assert copied.bins == ()
-    assert "they were copied since" in render(copied, {}, shown_slots=9)
+    assert "they were copied since" in render(copied, {})
 
 
 def vars_of(facts: Facts) -> dict[str, object]:
@@ -97,11 +97,11 @@ def vars_of(facts: Facts) -> dict[str, object]:
 
 
 def test_cost_is_told_with_a_price_and_what_is_not_known_is_said(facts: Facts) -> None:
-    assert dict(costs(facts))["Cost"] == f"{facts.gpu_hours * 2.5:,.2f}"
+    assert costs(facts)["Cost"] == f"{facts.gpu_hours * 2.5:,.2f}"
     free = Facts(**{**vars_of(facts), "price": None})
-    assert "Cost" not in dict(costs(free))
+    assert "Cost" not in costs(free)
     assert "--price-per-gpu-hour" in cost_note(free)
-    partly = Facts(**{**vars_of(facts), "lives": {1: facts.lives[1]}})
+    partly = Facts(**{**vars_of(facts), "histories": {1: facts.histories[1]}})
     assert "Not recorded for run 2, 3" in cost_note(partly)
 
 
@@ -154,8 +154,8 @@ def test_the_timeline_keeps_the_slots_with_losses_when_there_are_too_many() -> N
     assert slots == 1000
     assert 20 <= len({life.key for life in placed}) <= 24
     assert 777 in {life.life.slot for life in placed}
-    assert max(up for _, up in actors_up(facts)) == 1000
-    assert actors_up(facts)[-1] == (9, 0)
+    assert max(up for _, up in engines_up(facts)) == 1000
+    assert engines_up(facts)[-1] == (9, 0)
 
 
 def test_a_life_without_a_place_is_not_drawn_and_one_without_an_end_lasts_until_now() -> None:
@@ -165,7 +165,7 @@ def test_a_life_without_a_place_is_not_drawn_and_one_without_an_end_lasts_until_
     assert (placed.life.slot, placed.ended, slots) == (1, 10, 1)
 
 
-def facts_of(lives: dict[int, ActorHistoryRecord]) -> Facts:
+def facts_of(histories: dict[int, ActorHistoryRecord]) -> Facts:
     run = run_records.RunRecord(
         number=1, token="t", num_rows=10, host="h", started="2026-01-01T00:00:00+00:00", config={}
     )
@@ -177,7 +177,7 @@ def facts_of(lives: dict[int, ActorHistoryRecord]) -> Facts:
         num_rows=10,
         survey=Survey(),
         today="2026-01-02",
-        lives=lives,
+        histories=histories,
     )
 
 
@@ -328,18 +328,15 @@ def test_where_there_is_no_build_there_is_no_report() -> None:
     assert storage.list_objects("") == []
 
 
-def test_a_renderer_that_fails_says_which_chart_and_leaves_the_old_report(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_renderer_that_fails_says_which_chart_and_leaves_the_old_report() -> None:
     spec = {"data": {"values": [{}]}, "transform": [{"filter": "nonsense"}], "mark": "bar"}
     with pytest.raises(ReportError, match=r"could not be drawn .*: odd: .*nonsense"):
-        drawing.draw({"odd": spec}, {"odd": ""})
-    monkeypatch.setattr(drawing, "_SECONDS", 0.001)
+        draw({"odd": Chart(title="", spec=spec)})
     storage = memory_storage()
     complete_build(storage)
     storage.replace(REPORT_KEY, b"old")
     with pytest.raises(ReportError, match="timed out"):
-        write_report(storage)
+        write_report(storage, drawing_seconds=0.001)
     assert storage.read(REPORT_KEY) == b"old"
 
 
@@ -350,7 +347,7 @@ def test_what_is_no_drawing_is_left_out_of_one() -> None:
         '<path id="p" onclick="a()" style="x" d="M0" aria-label="5 &lt; 6"/>'
         '<g clip-path="url(#p)">t</g></svg>'
     )
-    cleaned = drawing._clean(svg, "name", "what <it> shows")
+    cleaned = clean(svg, "name", "what <it> shows")
     assert cleaned == (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1" role="img" '
         'aria-label="what &lt;it&gt; shows"><path id="name-p" d="M0"><title>5 &lt; 6</title></path>'

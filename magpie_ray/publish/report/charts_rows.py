@@ -1,101 +1,87 @@
-"""The charts of the rows: lengths, reasons, system prompts, first words.
+"""The charts of the rows: lengths, reasons of rejection, system prompts, first words.
 
 Pure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from magpie_ray.publish.report.chart_parts import (
+from magpie_ray.publish.report.chart import (
     ASSISTANT,
     BAD,
-    BY_STEPS,
-    CONFIG,
     HALF,
+    INK,
+    MUTED,
     NARROW,
     PLAIN,
-    SCHEMA,
     USER,
     WIDE,
     Chart,
     Spec,
-    spec_of,
+    frame,
+    framed,
+    name_axis,
+    nominal,
+    quantitative,
 )
 from magpie_ray.publish.report.facts import Facts
-from magpie_ray.publish.report.rows import word_tree
-from magpie_ray.publish.survey import Histogram, quantile
+from magpie_ray.publish.survey import Branch, Histogram, quantile, word_tree
+from magpie_ray.types import Role
 from magpie_ray.utils.text import percent, visible
 
 _MAX_TURNS = 4
 _MAX_PROMPTS = 40
 _LENGTH_BINS = 24
 _LABEL_CHARACTERS = 22
+_LABEL_PIXELS = 14
 _BRANCH_COLOURS = 6
 
 
-def lengths(facts: Facts, role: str) -> Chart | None:
-    """How long the role's messages are, a panel a turn, all on one scale."""
-    found = {key: counts for key, counts in facts.survey.tokens.items() if key[0] == role}
-    if not found:
+def lengths(facts: Facts, role: Role) -> Chart | None:
+    """How long the role's messages are, in tokens: a panel for each turn, all on one scale."""
+    turns = sorted(turn for of, turn in facts.survey.tokens if of == role)[:_MAX_TURNS]
+    if not turns:
         return None
-    turns = sorted(found)[:_MAX_TURNS]
-    top = max(quantile(found[key], 0.99) for key in turns)
-    width = max(1, -(-top // _LENGTH_BINS))
+    by_turn = {turn: facts.survey.tokens[role, turn] for turn in turns}
+    longest = max(quantile(counts, 0.99) for counts in by_turn.values())
+    width = max(1, -(-longest // _LENGTH_BINS))
     end = width * _LENGTH_BINS
     panels = []
-    for key in turns:
-        counts = found[key]
+    for turn, counts in by_turn.items():
+        is_last = turn == turns[-1]
+        x = quantitative(
+            "a",
+            bin={"binned": True},
+            scale={"domain": [0, end]},
+            title="tokens" if is_last else None,
+            axis={"tickCount": 6, "grid": False, "labels": is_last},
+        )
+        title = f"turn {turn}" if len(by_turn) > 1 else "messages"
+        y = quantitative("share", stack=None, title=title, axis={"tickCount": 2, "format": "~%"})
+        colour = USER if role == "user" else ASSISTANT
+        bars = {
+            "mark": {"type": "bar", "color": colour, "binSpacing": 1},
+            "encoding": {"x": x, "x2": {"field": "b"}, "y": y, "description": {"field": "tooltip"}},
+        }
+        median = {
+            "data": {"values": [{"m": quantile(counts, 0.5)}]},
+            "mark": {"type": "rule", "color": INK, "strokeDash": [3, 3]},
+            "encoding": {"x": quantitative("m")},
+        }
         panels.append(
             {
                 "data": {"values": _binned(counts, width, end)},
                 "width": HALF - 60,
-                "height": 120 if len(turns) == 1 else 76,
-                "layer": [
-                    {
-                        "mark": {
-                            "type": "bar",
-                            "color": USER if role == "user" else ASSISTANT,
-                            "binSpacing": 1,
-                        },
-                        "encoding": {
-                            "x": {
-                                "field": "a",
-                                "type": "quantitative",
-                                "bin": {"binned": True},
-                                "scale": {"domain": [0, end]},
-                                "title": "tokens" if key == turns[-1] else None,
-                                "axis": {"tickCount": 6, "grid": False, "labels": key == turns[-1]},
-                            },
-                            "x2": {"field": "b"},
-                            "y": {
-                                "field": "share",
-                                "type": "quantitative",
-                                "stack": None,
-                                "title": f"turn {key[1]}" if len(turns) > 1 else "messages",
-                                "axis": {"tickCount": 2, "format": "~%"},
-                            },
-                            "description": {"field": "told"},
-                        },
-                    },
-                    {
-                        "data": {"values": [{"m": quantile(counts, 0.5)}]},
-                        "mark": {"type": "rule", "color": "var(--ink)", "strokeDash": [3, 3]},
-                        "encoding": {"x": {"field": "m", "type": "quantitative"}},
-                    },
-                ],
+                "height": 120 if len(by_turn) == 1 else 76,
+                "layer": [bars, median],
             }
         )
-    spec = {
-        "$schema": SCHEMA,
-        "padding": 2,
-        "config": CONFIG,
-        "spacing": 6,
-        "vconcat": panels,
-    }
-    medians = ", ".join(f"turn {turn}: {quantile(found[(r, turn)], 0.5)}" for r, turn in turns)
-    return Chart(title=f"Lengths of {role} messages in tokens; medians {medians}", spec=spec)
+    medians = ", ".join(f"turn {turn}: {quantile(counts, 0.5)}" for turn, counts in by_turn.items())
+    title = f"Lengths of {role} messages in tokens; medians {medians}"
+    return Chart(title=title, spec=frame(spacing=6, vconcat=panels))
 
 
 def _binned(counts: Histogram, width: int, end: int) -> list[dict[str, object]]:
+    """Bins of `width` tokens up to `end`; the last one holds all longer messages, too."""
     total, sums = sum(counts.values()), dict[int, int]()
     for value, number in counts.items():
         begin = min(value // width * width, end - width)
@@ -105,7 +91,7 @@ def _binned(counts: Histogram, width: int, end: int) -> list[dict[str, object]]:
             "a": begin,
             "b": begin + width,
             "share": round(number / total, 6),
-            "told": f"{begin} to {begin + width - 1}{' or more' if begin == end - width else ''} tokens: "
+            "tooltip": f"{begin} to {begin + width - 1}{' or more' if begin == end - width else ''} tokens: "
             f"{number:,} messages, {percent(number / total)}",
         }
         for begin, number in sorted(sums.items())
@@ -113,6 +99,7 @@ def _binned(counts: Histogram, width: int, end: int) -> list[dict[str, object]]:
 
 
 def reasons(facts: Facts) -> Chart | None:
+    """Rejected attempts by reason, the most frequent first."""
     rejected = sorted(facts.tally.rejected.items(), key=lambda item: -item[1])
     if not rejected:
         return None
@@ -121,44 +108,26 @@ def reasons(facts: Facts) -> Chart | None:
         {"reason": visible(reason), "n": n, "label": f"{n:,} ({percent(n / attempts)})"}
         for reason, n in rejected
     ]
-    return Chart(title="Rejected attempts by reason", spec=_bars(values, "reason", "n", colour=BAD))
-
-
-def _bars(values: Sequence[Mapping[str, object]], name: str, number: str, *, colour: str) -> Spec:
-    most = max(float(str(value[number])) for value in values)
-    y = {
-        "field": name,
-        "type": "nominal",
-        "sort": None,
-        "title": None,
-        "axis": {"labelColor": "var(--ink)", "labelLimit": 150},
-        "scale": {"paddingInner": 0.3},
+    # Room for the label of the longest bar.
+    scale = {"domain": [0, rejected[0][1] * 1.35], "nice": False}
+    label = {"field": "label"}
+    bars = {"mark": {"type": "bar", "color": BAD}, "encoding": {"description": label}}
+    texts = {
+        "mark": {"type": "text", "align": "left", "dx": 5, "color": MUTED},
+        "encoding": {"text": label},
     }
-    x = {
-        "field": number,
-        "type": "quantitative",
-        "axis": None,
-        "scale": {"domain": [0, most * 1.35], "nice": False},
-    }
-    return (
-        spec_of(
-            HALF,
-            {"step": 24},
-            values,
-            encoding={"y": y, "x": x},
-            layer=[
-                {"mark": {"type": "bar", "color": colour}, "encoding": {"description": {"field": "label"}}},
-                {
-                    "mark": {"type": "text", "align": "left", "dx": 5, "color": "var(--muted)"},
-                    "encoding": {"text": {"field": "label"}},
-                },
-            ],
-        )
-        | BY_STEPS
+    spec = framed(
+        values,
+        width=HALF,
+        height={"step": 24},
+        encoding={"y": name_axis("reason", gap=0.3), "x": quantitative("n", axis=None, scale=scale)},
+        layer=[bars, texts],
     )
+    return Chart(title="Rejected attempts by reason", spec=spec)
 
 
 def prompts(facts: Facts) -> Chart | None:
+    """Each system prompt's share of the rows, against its weight."""
     shares = facts.prompts[:_MAX_PROMPTS]
     if not shares or not facts.survey.rows:
         return None
@@ -167,127 +136,94 @@ def prompts(facts: Facts) -> Chart | None:
             "name": visible(share.name)[:_LABEL_CHARACTERS],
             "share": round(share.share, 6),
             "weight": round(share.weight, 6),
-            "told": f"{visible(share.name)}: {percent(share.share)} of rows, weight {percent(share.weight)}",
+            "tooltip": f"{visible(share.name)}: {percent(share.share)} of rows, "
+            f"weight {percent(share.weight)}",
         }
         for share in shares
     ]
-    y = {
-        "field": "name",
-        "type": "nominal",
-        "sort": None,
-        "title": None,
-        "axis": {"labelColor": "var(--ink)", "labelLimit": 150},
-        "scale": {"paddingInner": 0.4},
+    axis = {"title": "share of rows; the line is the weight", "axis": {"format": "~%", "tickCount": 5}}
+    bars = {
+        "mark": {"type": "bar", "color": PLAIN},
+        "encoding": {"x": quantitative("share", **axis), "description": {"field": "tooltip"}},
     }
-    x = {
-        "type": "quantitative",
-        "title": "share of rows; the line is the weight",
-        "axis": {"format": "~%", "tickCount": 5},
+    weights = {
+        "mark": {"type": "tick", "color": INK, "thickness": 2, "height": 18},
+        "encoding": {"x": quantitative("weight", **axis)},
     }
-    layer = [
-        {
-            "mark": {"type": "bar", "color": PLAIN},
-            "encoding": {"x": {"field": "share", **x}, "description": {"field": "told"}},
-        },
-        {
-            "mark": {"type": "tick", "color": "var(--ink)", "thickness": 2, "height": 18},
-            "encoding": {"x": {"field": "weight", **x}},
-        },
-    ]
-    specs = [
-        spec_of(width, {"step": 24}, values, encoding={"y": y}, layer=layer) | BY_STEPS
-        for width in (WIDE, NARROW)
-    ]
-    return Chart(title="System prompts: rows against weights", spec=specs[0], narrow=specs[1])
+    encoding = {"y": name_axis("name", gap=0.4)}
+    return Chart.of_page_width(
+        "System prompts: rows against weights",
+        lambda width: framed(
+            values, width=width, height={"step": 24}, encoding=encoding, layer=[bars, weights]
+        ),
+    )
 
 
 def words(facts: Facts) -> Chart | None:
     """Two columns of boxes as high as their words are frequent, the second words beside their first."""
-    rows = facts.survey.rows
     tree = [branch for branch in word_tree(facts.survey, first=14, second=6) if branch.word]
     if not tree:
         return None
-
-    def at(width: int, height: int) -> Spec:
-        boxes, y = list[dict[str, object]](), 0.0
-        shown = sum(branch.rows for branch in tree)
-        for index, branch in enumerate(tree):
-            colour = f"var(--branch{index % _BRANCH_COLOURS})"
-            boxes.append(_box(0, y, branch.rows, branch.word, rows, colour, shown, height))
-            after = y
-            for word, number in branch.then:
-                if word:
-                    boxes.append(
-                        _box(1, after, number, word, rows, colour, shown, height, before=branch.word)
-                    )
-                after += number
-            y += branch.rows
-        x = {"type": "quantitative", "axis": None, "scale": {"domain": [0, 2], "nice": False}}
-        down = {"type": "quantitative", "axis": None, "scale": {"domain": [shown, 0], "nice": False}}
-        return spec_of(
-            width,
-            height,
-            boxes,
-            layer=[
-                {
-                    "mark": {"type": "rect", "cornerRadius": 2, "stroke": "var(--card)", "strokeWidth": 1},
-                    "encoding": {
-                        "x": {"field": "x", **x},
-                        "x2": {"field": "x2"},
-                        "y": {"field": "y", **down},
-                        "y2": {"field": "y2"},
-                        "fill": {"field": "colour", "type": "nominal", "scale": None},
-                        "opacity": {"field": "opacity", "type": "quantitative", "scale": None},
-                        "description": {"field": "told"},
-                    },
-                },
-                {
-                    "transform": [{"filter": "datum.label !== ''"}],
-                    "mark": {
-                        "type": "text",
-                        "align": "left",
-                        "dx": 8,
-                        "baseline": "middle",
-                        "limit": width / 2 - 14,
-                    },
-                    "encoding": {
-                        "x": {"field": "x", **x},
-                        "y": {"field": "middle", **down},
-                        "text": {"field": "label"},
-                    },
-                },
-            ],
-        )
-
     return Chart(
         title="The most frequent first words of instructions, and the words that follow them",
-        spec=at(WIDE, 460),
-        narrow=at(NARROW, 420),
+        spec=_boxes(tree, facts.survey.rows, width=WIDE, height=460),
+        narrow=_boxes(tree, facts.survey.rows, width=NARROW, height=420),
     )
 
 
-def _box(
-    column: int,
-    y: float,
-    number: int,
-    word: str,
-    rows: int,
-    colour: str,
-    shown: int,
-    height: int,
-    *,
-    before: str = "",
-) -> dict[str, object]:
-    named = visible(f"{before} {word}".strip())
-    fits = number / shown * height >= 14
-    return {
-        "x": column,
-        "x2": column + 1,
-        "y": y,
-        "y2": y + number,
-        "middle": y + number / 2,
-        "colour": colour,
-        "opacity": 0.55 if column else 0.9,
-        "label": f"{visible(word)}  {percent(number / rows)}" if fits else "",
-        "told": f"{named}: {number:,} rows, {percent(number / rows)}",
+def _boxes(tree: Sequence[Branch], rows: int, *, width: int, height: int) -> Spec:
+    shown = sum(branch.rows for branch in tree)
+
+    def box(words: Sequence[str], y: int, number: int, colour: int) -> dict[str, object]:
+        """The box of the last of the words, `number` rows high from `y` on."""
+        column = len(words) - 1
+        fits = number / shown * height >= _LABEL_PIXELS
+        return {
+            "x": column,
+            "x2": column + 1,
+            "y": y,
+            "y2": y + number,
+            "middle": y + number / 2,
+            "colour": f"var(--branch{colour})",
+            "opacity": 0.55 if column else 0.9,
+            "label": f"{visible(words[-1])}  {percent(number / rows)}" if fits else "",
+            "tooltip": f"{visible(' '.join(words))}: {number:,} rows, {percent(number / rows)}",
+        }
+
+    def boxes() -> Iterator[dict[str, object]]:
+        y = 0
+        for index, branch in enumerate(tree):
+            colour = index % _BRANCH_COLOURS
+            yield box([branch.word], y, branch.rows, colour)
+            second = y
+            for word, number in branch.then:
+                if word:
+                    yield box([branch.word, word], second, number, colour)
+                second += number
+            y += branch.rows
+
+    across = {"axis": None, "scale": {"domain": [0, 2], "nice": False}}
+    down = {"axis": None, "scale": {"domain": [shown, 0], "nice": False}}
+    rectangles = {
+        "mark": {"type": "rect", "cornerRadius": 2, "stroke": "var(--card)", "strokeWidth": 1},
+        "encoding": {
+            "x": quantitative("x", **across),
+            "x2": {"field": "x2"},
+            "y": quantitative("y", **down),
+            "y2": {"field": "y2"},
+            "fill": nominal("colour", scale=None),
+            "opacity": quantitative("opacity", scale=None),
+            "description": {"field": "tooltip"},
+        },
     }
+    limit = width / 2 - 14
+    labels = {
+        "transform": [{"filter": "datum.label !== ''"}],
+        "mark": {"type": "text", "align": "left", "dx": 8, "baseline": "middle", "limit": limit},
+        "encoding": {
+            "x": quantitative("x", **across),
+            "y": quantitative("middle", **down),
+            "text": {"field": "label"},
+        },
+    }
+    return framed(list(boxes()), width=width, height=height, layer=[rectangles, labels])

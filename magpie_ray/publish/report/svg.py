@@ -1,8 +1,8 @@
 """Charts as SVG that stands inside a page.
 
-What always holds: only drawing elements and their geometry come through, text as text; no script, link, style
-or foreign content can; names inside a drawing are its own, so that several share a page; colours are the
-page's variables, so that they follow light and dark.
+Invariants: only drawing elements and their geometry come through, text as text; no script, link, style or
+foreign content does. Ids are prefixed with the chart's name, so that several charts share a page. Colours are
+variables of the page, so that they follow light and dark.
 """
 
 import json
@@ -12,9 +12,11 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from markupsafe import Markup
 
 from magpie_ray.errors import ReportError
+from magpie_ray.publish.report.chart import Chart
 
 _SVG = "http://www.w3.org/2000/svg"
 _ELEMENTS = {"svg", "g", "path", "rect", "line", "circle", "text", "tspan", "title", "defs", "clipPath"}
@@ -24,51 +26,60 @@ _OTHER = "class display pointer-events text-anchor font-size font-weight font-st
 _ATTRIBUTES = frozenset(f"{_PAINT} {_SHAPE} {_OTHER} stroke-miterlimit".split())
 _REFERENCE = re.compile(r"url\(#([\w-]+)\)")
 # A dozen charts take two seconds of a core; other work on it may be in the way.
-_SECONDS = 120.0
+DRAWING_SECONDS = 120.0
 
 
-def draw(specs: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> dict[str, str]:
-    """The SVG of each Vega-Lite specification. `titles`: what each shows, for those who can't see it.
+def draw(charts: Mapping[str, Chart], *, seconds: float = DRAWING_SECONDS) -> dict[str, tuple[Markup, ...]]:
+    """The SVG of each chart, and behind it the one for narrow screens, if the chart has one.
 
-    ReportError when the renderer fails or takes too long.
+    ReportError when the renderer fails or takes more than `seconds`.
     """
-    if not specs:
-        return {}
-    program = str(Path(__file__).with_name("vega_program.py"))
+    specs = {name: chart.spec for name, chart in charts.items()}
+    narrow = {f"{name}-narrow": chart.narrow for name, chart in charts.items() if chart.narrow}
+    svgs = _render(specs | narrow, seconds) if specs else {}
+    return {
+        name: tuple(clean(svgs[id], id, chart.title) for id in (name, f"{name}-narrow") if id in svgs)
+        for name, chart in charts.items()
+    }
+
+
+def _render(specs: Mapping[str, object], seconds: float) -> dict[str, str]:
     try:
         done = subprocess.run(
-            [sys.executable, "-P", program],
+            [sys.executable, "-P", str(Path(__file__).with_name("vega_program.py"))],
             input=json.dumps(specs),
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=_SECONDS,
+            timeout=seconds,
             check=True,
         )
-        svgs = json.loads(done.stdout)
+        svgs: dict[str, str] = json.loads(done.stdout)
     except subprocess.CalledProcessError as exc:
-        said = exc.stderr.strip().splitlines()[-1:] or [f"it ended with {exc.returncode}"]
-        raise ReportError(f"the charts could not be drawn (vl-convert-python): {said[0]}") from exc
+        reason = (exc.stderr.strip().splitlines() or [f"it ended with {exc.returncode}"])[-1]
+        raise ReportError(f"the charts could not be drawn (vl-convert-python): {reason}") from exc
     except (OSError, ValueError, subprocess.TimeoutExpired) as exc:
         raise ReportError(f"the charts could not be drawn (vl-convert-python): {exc}") from exc
-    return {name: _clean(svg, name, titles[name]) for name, svg in svgs.items()}
+    return svgs
 
 
-def _clean(svg: str, name: str, title: str) -> str:
+def clean(svg: str, name: str, title: str) -> Markup:
+    """A drawing without anything that a page must not hold.
+
+    name: prefix of its ids. title: what it shows, for people who can't see it.
+    """
     ET.register_namespace("", _SVG)
     root = _copy(ET.fromstring(svg), name)
     assert root is not None, "a drawing is an svg"
     root.set("role", "img")
     root.set("aria-label", title)
-    (
-        root.attrib.pop("width"),
-        root.attrib.pop("height"),
-    )  # as wide as there is room; the view box has the shape
-    return ET.tostring(root, encoding="unicode")
+    for size in ("width", "height"):  # it fills its place; the view box keeps its shape
+        del root.attrib[size]
+    return Markup(ET.tostring(root, encoding="unicode"))
 
 
 def _copy(element: ET.Element, name: str) -> ET.Element | None:
-    """The element with what is allowed in it; what a mark stands for becomes its tooltip."""
+    """The element with its allowed parts; its aria-label becomes a tooltip."""
     tag = element.tag.removeprefix(f"{{{_SVG}}}")
     if tag not in _ELEMENTS:
         return None

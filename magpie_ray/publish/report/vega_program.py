@@ -1,7 +1,7 @@
-"""Vega-Lite specifications to SVG: the program that runs beside the driver, and imports nothing of ours.
+"""Vega-Lite specifications to SVG. Runs as a program beside the driver and imports nothing of magpie_ray.
 
-JSON in, JSON out: {name: specification} to {name: SVG}; on failure it names the chart. In a process of its
-own because the renderer is a JavaScript engine: whatever becomes of it, its memory and failures end here.
+Standard input: JSON, {name: specification}. Standard output: JSON, {name: SVG}. A failure names the chart.
+The renderer is a JavaScript engine: in a process of its own, its memory and its crashes end with it.
 """
 
 import json
@@ -15,8 +15,8 @@ def _svg(name: str, spec: dict[str, Any]) -> str:
     try:
         return str(vl_convert.vegalite_to_svg(spec, vl_version="6.4"))
     except ValueError as exc:
-        told = next((line for line in str(exc).splitlines() if "Error:" in line), str(exc))
-        sys.exit(f"{name}: {told}")
+        error = next((line for line in str(exc).splitlines() if "Error:" in line), str(exc))
+        sys.exit(f"{name}: {error}")
 
 
 if __name__ == "__main__":
