@@ -13,6 +13,9 @@ FinishReason = Literal["stop", "length"]
 
 DATA_PREFIX = "data/"
 
+# Models whose files are in this package: the name in a config, and the folder.
+BUILTIN_MODELS = {"builtin:tiny-chat": "tiny_chat"}
+
 _EXAMPLE_CHARACTERS = 200
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.storage import Text
 from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules
-from magpie_ray.config.sections import AcceptanceConfig
+from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.types import Message, Role
 from tests.acceptance.labelled import load
 

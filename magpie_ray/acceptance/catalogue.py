@@ -20,7 +20,7 @@ from magpie_ray.acceptance import (
 )
 from magpie_ray.acceptance.custom import custom_rule
 from magpie_ray.acceptance.rule import Rule, RuleContext
-from magpie_ray.config.sections import AcceptanceConfig
+from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.types import Role
 
 _BUILTIN = {

@@ -4,14 +4,15 @@ Owns: the keys under `acceptance.rules`, in the order in which the rules are tri
 """
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeAlias, TypeVar
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WrapSerializer, model_validator
 
 from magpie_ray.config import fields
 from magpie_ray.config.extras import plain_mapping
-from magpie_ray.config.fields import Section
+from magpie_ray.config.fields import Section, must_be, must_be_a
 from magpie_ray.config.problems import BadValueError, Problem, bad_value
 from magpie_ray.utils.import_path import is_import_path
 
@@ -29,41 +30,31 @@ th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu xal xmf yi yo yue zh
 LANGUAGES = frozenset(_CODES.split())
 
 
-def _codes(value: object) -> list[str]:
-    """A language or several, as a list. BadValueError for what is no code of one."""
+def _as_codes(value: object) -> list[str] | None:
     codes = [value] if isinstance(value, str) else value
-    if (
-        not isinstance(codes, list)
-        or not codes
-        or not all(isinstance(code, str) and code in LANGUAGES for code in codes)
-    ):
-        hint = "; put no in quotes, which YAML reads as false" if codes is False else ""
-        raise bad_value(value, f"a two-letter language code such as de, or a list of such{hint}")
-    return list(codes)
+    if not isinstance(codes, list) or not all(isinstance(code, str) and code in LANGUAGES for code in codes):
+        return None
+    return codes[:] or None
 
 
-def _codes_by_prompt(value: object) -> dict[str, list[str]]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise bad_value(value, "a mapping of keys of system_prompt to languages, such as {german: de}")
-    codes = {}
-    for key, languages in value.items():
-        try:
-            codes[key] = _codes(languages)
-        except BadValueError as exc:
-            raise BadValueError(
-                *(Problem(at=(key,), value=p.value, must=p.must) for p in exc.problems)
-            ) from None
-    return codes
+def _norwegian(value: object) -> str:
+    return "; put no in quotes, which YAML reads as false" if value is False else ""
 
 
-Languages: TypeAlias = Annotated[list[str], PlainValidator(_codes)]
-LanguagesByPrompt: TypeAlias = Annotated[dict[str, list[str]], PlainValidator(_codes_by_prompt)]
+Languages = Annotated[
+    list[str],
+    must_be("a two-letter language code such as de, or a list of such", _as_codes, hint=_norwegian),
+]
+LanguagesByPrompt = Annotated[
+    dict[str, Languages],
+    must_be_a(dict, "a mapping of keys of system_prompt to languages, such as {german: de}"),
+]
 
 
 class RoleMarkerRule(Section):
     """Pieces of a chat template. other_formats: also of other models' than the build's."""
 
-    other_formats: fields.Flag = True
+    other_formats: bool = True
 
 
 class NotTextRule(Section):
@@ -105,7 +96,7 @@ class RepetitionRule(Section):
 class RefusalRule(Section):
     """Refusals of the user are always meant; assistant: also the assistant's."""
 
-    assistant: fields.Flag = False
+    assistant: bool = False
 
 
 class RepeatedTurnRule(Section):
@@ -148,68 +139,73 @@ def _off_is_false(value: Section | None, dump: Callable[[Any], Any]) -> Any:
     return False if value is None else dump(value)
 
 
-Switch: TypeAlias = Annotated[_SectionT | None, BeforeValidator(_switch), WrapSerializer(_off_is_false)]
+Switch = Annotated[_SectionT | None, BeforeValidator(_switch), WrapSerializer(_off_is_false)]
 
 
 class RulesConfig(Section):
     """The rules in the order in which they are tried."""
 
-    empty: fields.Flag = True
-    truncated: fields.Flag = True
+    empty: bool = True
+    truncated: bool = True
     role_marker: Switch[RoleMarkerRule] = RoleMarkerRule()
     not_text: Switch[NotTextRule] = NotTextRule()
     length: Switch[LengthRule] = None
     repetition: Switch[RepetitionRule] = RepetitionRule()
-    own_answer: fields.Flag = True
-    self_talk: fields.Flag = True
+    own_answer: bool = True
+    self_talk: bool = True
     refusal: Switch[RefusalRule] = RefusalRule()
     repeated_turn: Switch[RepeatedTurnRule] = RepeatedTurnRule()
     language: Switch[LanguageRule] = None
 
 
-def _custom(value: object) -> list[str | dict[str, dict[str, object]]]:
-    if not isinstance(value, list | tuple):
-        raise bad_value(value, f"a list of import paths, each written {_CUSTOM}")
-    return [_custom_rule(item, str(index)) for index, item in enumerate(value)]
-
-
-def _custom_rule(item: object, index: str) -> str | dict[str, dict[str, object]]:
-    if callable(item):
-        item = _path_of(item, index)
-    [(path, thresholds)] = item.items() if isinstance(item, dict) and len(item) == 1 else [(item, None)]
+def _custom_rule(rule: object) -> str | dict[str, dict[str, Any]]:
+    if callable(rule):
+        rule = _path_of(rule)
+    [(path, thresholds)] = rule.items() if isinstance(rule, dict) and len(rule) == 1 else [(rule, None)]
     if not isinstance(path, str) or not is_import_path(path):
-        raise BadValueError(Problem(at=(index,), value=item, must=f"must be written {_CUSTOM}"))
+        raise bad_value(rule, f"written {_CUSTOM}")
     if thresholds is None:
         return path
     if not isinstance(thresholds, dict):
-        raise BadValueError(
-            Problem(at=(index, path), value=thresholds, must="must be a mapping of thresholds")
-        )
-    copied, problems = plain_mapping(thresholds, has_numbers=True)
-    if problems:
-        raise BadValueError(*(Problem(at=(index, path, *p.at), value=p.value, must=p.must) for p in problems))
-    return {path: copied}
+        raise BadValueError(Problem(at=(path,), value=thresholds, must="must be a mapping of thresholds"))
+    try:
+        return {path: plain_mapping(thresholds, has_numbers=True)}
+    except BadValueError as exc:
+        raise BadValueError(*(replace(problem, at=(path, *problem.at)) for problem in exc.problems)) from None
 
 
-def _path_of(function: Any, index: str) -> str:
+def _path_of(function: Any) -> str:
     """The import path of a function that was given as it is, from Python."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     found: Any = sys.modules.get(module or "")
     for part in name.split("."):
         found = getattr(found, part, None)
     if module == "__main__" or found is not function:
-        must = (
-            "must be a function at the top of a module that workers can import, and not in the main program"
-        )
-        raise BadValueError(Problem(at=(index,), value=function, must=must))
+        rule = "a function at the top of a module that workers can import, and not in the main program"
+        raise bad_value(function, rule)
     return f"{module}:{name}"
 
 
-CustomRules: TypeAlias = Annotated[list[str | dict[str, dict[str, Any]]], PlainValidator(_custom)]
+CustomRules = Annotated[
+    list[Annotated[str | dict[str, dict[str, Any]], PlainValidator(_custom_rule)]],
+    BeforeValidator(lambda rules: list(rules) if isinstance(rules, tuple) else rules),
+    must_be_a((list, tuple), f"a list of import paths, each written {_CUSTOM}"),
+]
 
 
-def custom_rules(
-    custom: Sequence[str | dict[str, dict[str, Any]]],
-) -> list[tuple[str, dict[str, Any]]]:
-    """Import path and thresholds of each of the user's own rules, in the order in which they are tried."""
-    return [(item, {}) if isinstance(item, str) else next(iter(item.items())) for item in custom]
+class AcceptanceConfig(Section):
+    """What becomes of messages that are not what was asked for."""
+
+    max_attempts: fields.Count = 8
+    truncated_response: Literal["keep", "reject"] = "keep"
+    context_full: Literal["reject", "stop"] = "reject"
+    retry_from: Literal["start", "last_turn"] = "start"
+    min_accept_rate: fields.Rate = 0.1
+    rejects_per_reason: fields.Whole = 3
+    rules: RulesConfig = RulesConfig()
+    custom: CustomRules = Field(default=[])
+
+    @property
+    def custom_rules(self) -> list[tuple[str, dict[str, Any]]]:
+        """Import path and thresholds of the user's own rules, in the order in which they are tried."""
+        return [(rule, {}) if isinstance(rule, str) else next(iter(rule.items())) for rule in self.custom]

@@ -4,19 +4,19 @@ Owns: that they hold plain values only, that `engine.extra` takes no name which 
 its names can change what a model writes.
 """
 
+import copy
 import math
-from typing import Annotated, TypeAlias
-
-from pydantic import PlainValidator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 from magpie_ray.config.fields import as_number, is_text
-from magpie_ray.config.problems import BadValueError, Problem, bad_value, show
+from magpie_ray.config.problems import BadValueError, Problem, show
 from magpie_ray.utils.redaction import is_secret_name, redact_secrets
 
 _MAX_DEPTH = 20
 _MAX_VALUES = 10_000
 
-# Arguments of vLLM's engine that have a key of their own here.
+# Arguments of vLLM's engine that other sections have a key for.
 _OWNERS = {
     "model": "model.name",
     "model_id": "model.name",
@@ -26,14 +26,6 @@ _OWNERS = {
     "code_revision": "model.revision",
     "trust_remote_code": "model.trust_remote_code",
     "seed": "seed",
-    "device": "engine.device",
-    "dtype": "engine.dtype",
-    "quantization": "engine.quantization",
-    "max_model_len": "engine.max_model_len",
-    "max_num_seqs": "engine.max_num_seqs",
-    "gpu_memory_utilization": "engine.gpu_memory_utilization",
-    "tensor_parallel_size": "engine.tensor_parallel_size",
-    "pipeline_parallel_size": "engine.pipeline_parallel_size",
     "data_parallel_size": "cluster.num_actors",
     "temperature": "sampling.user.temperature",
     "top_p": "sampling.user.top_p",
@@ -100,74 +92,73 @@ def identity_of(extra: dict[str, object]) -> dict[str, object]:
     return {name: redact_secrets(value, name) for name, value in extra.items() if shapes_text(name)}
 
 
-def _options(value: object) -> dict[str, object]:
-    options, problems = plain_mapping(value)
-    if problems:
-        raise BadValueError(*problems)
-    return options
+def engine_extra(value: object, *, section: Collection[str]) -> dict[str, object]:
+    """A copy of the mapping `engine.extra`. It can't repeat `section`, the keys of the section `engine`.
 
-
-def _engine_extra(value: object) -> dict[str, object]:
-    extra, problems = plain_mapping(value, has_numbers=True)
-    for name in extra:
-        argument = name.replace("-", "_")
-        if owner := _OWNERS.get(argument):
-            problems.append(Problem(at=(name,), value=extra[name], must=f"must be set with {owner}"))
-        elif argument != name:
-            problems.append(Problem(at=(name,), value=extra[name], must=f"must be written as {argument}"))
-    if problems:
-        raise BadValueError(*problems)
-    return extra
-
-
-def plain_mapping(value: object, *, has_numbers: bool = False) -> tuple[dict[str, object], list[Problem]]:
-    """A copy of a mapping that JSON can hold, too, and what in it can't be. BadValueError when it is none."""
-    if value is None:  # `storage_options:` with every line below it commented out
-        return {}, []
-    if not isinstance(value, dict):
-        raise bad_value(value, "a mapping of names to values")
-    copier = _Copier(has_numbers)
-    return copier.mapping(value, ()), copier.problems
-
-
-class _Copier:
-    """Copies values that JSON can hold, too, and collects what can't be held.
-
-    A few lines of YAML with aliases can mean a cycle or a billion values, so depth and number are bounded.
+    Raises:
+        BadValueError: with every problem found in it.
     """
+    problems = list(_problems(value, has_numbers=True))
+    for name, item in value.items() if isinstance(value, dict) else ():
+        argument = str(name).replace("-", "_")
+        if owner := f"engine.{argument}" if argument in section else _OWNERS.get(argument):
+            problems.append(Problem(at=(name,), value=item, must=f"must be set with {owner}"))
+        elif isinstance(name, str) and argument != name:
+            problems.append(Problem(at=(name,), value=item, must=f"must be written as {argument}"))
+    return _copied(value, problems)
 
-    def __init__(self, has_numbers: bool) -> None:
-        self._has_numbers = has_numbers
-        self.problems: list[Problem] = []
-        self._values = 0
 
-    def mapping(self, value: dict[object, object], at: tuple[str, ...]) -> dict[str, object]:
-        copied: dict[str, object] = {}
-        for name, item in value.items():
-            if isinstance(name, str) and is_text(name):
-                copied[name] = self.value(item, (*at, name))
-            else:
-                must = "must be under a name that is text; put the name in quotes"
-                self.problems.append(Problem(at=(*at, show(name)), value=item, must=must))
-        return copied
+def plain_mapping(value: object, *, has_numbers: bool = False) -> dict[str, object]:
+    """A copy of a mapping that JSON can hold, too; null is an empty one.
 
-    def value(self, value: object, at: tuple[str, ...]) -> object:
-        self._values += 1
-        if len(at) > _MAX_DEPTH or self._values > _MAX_VALUES:
+    has_numbers: whether text that looks like a number in exponent notation is a mistake.
+
+    Raises:
+        BadValueError: with every problem found in it.
+    """
+    return _copied(value, list(_problems(value, has_numbers=has_numbers)))
+
+
+def _copied(value: Any, problems: Sequence[Problem]) -> dict[str, object]:
+    if problems:
+        raise BadValueError(*problems)
+    return copy.deepcopy(value or {})
+
+
+def _problems(value: object, *, has_numbers: bool) -> Iterator[Problem]:
+    """What JSON can't hold. A few lines of YAML with aliases can mean a cycle, so all is bounded."""
+    if value is not None and not isinstance(value, dict):
+        yield Problem(value=value, must="must be a mapping of names to values")
+        return
+    for count, (at, item, is_named) in enumerate(_items(value), start=1):
+        if not is_named:
+            yield Problem(at=at, value=item, must="must be under a name that is text; put the name in quotes")
+        elif len(at) > _MAX_DEPTH or count > _MAX_VALUES:
             must = f"must be at most {_MAX_DEPTH} levels deep, with at most {_MAX_VALUES} values"
-            raise BadValueError(Problem(at=at[:1], value=value, must=must))
-        if isinstance(value, dict):
-            return self.mapping(value, at)
-        if isinstance(value, list):
-            return [self.value(item, (*at, str(index))) for index, item in enumerate(value)]
-        if not _is_plain(value):
+            yield Problem(at=at[:1], value=item, must=must)
+            return
+        elif not _is_plain(item):
             must = "must be text, a number, true, false, null, a list or a mapping"
-            self.problems.append(Problem(at=at, value=value, must=must))
-        elif self._has_numbers and isinstance(value, str) and as_number(value) is not None:
+            yield Problem(at=at, value=item, must=must)
+        elif has_numbers and isinstance(item, str) and as_number(item) is not None:
             # No field type says that a number is meant here, and the engine would get text.
             must = "must be written with a dot and a sign, as 1.0e+6 is: YAML reads 1e6 as text"
-            self.problems.append(Problem(at=at, value=value, must=must))
-        return value
+            yield Problem(at=at, value=item, must=must)
+
+
+def _items(value: object, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object, bool]]:
+    """All values in a mapping or list, each before those in it: path, value, whether its name is text."""
+    pairs: Iterable[tuple[object, object]] = ()
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list):
+        pairs = ((str(index), item) for index, item in enumerate(value))
+    for name, item in pairs:
+        if isinstance(name, str) and is_text(name):
+            yield (*at, name), item, True
+            yield from _items(item, (*at, name))
+        else:
+            yield (*at, show(name)), item, False
 
 
 def _is_plain(value: object) -> bool:
@@ -175,8 +166,6 @@ def _is_plain(value: object) -> bool:
         return not value.strip() or is_text(value)
     if isinstance(value, int):
         return abs(value) < 2**63
-    return value is None or (isinstance(value, float) and math.isfinite(value))
-
-
-EngineExtra: TypeAlias = Annotated[dict[str, object], PlainValidator(_engine_extra)]
-StorageOptions: TypeAlias = Annotated[dict[str, object], PlainValidator(_options)]
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, dict | list)

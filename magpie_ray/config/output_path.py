@@ -5,10 +5,20 @@ parent, in which `latest` and the records of the builds are.
 """
 
 import hashlib
+import re
 import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from magpie_ray.config.fields import must_be_text
+from magpie_ray.config.problems import bad_value
+
+_BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_URL_PASSWORD = re.compile(r"^[^/:]+://[^/]*:[^/]*@")
 
 PLACEHOLDERS = ("date", "datetime", "build_id")
 LATEST = "latest"
@@ -41,6 +51,37 @@ def problem(path: str) -> str | None:
     if names and ("/" not in rest if separator else "://" in path):
         return "a path whose scheme and bucket have no placeholders in them"
     return None
+
+
+def _can_be_written(path: str) -> str:
+    if _URL_PASSWORD.match(path):
+        # The value is not shown, as it holds the password.
+        raise bad_value("a URL with a password in it", "without; credentials go to output.storage_options")
+    scheme, separator, rest = path.partition("://")
+    if separator and (not scheme or not rest.strip("/")):
+        raise bad_value(path, "a URL with a scheme and a place, such as s3://bucket/dataset")
+    if separator and scheme in ("http", "https"):
+        endpoint = "an S3 server's address goes to output.storage_options.endpoint_url"
+        raise bad_value(path, f"a place that can be written, such as s3://bucket/dataset; {endpoint}")
+    if separator and "?" in rest:
+        shown = path.partition("?")[0] + "?..."
+        raise bad_value(shown, "without a query; options go to output.storage_options")
+    if (wrong := problem(path)) is not None:
+        raise bad_value(path, wrong)
+    return path
+
+
+def _names_a_build(name: str | None) -> str | None:
+    if name is not None and (not _BUILD_ID.fullmatch(name) or name == LATEST):
+        rule = "1 to 63 letters, digits, dots, dashes and underscores, the first one a letter or digit"
+        raise bad_value(name, f"{rule}, and not {LATEST}")
+    return name
+
+
+OutputPath = Annotated[
+    str, must_be_text("a local path or a URL such as s3://bucket/dataset"), AfterValidator(_can_be_written)
+]
+BuildId = Annotated[str | None, must_be_text(null=True), AfterValidator(_names_a_build)]
 
 
 def has_placeholders(path: str) -> bool:

@@ -1,7 +1,8 @@
-"""What is wrong with a config, in sentences: one line a problem, all of them at once.
+"""The problems of a config, in sentences: one line a problem, all of them at once.
 
-Owns: `Problem` and `BadValueError`, which the field rules raise, and the translation of pydantic's errors
-into lines that name the dotted key, the value and what would be right. Pydantic's words never reach a user.
+Owns: `Problem` and `BadValueError`, which the rules of fields raise, and the translation of pydantic's errors
+into lines that name the dotted key, the value and what would be right. Invariants: pydantic's words never
+reach a user; no line shows a value that may be a secret.
 """
 
 import difflib
@@ -14,9 +15,10 @@ from pydantic import BaseModel, ValidationError
 
 from magpie_ray.utils.redaction import hides_value
 
-# Begins what stands in pydantic's paths beside keys: the names of alternatives that a value may take.
+# Begins the names of alternatives that a value may take, which stand in pydantic's paths beside keys.
 NO_KEY = "<>"
 
+_KEY_OF_MAPPING = "[key]"  # ends pydantic's path to a key of a mapping that can't be one
 _ITEM = "<item>"  # stands for the index of any item in the path of a key
 
 _repr = reprlib.Repr()
@@ -71,21 +73,29 @@ def problem_lines(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 def _lines(item: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
     path = tuple(part for part in item["loc"] if not str(part).startswith(NO_KEY))
-    value = item["input"]
-    cause = item.get("ctx", {}).get("error")
-    if isinstance(cause, BadValueError):
-        for problem in cause.problems:
-            yield _line((*path, *problem.at), problem.value, problem.must)
-    elif item["type"] == "missing":
-        key = dotted(path)
-        yield f"{key}: is required; add it to the config, or to the command line as {key}=VALUE"
-    elif item["type"] == "extra_forbidden":
-        yield _unknown_key_line(path, model)
-    elif item["type"] == "invalid_key":
-        yield f"{dotted(path)}: keys must be text; put this one in quotes"
-    else:
-        # All that is left is a section (engine, sampling.user, ...) that is no mapping.
-        yield _line(path, value, "must be a mapping of keys to values")
+    kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    if path[-1:] == (_KEY_OF_MAPPING,) and kind in ("value_error", "string_type"):
+        path = (*path[:-2], show(value))
+    match kind:
+        case "value_error" if isinstance(context["error"], BadValueError):
+            for problem in context["error"].problems:
+                yield _line((*path, *problem.at), problem.value, problem.must)
+        case "missing":
+            key = dotted(path)
+            yield f"{key}: is required; add it to the config, or to the command line as {key}=VALUE"
+        case "extra_forbidden":
+            yield _unknown_key_line(path, model)
+        case "invalid_key" | "string_type":
+            yield f"{dotted(path)}: keys must be text; put this one in quotes"
+        case "bool_type":
+            hint = ", without quotes" if isinstance(value, str) else ""
+            yield _line(path, value, f"must be true or false{hint}")
+        case "literal_error":
+            names = context["expected"].replace("'", "").replace(" or ", ", ")
+            yield _line(path, value, f"must be one of {names}")
+        case _:
+            # All that is left is a section (engine, sampling.user, ...) that is no mapping.
+            yield _line(path, value, "must be a mapping of keys to values")
 
 
 def _line(path: tuple[object, ...], value: object, must: str) -> str:

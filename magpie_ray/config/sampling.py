@@ -5,70 +5,52 @@ Owns: the keys under `sampling`, and what they mean for a build's identity.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import product
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from magpie_ray.config import fields
-from magpie_ray.config.fields import Section
-from magpie_ray.config.problems import NO_KEY, BadValueError, Problem, bad_value, show
+from magpie_ray.config.fields import Section, is_text, must_be, must_be_a, must_be_number
+from magpie_ray.config.problems import NO_KEY, BadValueError, Problem, bad_value
 from magpie_ray.types import ROLES, Role
 
 _MAX_CHARACTERS = 100
-_MAX_PENALTY = 100.0
-_BEGINNING = f"text that a message can begin with, without white space in front, of at most {_MAX_CHARACTERS}"
 
 
-def _begins_a_message(value: object) -> bool:
-    return (
-        isinstance(value, str)
-        and fields.is_text(value)
-        and not value[0].isspace()
-        and len(value) <= _MAX_CHARACTERS
-    )
+def _as_beginning(value: object) -> str | None:
+    if not isinstance(value, str) or not is_text(value) or value[0].isspace() or len(value) > _MAX_CHARACTERS:
+        return None
+    return value
 
 
-def _texts(value: object) -> list[str]:
-    if not isinstance(value, list):
-        raise bad_value(value, 'a list of texts, such as ["#", "**"]')
-    problems = [
-        Problem(at=(str(index),), value=text, must=f"must be {_BEGINNING} characters")
-        for index, text in enumerate(value)
-        if not _begins_a_message(text)
-    ]
-    if problems:
-        raise BadValueError(*problems)
-    return sorted(set(value))
-
-
-def _penalties(value: object) -> dict[str, float]:
-    if not isinstance(value, dict):
-        raise bad_value(value, "a mapping of texts to numbers, such as {Sure: 2.0}")
-    penalties, problems = dict[str, float](), list[Problem]()
-    for text, penalty in value.items():
-        number = fields.as_number(penalty)
-        if not _begins_a_message(text):
-            problems.append(Problem(at=(show(text),), value=text, must=f"must be {_BEGINNING} characters"))
-        elif number is None or not -_MAX_PENALTY <= number <= _MAX_PENALTY:
-            must = f"must be a number from {-_MAX_PENALTY:g} to {_MAX_PENALTY:g}"
-            problems.append(Problem(at=(text,), value=penalty, must=must))
-        else:
-            penalties[text] = number
-    if problems:
-        raise BadValueError(*problems)
-    return dict(sorted(penalties.items()))
-
-
-Texts: TypeAlias = Annotated[list[str], PlainValidator(_texts)]
-Penalties: TypeAlias = Annotated[dict[str, float], PlainValidator(_penalties)]
+Beginning = Annotated[
+    str,
+    must_be(
+        "text that a message can begin with, without white space in front, "
+        f"of at most {_MAX_CHARACTERS} characters",
+        _as_beginning,
+    ),
+]
+# Sorted, so that another order is the same build.
+Beginnings = Annotated[
+    list[Beginning],
+    must_be_a(list, 'a list of texts, such as ["#", "**"]'),
+    AfterValidator(lambda texts: sorted(set(texts))),
+]
+_FirstPenalty = Annotated[float, must_be_number("a number from -100 to 100", lambda x: -100 <= x <= 100)]
+Penalties = Annotated[
+    dict[Beginning, _FirstPenalty],
+    must_be_a(dict, "a mapping of texts to numbers, such as {Sure: 2.0}"),
+    AfterValidator(lambda penalties: dict(sorted(penalties.items()))),
+]
 
 
 class FirstTokens(Section):
     """What messages never begin with, what they begin with less often, and how varied they begin."""
 
-    ban: Texts = Field(default=[])
+    ban: Beginnings = Field(default=[])
     penalties: Penalties = Field(default={})
     temperature: fields.OptionalPositive = None
     count: fields.Count = 3
@@ -86,7 +68,7 @@ class SamplingSettings(Section):
     top_p: fields.Share = 1.0
     max_tokens: fields.Count = 512
     top_k: fields.TopK = 0
-    min_p: fields.MinP = 0.0
+    min_p: fields.Rate = 0.0
     repetition_penalty: fields.Positive = 1.0
     presence_penalty: fields.Penalty = 0.0
     frequency_penalty: fields.Penalty = 0.0
@@ -96,24 +78,24 @@ class SamplingSettings(Section):
 class UserSettings(SamplingSettings):
     """The user's messages may be cut at their first line break, as answers never are."""
 
-    first_line_only: fields.Flag = False
+    first_line_only: bool = False
 
 
-class AssistantSampling(SamplingSettings):
+class AssistantSettings(SamplingSettings):
     """The paper's answers are greedy, and longer than its questions."""
 
     temperature: fields.Temperature = 0.0
     max_tokens: fields.Count = 1024
 
 
-class WeightedSampling(UserSettings):
-    """One of several settings that rows choose from. Weights are given to all of them or to none."""
+class WeightedUserSettings(UserSettings):
+    """One of several settings that rows choose from."""
 
     weight: fields.Weight | None = None
 
 
-class WeightedAssistantSampling(AssistantSampling):
-    """The same, for answers."""
+class WeightedAssistantSettings(AssistantSettings):
+    """One of several settings that rows choose from."""
 
     weight: fields.Weight | None = None
 
@@ -133,14 +115,12 @@ def _check_mix(mix: list[Any]) -> list[Any]:
     return mix
 
 
-UserSampling: TypeAlias = Annotated[
-    Annotated[UserSettings, Tag(f"{NO_KEY}one")]
-    | Annotated[list[WeightedSampling], AfterValidator(_check_mix), Tag(f"{NO_KEY}mix")],
-    Discriminator(_one_or_mix),
-]
-AnswerSampling: TypeAlias = Annotated[
-    Annotated[AssistantSampling, Tag(f"{NO_KEY}one")]
-    | Annotated[list[WeightedAssistantSampling], AfterValidator(_check_mix), Tag(f"{NO_KEY}mix")],
+_One = TypeVar("_One", bound=SamplingSettings)
+_Weighted = TypeVar("_Weighted", bound=SamplingSettings)
+# Settings, or a list of them with weights, which are given to all of them or to none.
+OneOrMix = Annotated[
+    Annotated[_One, Tag(f"{NO_KEY}one")]
+    | Annotated[list[_Weighted], AfterValidator(_check_mix), Tag(f"{NO_KEY}mix")],
     Discriminator(_one_or_mix),
 ]
 
@@ -151,18 +131,17 @@ class SamplingConfig(Section):
     Each is one setting, or a list of settings with weights that rows choose from.
     """
 
-    user: UserSampling = UserSettings()
-    assistant: AnswerSampling = AssistantSampling()
-    reproducible: fields.Flag = False
+    user: OneOrMix[UserSettings, WeightedUserSettings] = UserSettings()
+    assistant: OneOrMix[AssistantSettings, WeightedAssistantSettings] = AssistantSettings()
+    reproducible: bool = False
 
     def mix(self, role: Role) -> tuple[tuple[SamplingSettings, float], ...]:
         """The settings that rows choose from for messages of the role, with weights that sum to one."""
-        given: SamplingSettings | Sequence[WeightedSampling | WeightedAssistantSampling] = getattr(self, role)
-        if isinstance(given, SamplingSettings):
-            return ((given, 1.0),)
-        weights = [choice.weight or 1.0 for choice in given]
-        total = math.fsum(weights)
-        return tuple((choice, weight / total) for choice, weight in zip(given, weights, strict=True))
+        settings = self.user if role == "user" else self.assistant
+        if not isinstance(settings, list):
+            return ((settings, 1.0),)
+        total = math.fsum(choice.weight or 1.0 for choice in settings)
+        return tuple((choice, (choice.weight or 1.0) / total) for choice in settings)
 
     def max_tokens(self, role: Role) -> int:
         """The most that a message of the role may have."""
@@ -209,17 +188,17 @@ def _choices(role: Role, mix: object) -> list[tuple[str, float]]:
     """The same for one role's messages. `mix`: a list where there are several settings."""
     if not isinstance(mix, list):
         return [("", 1.0)]
-    told = [_by_dotted_key(role, {k: v for k, v in choice.items() if k != "weight"}) for choice in mix]
-    names = [name for name in told[0] if any(settings[name] != told[0][name] for settings in told)]
-    texts = [
-        ", ".join(f"{name} {json.dumps(settings[name], ensure_ascii=False)}" for name in names)
-        for settings in told
+    choices = [_by_dotted_key(role, choice) for choice in mix]
+    weights = [float(choice.pop(f"{role}.weight")) for choice in choices]
+    differing = [key for key, value in choices[0].items() if any(other[key] != value for other in choices)]
+    return [
+        (", ".join(f"{key} {json.dumps(choice[key], ensure_ascii=False)}" for key in differing), weight)
+        for choice, weight in zip(choices, weights, strict=True)
     ]
-    return [(text, float(choice["weight"])) for text, choice in zip(texts, mix, strict=True)]
 
 
-def _by_dotted_key(prefix: str, values: Mapping[str, Any]) -> dict[str, object]:
-    flat: dict[str, object] = {}
+def _by_dotted_key(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         key = f"{prefix}.{name}"
         flat |= _by_dotted_key(key, value) if isinstance(value, dict) else {key: value}

@@ -12,18 +12,12 @@ from typing import Annotated, Any
 from pydantic import PlainValidator, ValidationError, ValidationInfo, field_validator
 
 from magpie_ray.config import fields
+from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.config.extras import first_tokens_refused_by, identity_of
 from magpie_ray.config.fields import Section
 from magpie_ray.config.problems import BadValueError, Problem, bad_value, problem_lines
 from magpie_ray.config.sampling import SamplingConfig
-from magpie_ray.config.sections import (
-    AcceptanceConfig,
-    ClusterConfig,
-    EngineConfig,
-    ModelConfig,
-    OutputConfig,
-    RoundsConfig,
-)
+from magpie_ray.config.sections import ClusterConfig, EngineConfig, ModelConfig, OutputConfig, RoundsConfig
 from magpie_ray.config.source import read_source
 from magpie_ray.config.system_prompts import SystemPromptValue, check_system_prompt, resolve_prompts
 from magpie_ray.errors import ConfigError
@@ -36,9 +30,9 @@ class Config(Section):
 
     num_rows: fields.Rows
     n_turns: fields.Count = 1
-    only_instruction: fields.Flag = False
-    end_with_user: fields.Flag = False
-    include_system_prompt: fields.Flag = False
+    only_instruction: bool = False
+    end_with_user: bool = False
+    include_system_prompt: bool = False
     system_prompt: Annotated[SystemPromptValue, PlainValidator(check_system_prompt)] = None
     seed: fields.Seed = "auto"
     model: ModelConfig = ModelConfig()

@@ -1,14 +1,13 @@
-"""The sections of the config: model, engine, rounds, acceptance, cluster, output. Sampling has a module."""
+"""The sections `model`, `engine`, `rounds`, `cluster` and `output` of the config."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from magpie_ray.config import fields
-from magpie_ray.config.acceptance import CustomRules, RulesConfig, custom_rules
-from magpie_ray.config.extras import EngineExtra, StorageOptions
+from magpie_ray.config.extras import engine_extra, plain_mapping
 from magpie_ray.config.fields import Section
-from magpie_ray.config.output_path import has_placeholders
+from magpie_ray.config.output_path import BuildId, OutputPath, has_placeholders
 from magpie_ray.config.problems import bad_value
 
 
@@ -19,8 +18,8 @@ class ModelConfig(Section):
     revision: fields.OptionalText = None
     pre_query_template: fields.OptionalText = None
     chat_format: fields.OptionalImportPath = None
-    thinking: fields.Flag = False
-    trust_remote_code: fields.Flag = False
+    thinking: bool = False
+    trust_remote_code: bool = False
 
     @field_validator("chat_format")
     @classmethod
@@ -31,19 +30,24 @@ class ModelConfig(Section):
 
 
 class EngineConfig(Section):
-    """One engine: the device and memory of one actor."""
+    """One engine: the device and memory of one actor. Keys that vLLM has, too, have vLLM's names."""
 
-    device: fields.Device = "auto"
+    device: Literal["auto", "cuda", "cpu"] = "auto"
     tensor_parallel_size: fields.Count = 1
     pipeline_parallel_size: fields.Count = 1
     max_model_len: fields.OptionalCount = None
     max_num_seqs: fields.OptionalCount = None
     gpu_memory_utilization: fields.Share = 0.92
-    dtype: fields.Dtype = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: fields.OptionalText = None
-    vllm_metrics: fields.Flag = False
+    vllm_metrics: bool = False
     # Not in repr, which ends up in logs: it may hold a token.
-    extra: EngineExtra = Field(default={}, repr=False)
+    extra: dict[str, Any] = Field(default={}, repr=False)
+
+    @field_validator("extra", mode="plain")
+    @classmethod
+    def _has_only_names_of_its_own(cls, value: object) -> dict[str, Any]:
+        return engine_extra(value, section=cls.model_fields)
 
 
 class RoundsConfig(Section):
@@ -51,24 +55,6 @@ class RoundsConfig(Section):
 
     cohort_size: fields.AutoCount = "auto"
     cohorts_in_flight: fields.AutoCount = "auto"
-
-
-class AcceptanceConfig(Section):
-    """What becomes of messages that are not what was asked for."""
-
-    max_attempts: fields.Count = 8
-    truncated_response: fields.OnTruncated = "keep"
-    context_full: fields.OnContextFull = "reject"
-    retry_from: fields.RetryFrom = "start"
-    min_accept_rate: fields.Rate = 0.1
-    rejects_per_reason: fields.Whole = 3
-    rules: RulesConfig = RulesConfig()
-    custom: CustomRules = Field(default=[])
-
-    @property
-    def custom_rules(self) -> list[tuple[str, dict[str, Any]]]:
-        """Import path and thresholds of the user's own rules, in the order in which they are tried."""
-        return custom_rules(self.custom)
 
 
 class ClusterConfig(Section):
@@ -84,12 +70,14 @@ class ClusterConfig(Section):
 class OutputConfig(Section):
     """Where the rows go."""
 
-    path: fields.OutputPath = "./out/demo"
-    build_id: fields.BuildId = None
+    path: OutputPath = "./out/demo"
+    build_id: BuildId = None
     rows_per_partition: fields.AutoRows = "auto"
-    compression: fields.Compression = "zstd"
-    storage_options: StorageOptions = Field(default={}, repr=False)
-    single_writer: fields.Flag = False
+    compression: Literal["zstd", "snappy", "gzip", "lz4", "none"] = "zstd"
+    storage_options: dict[str, Any] = Field(default={}, repr=False)
+    single_writer: bool = False
+
+    _are_plain = field_validator("storage_options", mode="plain")(plain_mapping)
 
     @field_validator("build_id")
     @classmethod

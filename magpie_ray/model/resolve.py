@@ -11,9 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from magpie_ray.errors import FormatError
+from magpie_ray.types import BUILTIN_MODELS
 
 BUILTIN_PREFIX = "builtin:"
-_BUILTIN = {"builtin:tiny-chat": "tiny_chat"}
 
 # What a folder's digest covers: all that is loaded from it. The bundled model's folder holds code of its own.
 _SUFFIXES = (".json", ".jinja", ".model", ".safetensors", ".bin", ".txt", ".tiktoken", ".gguf")
@@ -39,8 +39,8 @@ class Model:
     @property
     def location(self) -> str:
         """What to load on the machine that asks: a folder, or the repository's id."""
-        if self.name in _BUILTIN:
-            return str(files("magpie_ray").joinpath(_BUILTIN[self.name]))
+        if self.name in BUILTIN_MODELS:
+            return str(files("magpie_ray").joinpath(BUILTIN_MODELS[self.name]))
         return self.folder or self.name
 
     @property
@@ -57,7 +57,7 @@ class Model:
                 f"{platform.node()} has no folder {self.location}: put the model where every node reads it "
                 "under that path, or name it by its Hugging Face id"
             )
-        if _folder_digest(Path(self.location), with_code=self.name not in _BUILTIN) != self.commit:
+        if _folder_digest(Path(self.location), with_code=self.name not in BUILTIN_MODELS) != self.commit:
             raise FormatError(
                 f"{self.location} on {platform.node()} holds another model than on the machine that began "
                 "this run: give every node the same files"
@@ -74,9 +74,9 @@ def resolve_model(name: str, revision: str | None) -> Model:
 
     `revision` is a branch, a tag or a commit of a repository: folders have none.
     """
-    if name.startswith(BUILTIN_PREFIX) and name not in _BUILTIN:
-        raise FormatError(f"model.name: got {name!r}; bundled models are {', '.join(_BUILTIN)}")
-    builtin = name in _BUILTIN
+    if name.startswith(BUILTIN_PREFIX) and name not in BUILTIN_MODELS:
+        raise FormatError(f"model.name: got {name!r}; bundled models are {', '.join(BUILTIN_MODELS)}")
+    builtin = name in BUILTIN_MODELS
     folder = Path(Model(name=name, commit="").location if builtin else name).expanduser().resolve()
     if folder.is_dir():
         if revision is not None:

@@ -12,7 +12,7 @@ import yaml
 
 from magpie_ray.acceptance import Dialogue, Utterance
 from magpie_ray.acceptance.catalogue import build_rules
-from magpie_ray.config.sections import AcceptanceConfig
+from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.types import Message, Role
 
 FOLDER = Path(__file__).parent

@@ -14,9 +14,8 @@ from magpie_ray.acceptance import (
     reason_to_reject,
     remedy,
 )
-from magpie_ray.config.acceptance import RulesConfig
+from magpie_ray.config.acceptance import AcceptanceConfig, RulesConfig
 from magpie_ray.config.schema import parse_config
-from magpie_ray.config.sections import AcceptanceConfig
 from magpie_ray.types import FinishReason, Message, Role, SystemPrompt
 
 some = settings(max_examples=150, derandomize=True, deadline=None)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules, reason_to_reject
+from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.config.schema import parse_config
-from magpie_ray.config.sections import AcceptanceConfig
 from magpie_ray.errors import ConfigError, RuleError
 from magpie_ray.preflight.build_spec import resolve_build
 

@@ -180,7 +180,7 @@ def test_a_seed_gives_the_same_message_with_any_rules(
 def test_a_ban_outlives_preemption(engine: VllmEngine, decode: Callable[[Completion], str]) -> None:
     ban = ("What is the", "Tell me", "Can you tell", "Please tell", "Do you know")
     counts = []
-    for rules in (None, FirstTokens(ban=ban)):
+    for rules in (None, FirstTokens(ban=list(ban))):
         before = engine.stats().preemptions
         sampling = Sampling(settings=SamplingSettings(max_tokens=8, first_tokens=rules or FirstTokens()))
         # Two tokens on, each needs another block.
