@@ -124,11 +124,6 @@ class EngineStats:
         }
 
     @property
-    def work(self) -> int:
-        """Tokens prefilled and generated. It stands still when the engine hangs, even if it still steps."""
-        return self.prompt_tokens + self.generated_tokens
-
-    @property
     def occupancy(self) -> float:
         """The mean share of the batch that was taken, 0..1."""
         return self.running / max(1, self.slots)

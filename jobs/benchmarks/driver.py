@@ -19,7 +19,7 @@ from jobs.benchmarks.real_fleet import RealRun, own_ray, run_for
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.virtual_fleet import VirtualRun, run_virtually
 from magpie_ray.coordinator.dispatcher import Dispatcher
-from magpie_ray.coordinator.ledger import LOOK_SHARE
+from magpie_ray.coordinator.output_sync import LOOK_SHARE
 from magpie_ray.dataset import partitioning
 
 ACTORS = 100
@@ -250,7 +250,7 @@ def _notes(real: RealRun, virtual: VirtualRun, waits: dict[int, float], share: f
     return [
         "Driver at 1,000 actors = events/s x ms/event + polls/s x what asking 1,000 instead of 100 adds + "
         f"the ledger's bound = {virtual.events / virtual.seconds:.1f}/s x {each:.2f} ms + "
-        f"{_POLLS_PER_SECOND:g}/s x ({waits[1000]:.2f} - {waits[100]:.2f}) ms + 1/{LOOK_SHARE} = "
+        f"{_POLLS_PER_SECOND:g}/s x ({waits[1000]:.2f} - {waits[100]:.2f}) ms + 1/{LOOK_SHARE:g} = "
         f"{share:.1%} of a core.",
         f"ms/event: CPU of the whole driver process with {real.actors} real actors, Ray's threads and the "
         f"commands back to the actors included. This project's logic is {own:.0f} us of it, Ray {rays:.0%}.",

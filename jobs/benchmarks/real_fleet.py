@@ -11,7 +11,7 @@ import random
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +19,13 @@ from types import SimpleNamespace
 import psutil
 import ray
 
-from jobs.benchmarks.virtual_fleet import Silent
 from magpie_ray.config.schema import load_config
 from magpie_ray.coordinator.actors import Left, Lost
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.fleet import progress_seconds
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.ledger import Ledger
+from magpie_ray.coordinator.output_sync import OutputSync
 from magpie_ray.coordinator.placement import Placement
 from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import build_record, partitioning, run_records
@@ -219,19 +219,18 @@ def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float
             process=BareProcess,
         )
         actors.heard = Heard()
+        ledger = Ledger([])
         job = Job(
             config=config,
             storage=storage,
-            ledger=Ledger(storage, record, [], num_rows=config.num_rows),
+            ledger=ledger,
+            output=OutputSync(storage, record, ledger, num_rows=config.num_rows),
             dispatcher=dispatcher,
             actors=actors,
         )
         meter = _Meter(actors.heard, num_actors=num_actors, seconds=seconds)
-        try:
-            with Silent() as display:
-                job.work(display, meter.over)
-        except InterruptedJobError:
-            pass
+        with suppress(InterruptedJobError):
+            job.work([], meter.over)
     return meter.result()
 
 

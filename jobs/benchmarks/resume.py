@@ -145,7 +145,7 @@ def resume(output: str, *, num_rows: int, num_workers: int) -> dict[str, Any]:
         pending = committed.pending
         dispatcher = Dispatcher(pending, num_slots=num_workers, grid=GRID, max_failures_per_partition=3)
     with stage("ledger"):
-        ledger = Ledger(storage, existing, committed.records, num_rows=num_rows)
+        ledger = Ledger(committed.records)
     with stage("first partitions to every worker"):
         given = [
             dispatcher.progress(slot, started=0, finished=0, live_window=_WINDOW, now=0.0)

@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.benchmarks.real_fleet import SLOTS, STEP_SECONDS, RealRun, own_ray, run_for
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.virtual_fleet import VirtualRun, run_virtually
-from magpie_ray.coordinator.ledger import LOOK_SHARE
+from magpie_ray.coordinator.output_sync import LOOK_SHARE
 from magpie_ray.dataset import manifest
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.storage.storage import Storage

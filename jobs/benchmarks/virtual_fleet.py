@@ -21,13 +21,12 @@ from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.fleet import progress_seconds
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.ledger import Ledger
-from magpie_ray.coordinator.snapshot import Snapshot
+from magpie_ray.coordinator.output_sync import OutputSync
 from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.engine.protocol import EngineFigures
 from magpie_ray.errors import InterruptedJobError
-from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.worker.events import Committed, Event, Progress, Ready
@@ -42,13 +41,6 @@ _HUNGRY_HASTE = 4
 # The least that RayActors.poll lets events gather with many actors (see its _rest), and the most.
 _POLL_SECONDS = 0.25
 _EPSILON = 1e-6
-
-
-class Silent(ProgressDisplay):
-    """A display of nothing: what one costs is not measured here."""
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Nobody looks."""
 
 
 @dataclass(slots=True)
@@ -307,18 +299,20 @@ def run_virtually(
     partitions = partitioning.pending(num_rows, rows_per_partition, [])
     actors = _Metered([rows_per_second * speeds(slot) for slot in range(workers)], window=window, every=every)
     before = time.thread_time()
+    ledger = Ledger([])
     job = Job(
         config=config,
         storage=storage,
-        ledger=Ledger(storage, build, [], num_rows=num_rows),
+        ledger=ledger,
+        output=OutputSync(storage, build, ledger, num_rows=num_rows),
         dispatcher=Dispatcher(
             partitions, num_slots=workers, grid=rows_per_partition, max_failures_per_partition=3
         ),
         actors=actors,
         clock=actors.clock,
     )
-    with Silent() as display, suppress(InterruptedJobError):
-        job.work(display, lambda: actors.now >= stop_after)
+    with suppress(InterruptedJobError):
+        job.work([], lambda: actors.now >= stop_after)
     taken = time.thread_time() - before
     stopped = sum(actors.committed_by.values()) < num_rows
     by_worker = [actors.committed_by.get(slot, 0) for slot in range(workers)]

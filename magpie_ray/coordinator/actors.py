@@ -1,4 +1,4 @@
-"""The workers of a run as the job sees them: what they are asked for, and what is heard of them."""
+"""The actors of a run as the job sees them: the requests that it makes, and the ways to lose one."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -10,11 +10,11 @@ from magpie_ray.worker.events import Event
 
 
 class Loss(Enum):
-    """How a worker was lost, and how much that counts against what it was working on.
+    """How an actor was lost; the value is how much that counts against its open partitions.
 
-    FAILED: it said why, and would probably say so again. DIED: without a word, which may be the work's fault
-    (no memory, a crash) or somebody else's (kill -9), so that it counts for a quarter. NODE: with its node,
-    which on the spot market is everyday, and counts only so much that it ends some time. LEFT: on notice.
+    FAILED: its run raised an error, and would probably do so again. DIED: it died without a word. The cause
+    may be its work (out of memory, a crash) or not (kill -9), so it counts a quarter. NODE: its node died,
+    which is common on spot instances; it counts just enough to end some day. LEFT: it ended on notice.
     """
 
     FAILED = 1.0
@@ -25,7 +25,7 @@ class Loss(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lost:
-    """The slot's actor died, or its run raised. `error`: what it raised, when that is one of ours."""
+    """The slot's actor died, or its run raised. error: what it raised, if that is a MagpieError."""
 
     cause: str
     loss: Loss
@@ -36,12 +36,16 @@ class Lost:
 class Left:
     """The slot's actor ended its run in order."""
 
+    cause: str = "it left on notice (SIGTERM, or its node's)"
+    loss: Loss = Loss.LEFT
+    error: None = None
+
 
 class Actors(Protocol):
-    """The workers of a run, one a slot, wherever they are. None but `poll` waits for anything long."""
+    """The actors of a run, one a slot, wherever they run. Only `poll` may wait."""
 
     def start(self, slot: int, *, engine_start: int) -> None:
-        """Make a worker for the slot, in place of an earlier one that was ended."""
+        """Request an actor for the slot. An earlier one has been ended."""
 
     def give(self, slot: int, partition: Partition) -> None: ...
 
@@ -52,22 +56,22 @@ class Actors(Protocol):
     def stop(self, slot: int) -> None: ...
 
     def end(self, slot: int) -> None:
-        """Kill the slot's worker, if it still lives."""
+        """Kill the slot's actor, if it is still alive."""
 
     def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
-        """Events that are there, at most one a slot; waits for the first up to the timeout.
+        """Pending events, at most one a slot. Waits for the first event up to the timeout.
 
-        ClusterLostError when there is no cluster any more.
+        ClusterLostError when the cluster is gone.
         """
 
     def capacity(self) -> int:
-        """How many actors there should be, by what the cluster can hold now."""
+        """The number of actors that the cluster has room for now."""
 
     def on_notice(self) -> list[int]:
         """Slots whose node is about to leave."""
 
     def explain(self, slot: int, cause: str) -> str:
-        """The cause with what the slot's worker has told of it in its own log."""
+        """The cause, with the last lines of the actor's own log."""
 
     def describe(self) -> str:
-        """What the workers ask for and what there is."""
+        """What the actors request, and what the cluster has."""

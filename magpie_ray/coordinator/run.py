@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from magpie_ray.coordinator.job import Job
-from magpie_ray.coordinator.snapshot import Watcher, Watchers
+from magpie_ray.coordinator.watcher import Watcher
 from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset import manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 _LAST_WORDS_SECONDS = 5.0
 # The cluster is there all the while.
 _SURVEY_SECONDS = 30.0
-_NOBODY = Watchers(())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,20 +86,21 @@ def carry_out(
     storage: Storage,
     record: BuildRecord,
     stop_requested: Callable[[], bool],
-    watcher: Watcher = _NOBODY,
+    watchers: Sequence[Watcher] = (),
 ) -> BuildResult:
     """Work, then write the last words of the run whatever happened."""
     num_rows = run.num_rows
     try:
         job = make_job()
-        job.work(watcher, stop_requested)
+        job.work(watchers, stop_requested)
         records = manifest.read_committed(storage, record)
         if left := manifest.pending(num_rows, record, records):
             raise GenerationFailedError(
                 f"{storage.url} still lacks {', '.join(map(str, left[:3]))} though all partitions were "
                 "reported as committed: were files removed? Run the same command again"
             )
-        run_records.end_run(storage, run, outcome="done", engines=job.engine_use)
+        last = job.snapshot()
+        run_records.end_run(storage, run, outcome="done", engines=last.engines)
         where = write_report(storage, records)
         manifest.finish(storage, record, records, num_rows=num_rows, run=run)
         checks.remove_leftovers(storage)
@@ -118,10 +118,10 @@ def carry_out(
         num_rows=num_rows,
         new_rows=tally.rows,
         tokens=tally.tokens,
-        seconds=job.snapshot().seconds,
+        seconds=last.seconds,
         attempts=tally.attempts,
         rejected=tally.attempts - tally.rows,
-        engine_use=job.engine_use,
+        engine_use=last.engines,
         report=where,
     )
 

@@ -7,10 +7,9 @@ is for readers.
 
 import json
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Literal
 
 from magpie_ray.dataset.layout import RUNS_PREFIX, parse_json
 from magpie_ray.errors import CorruptBuildError
@@ -77,69 +76,6 @@ class ActorHistoryRecord:
         """As it is stored: compact, without what is not set."""
         stored = asdict(replace(self, lives=())) | {"lives": [_entry(life) for life in self.lives]}
         return json.dumps(stored, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-class ActorHistory:
-    """The record as it grows, told by the job's loop. `clock`: seconds, monotonic."""
-
-    def __init__(
-        self,
-        *,
-        run: int = 0,
-        device: str = "cpu",
-        num_gpus: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._run, self._device, self._num_gpus, self._clock = run, device, num_gpus, clock
-        self._began = clock()
-        self._lives: list[ActorLife] = []
-        self._current: dict[int, int] = {}  # slot -> index of its life
-
-    def ask(self, slot: int) -> None:
-        """A new actor is asked for."""
-        self._current[slot] = len(self._lives)
-        self._lives.append(ActorLife(slot=slot, asked=self._now()))
-
-    def place(self, slot: int, node: str) -> None:
-        self._change(slot, placed=self._now(), node=node)
-
-    def get_ready(self, slot: int) -> None:
-        self._change(slot, ready=self._now())
-
-    def commit(self, slot: int, rows: int) -> None:
-        if slot in self._current:
-            self._change(slot, rows=self._lives[self._current[slot]].rows + rows)
-
-    def end(self, slot: int, end: End, cause: str = "") -> None:
-        """The slot's actor is no more. Nothing when that is known."""
-        self._change(slot, ended=self._now(), end=end, cause=cause[:_CAUSE_CHARACTERS])
-        self._current.pop(slot, None)
-
-    def end_all(self) -> None:
-        """The run is over."""
-        for slot in list(self._current):
-            self.end(slot, "ended")
-
-    def record(self) -> ActorHistoryRecord:
-        """What has been told so far."""
-        now = self._now()
-        more = self._lives[MAX_LIVES:]
-        return ActorHistoryRecord(
-            run=self._run,
-            device=self._device,
-            num_gpus=self._num_gpus,
-            seconds=now,
-            lives=tuple(self._lives[:MAX_LIVES]),
-            left_out=len(more),
-            left_out_seconds=round(math.fsum(life.held_seconds(now) for life in more), 1),
-        )
-
-    def _now(self) -> float:
-        return round(self._clock() - self._began, 1)
-
-    def _change(self, slot: int, **changes: Any) -> None:
-        if (index := self._current.get(slot)) is not None:
-            self._lives[index] = replace(self._lives[index], **changes)
 
 
 def write_actor_history(storage: Storage, record: ActorHistoryRecord) -> None:

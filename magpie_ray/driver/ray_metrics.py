@@ -6,7 +6,7 @@ from typing import Self
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from magpie_ray.coordinator.snapshot import Snapshot
+from magpie_ray.coordinator.watcher import JobEvent, Snapshot, Watcher
 from magpie_ray.monitoring.metrics import COMMON_LABELS, METRICS, Sample, Telemetry
 from magpie_ray.worker.events import Committed
 
@@ -14,7 +14,7 @@ from magpie_ray.worker.events import Committed
 _EVERY_SECONDS = 1.0
 
 
-class RayMetrics:
+class RayMetrics(Watcher):
     """A watcher of a job, and a context: leaving it publishes the last snapshot.
 
     build, run: labels of every metric. Only the driver publishes, so the work of lost actors stays counted
@@ -50,9 +50,10 @@ class RayMetrics:
         if time.monotonic() >= self._next:
             self._publish(snapshot)
 
-    def committed(self, slot: int, event: Committed) -> None:
-        for sample in self._telemetry.durations(event):
-            self._metrics[sample.name].observe(sample.value, tags=dict(sample.labels))
+    def hear(self, slot: int, event: JobEvent) -> None:
+        if isinstance(event, Committed):
+            for sample in self._telemetry.durations(event):
+                self._metrics[sample.name].observe(sample.value, tags=dict(sample.labels))
 
     def _publish(self, snapshot: Snapshot) -> None:
         now = time.monotonic()

@@ -17,7 +17,6 @@ from functools import partial
 from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.placement import choose_num_actors
 from magpie_ray.coordinator.run import BuildResult, carry_out, left_alone, nothing_to_do
-from magpie_ray.coordinator.snapshot import Watchers
 from magpie_ray.dataset import manifest, run_records, schedule
 from magpie_ray.driver.cluster_watch import ClusterWatch
 from magpie_ray.driver.connect import ray_session
@@ -150,5 +149,5 @@ def _run(
             RayMetrics(build=storage.url, run=run.number) as metrics,
             Heartbeat(storage, run) as heartbeat,
         ):
-            watchers = Watchers([display, metrics, heartbeat])
+            watchers = [display, metrics, heartbeat]
             return carry_out(make_this_job, run, storage, committed.build, stop_requested, watchers)

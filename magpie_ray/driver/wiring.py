@@ -2,10 +2,12 @@
 
 import logging
 
+from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.fleet import progress_seconds
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.ledger import Ledger
+from magpie_ray.coordinator.output_sync import OutputSync
 from magpie_ray.coordinator.placement import (
     ClusterResources,
     Placement,
@@ -14,7 +16,6 @@ from magpie_ray.coordinator.placement import (
     place,
 )
 from magpie_ray.dataset import partitioning, run_records
-from magpie_ray.dataset.actor_history import ActorHistory
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.driver.cluster_watch import ClusterView, ClusterWatch
 from magpie_ray.driver.ray_actors import RayActors
@@ -62,15 +63,9 @@ def make_job(
         backwards=run_records.is_second(storage, run),
         copies=storage.exclusive,
     )
-    lives = ActorHistory(run=run.number, device=placement.device, num_gpus=placement.all_gpus)
-    ledger = Ledger(
-        storage,
-        committed.build,
-        committed.records,
-        num_rows=config.num_rows,
-        run=run.number,
-        lives=lives,
-    )
+    history = ActorHistory(run=run.number, device=placement.device, num_gpus=placement.all_gpus)
+    ledger = Ledger(committed.records, run=run.number)
+    output = OutputSync(storage, committed.build, ledger, num_rows=config.num_rows, history=history)
 
     def spec_of(engine_start: int) -> WorkerSpec:
         stall = config.cluster.stall_timeout_seconds
@@ -104,5 +99,11 @@ def make_job(
         engine_factory=engine_factory,
     )
     return Job(
-        config=config, storage=storage, ledger=ledger, dispatcher=dispatcher, lives=lives, actors=actors
+        config=config,
+        storage=storage,
+        ledger=ledger,
+        output=output,
+        dispatcher=dispatcher,
+        actors=actors,
+        history=history,
     )

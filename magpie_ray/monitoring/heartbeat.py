@@ -18,7 +18,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from magpie_ray.coordinator.snapshot import Snapshot
+from magpie_ray.coordinator.watcher import Snapshot, Watcher
 from magpie_ray.dataset.layout import RUNS_PREFIX, now, to_json
 from magpie_ray.dataset.run_records import (
     BEAT_SECONDS,
@@ -30,14 +30,13 @@ from magpie_ray.dataset.run_records import (
 )
 from magpie_ray.errors import CorruptBuildError, StorageError
 from magpie_ray.storage.storage import Storage
-from magpie_ray.worker.events import Committed
 
 log = logging.getLogger(__name__)
 _RETRY_SECONDS = 20.0
 _RUN_FILE = re.compile(re.escape(RUNS_PREFIX) + r"(\d{6})\..*")
 
 
-class Heartbeat:
+class Heartbeat(Watcher):
     """A watcher of a job, and a context. The first snapshot is written at once.
 
     clock: seconds, monotonic. executor: runs the requests to storage, one after the other.
@@ -75,9 +74,6 @@ class Heartbeat:
         if self._beat is None and self._clock() >= self._next:
             self._next = self._clock() + BEAT_SECONDS
             self._beat = self._executor.submit(self._write, snapshot.fields())
-
-    def committed(self, slot: int, event: Committed) -> None:
-        """Nothing to do: commits are visible in storage."""
 
     def _write(self, fields: Mapping[str, object]) -> None:
         if self._others and (warning := self._others.look()):

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from magpie_ray.coordinator.snapshot import Snapshot
+from magpie_ray.coordinator.watcher import JobEvent, Snapshot, Watcher
 from magpie_ray.utils.logs import terminal
 from magpie_ray.utils.text import clock_text, counted, percent
 from magpie_ray.worker.events import Committed
@@ -22,7 +22,7 @@ from magpie_ray.worker.events import Committed
 log = logging.getLogger(__name__)
 
 
-class ProgressDisplay:
+class ProgressDisplay(Watcher):
     """A watcher of a job, and a context: shown as often as you like, it draws or logs as often as is useful.
 
     live: draw, where the console is a terminal; else only log, a line every `log_seconds`.
@@ -71,15 +71,16 @@ class ProgressDisplay:
             self._logged_at, self._last = time.monotonic(), None
             _log(snapshot)
 
-    def committed(self, slot: int, event: Committed) -> None:
-        """One line a partition for those who want to know it all."""
-        log.debug(
-            "slot %d: %s committed after %.1f s, %.1f of them to store it",
-            slot,
-            event.partition,
-            event.seconds,
-            event.upload_seconds,
-        )
+    def hear(self, slot: int, event: JobEvent) -> None:
+        """Log each commit at debug level."""
+        if isinstance(event, Committed):
+            log.debug(
+                "slot %d: %s committed after %.1f s, %.1f of them to store it",
+                slot,
+                event.partition,
+                event.seconds,
+                event.upload_seconds,
+            )
 
 
 def _log(snapshot: Snapshot) -> None:

@@ -1,4 +1,4 @@
-"""What workers tell the job, as frozen values."""
+"""The events of a worker: what it tells the job."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ from magpie_ray.types import Partition, PartitionRecord
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placed:
-    """The worker runs on a node, as process `pid`, which logs to `log_path`; its engine is starting."""
+    """The worker runs on a node, as process `pid`, which logs to `log_path`. Its engine starts."""
 
     node_id: str
     host: str
@@ -20,7 +20,7 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ready:
-    """The engine is up."""
+    """The engine is up, `seconds` after the worker started."""
 
     figures: EngineFigures
     seconds: float
@@ -30,10 +30,9 @@ class Ready:
 class Progress:
     """Totals since the worker started.
 
-    started: rows that have begun, of those given to it. live_window: conversations that can be under way.
-    doing: whether the engine is to step, waits for storage, or has nothing to do. dropped_rows: finished ones
-    of partitions that it was told to drop. stored: partitions that storage has taken; storage_retries:
-    requests to it that were made again.
+    started: rows that have begun. live_window: conversations that may be alive at once. doing: whether the
+    engine is about to step, the worker waits for storage, or it has nothing to do. dropped_rows: finished
+    rows of dropped partitions. stored: partitions that storage has taken; storage_retries: repeated requests.
     """
 
     tally: Tally
@@ -45,14 +44,19 @@ class Progress:
     stored: int = 0
     storage_retries: int = 0
 
+    @property
+    def work(self) -> int:
+        """Tokens prefilled and generated, and partitions stored: stands still when the worker hangs."""
+        return self.engine.prompt_tokens + self.engine.generated_tokens + self.stored
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Committed:
-    """What was open here as `partition` is in these files, which chain from its first row on.
+    """The rows of an open partition are in these files, which chain from its first row on.
 
-    The last one may be written here; those before it were there already, from somebody who was first. They
-    end before the partition does when the worker was told to leave, and may end after it. seconds: since the
-    partition was opened, those of its upload included.
+    The worker has written the last file, unless all were there already, from somebody who was first. The
+    files may end after the partition does, and before it when the worker was told to stop. seconds: since the
+    partition was opened, its upload included.
     """
 
     partition: Partition

@@ -21,8 +21,8 @@ from tests.chaos.ground import ROOT, Ground
 T = TypeVar("T")
 
 _PLACED = re.compile(r"the actor of slot (\d+) starts on \S+, process (\d+)")
-_UP = re.compile(r"engine (\d+) is up after")
-_LOST = re.compile(r"lost the actor of slot (\d+): (.*)")
+_UP = re.compile(r"the engine of slot (\d+) is up after")
+_LOST = re.compile(r"(?:lost )?the actor of slot (\d+)(?: left)?: (.*)")
 _COST = re.compile(r"(\d+) rows of slot \d+'s partitions are generated again")
 
 # How often what no line tells of is looked for: files, processes, uploads.

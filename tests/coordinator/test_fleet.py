@@ -14,7 +14,7 @@ def fleet_of(slots: int = 1, *, now: float = 0.0) -> Fleet:
     """Workers that have been asked for."""
     fleet = Fleet(stall_timeout_seconds=STALL, start_timeout_seconds=START, now=now)
     for slot in range(slots):
-        fleet.ask_for(slot, now)
+        fleet.request(slot, now)
     return fleet
 
 
@@ -26,7 +26,7 @@ def ready_fleet(slots: int = 1, *, now: float = 0.0) -> Fleet:
     return fleet
 
 
-def told(
+def report(
     *,
     tokens: int,
     steps: int = 1,
@@ -50,12 +50,16 @@ def test_what_lost_engines_did_counts_for_the_use_of_all() -> None:
     fleet = ready_fleet(2)
     for slot in (0, 1):
         fleet.progress(
-            slot, replace(told(tokens=1), engine=EngineStats(steps=slot + 1)), has_work=True, now=1.0
+            slot, replace(report(tokens=1), engine=EngineStats(steps=slot + 1)), has_work=True, now=1.0
         )
     fleet.lose(0, rows_to_redo=0, now=2.0)
-    fleet.tell(1, replace(told(tokens=1), engine=EngineStats(steps=5), storage_retries=2))
-    fleet.ask_for(0, now=3.0)
-    fleet.tell(0, replace(told(tokens=1), engine=EngineStats(steps=3), storage_retries=1))
+    fleet.progress(
+        1, replace(report(tokens=1), engine=EngineStats(steps=5), storage_retries=2), has_work=True, now=4.0
+    )
+    fleet.request(0, 3.0)
+    fleet.progress(
+        0, replace(report(tokens=1), engine=EngineStats(steps=3), storage_retries=1), has_work=True, now=4.0
+    )
     assert fleet.engines == EngineStats(steps=9)
     assert fleet.storage_retries == 3
 
@@ -63,15 +67,15 @@ def test_what_lost_engines_did_counts_for_the_use_of_all() -> None:
 def test_an_engine_that_reads_or_writes_tokens_is_never_overdue() -> None:
     fleet = ready_fleet()
     for tokens in range(10):
-        fleet.progress(0, told(tokens=tokens), has_work=True, now=tokens * STALL)
+        fleet.progress(0, report(tokens=tokens), has_work=True, now=tokens * STALL)
         assert overdue(fleet, (tokens + 1) * STALL) == []
 
 
 def test_an_engine_that_steps_without_a_token_stands_still() -> None:
     fleet = ready_fleet()
-    fleet.progress(0, told(tokens=7), has_work=True, now=1.0)
+    fleet.progress(0, report(tokens=7), has_work=True, now=1.0)
     for now in (20.0, 40.0, 61.0):
-        fleet.progress(0, told(tokens=7, steps=int(now), rows=int(now)), has_work=True, now=now)
+        fleet.progress(0, report(tokens=7, steps=int(now), rows=int(now)), has_work=True, now=now)
         assert overdue(fleet, now) == []
     [(slot, cause)] = fleet.overdue(61.5)
     assert slot == 0
@@ -80,7 +84,7 @@ def test_an_engine_that_steps_without_a_token_stands_still() -> None:
 
 def test_a_worker_that_says_nothing_at_all_stands_still() -> None:
     fleet = ready_fleet(2)
-    fleet.progress(1, told(tokens=1), has_work=True, now=50.0)
+    fleet.progress(1, report(tokens=1), has_work=True, now=50.0)
     assert overdue(fleet, 60.0) == []
     assert overdue(fleet, 60.5) == [0]
 
@@ -88,21 +92,21 @@ def test_a_worker_that_says_nothing_at_all_stands_still() -> None:
 def test_a_worker_without_work_may_rest() -> None:
     fleet = ready_fleet()
     for minute in range(100):
-        fleet.progress(0, told(tokens=3, doing="nothing"), has_work=False, now=60.0 * minute)
+        fleet.progress(0, report(tokens=3, doing="nothing"), has_work=False, now=60.0 * minute)
     assert overdue(fleet, 60.0 * 100) == []
 
 
 def test_a_worker_that_does_nothing_although_it_was_given_work_stands_still() -> None:
     fleet = ready_fleet()
     for now in (1.0, 31.0, 61.0):
-        fleet.progress(0, told(tokens=3, doing="nothing"), has_work=True, now=now)
+        fleet.progress(0, report(tokens=3, doing="nothing"), has_work=True, now=now)
     assert overdue(fleet, 61.5) == [0]
 
 
 def test_who_was_idle_for_long_has_all_the_time_for_its_first_step() -> None:
     fleet = ready_fleet()
-    fleet.progress(0, told(tokens=3, doing="nothing"), has_work=False, now=1000.0)
-    fleet.progress(0, told(tokens=3, doing="nothing"), has_work=True, now=1030.0)
+    fleet.progress(0, report(tokens=3, doing="nothing"), has_work=False, now=1000.0)
+    fleet.progress(0, report(tokens=3, doing="nothing"), has_work=True, now=1030.0)
     assert overdue(fleet, 1060.0) == []
     assert overdue(fleet, 1060.5) == [0]
 
@@ -110,7 +114,7 @@ def test_who_was_idle_for_long_has_all_the_time_for_its_first_step() -> None:
 def test_waiting_for_storage_is_no_stall() -> None:
     fleet = ready_fleet()
     for now in range(0, 1000, 50):
-        fleet.progress(0, told(tokens=3, doing="storing"), has_work=True, now=float(now))
+        fleet.progress(0, report(tokens=3, doing="storing"), has_work=True, now=float(now))
         assert overdue(fleet, now + STALL) == []
 
 
@@ -139,10 +143,10 @@ def test_a_replacement_has_its_own_time() -> None:
     assert overdue(fleet, 61.0) == [0]
     fleet.lose(0, rows_to_redo=100, now=61.0)
     assert overdue(fleet, 1e9) == []
-    fleet.ask_for(0, 61.0)
+    fleet.request(0, 61.0)
     fleet.place(0, 100.0)
     fleet.get_ready(0, 200.0)
-    fleet.progress(0, told(tokens=0), has_work=True, now=230.0)  # as few as its predecessor at first
+    fleet.progress(0, report(tokens=0), has_work=True, now=230.0)  # as few as its predecessor at first
     assert overdue(fleet, 290.0) == []
 
 
@@ -163,20 +167,20 @@ def test_one_worker_on_a_node_is_enough_and_the_time_begins_anew_when_it_is_lost
 
 def test_finished_rows_that_are_in_no_file_are_lost_with_their_worker() -> None:
     fleet = ready_fleet(2)
-    fleet.progress(0, told(tokens=5, rows=12), has_work=True, now=1.0)
-    fleet.progress(1, told(tokens=5, rows=3), has_work=True, now=1.0)
+    fleet.progress(0, report(tokens=5, rows=12), has_work=True, now=1.0)
+    fleet.progress(1, report(tokens=5, rows=3), has_work=True, now=1.0)
     fleet.commit(0, 8)
     assert fleet.unwritten_rows == 4 + 3
     assert fleet.lose(0, rows_to_redo=100, now=2.0) == 4
     assert (fleet.lost, fleet.lost_rows, fleet.unwritten_rows) == (1, 4, 3)
-    fleet.ask_for(0, 2.0)
+    fleet.request(0, 2.0)
     assert fleet.lose(0, rows_to_redo=100, now=3.0) == 0
     assert (fleet.lost, fleet.lost_rows) == (2, 4)
 
 
 def test_more_rows_in_files_than_were_finished_here_are_no_debt() -> None:
     fleet = ready_fleet()
-    fleet.progress(0, told(tokens=5, rows=3), has_work=True, now=1.0)
+    fleet.progress(0, report(tokens=5, rows=3), has_work=True, now=1.0)
     fleet.commit(0, 10)  # it found somebody else's file
     assert fleet.unwritten_rows == 0
     assert fleet.lose(0, rows_to_redo=100, now=2.0) == 0
@@ -184,7 +188,7 @@ def test_more_rows_in_files_than_were_finished_here_are_no_debt() -> None:
 
 def test_what_a_worker_was_told_to_drop_is_neither_unwritten_nor_lost_with_it() -> None:
     fleet = ready_fleet()
-    fleet.progress(0, replace(told(tokens=5, rows=12), dropped_rows=7), has_work=True, now=1.0)
+    fleet.progress(0, replace(report(tokens=5, rows=12), dropped_rows=7), has_work=True, now=1.0)
     fleet.commit(0, 4)
     assert fleet.unwritten_rows == 1
     assert fleet.lose(0, rows_to_redo=100, now=2.0) == 1
@@ -192,39 +196,39 @@ def test_what_a_worker_was_told_to_drop_is_neither_unwritten_nor_lost_with_it() 
 
 def test_attempts_of_lost_workers_still_count() -> None:
     fleet = ready_fleet(2)
-    fleet.progress(0, told(tokens=5, rows=12), has_work=True, now=1.0)
-    fleet.progress(1, told(tokens=5, rows=3), has_work=True, now=1.0)
+    fleet.progress(0, report(tokens=5, rows=12), has_work=True, now=1.0)
+    fleet.progress(1, report(tokens=5, rows=3), has_work=True, now=1.0)
     fleet.lose(0, rows_to_redo=100, now=2.0)
-    fleet.ask_for(0, 2.0)
-    fleet.progress(0, told(tokens=1, rows=1), has_work=True, now=3.0)
+    fleet.request(0, 2.0)
+    fleet.progress(0, report(tokens=1, rows=1), has_work=True, now=3.0)
     assert fleet.tally == Tally(rows=16, rejected={"empty": 3}, user_tokens=160)
 
 
 def test_workers_are_counted_by_how_far_they_are() -> None:
     fleet = fleet_of(3)
-    assert (len(fleet), fleet.num_waiting, fleet.num_starting, fleet.ready) == (3, 3, 0, [])
+    assert (len(fleet), fleet.num("waiting"), fleet.num("starting"), fleet.ready) == (3, 3, 0, [])
     fleet.place(0, 1.0)
     fleet.place(1, 1.0)
-    assert (fleet.num_waiting, fleet.num_starting, fleet.ready) == (1, 2, [])
+    assert (fleet.num("waiting"), fleet.num("starting"), fleet.ready) == (1, 2, [])
     fleet.get_ready(1, 2.0)
     fleet.get_ready(2, 5.0)
-    assert (fleet.num_waiting, fleet.num_starting, fleet.ready) == (0, 1, [1, 2])
+    assert (fleet.num("waiting"), fleet.num("starting"), fleet.ready) == (0, 1, [1, 2])
     assert fleet.first_ready == 2.0
 
 
 def test_a_slot_whose_worker_is_not_replaced_waits_for_nothing() -> None:
     fleet = ready_fleet(2)
     fleet.lose(0, rows_to_redo=100, now=1.0)
-    assert (fleet.num_waiting, fleet.num_starting, fleet.ready) == (0, 0, [1])
-    fleet.ask_for(0, 2.0)
-    assert fleet.num_waiting == 1
+    assert (fleet.num("waiting"), fleet.num("starting"), fleet.ready) == (0, 0, [1])
+    fleet.request(0, 2.0)
+    assert fleet.num("waiting") == 1
 
 
 def test_a_replacement_was_not_told_to_stop() -> None:
     fleet = ready_fleet()
     fleet.leave(0)
     fleet.lose(0, rows_to_redo=100, now=1.0)
-    fleet.ask_for(0, 1.0)
+    fleet.request(0, 1.0)
     assert not fleet[0].leaving
 
 
@@ -232,7 +236,7 @@ def test_workers_that_are_wanted_are_those_that_were_asked_for_and_are_not_lost(
     fleet = ready_fleet(3)
     fleet.lose(0, rows_to_redo=100, now=1.0)
     fleet.lose(1, rows_to_redo=100, now=1.0)
-    fleet.ask_for(1, 1.0)
+    fleet.request(1, 1.0)
     assert (len(fleet), fleet.num_wanted) == (3, 2)
 
 

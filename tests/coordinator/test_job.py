@@ -3,23 +3,26 @@
 import queue
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from magpie_ray.config.schema import Config, load_config
-from magpie_ray.coordinator import job, ledger
+from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.actors import Left, Loss, Lost
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.ledger import Ledger
-from magpie_ray.coordinator.snapshot import Snapshot
+from magpie_ray.coordinator.output_sync import OutputSync
+from magpie_ray.coordinator.watcher import Snapshot, Watcher
 from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset import manifest, partitioning
 from magpie_ray.dataset.build_record import BuildRecord
@@ -37,7 +40,6 @@ from magpie_ray.errors import (
     RuleError,
     StorageError,
 )
-from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.preflight.build_spec import BuildSpec, resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
@@ -59,15 +61,25 @@ def make_config(output: Path, *overrides: str) -> Config:
     return load_config(None, ["num_rows=100", "n_turns=2", f"output.path={output}", *overrides])
 
 
-class Shown(ProgressDisplay):
-    """A display that keeps what it was shown."""
+class Shown(Watcher):
+    """Keeps what it was shown."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.snapshots: list[Snapshot] = []
 
     def show(self, snapshot: Snapshot) -> None:
         self.snapshots.append(snapshot)
+
+
+class Found(OutputSync):
+    """What each poll finds is the test's to say."""
+
+    def __init__(self, *args: Any, polls: list[list[PartitionRecord]], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._polls = deque(polls)
+
+    def poll(self) -> list[PartitionRecord]:
+        return self._polls.popleft() if self._polls else []
 
 
 def never() -> bool:
@@ -83,6 +95,9 @@ class Run:
     slots: int
     records: list[PartitionRecord] = field(default_factory=list)
     shown: Shown = field(default_factory=Shown)
+    history: ActorHistory = field(default_factory=ActorHistory)
+    storage: Storage | None = None
+    output: Callable[..., OutputSync] = OutputSync
 
     def __post_init__(self) -> None:
         build = BuildRecord(
@@ -94,8 +109,8 @@ class Run:
             config={},
             versions={},
         )
-        self.storage = Storage(self.config.output.path)
-        self.ledger = Ledger(self.storage, build, self.records, num_rows=self.config.num_rows, run=1)
+        self.storage = self.storage or Storage(self.config.output.path)
+        ledger = Ledger(self.records, run=1)
         done = [record.partition for record in self.records]
         dispatcher = Dispatcher(
             partitioning.pending(self.config.num_rows, GRID, done),
@@ -106,19 +121,22 @@ class Run:
         self.job = Job(
             config=self.config,
             storage=self.storage,
-            ledger=self.ledger,
+            ledger=ledger,
+            output=self.output(self.storage, build, ledger, num_rows=self.config.num_rows),
             dispatcher=dispatcher,
             actors=self.actors,
+            history=self.history,
+            clock=self.actors.clock,
         )
 
     def work(self, stop_requested: Callable[[], bool] = never) -> None:
         try:
-            self.job.work(self.shown, stop_requested)
+            self.job.work([self.shown], stop_requested)
         finally:
             assert not self.actors.running, "actors were left behind"
 
     def manifest(self) -> list[PartitionRecord]:
-        return list(manifest.read_manifest(self.storage).values())
+        return list(manifest.read_manifest(Storage(self.config.output.path)).values())
 
 
 # Real workers, in threads.
@@ -126,6 +144,8 @@ class Run:
 
 class ThreadActors:
     """Workers in threads. One that is ended generates no more, and nothing more is heard of it."""
+
+    clock = staticmethod(time.monotonic)
 
     def __init__(
         self, config: Config, factory: Callable[[WorkerSpec], SimulatedEngine], *, run: int = 1
@@ -288,7 +308,7 @@ def test_an_interrupted_job_commits_what_is_finished_and_the_next_one_does_the_r
     def after_the_first_commit() -> bool:
         return any(snapshot.rows >= GRID for snapshot in run.shown.snapshots)
 
-    with pytest.raises(InterruptedJobError, match="run the same command again to go on"):
+    with pytest.raises(InterruptedJobError, match="run the same command again to resume"):
         run.work(after_the_first_commit)
     done = row_ids(config.output.path)
     records = run.manifest()
@@ -312,15 +332,20 @@ def test_what_is_never_accepted_ends_the_job_at_once(
 
 
 class ScriptedActors:
-    """Workers that are scripts: what the n-th engine start tells, given what it was given so far."""
+    """Workers that are scripts: what the n-th engine start tells, given what it was given so far.
 
-    def __init__(self, *scripts: "Script", capacity: int = 0) -> None:
+    poll_seconds: that each poll takes by the job's clock; None: as long as it takes.
+    """
+
+    def __init__(self, *scripts: "Script", capacity: int = 0, poll_seconds: float | None = None) -> None:
         self._scripts = scripts
+        self._poll_seconds, self._now = poll_seconds, 0.0
         self.room = capacity
         self.leaving: list[int] = []
         self.running: dict[int, Script] = {}
         self.starts: list[int] = []
         self.orders: list[tuple[str, int]] = []
+        self.dropped: list[Partition] = []
 
     def start(self, slot: int, *, engine_start: int) -> None:
         self.starts.append(slot)
@@ -331,6 +356,7 @@ class ScriptedActors:
 
     def drop(self, slot: int, partition: Partition) -> None:
         self.orders.append(("drop", slot))
+        self.dropped.append(partition)
         if partition in self.running[slot].given:
             self.running[slot].given.remove(partition)
 
@@ -347,11 +373,15 @@ class ScriptedActors:
 
     def poll(self, timeout_seconds: float) -> list[tuple[int, Told]]:
         assert timeout_seconds > 0
+        self._now += self._poll_seconds or 0.0
         told = [(slot, script.next_event()) for slot, script in self.running.items()]
         return [(slot, event) for slot, event in told if event is not None]
 
     def capacity(self) -> int:
         return self.room
+
+    def clock(self) -> float:
+        return time.monotonic() if self._poll_seconds is None else self._now
 
     def on_notice(self) -> list[int]:
         return [slot for slot in self.leaving if slot in self.running]
@@ -407,18 +437,6 @@ WORKING = Script([READY], doing="nothing")
 SILENT = Script(works=False, speaks=False)
 
 
-def passes_time(monkeypatch: pytest.MonkeyPatch, actors: ScriptedActors, *, seconds: float) -> None:
-    """Every poll takes so long, by the job's clock."""
-    clock, poll = [0.0], actors.poll
-
-    def slow_poll(timeout_seconds: float) -> list[tuple[int, Told]]:
-        clock[0] += seconds
-        return poll(timeout_seconds)
-
-    monkeypatch.setattr(job.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(actors, "poll", slow_poll)
-
-
 def test_a_worker_whose_engine_stands_still_is_replaced(tmp_path: Path) -> None:
     standing = Script([READY], works=False)
     actors = ScriptedActors(standing, WORKING)
@@ -434,7 +452,7 @@ def test_the_lives_of_the_actors_are_recorded_with_what_they_committed(tmp_path:
     actors = ScriptedActors(dies, Script([READY], doing="nothing"))
     run = Run(make_config(tmp_path), actors, slots=1)
     run.work()
-    first, second = run.job.lives.record().lives
+    first, second = run.history.record().lives
     assert (first.node, first.rows, first.end, first.cause) == ("node-1", 0, "lost", "its node is gone")
     assert (second.slot, second.rows, second.end) == (0, 100, "ended")
     assert second.ready is not None
@@ -447,10 +465,9 @@ def test_a_worker_that_is_up_and_says_nothing_is_replaced_though_it_was_given_no
     assert actors.starts == [0, 0]
 
 
-def test_a_worker_that_waits_for_storage_is_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_waits_for_storage_is_no_stall(tmp_path: Path) -> None:
     waits = [progress(doing="storing") for _ in range(50)]
-    actors = ScriptedActors(Script([READY, *waits], doing="nothing"))
-    passes_time(monkeypatch, actors, seconds=5.0)
+    actors = ScriptedActors(Script([READY, *waits], doing="nothing"), poll_seconds=5.0)
     Run(make_config(tmp_path, "cluster.stall_timeout_seconds=20"), actors, slots=1).work()
     assert actors.starts == [0]
 
@@ -471,12 +488,9 @@ def test_a_job_whose_only_engine_is_lost_and_never_comes_back_gives_up_too(tmp_p
     assert actors.starts == [0, 0]
 
 
-def test_a_replacement_gets_the_whole_time_to_come_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replacement_gets_the_whole_time_to_come_up(tmp_path: Path) -> None:
     long_up = Script([READY, *[progress(doing="storing")] * 50, lost("node gone")], works=False)
-    actors = ScriptedActors(long_up, WORKING)
-    passes_time(monkeypatch, actors, seconds=5.0)
+    actors = ScriptedActors(long_up, WORKING, poll_seconds=5.0)
     Run(make_config(tmp_path, "cluster.start_timeout_seconds=20"), actors, slots=1).work()
     assert actors.starts == [0, 0]
 
@@ -572,24 +586,26 @@ def test_a_stop_is_passed_to_the_workers_that_are_up_and_the_rest_are_not_waited
     assert actors.orders == [("stop", 0)]
 
 
-def test_actors_are_ended_whatever_happens(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    actors = ScriptedActors(WORKING)
+class FailingActors(ScriptedActors):
+    """Every poll raises."""
 
-    def fail(timeout_seconds: float) -> list[tuple[int, Told]]:
-        raise KeyboardInterrupt
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(WORKING)
+        self._error = error
 
-    monkeypatch.setattr(actors, "poll", fail)
+    def poll(self, timeout_seconds: float) -> list[tuple[int, Told]]:
+        raise self._error
+
+
+def test_actors_are_ended_whatever_happens(config: Config) -> None:
     with pytest.raises(KeyboardInterrupt):
-        Run(config, actors, slots=2).work()  # which asserts it
+        Run(config, FailingActors(KeyboardInterrupt()), slots=2).work()  # which asserts it
 
 
-def test_what_is_committed_is_checkpointed_now_and_then(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ledger, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(ledger, "_LOOK_SECONDS", 0.0)
+def test_what_is_committed_is_checkpointed_now_and_then(config: Config) -> None:
+    often = partial(OutputSync, look_seconds=0.0, checkpoint_seconds=0.0)
     before = PartitionRecord(start=0, stop=10, fingerprint="f", run=1, size=1)
-    run = Run(config, ScriptedActors(WORKING), slots=1, records=[before])
+    run = Run(config, ScriptedActors(WORKING), slots=1, records=[before], output=often)
     run.work()
     checkpointed = run.manifest()
     assert before in checkpointed
@@ -600,30 +616,22 @@ def test_what_is_committed_is_checkpointed_now_and_then(
 PLACED = Placed(node_id="n", host="h", pid=1, log_path="")
 
 
-def test_a_worker_that_does_nothing_with_what_it_was_given_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_does_nothing_with_what_it_was_given_is_replaced(tmp_path: Path) -> None:
     deaf = Script([READY], works=False, doing="nothing")
-    actors = ScriptedActors(deaf, WORKING)
-    passes_time(monkeypatch, actors, seconds=5.0)
+    actors = ScriptedActors(deaf, WORKING, poll_seconds=5.0)
     Run(make_config(tmp_path, "cluster.stall_timeout_seconds=20"), actors, slots=1).work()
     assert actors.starts == [0, 0]
 
 
-def test_an_engine_that_does_not_come_up_on_its_node_is_replaced_though_others_are_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_does_not_come_up_on_its_node_is_replaced_though_others_are_up(tmp_path: Path) -> None:
     hangs = Script([PLACED], works=False, speaks=False)
     takes_its_time = Script([READY, *[progress(doing="storing")] * 10], doing="nothing")
-    actors = ScriptedActors(hangs, takes_its_time, WORKING)
-    passes_time(monkeypatch, actors, seconds=5.0)
+    actors = ScriptedActors(hangs, takes_its_time, WORKING, poll_seconds=5.0)
     Run(make_config(tmp_path, "cluster.start_timeout_seconds=20"), actors, slots=2).work()
     assert actors.starts == [0, 1, 0]
 
 
-def test_an_engine_that_is_loading_is_waited_for_where_none_is_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_is_loading_is_waited_for_where_none_is_up(tmp_path: Path) -> None:
     class Late(ScriptedActors):
         polls = 0
 
@@ -631,33 +639,26 @@ def test_an_engine_that_is_loading_is_waited_for_where_none_is_up(
             self.polls += 1
             return super().poll(timeout_seconds) if self.polls in (1, 8) or self.polls > 8 else []
 
-    actors = Late(Script([PLACED, READY], doing="nothing"))
-    passes_time(monkeypatch, actors, seconds=5.0)
+    actors = Late(Script([PLACED, READY], doing="nothing"), poll_seconds=5.0)
     Run(make_config(tmp_path, "cluster.start_timeout_seconds=40"), actors, slots=1).work()
     assert actors.starts == [0]
 
 
-def test_room_that_comes_while_the_job_runs_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    actors = ScriptedActors(WORKING, capacity=3)
-    passes_time(monkeypatch, actors, seconds=6.0)
+def test_room_that_comes_while_the_job_runs_is_used(tmp_path: Path) -> None:
+    actors = ScriptedActors(WORKING, capacity=3, poll_seconds=6.0)
     run = Run(make_config(tmp_path), actors, slots=1)
     run.work()
     assert actors.starts == [0, 1, 2]
     assert run.shown.snapshots[-1].actors_wanted == 3
 
 
-def test_room_for_more_actors_than_partitions_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    actors = ScriptedActors(WORKING, capacity=100)
-    passes_time(monkeypatch, actors, seconds=6.0)
+def test_room_for_more_actors_than_partitions_is_left_alone(tmp_path: Path) -> None:
+    actors = ScriptedActors(WORKING, capacity=100, poll_seconds=6.0)
     Run(make_config(tmp_path), actors, slots=1).work()
     assert len(actors.starts) <= 100 // GRID
 
 
-def test_an_actor_on_a_node_that_is_about_to_leave_is_told_to_stop_once_and_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_actor_on_a_node_that_is_about_to_leave_is_told_to_stop_once_and_replaced(tmp_path: Path) -> None:
     class Slow(ScriptedActors):
         def stop(self, slot: int) -> None:
             self.orders.append(("stop", slot))
@@ -669,8 +670,7 @@ def test_an_actor_on_a_node_that_is_about_to_leave_is_told_to_stop_once_and_repl
             super().start(slot, engine_start=engine_start)
             self.leaving = [0] if engine_start == 0 else []
 
-    actors = Slow(Script([READY], works=False), WORKING)
-    passes_time(monkeypatch, actors, seconds=6.0)
+    actors = Slow(Script([READY], works=False), WORKING, poll_seconds=6.0)
     run = Run(make_config(tmp_path), actors, slots=1)
     run.work()
     assert actors.orders == [("stop", 0), ("finish", 0)]
@@ -684,35 +684,29 @@ def test_actors_that_leave_on_notice_again_and_again_are_nobodys_fault(config: C
     assert len(actors.starts) == 21
 
 
-def test_what_another_driver_commits_meanwhile_is_not_done_again(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = [
+def test_what_another_driver_commits_meanwhile_is_not_done_again(config: Config) -> None:
+    theirs = [
         PartitionRecord(start=n, stop=n + GRID, fingerprint="f", run=2, size=1) for n in range(0, 90, GRID)
     ]
     actors = ScriptedActors(Script([READY, *[progress()] * 3], works=False), WORKING)
-    run = Run(config, actors, slots=1)
-    tends: list[list[PartitionRecord]] = [[], [], found]
-    monkeypatch.setattr(run.ledger, "tend", lambda: tends.pop(0) if tends else [])
-    monkeypatch.setattr(actors, "drop", lambda slot, partition: dropped.append(partition))
-    dropped: list[Partition] = []
+    run = Run(config, actors, slots=1, output=partial(Found, polls=[[], [], theirs]))
     with pytest.raises(InterruptedJobError):
         run.work(lambda: len(run.shown.snapshots) > 5)
-    assert dropped == [record.partition for record in found[:2]]
+    assert actors.dropped == [record.partition for record in theirs[:2]]
     assert run.job.snapshot().actors_up == 1
 
 
-def test_an_output_that_nobody_can_use_any_more_ends_the_job_with_its_cause(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    full = StorageError("Could not create part-0: OSError: no space left. Free some space")
-    actors = ScriptedActors(Script([READY, lost(str(full), error=full)]), WORKING)
-    run = Run(config, actors, slots=2)
+class FullStorage(Storage):
+    """Takes nothing any more."""
 
-    def probe() -> bool:
+    def probe(self) -> bool:
         raise PreflightError("The output can't be used: no space left")
 
-    monkeypatch.setattr(run.storage, "probe", probe)
+
+def test_an_output_that_nobody_can_use_any_more_ends_the_job_with_its_cause(config: Config) -> None:
+    full = StorageError("Could not create part-0: OSError: no space left. Free some space")
+    actors = ScriptedActors(Script([READY, lost(str(full), error=full)]), WORKING)
+    run = Run(config, actors, slots=2, storage=FullStorage(config.output.path))
     with pytest.raises(GenerationFailedError, match=r"no space left.*Free some space.*same command"):
         run.work()
 
@@ -725,13 +719,8 @@ def test_storage_trouble_of_one_actor_alone_is_the_loss_of_that_actor(config: Co
     assert actors.starts == [0, 0]
 
 
-def test_a_cluster_that_is_gone_ends_the_job_at_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    actors = ScriptedActors(WORKING)
-
-    def gone(timeout_seconds: float) -> list[tuple[int, Told]]:
-        raise ClusterLostError("the head is gone")
-
-    monkeypatch.setattr(actors, "poll", gone)
+def test_a_cluster_that_is_gone_ends_the_job_at_once(config: Config) -> None:
+    actors = FailingActors(ClusterLostError("the head is gone"))
     with pytest.raises(ClusterLostError):
         Run(config, actors, slots=2).work()
     assert not actors.orders

@@ -1,6 +1,7 @@
 """The last words of a run, whatever ended it."""
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,8 +66,6 @@ def test_a_store_that_is_gone_does_not_hide_why_the_run_ended(
 class CommittingJob:
     """A job that writes all rows."""
 
-    engine_use = EngineStats()
-
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
@@ -75,7 +74,7 @@ class CommittingJob:
             commit(self._storage, build_of(), start, start + 4)
 
     def snapshot(self) -> Any:
-        return type("Snapshot", (), {"seconds": 1.0})
+        return SimpleNamespace(seconds=1.0, engines=EngineStats())
 
 
 def completed(storage: Storage) -> run.BuildResult:

@@ -6,10 +6,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magpie_ray.dataset import actor_history
-from magpie_ray.dataset.actor_history import ActorHistory, ActorLife, read_actor_history, write_actor_history
+from magpie_ray.coordinator.actor_history import ActorHistory
+from magpie_ray.coordinator.actors import Loss, Lost
+from magpie_ray.coordinator.watcher import Ended, Requested
+from magpie_ray.dataset.actor_history import ActorLife, read_actor_history, write_actor_history
 from magpie_ray.errors import CorruptBuildError
+from magpie_ray.types import Partition, PartitionRecord
+from magpie_ray.worker.events import Committed, Placed, Ready
 from tests.support.builds import memory_storage
+from tests.support.engines import FIGURES
+
+READY = Ready(figures=FIGURES, seconds=1.0)
+
+
+def placed(host: str) -> Placed:
+    return Placed(node_id="n", host=host, pid=1, log_path="")
+
+
+def lost(cause: str = "") -> Lost:
+    return Lost(cause=cause, loss=Loss.DIED)
+
+
+def committed(rows: int) -> Committed:
+    record = PartitionRecord(start=0, stop=rows, fingerprint="f", run=1, size=1)
+    return Committed(partition=Partition(start=0, stop=rows), files=(record,), seconds=0.0)
 
 
 class Clock:
@@ -24,39 +44,39 @@ def test_a_life_is_told_from_the_request_to_the_end() -> None:
     clock = Clock()
     lives = ActorHistory(run=1, device="cuda", num_gpus=2, clock=clock)
     for moment, tell in (
-        (0, lambda: lives.ask(0)),
-        (5, lambda: lives.place(0, "node-1")),
-        (35, lambda: lives.get_ready(0)),
-        (60, lambda: lives.commit(0, 10)),
-        (65, lambda: lives.end(0, "lost", "killed")),
-        (66, lambda: lives.ask(0)),
-        (80, lambda: lives.place(0, "node-2")),
+        (0, lambda: lives.hear(0, Requested())),
+        (5, lambda: lives.hear(0, placed("node-1"))),
+        (35, lambda: lives.hear(0, READY)),
+        (60, lambda: lives.hear(0, committed(10))),
+        (65, lambda: lives.hear(0, lost("killed"))),
+        (66, lambda: lives.hear(0, Requested())),
+        (80, lambda: lives.hear(0, placed("node-2"))),
     ):
         clock.now = 1000.0 + moment
         tell()
     clock.now = 1100.0
-    lost = ActorLife(
+    killed = ActorLife(
         slot=0, asked=0, placed=5, ready=35, ended=65, node="node-1", rows=10, end="lost", cause="killed"
     )
     replacement = ActorLife(slot=0, asked=66, placed=80, node="node-2")
-    assert lives.record().lives == (lost, replacement)
+    assert lives.record().lives == (killed, replacement)
     assert lives.record().held_seconds == 60 + 20
     assert lives.record().gpu_hours == 2 * 80 / 3600
     clock.now = 1110.0
-    lives.end_all()
+    lives.hear(0, Ended())
     clock.now = 1200.0
     assert lives.record().held_seconds == 60 + 30
 
 
 def test_what_is_heard_of_an_actor_that_is_gone_changes_nothing() -> None:
     lives = ActorHistory()
-    lives.ask(0)
-    lives.end(0, "lost", "first")
+    lives.hear(0, Requested())
+    lives.hear(0, lost("first"))
     before = lives.record().lives
-    lives.commit(0, 5)
-    lives.place(0, "late")
-    lives.end(0, "ended")
-    lives.commit(7, 5)
+    lives.hear(0, committed(5))
+    lives.hear(0, placed("late"))
+    lives.hear(0, Ended())
+    lives.hear(7, committed(5))
     assert lives.record().lives == before
 
 
@@ -64,9 +84,9 @@ def test_what_was_written_is_read_back() -> None:
     storage, clock = memory_storage(), Clock()
     assert read_actor_history(storage, 1) is None
     lives = ActorHistory(run=1, device="cuda", num_gpus=1, clock=clock)
-    lives.ask(0)
-    lives.ask(3)
-    lives.place(3, "nœud")
+    lives.hear(0, Requested())
+    lives.hear(3, Requested())
+    lives.hear(3, placed("nœud"))
     write_actor_history(storage, lives.record())
     assert read_actor_history(storage, 1) == lives.record()
     assert read_actor_history(storage, 2) is None
@@ -84,15 +104,13 @@ def test_a_foreign_file_is_named(content: str) -> None:
 def test_the_list_is_bounded_and_the_sums_are_not(starts: list[tuple[int, int]], most: int) -> None:
     clock = Clock()
     lives = ActorHistory(num_gpus=1, clock=clock)
+    bounded = ActorHistory(num_gpus=1, clock=clock, most=most)
     for slot, seconds in starts:
-        lives.end(slot, "lost")
-        lives.ask(slot)
-        lives.place(slot, "here")
+        for history in (lives, bounded):
+            for event in (lost(), Requested(), placed("here")):
+                history.hear(slot, event)
         clock.now += seconds
-    whole = lives.record()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(actor_history, "MAX_LIVES", most)
-        cut = lives.record()
+    whole, cut = lives.record(), bounded.record()
     assert len(cut.lives) == min(most, len(starts))
     assert cut.lives == whole.lives[: len(cut.lives)]
     assert cut.left_out == len(starts) - len(cut.lives)
@@ -102,11 +120,12 @@ def test_the_list_is_bounded_and_the_sums_are_not(starts: list[tuple[int, int]],
 def test_the_file_of_a_thousand_actors_is_small() -> None:
     lives = ActorHistory(run=1)
     for slot in range(1000):
-        lives.ask(slot)
-        lives.place(slot, "ip-10-0-112-17.eu-central-1.compute.internal")
-        lives.get_ready(slot)
-        lives.commit(slot, 10_000)
-    lives.end_all()
+        lives.hear(slot, Requested())
+        lives.hear(slot, placed("ip-10-0-112-17.eu-central-1.compute.internal"))
+        lives.hear(slot, READY)
+        lives.hear(slot, committed(10_000))
+    for slot in range(1000):
+        lives.hear(slot, Ended())
     data = lives.record().to_json()
     assert len(data) < 200_000
     assert len(json.loads(data)["lives"]) == 1000

@@ -26,6 +26,7 @@ from magpie_ray.coordinator import run
 from magpie_ray.coordinator.actors import Loss
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.ledger import Ledger
+from magpie_ray.coordinator.output_sync import OutputSync
 from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.manifest import MANIFEST_KEY
@@ -197,9 +198,20 @@ class Driver:
             max_failures_per_partition=3,
             backwards=run_records.is_second(self.storage, self.run),
         )
-        self.ledger = Ledger(self.storage, self.build, self.found.records, num_rows=self.config.num_rows)
+        self.ledger = Ledger(self.found.records)
         self.visitor: Any = Later()
-        self.ledger._thread = self.visitor
+        self.clock = 0.0
+        self.output = OutputSync(
+            self.storage,
+            self.build,
+            self.ledger,
+            num_rows=self.config.num_rows,
+            look_seconds=0.0,
+            look_share=0.0,
+            checkpoint_seconds=1.0,
+            clock=lambda: self.clock,
+            executor=self.visitor,
+        )
         self.window, self.starts = window, 0
         self.workers: dict[int, Worker] = {}
         for slot in range(self.dispatcher.num_slots):
@@ -260,14 +272,14 @@ class Driver:
 
     def look_around(self, *, checkpoint: bool) -> None:
         """Take what the last visit has found, and begin another one."""
-        self.ledger._next_look = 0.0
-        self.ledger._next_checkpoint = 0.0 if checkpoint else float("inf")
-        for slot, dropped in self.dispatcher.found([record.partition for record in self.ledger.tend()]):
+        if checkpoint:
+            self.clock += 1.0
+        for slot, dropped in self.dispatcher.found([record.partition for record in self.output.poll()]):
             self.workers[slot].real.drop(dropped)
 
     def end(self, error: MagpieError | None = None) -> None:
         """The last words. The last checkpoint comes when it comes, perhaps after them."""
-        self.ledger.close(0.0)
+        self.output.close(0.0)
         assert self.run is not None
         job: Any = EndedJob(error)
         if error is None:
@@ -280,8 +292,6 @@ class Driver:
 class EndedJob:
     """A job whose work is done, or ends in an error."""
 
-    engine_use = EngineStats()
-
     def __init__(self, error: MagpieError | None) -> None:
         self._error = error
 
@@ -290,7 +300,7 @@ class EndedJob:
             raise self._error
 
     def snapshot(self) -> object:
-        return SimpleNamespace(seconds=0.0)
+        return SimpleNamespace(seconds=0.0, engines=EngineStats())
 
 
 class Protocol(RuleBasedStateMachine):

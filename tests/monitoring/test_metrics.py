@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magpie_ray.coordinator.snapshot import Snapshot
+from magpie_ray.coordinator.watcher import Snapshot
 from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.monitoring.metrics import (
     COMMON_LABELS,

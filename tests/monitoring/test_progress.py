@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from magpie_ray.coordinator.snapshot import Snapshot
+from magpie_ray.coordinator.watcher import Snapshot
 from magpie_ray.counters import Tally
 from magpie_ray.monitoring import progress
 from magpie_ray.monitoring.progress import ProgressDisplay, line

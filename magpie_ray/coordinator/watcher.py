@@ -1,23 +1,35 @@
-"""A job at one moment, as a value: what is shown, logged, exported and written as its heartbeat."""
+"""What a watcher of a job is told: every event, and a snapshot of the job more than once a second."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from magpie_ray.coordinator.actors import Left, Lost
 from magpie_ray.counters import EngineStats, Tally
-from magpie_ray.worker.events import Committed
+from magpie_ray.worker.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """An actor was requested for the slot: its first one, or a replacement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The slot's actor is gone because the run is over."""
+
+
+JobEvent = Requested | Event | Lost | Left | Ended
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """A job at one moment. Rates are over `seconds`, the time since the first engine was up.
+    """A job at one moment. seconds: since the first engine was up; rates are means over that time.
 
-    rows: of the whole build, `committed_rows` of them in files, the others finished and in none yet.
-    rows_this_run: those of `rows` that were not there before. generated: what the run's engines have made,
-    what was lost with actors included. committed: all attempts behind the files that this run has written.
-    actors_starting: placed on a node, with an engine that is not up yet. lost, lost_rows: actors that were
-    lost, and the finished rows that went with them and are generated again. retried_partitions: those that
-    a lost actor had not ended; storage_retries: requests to storage that were made again.
+    rows: finished rows of the whole build, of which `committed_rows` are in files. rows_this_run: finished by
+    this run. generated: all attempts of this run's engines, lost rows included. committed: the attempts
+    behind the files that this run wrote. actors_starting: placed on a node, the engine not up yet. lost:
+    actors that were lost or left; lost_rows: their finished rows that are generated again.
+    retried_partitions: partitions that such actors left unfinished. storage_retries: repeated requests.
     """
 
     num_rows: int
@@ -38,7 +50,7 @@ class Snapshot:
 
     @property
     def actors_waiting(self) -> int:
-        """Those that have found no node yet."""
+        """Actors that wait for a node."""
         return self.actors_wanted - self.actors_up - self.actors_starting
 
     @property
@@ -51,16 +63,16 @@ class Snapshot:
 
     @property
     def accepted(self) -> float | None:
-        """The part of all attempts that was accepted, 0..1; None before there are any."""
+        """The share of attempts that were accepted, 0..1; None before the first attempt."""
         return self.generated.rows / self.generated.attempts if self.generated.attempts else None
 
     @property
     def seconds_left(self) -> float | None:
-        """At the mean rate so far; None before there is one."""
+        """At the mean rate so far; None before the first row."""
         return (self.num_rows - self.rows) / self.rows_per_second if self.rows_per_second else None
 
     def fields(self) -> Mapping[str, object]:
-        """For machines: one flat mapping, JSON-able."""
+        """The snapshot as one flat JSON object."""
         left = self.seconds_left
         return {
             "num_rows": self.num_rows,
@@ -77,24 +89,11 @@ class Snapshot:
         }
 
 
-class Watcher(Protocol):
-    """Called by the job's loop, in its thread, more than once a second."""
+class Watcher:
+    """Follows a job. The job's loop calls both methods in its own thread: they must return quickly."""
 
-    def show(self, snapshot: Snapshot) -> None: ...
-
-    def committed(self, slot: int, event: Committed) -> None: ...
-
-
-class Watchers:
-    """Several as one."""
-
-    def __init__(self, watchers: Sequence[Watcher]) -> None:
-        self._watchers = watchers
+    def hear(self, slot: int, event: JobEvent) -> None:
+        """Something happened in the slot. A Committed lists only files that the job did not know before."""
 
     def show(self, snapshot: Snapshot) -> None:
-        for watcher in self._watchers:
-            watcher.show(snapshot)
-
-    def committed(self, slot: int, event: Committed) -> None:
-        for watcher in self._watchers:
-            watcher.committed(slot, event)
+        """The state of the job now."""
