@@ -18,6 +18,12 @@ class ConfigError(MagpieError, ValueError):
     exit_code = 2
 
 
+class ModelError(MagpieError, ValueError):
+    """There is no such model, or this machine can't read it."""
+
+    exit_code = 2
+
+
 class FormatError(MagpieError, ValueError):
     """No chat format can be derived from the model's tokenizer, or it does not take what was asked of it."""
 

@@ -18,7 +18,14 @@ def test_errors_survive_pickling(kind: type[MagpieError]) -> None:
 
 def test_exit_codes_say_whose_turn_it_is() -> None:
     codes = {kind.__name__: kind.exit_code for kind in ALL}
-    usage = {"ConfigError", "FormatError", "PreflightError", "BuildExistsError", "BuildMismatchError"}
+    usage = {
+        "ConfigError",
+        "FormatError",
+        "ModelError",
+        "PreflightError",
+        "BuildExistsError",
+        "BuildMismatchError",
+    }
     assert {name for name, code in codes.items() if code == 2} == usage
     assert {name for name, code in codes.items() if code == 3} == {"InterruptedJobError"}
     assert all(code == 1 for name, code in codes.items() if name not in {*usage, "InterruptedJobError"})

@@ -65,7 +65,7 @@ def generate(
 
     if_exists: what to do about an existing build: resume it, skip it when it is complete or another run works
     on it, or fail. Returns when the build is complete or skipped. Raises MagpieError: ConfigError,
-    FormatError and PreflightError before anything costly starts, InterruptedJobError on SIGINT or SIGTERM,
+    ModelError, FormatError and PreflightError before anything costly starts, InterruptedJobError on a signal,
     GenerationFailedError, RowExhaustedError or ClusterLostError when the job gives up. Committed files stay,
     and the same call resumes the build.
     """

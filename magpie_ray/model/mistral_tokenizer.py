@@ -1,7 +1,7 @@
-"""mistral-common's tokenizers, which have rules in place of a chat template, as tokenizers that have one.
+"""Tokenizers of mistral-common, which have rules instead of a chat template, with the face of others.
 
-Owns: what such a tokenizer lacks to be derived from: text with control tokens in it, and its ids. What always
-holds: the text of a dialogue is mistral-common's own, and the ids of that text are those that it gives.
+Owns: the text of a dialogue with its control tokens, and the ids of such a text. Invariant: text and ids of a
+dialogue are those of mistral-common itself.
 """
 
 import re
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def is_mistral_common(tokenizer: Any) -> bool:
-    """Whether transformers has chosen mistral-common for a model, as it does where there is a tekken.json."""
+    """Whether transformers loaded mistral-common's tokenizer, as it does for a model with a tekken.json."""
     return hasattr(tokenizer, "tokenizer") and type(tokenizer).__name__.startswith("MistralCommon")
 
 
 class MistralTokenizer:
-    """A tokenizer of mistral-common, with what this project uses of any Hugging Face tokenizer."""
+    """A tokenizer of mistral-common with the methods of a Hugging Face tokenizer that this project uses."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
@@ -33,7 +33,7 @@ class MistralTokenizer:
     def apply_chat_template(
         self, messages: Sequence[Mapping[str, Any]], *, tokenize: bool, add_generation_prompt: bool, **_: Any
     ) -> str | list[int]:
-        """The text or the ids of a dialogue. There are no variables. ValueError where the rules refuse it."""
+        """The text or the ids of a dialogue. Raises ValueError where the rules refuse the dialogue."""
         from mistral_common.exceptions import MistralCommonException
         from mistral_common.protocol.instruct.request import ChatCompletionRequest
         from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
@@ -48,7 +48,7 @@ class MistralTokenizer:
         return str(self._rules.decode(ids, special_token_policy=SpecialTokenPolicy.KEEP))
 
     def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-        """Ids of a text; control tokens in it are recognised, none is added."""
+        """Ids of a text. Control tokens in the text are recognised; none is added."""
         plain = self._rules.instruct_tokenizer.tokenizer
         ids = list[int]()
         for piece in self._controls.split(text):

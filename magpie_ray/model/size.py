@@ -1,34 +1,35 @@
-"""How large a model is: parameters, bytes of weights, and bytes of cache a token, from files without weights.
+"""The size of a model: its parameters, the bytes of its weights, the bytes of KV cache for one token.
 
-Owns: reading config.json, and of the weights their headers or index alone. What always holds: what could not
-be read is worked out from config.json, and `source` says so.
+Owns: the arithmetic over config.json. Only headers and the index of weights are read, never weights. Where
+neither is at hand, the number of parameters follows from config.json, and `source` says so.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from magpie_ray.errors import FormatError
+from magpie_ray.errors import ModelError
 from magpie_ray.model.resolve import Model
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "fp8": 1.0}
-# What a quantised weight takes, scales included, by what the name of the method holds.
+# Bytes of one quantised weight, scales included, by a part of the method's name.
 _QUANTISED = {"fp8": 1.0, "int8": 1.0, "w8a8": 1.0, "mxfp4": 0.53, "fp4": 0.56, "awq": 0.56, "gptq": 0.56}
 _QUANTISED |= {"bitsandbytes": 0.56, "compressed": 0.56, "gguf": 0.6}
-_HEADER_LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSize:
-    """What a model takes on a GPU.
+    """The size of a model on a GPU.
 
-    active_parameters: those that a token goes through. parameter_bytes: of one, as loaded. kv_heads,
-    head_dim: of one layer; latent: numbers that a layer keeps of a token in place of heads (MLA). max_tokens:
-    of its context. source: where the number of parameters is from.
+    active_parameters: parameters that one token uses (fewer than all in a mixture of experts).
+    parameter_bytes: bytes of one parameter, as loaded. kv_heads, head_dim: of one layer.
+    latent: numbers that a layer with MLA caches for a token instead of heads; 0 without MLA.
+    cache_bytes: bytes of one cached number. max_tokens: length of the context.
+    source: where the number of parameters comes from.
     """
 
     parameters: float
@@ -47,27 +48,27 @@ class ModelSize:
         return self.parameters * self.parameter_bytes
 
     def cache_bytes_per_token(self, *, tensor_parallel: int = 1, pipeline_parallel: int = 1) -> float:
-        """On one GPU. Heads are shared out until each GPU has one; a latent is on all of them."""
+        """Bytes on one GPU. Each GPU has at least one KV head; every GPU has the whole latent."""
         heads = max(1.0, self.kv_heads / tensor_parallel)
         numbers = self.latent or 2 * heads * self.head_dim
         return math.ceil(self.layers / pipeline_parallel) * numbers * self.cache_bytes
 
 
 def read_model_size(model: Model, *, dtype: str, quantization: str | None, cache_dtype: str) -> ModelSize:
-    """The size of a model that is loaded with this dtype and quantization (see EngineConfig).
+    """The size of a model that vLLM loads with this dtype and quantization (keys of `engine`).
 
-    FormatError when config.json can't be read, or is of no architecture that this can reckon with.
+    Raises ModelError when config.json can't be read or lacks the sizes of a decoder.
     """
     fields = _config(model)
     text = {**fields, **(fields.get("text_config") or {})}
     stored = str(text.get("dtype") or text.get("torch_dtype") or "bfloat16")
     loaded = _BYTES.get(stored, 2.0) if dtype == "auto" else _BYTES[dtype]
     if dtype == "auto" and stored == "float32":
-        loaded = 2.0  # vLLM halves it
+        loaded = 2.0  # vLLM loads float32 weights as 16-bit floats
     method = quantization or str((text.get("quantization_config") or {}).get("quant_method") or "")
     try:
         layers, heads = int(text["num_hidden_layers"]), int(text["num_attention_heads"])
-        total, active = _reckoned(text)
+        total, active = _parameters_by_config(text)
         latent = int(text.get("kv_lora_rank") or 0)
         size = ModelSize(
             parameters=total,
@@ -82,29 +83,18 @@ def read_model_size(model: Model, *, dtype: str, quantization: str | None, cache
             source="worked out from config.json",
         )
     except (KeyError, TypeError, ValueError) as exc:
-        raise FormatError(f"{model.name}: its config.json does not say how large it is ({exc})") from exc
-    counted = None if method else _counted(model, stored)
+        raise ModelError(f"{model.name}: its config.json does not say how large it is ({exc})") from exc
+    counted = None if method else _parameters_by_weights(model, stored)
     if counted is None:
         return size
     parameters, source = counted
-    share = parameters / size.parameters
-    return ModelSize(
-        **{name: getattr(size, name) for name in size.__dataclass_fields__}
-        | {
-            "parameters": parameters,
-            "active_parameters": size.active_parameters * share,
-            "source": source,
-        }
-    )
+    active = size.active_parameters * parameters / size.parameters
+    return replace(size, parameters=parameters, active_parameters=active, source=source)
 
 
-def _reckoned(text: Mapping[str, Any]) -> tuple[float, float]:
-    """Parameters, all and active, of a decoder as most are: attention, a gated MLP or experts, embeddings."""
-    hidden, layers, vocabulary = (
-        int(text["hidden_size"]),
-        int(text["num_hidden_layers"]),
-        int(text["vocab_size"]),
-    )
+def _parameters_by_config(text: Mapping[str, Any]) -> tuple[float, float]:
+    """All and active parameters of a usual decoder: attention, a gated MLP or experts, embeddings."""
+    hidden, layers = int(text["hidden_size"]), int(text["num_hidden_layers"])
     heads = int(text["num_attention_heads"])
     head_dim = int(text.get("head_dim") or hidden // heads)
     kv_heads = int(text.get("num_key_value_heads") or heads)
@@ -122,51 +112,54 @@ def _reckoned(text: Mapping[str, Any]) -> tuple[float, float]:
         first = int(text.get("first_k_dense_replace") or 0)
         all_mlp = float(first * dense + (layers - first) * (experts + shared) * expert)
         active_mlp = float(first * dense + (layers - first) * (used + shared) * expert)
-    embeddings = vocabulary * hidden * (1 if text.get("tie_word_embeddings") else 2)
+    embeddings = int(text["vocab_size"]) * hidden * (1 if text.get("tie_word_embeddings") else 2)
     rest = float(attention * layers + embeddings)
     return rest + all_mlp, rest + active_mlp
 
 
-def _counted(model: Model, stored: str) -> tuple[float, str] | None:
-    """Parameters by the index or the header of the weights; None where neither is at hand."""
+def _parameters_by_weights(model: Model, stored: str) -> tuple[float, str] | None:
+    """Parameters by the index or the header of the weights, and the source. None where neither is at hand."""
     if index := _file(model, _INDEX):
         metadata = json.loads(index.read_bytes()).get("metadata", {})
         if size := metadata.get("total_size"):
             return float(size) / _BYTES.get(stored, 2.0), f"the index of its weights ({_INDEX})"
     if model.is_folder:
         single = Path(model.location) / _SINGLE
-        return (_in_header(single), f"the header of its weights ({_SINGLE})") if single.is_file() else None
-    return _on_hub(model)
-
-
-def _in_header(path: Path) -> float:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
-        header = json.loads(file.read(length))
-    return float(sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"))
-
-
-def _on_hub(model: Model) -> tuple[float, str] | None:
+        return (
+            (_parameters_in(single), f"the header of its weights ({_SINGLE})") if single.is_file() else None
+        )
     from huggingface_hub import HfApi  # slow to import
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
-        told = HfApi().model_info(model.name, revision=model.revision).safetensors
+        info = HfApi().model_info(model.name, revision=model.revision).safetensors
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError):  # no network: config.json will do
         return None
-    return (float(told.total), "the hub") if told else None
+    return (float(info.total), "the hub") if info else None
+
+
+def _parameters_in(path: Path) -> float:
+    """Parameters by the header of a safetensors file."""
+    from safetensors import SafetensorError, safe_open  # imports numpy
+
+    try:
+        with safe_open(path, framework="numpy") as weights:
+            shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
+    except SafetensorError as exc:
+        raise ModelError(f"{path} can't be read: {exc}") from exc
+    return float(sum(map(math.prod, shapes)))
 
 
 def _config(model: Model) -> dict[str, Any]:
     path = _file(model, "config.json")
     if path is None:
-        raise FormatError(f"{model.name} has no config.json, so its size can't be told")
+        raise ModelError(f"{model.name} has no config.json, so its size is unknown")
     fields: dict[str, Any] = json.loads(path.read_bytes())
     return fields
 
 
 def _file(model: Model, name: str) -> Path | None:
-    """A small file of a model, on this machine; None where there is none, or none can be had."""
+    """A small file of a model on this machine. None where the model lacks it or the hub can't be reached."""
     if model.is_folder:
         path = Path(model.location) / name
         return path if path.is_file() else None

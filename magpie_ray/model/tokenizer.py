@@ -1,6 +1,6 @@
-"""Tokenizers, from a folder or from Hugging Face.
+"""Tokenizers, loaded from a folder or from Hugging Face.
 
-Owns: what can go wrong while one is loaded, said so that the reader knows what to do. Importing this module
+Owns: what can go wrong while a tokenizer is loaded, and the remedy for each case. Importing this module
 imports nothing heavy.
 """
 
@@ -8,12 +8,12 @@ import json
 from functools import partial
 from typing import Any, NamedTuple
 
-from magpie_ray.errors import FormatError
+from magpie_ray.errors import ModelError
 from magpie_ray.model.mistral_tokenizer import MistralTokenizer, is_mistral_common
 
 
 class LoadedTokenizer(NamedTuple):
-    """A tokenizer, and the ids that its model's generation_config.json lists as ends of sequence."""
+    """A tokenizer, and the end-of-sequence ids in its model's generation_config.json."""
 
     tokenizer: Any
     eos_token_ids: tuple[int, ...]
@@ -22,11 +22,11 @@ class LoadedTokenizer(NamedTuple):
 def load_tokenizer(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> LoadedTokenizer:
-    """The tokenizer of a local folder or a Hugging Face id, from the cache where there is no network.
+    """The tokenizer of a local folder or a Hugging Face id; without network, from the cache.
 
-    Raises FormatError, naming the model and the remedy, when it can't be loaded.
+    Raises ModelError, which names the model and the remedy, when the tokenizer can't be loaded.
     """
-    # Importing these costs seconds, and torch where it is installed: not before they are needed.
+    # These imports take seconds, and load torch where it is installed.
     from transformers import AutoTokenizer
     from transformers.utils.hub import cached_file
 
@@ -36,13 +36,15 @@ def load_tokenizer(
         )
         find = partial(cached_file, name, revision=revision, _raise_exceptions_for_missing_entries=False)
         config = find("generation_config.json")
-        of_processor = find("chat_template.json") if not getattr(tokenizer, "chat_template", None) else None
+        processor_template = (
+            find("chat_template.json") if not getattr(tokenizer, "chat_template", None) else None
+        )
     except (OSError, ValueError, LookupError, ImportError, AttributeError, TypeError) as exc:
-        raise FormatError(f"The tokenizer of model {name!r} can't be loaded: {_remedy(exc)}") from exc
+        raise ModelError(f"The tokenizer of model {name!r} can't be loaded: {_remedy(exc)}") from exc
     if is_mistral_common(tokenizer):
         tokenizer = MistralTokenizer(tokenizer)
-    if of_processor:  # models that read images keep it there
-        with open(of_processor, encoding="utf-8") as file:
+    if processor_template:  # models that read images keep the chat template there
+        with open(processor_template, encoding="utf-8") as file:
             tokenizer.chat_template = json.load(file).get("chat_template")
     return LoadedTokenizer(tokenizer, _eos_token_ids(config))
 

@@ -36,7 +36,7 @@ class Forecast:
 def forecast(
     build_spec: BuildSpec, given: Given, *, rows: int, files: int, num_actors: int, device: str
 ) -> Forecast:
-    """For what is pending, on so many actors. FormatError when the size of a model can't be told."""
+    """For what is pending, on so many actors. ModelError when the size of a model can't be told."""
     config, assumed, warnings = build_spec.config, list[str](), list[str]()
     world = config.engine.tensor_parallel_size * config.engine.pipeline_parallel_size
     size = fit = found = None

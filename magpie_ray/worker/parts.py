@@ -17,7 +17,7 @@ _FILL = 0.28
 def make_recipe(spec: WorkerSpec) -> Recipe:
     """What decides the content of the build's rows, with a tokenizer loaded to decode them.
 
-    FormatError when this machine does not have the build's model.
+    ModelError when this machine does not have the build's model.
     """
     build_spec = spec.build_spec
     config, form = build_spec.config, build_spec.chat_format

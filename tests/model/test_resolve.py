@@ -6,7 +6,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from magpie_ray.errors import FormatError
+from magpie_ray.errors import ModelError
 from magpie_ray.model import resolve
 from magpie_ray.model.resolve import Model, resolve_model
 
@@ -53,7 +53,7 @@ def test_the_bundled_model_is_in_the_package() -> None:
 
 
 def test_a_bundled_model_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(FormatError, match=r"got 'builtin:huge'; bundled models are builtin:tiny-chat"):
+    with pytest.raises(ModelError, match=r"got 'builtin:huge'; bundled models are builtin:tiny-chat"):
         resolve_model("builtin:huge", None)
 
 
@@ -89,7 +89,7 @@ def test_the_digest_is_the_same_wherever_the_folder_is(folder: Path, tmp_path: P
 
 def test_a_folder_has_no_revisions(folder: Path) -> None:
     for name in (str(folder), "builtin:tiny-chat"):
-        with pytest.raises(FormatError, match=r"model\.revision: got 'main'.*is a folder"):
+        with pytest.raises(ModelError, match=r"model\.revision: got 'main'.*is a folder"):
             resolve_model(name, "main")
 
 
@@ -115,7 +115,7 @@ def test_a_model_that_is_not_there_is_named_with_what_to_try(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     cached(hub_cache, "org/chat", COMMIT)
-    with pytest.raises(FormatError, match=r"Check the spelling.*HF_TOKEN.*give a folder") as caught:
+    with pytest.raises(ModelError, match=r"Check the spelling.*HF_TOKEN.*give a folder") as caught:
         resolve_model(name, revision)
     assert repr(name) in str(caught.value)
     assert revision is None or repr(revision) in str(caught.value)
@@ -134,15 +134,15 @@ def test_a_folder_is_named_by_its_full_path_and_checked_where_it_is_loaded(
     assert model.revision is None
     model.check()
     (folder / "config.json").write_text('{"changed": true}')
-    with pytest.raises(FormatError, match="holds another model"):
+    with pytest.raises(ModelError, match="holds another model"):
         model.check()
     (folder / "config.json").unlink()
     folder.rmdir()
-    with pytest.raises(FormatError, match=r"has no folder .*model"):
+    with pytest.raises(ModelError, match=r"has no folder .*model"):
         model.check()
 
 
 @pytest.mark.parametrize("name", ["./missing", "/nowhere/missing", "~/missing"])
 def test_a_name_that_can_only_be_a_folder_is_not_looked_for_on_the_hub(name: str) -> None:
-    with pytest.raises(FormatError, match=r"there is no folder .*missing"):
+    with pytest.raises(ModelError, match=r"there is no folder .*missing"):
         resolve_model(name, None)

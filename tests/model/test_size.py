@@ -1,13 +1,14 @@
 """How large models are, against published counts."""
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
+from safetensors.numpy import save_file
 
-from magpie_ray.errors import FormatError
+from magpie_ray.errors import ModelError
 from magpie_ray.model.resolve import Model, resolve_model
 from magpie_ray.model.size import ModelSize, read_model_size
 
@@ -106,10 +107,15 @@ def test_the_index_of_the_weights_counts_more_than_arithmetic(tmp_path: Path) ->
 
 
 def test_the_header_of_a_single_file_is_enough(tmp_path: Path) -> None:
-    header = {"__metadata__": {"format": "pt"}, "a": {"shape": [10, 20]}, "b": {"shape": [5]}}
-    text = json.dumps(header).encode()
-    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    weights = {"a": numpy.zeros([10, 20], "float32"), "b": numpy.zeros([5], "float16")}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert size_of(folder(tmp_path, LLAMA_8B)).parameters == 205
+
+
+def test_damaged_weights_are_an_error_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"no header at all")
+    with pytest.raises(ModelError, match=r"model\.safetensors can't be read"):
+        size_of(folder(tmp_path, LLAMA_8B))
 
 
 def test_the_bundled_model_is_counted() -> None:
@@ -123,5 +129,5 @@ def test_the_text_part_of_a_multimodal_model_counts(tmp_path: Path) -> None:
 
 
 def test_a_model_that_does_not_say_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"does not say how large it is \('num_hidden_layers'\)"):
+    with pytest.raises(ModelError, match=r"does not say how large it is \('num_hidden_layers'\)"):
         size_of(folder(tmp_path, {"model_type": "mystery"}))
