@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from magpie_ray.config.schema import Config, load_config, parse_config
 
 if TYPE_CHECKING:
-    from magpie_ray.chat_format.derivation import ChatFormat, derive
+    from magpie_ray.chat_format import ChatFormat, derive
     from magpie_ray.coordinator.run import BuildResult
     from magpie_ray.driver.run_build import generate
 
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return BuildResult
     if name in ("ChatFormat", "derive"):
-        from magpie_ray.chat_format import derivation
+        from magpie_ray import chat_format
 
-        return getattr(derivation, name)
+        return getattr(chat_format, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
-"""A user's own chat format: a function of theirs, named by its import path, in place of `derive`.
+"""A user's own chat format: a function, named by its import path, in place of `derive`.
 
-What always holds: what comes out is a ChatFormat that does what the build asks for, so that workers, records
-and the fingerprint never know whose it is.
+Invariant: the result is a ChatFormat that serves the build. Workers, records and the fingerprint treat it as
+a derived format.
 """
 
 import datetime
@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from magpie_ray.chat_format.derivation import ChatFormat
+from magpie_ray.chat_format.format import ChatFormat
 from magpie_ray.errors import ConfigError, MagpieError
 from magpie_ray.utils.import_path import load_attribute
 
@@ -25,26 +25,27 @@ def custom_format(
     thinking: bool | None = None,
     eos_token_ids: Sequence[int] = (),
 ) -> ChatFormat:
-    """What the function gives for a tokenizer. It is handed those of the other arguments that it takes.
+    """The function's format for a tokenizer. The function gets those other arguments that it takes.
 
-    ConfigError when it can't be imported, fails, gives no ChatFormat, or one without what is asked for.
+    Raises ConfigError when the function can't be imported, fails, returns no ChatFormat, or returns one
+    without reasoning though `thinking` is true.
     """
     function = load_attribute(path, key=_KEY)
     if not callable(function):
         raise ConfigError(
             f"{_KEY}: got {path!r}, which is {function!r}, must be a function: tokenizer -> ChatFormat"
         )
-    asked = {
+    arguments = {
         "system_prompts": tuple(system_prompts),
         "date": date,
         "thinking": thinking,
         "eos_token_ids": tuple(eos_token_ids),
     }
-    taken = inspect.signature(function).parameters.values()
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken)
-    names = {parameter.name for parameter in taken}
+    parameters = inspect.signature(function).parameters.values()
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = {parameter.name for parameter in parameters}
     try:
-        form = function(tokenizer, **{n: value for n, value in asked.items() if takes_all or n in names})
+        form = function(tokenizer, **{n: value for n, value in arguments.items() if takes_all or n in names})
     except MagpieError:
         raise
     except Exception as exc:

@@ -1,20 +1,7 @@
-"""The chat format of a model: its pre-query prefix, turn markers and stop ids, as text and as token ids.
+"""How a chat format is derived from a tokenizer.
 
-Owns: how a format is found. Magpie (arXiv 2406.08464) gives a chat model only what its template writes before
-the user's text, so that the model writes the user's instruction itself; `derive` finds that text, and all the
-others that stand around messages, in any Hugging Face tokenizer with a chat template. What always holds:
-nothing is keyed on a model's name; ids are those that the whole dialogue has when it is tokenized, with one
-beginning-of-sequence token at most (`ChatFormat.warnings` says where that can't hold). The parts:
-
-    chat_format_type       what comes out, and the prompts it makes
-    chat_format_render     knows templates: the texts around messages
-    chat_format_tokens     knows tokenizers: their ids
-    chat_format_marks      what ends a message, what gives a leaked marker away
-    chat_format_system     what system prompts make of the texts before messages
-    chat_format_thinking   how templates switch thinking on and off
-    chat_format_reasoning  how reasoning is told from an answer's content
-    chat_format_load       tokenizers from a folder or from Hugging Face
-    chat_format_mistral    those of mistral-common, which have no template
+Owns: the order of the steps. `derive` renders the template, tokenizes the texts around messages, finds what
+ends each message, then adds system prompts and thinking.
 """
 
 import datetime
@@ -24,15 +11,12 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from magpie_ray.chat_format.encoder import MESSAGE, Encoder
-from magpie_ray.chat_format.format import ChatFormat, SystemPrefix
+from magpie_ray.chat_format.format import ChatFormat
 from magpie_ray.chat_format.markers import end_of_message, role_markers
 from magpie_ray.chat_format.system_prompts import with_system_prompts
 from magpie_ray.chat_format.template import Template, Turns, open_template, read_turns
 from magpie_ray.chat_format.thinking import read_thinking, with_thinking
 from magpie_ray.errors import FormatError
-from magpie_ray.model.tokenizer import LoadedTokenizer, load_tokenizer
-
-__all__ = ["ChatFormat", "LoadedTokenizer", "SystemPrefix", "derive", "load_tokenizer", "message_ids"]
 
 _T = TypeVar("_T")
 
@@ -49,15 +33,17 @@ def derive(
 ) -> ChatFormat:
     """The chat format of a tokenizer.
 
-    `system_prompts`: those of the build; "" is none. `date`: what dated templates write, None for today.
-    `thinking`: whether answers are thought about first, which the format's `reasoning` then splits off; None
-    leaves the template as it is.
-    `pre_query_template`: literal text in place of the derived pre-query; what follows messages is still
-    derived where there is a chat template. System prompts have no place beside it: they are refused.
-    `eos_token_ids`: generation_config's list. `template_variables`: handed to the template as they are.
+    system_prompts: the system prompts of the build; "" means none.
+    date: the date that a dated template writes; None for today.
+    pre_query_template: literal text in place of the derived pre-query. The other texts are still derived
+    where the tokenizer has a chat template. System prompts are refused beside it.
+    thinking: True asks for reasoning before each answer, which `ChatFormat.reasoning` splits off; False
+    avoids reasoning; None leaves the template as it is.
+    eos_token_ids: the list in generation_config.json.
+    template_variables: more variables for the template.
 
-    Raises FormatError when there is nothing to derive from, when the template refuses a user message, when
-    it does not take the system prompts, and when it knows of no thinking that is asked for.
+    Raises FormatError when the tokenizer has no template, when the template refuses a user message or one of
+    the system prompts, and when `thinking` is true for a template without a place for reasoning.
     """
     prompts = _unique(prompt for prompt in system_prompts if prompt)
     if pre_query_template is not None and prompts:
@@ -84,7 +70,7 @@ def derive(
     if switch := {True: knows.on, False: knows.off, None: {}}[thinking]:
         template = replace(template, variables={**template.variables, **switch})
         switched = _assemble(template, encoder, ends)
-        # A switch may stand behind the user's text, where no user would write it.
+        # The switch may be a text behind the user's message, which a model as the user never writes.
         stops = _unique([*switched.user_stop_token_ids, *form.user_stop_token_ids])
         form = replace(switched, user_stop_token_ids=stops)
     form = replace(form, can_think=knows.possible)
@@ -106,8 +92,8 @@ def message_ids(
 ) -> list[int]:
     """Ids of a text as message `index` of a dialogue (0: the first, the user's), for `ChatFormat.prompt`.
 
-    For messages whose generated ids are not those of the text: cut at a stop string, stripped, edited.
-    `text` is without surrounding white space.
+    Needed for messages that were changed after generation: cut at a stop string, stripped, edited.
+    text: without surrounding white space.
     """
     encoder = Encoder(tokenizer)
     asked = form.pre_query + MESSAGE
@@ -126,7 +112,7 @@ def message_ids(
 
 
 def _assemble(template: Template, encoder: Encoder, ends: Sequence[int]) -> ChatFormat:
-    """The format without system prompts and date."""
+    """The format without system prompts, thinking and date."""
     turns = read_turns(template)
     asked = turns.pre_query
     answered = asked + MESSAGE + turns.history_user_to_assistant
@@ -153,7 +139,7 @@ def _assemble(template: Template, encoder: Encoder, ends: Sequence[int]) -> Chat
         assistant_stop_token_ids=_unique([assistant_end.token_id, *ends]),
         stop_strings=_unique(end.text for end in (user_end, assistant_end) if end.text),
         system_role=_system_role(turns),
-        role_markers=_unique(role_markers(turns, _tokens_written(turns, encoder))),
+        role_markers=_unique(role_markers(turns, _written_markers(turns, encoder))),
         special_token_ids=encoder.special_ids,
         trimmed_roles=trimmed,
         blank_ids=encoder.blank_ids if trimmed else (),
@@ -168,33 +154,36 @@ def _system_role(turns: Turns) -> Literal["supported", "folded_into_user", "reje
     return "folded_into_user" if turns.folds_system else "supported"
 
 
-def _tokens_written(turns: Turns, encoder: Encoder) -> tuple[str, ...]:
+def _written_markers(turns: Turns, encoder: Encoder) -> tuple[str, ...]:
+    """The marker tokens that the template writes."""
     system = "".join(turns.around_system or ())
     ids = [i for text in (system, *turns.dialogue()) for i in encoder.encode(text)]
     return _unique(encoder.markers[i] for i in ids if i in encoder.markers)
 
 
 def _warnings(form: ChatFormat, turns: Turns, encoder: Encoder) -> tuple[str, ...]:
-    found = []
+    warnings = []
     if turns.multi_turn_problem:
-        found.append(f"With this chat template only one turn can be generated: {turns.multi_turn_problem}.")
+        warnings.append(
+            f"With this chat template only one turn can be generated: {turns.multi_turn_problem}."
+        )
     else:
         later = (form.history_user_to_assistant_ids, form.next_user_ids)
         ids = (form.pre_query_ids, *later, *later, form.user_to_assistant_ids)
         if joined := encoder.joins(turns.dialogue(), ids):
-            found.append(
+            warnings.append(
                 "The tokenizer joins markers with the messages beside them, so that ids differ from those of "
                 f"the whole text, in dialogues with messages like {', '.join(map(repr, joined))}."
             )
     if form.stop_strings:
         stops = ", ".join(map(repr, form.stop_strings))
-        found.append(f"Not every message is ended by a token: generation also stops at {stops}.")
-    return tuple(found)
+        warnings.append(f"Not every message is ended by a token: generation also stops at {stops}.")
+    return tuple(warnings)
 
 
 def _with_literal_pre_query(form: ChatFormat, text: str, tokenizer: Any, encoder: Encoder) -> ChatFormat:
     bos = tokenizer.bos_token_id
-    # Where the template opens a dialogue with bos, so does this text, unless that token opens turns as well.
+    # The text gets the bos token that the template puts in front, unless that token also opens later turns.
     opens = form.pre_query_ids[:1] == (bos,) and bos not in form.next_user_ids
     literal = Encoder(tokenizer, lead=[bos]) if opens else encoder
     return replace(form, pre_query=text, pre_query_ids=literal.piece("", text), system_role="rejected")

@@ -1,4 +1,4 @@
-"""What a model's chat template was derived to: plain fields for the template command."""
+"""The chat format of a model as plain fields, for the `template` command."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -7,10 +7,11 @@ from typing import Any
 
 from magpie_ray.chat_format import derivation
 from magpie_ray.chat_format.custom import custom_format
-from magpie_ray.chat_format.derivation import ChatFormat
+from magpie_ray.chat_format.format import ChatFormat
 from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.errors import FormatError
 from magpie_ray.model.resolve import resolve_model
+from magpie_ray.model.tokenizer import load_tokenizer
 
 
 def make_template(
@@ -22,14 +23,13 @@ def make_template(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
-    """The chat format of a model, as the template writes it by itself, or with thinking on or off.
+    """The chat format of a model, with the template's own default for thinking where `thinking` is None.
 
-    Without `system` the prefix is shown with the paper's multi-turn prompt. own_format: a model.chat_format.
+    system: the system prompt of `pre_query_with_system`; None: the paper's multi-turn prompt.
+    own_format: as the key model.chat_format.
     """
     model = resolve_model(name, revision)
-    loaded = derivation.load_tokenizer(
-        model.location, revision=model.revision, trust_remote_code=trust_remote_code
-    )
+    loaded = load_tokenizer(model.location, revision=model.revision, trust_remote_code=trust_remote_code)
     find = partial(custom_format, own_format) if own_format else derivation.derive
 
     def derive(thinking: bool | None, prompts: Sequence[str] = ()) -> ChatFormat:
@@ -42,9 +42,9 @@ def make_template(
     except FormatError:
         if not system:
             raise
-        form = derive(thinking, (system,))  # some templates refuse a dialogue without a system message
+        form = derive(thinking, (system,))  # a template may refuse a dialogue without a system message
     text, with_system, refused = _with_system(form, partial(derive, thinking), system)
-    given = tuple(prefix.system_prompt for prefix in form.system_prefixes)
+    prompts = tuple(prefix.system_prompt for prefix in form.system_prefixes)
     stops = {*form.user_stop_token_ids, *form.assistant_stop_token_ids}
     return {
         "model": model.name,
@@ -67,8 +67,8 @@ def make_template(
         "multi_turn_problem": form.multi_turn_problem,
         "thinking": thinking,
         "can_think": form.can_think,
-        "thinking_on": _answers(derive(True, given)) if form.can_think else None,
-        "thinking_off": _answers(derive(False, given)) if form.can_think else None,
+        "thinking_on": _answers(derive(True, prompts)) if form.can_think else None,
+        "thinking_off": _answers(derive(False, prompts)) if form.can_think else None,
         "date": form.date,
         "warnings": list(dict.fromkeys([*form.warnings, *(with_system or form).warnings, *refused])),
     }
@@ -77,19 +77,19 @@ def make_template(
 def _with_system(
     form: ChatFormat, derive: Any, system: str | None
 ) -> tuple[str, ChatFormat | None, Iterable[str]]:
-    """The system text, the format with it (None: it takes none), and why one asked for is refused."""
+    """The system text, the format with it (None: refused), and why a system text of the user's is refused."""
     text = system or MULTI_TURN_PROMPT
     try:
-        found = derive((text,))
+        derived = derive((text,))
     except FormatError as exc:
         if form.takes_system:
             raise
         return text, None, (str(exc),) if system else ()
-    return text, found if found.system_prefixes else None, ()
+    return text, derived if derived.system_prefixes else None, ()
 
 
 def _answers(form: ChatFormat) -> dict[str, Any]:
-    """What asks for answers, stands there afterwards, and ends them."""
+    """The fields about answers: what asks for them, what ends them, how reasoning is split off."""
     return {
         "user_to_assistant": form.user_to_assistant,
         "user_to_assistant_ids": list(form.user_to_assistant_ids),

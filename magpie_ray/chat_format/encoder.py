@@ -1,9 +1,9 @@
-"""Text to token ids, as it stands in a whole rendered dialogue.
+"""Text to token ids, as the ids stand in a whole rendered dialogue.
 
-Owns: every call that tokenizes. What always holds: ids come from tokenizing from the start of a dialogue, so
-that tokenizers which add a word border in front of a lone text do no harm; a beginning-of-sequence token
-that the tokenizer adds by itself stands in front exactly once; where white space at the end of a piece is
-joined with the first word of the message, it is left to the message, as it was in training.
+Owns: every call that tokenizes. Invariants: text is tokenized from the start of a dialogue, because some
+tokenizers put a word border in front of a lone text. A beginning-of-sequence token that the tokenizer adds by
+itself stands in front exactly once. White space that the tokenizer joins with the first word of a message
+belongs to the message, as in training.
 """
 
 import re
@@ -11,51 +11,54 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-MESSAGE = "word"  # stands for any message where the text up to some place is needed
-# Messages begin and end in many ways. These do so in ways that no tokenizer joins with markup, and differ
-# in their first and last tokens, so that what is common to all of them is the markup alone.
+MESSAGE = "word"  # stands for any earlier message
+# Beginnings and ends of messages. No tokenizer joins them with markers, and their first and last tokens
+# differ, so the ids that all of them share are those of the markers.
 _OPENINGS = ("What", "Is", "the", "Zoo", "7")
 _ENDINGS = ("word", "7", "Zoo")
-# How vocabularies write white space: as it is, by byte-level or sentencepiece stand-ins, as byte tokens.
+# White space in vocabularies: itself, the stand-ins of byte-level BPE and sentencepiece, byte tokens.
 _BLANK = re.compile(r"[\sĠĊĉč▁]+|<0x(09|0A|0D|20)>")
-# What real messages end and begin with beyond that, to see whether a tokenizer joins it with the markup.
+# Other beginnings and ends of real messages, to test whether a tokenizer joins them with markers.
 SAMPLES = ("Why is the sky blue?", "1. One\n2. Two.", "- a\n- (b)", "`x = f(y)`", "你好。", "Ça va", '"So"')
 
 
 class Encoder:
-    """A tokenizer as this project uses it."""
+    """The calls of a tokenizer that this project uses.
+
+    lead: ids in front of every dialogue; None: find them.
+    """
 
     def __init__(self, tokenizer: Any, *, lead: Sequence[int] | None = None) -> None:
         self._tokenizer = tokenizer
         self.lead = list(self._own_lead() if lead is None else lead)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text that starts a dialogue; special tokens in it are recognised."""
+        """Ids of a text that starts a dialogue. Special tokens in the text are recognised."""
         ids = self.alone(text)
         return ids if ids[: len(self.lead)] == self.lead else self.lead + ids
 
     def alone(self, text: str) -> list[int]:
-        """Ids of a text by itself, with nothing in front."""
+        """Ids of a text alone."""
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def piece(self, before: str, piece: str) -> tuple[int, ...]:
-        """Ids of `piece` between any message and any other; `before` is all text before the first of them.
+        """Ids of `piece` between two arbitrary messages. before: the text in front of the first message.
 
-        `before` empty: the piece starts the dialogue, and no message stands in front of it.
+        An empty `before` means that the piece starts the dialogue.
         """
         for ending in _ENDINGS if before else ("",):
             head = self.encode(before + ending) if before else []
             grown = [self.encode(before + ending + piece + opening) for opening in _OPENINGS]
             common = _common_start(grown)
             if common[: len(head)] != head:
-                continue  # this ending is joined with the piece: another may not be
+                continue  # the tokenizer joins this ending with the piece; it may not join another one
             if not self._only_blanks_lost(grown[0][len(common) :], _OPENINGS[0]):
                 common = self.encode(before + ending + piece)
             return tuple(common[len(head) :])
         return tuple(self.alone(piece))
 
     def keeps_blanks(self, text: str, ids: Sequence[int]) -> bool:
-        """Whether `ids`, the `piece` of this text, have the white space at its end too."""
+        """Whether `ids`, the result of `piece` for this text, include the white space at its end."""
         return bool(self._tokenizer.decode(list(ids)) == self._tokenizer.decode(self.encode(text)))
 
     @cached_property
@@ -67,21 +70,21 @@ class Encoder:
 
     @cached_property
     def markers(self) -> dict[int, str]:
-        """Id -> text of every token that can serve as a mark: special, or added and not mere white space."""
+        """Id -> text of every token that can be a marker: special, or added and not only white space."""
         added = {token_id: str(token) for token_id, token in self._added().items()}
         special = {token_id: self._tokenizer.convert_ids_to_tokens(token_id) for token_id in self.special_ids}
         return {token_id: text for token_id, text in {**added, **special}.items() if text and text.strip()}
 
     @cached_property
     def blank_ids(self) -> tuple[int, ...]:
-        """Ids of all tokens that are white space and nothing else."""
+        """Ids of all tokens that are only white space."""
         likely = [i for token, i in self._tokenizer.get_vocab().items() if _BLANK.fullmatch(token)]
         return tuple(sorted(i for i in likely if not self._tokenizer.decode([i]).strip()))
 
     def joins(self, texts: Sequence[str], pieces: Sequence[Sequence[int]]) -> list[str]:
-        """Sample messages at whose borders the whole text has other ids than its parts have.
+        """Sample messages at whose borders the whole text has other ids than its parts.
 
-        `texts` are the texts before, between and after the messages of a dialogue, `pieces` their ids.
+        texts: before, between and after the messages of a dialogue. pieces: the ids of the texts.
         """
         return [sample for sample in SAMPLES if not self._adds_up(sample, texts, pieces)]
 

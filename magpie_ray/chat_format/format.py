@@ -1,19 +1,19 @@
-"""A derived chat format, and the prompts it makes.
+"""A derived chat format, and the prompts that it makes.
 
-Owns: how messages are put together to a prompt. What always holds: a format is plain data that survives
-pickling and JSON; making a prompt needs no tokenizer; what the format can't do is refused, not approximated.
+Owns: how messages become a prompt. Invariants: a format is plain data that survives pickling and JSON; a
+prompt needs no tokenizer; a request that the format can't serve raises FormatError.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, NamedTuple, Self
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 from magpie_ray.errors import FormatError
 
 
 class Answer(NamedTuple):
-    """A generated answer in its two parts; `reasoning` is "" where the model gave none."""
+    """A generated answer in two parts. `reasoning` is "" where the model wrote none."""
 
     reasoning: str
     content: str
@@ -21,11 +21,11 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reasoning:
-    """The markup of answers with reasoning, without surrounding white space.
+    """The markers of answers with reasoning, without surrounding white space.
 
-    opened: what asks for an answer opens the reasoning, so the model writes no `opening`. answer_opening and
-    answer_closing: what some formats write around the content itself, "" for nothing. kept: the template
-    writes the reasoning of earlier answers as well, so they stay as they were generated.
+    opened: the generation prompt opens the reasoning, so the model writes no `opening`.
+    answer_opening, answer_closing: markers around the content itself; "" for none.
+    kept: the template writes the reasoning of earlier answers too, so they stay as they were generated.
     """
 
     opened: bool
@@ -36,7 +36,7 @@ class Reasoning:
     kept: bool = False
 
     def split(self, text: str) -> Answer | None:
-        """A decoded answer, special tokens kept, in its parts. None: its reasoning never closes."""
+        """The parts of a decoded answer whose special tokens were kept. None: the reasoning never closes."""
         before, closed, content = text.partition(self.closing)
         if closed:
             reasoning = before.strip().removeprefix(self.opening).strip()
@@ -55,11 +55,11 @@ SystemRole = Literal["supported", "folded_into_user", "rejected"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SystemPrefix:
-    """What one system prompt makes of the prefix.
+    """The prefix with one system prompt.
 
-    `last_user` is "" unless the template moves the system text to the last user message: then it is what
-    stands before that message instead of `next_user`, and the two `earlier` are the ids that the pre-query
-    and `next_user` have before messages that were written behind the system text and have lost it.
+    Some templates move the system text to the last user message. For these, `last_user` stands before that
+    message in place of `next_user`, and the two `earlier_` fields are the ids of the pre-query and of
+    `next_user` before user messages that the system text has left. Other templates have "" and ().
     """
 
     system_prompt: str
@@ -73,11 +73,15 @@ class SystemPrefix:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChatFormat:
-    """Everything that stands around messages in a dialogue. Texts are the template's, to the letter.
+    """Everything that stands around the messages of a dialogue. Texts are exactly the template's.
 
-    Ids stop short of white space that the tokenizer joins with the first word of the message that follows
-    ("[INST] " + "Why" is "[INST]" "▁Why"): the model writes it, so decoded messages are to be stripped. A
-    token that the tokenizer puts in front by itself is in the ids and not in the text.
+    pre_query: before the first user message. user_to_assistant: behind the last user message, asks for an
+    answer. history_user_to_assistant: the same place once the answer is history. next_user: between an answer
+    and the next user message.
+
+    Ids omit white space that the tokenizer joins with the first word of the next message ("[INST] " + "Why"
+    is "[INST]" "▁Why"). The model writes that white space, so decoded messages need stripping. A token that
+    the tokenizer itself puts in front is in the ids and not in the text.
     """
 
     pre_query: str
@@ -93,17 +97,15 @@ class ChatFormat:
     stop_strings: tuple[str, ...] = ()
     system_role: SystemRole
     system_prefixes: tuple[SystemPrefix, ...] = ()
-    date: str | None = None  # ISO; None when the text depends on no date
-    role_markers: tuple[str, ...] = ()  # their presence in a decoded message means that a marker leaked
+    date: str | None = None  # ISO; None where the text depends on no date
+    role_markers: tuple[str, ...] = ()  # a decoded message that contains one has leaked a marker
     special_token_ids: tuple[int, ...] = ()  # no message contains one
-    trimmed_roles: tuple[str, ...] = ()  # roles whose messages end before their trailing white space
-    blank_ids: tuple[int, ...] = ()  # the tokens that this concerns
+    trimmed_roles: tuple[str, ...] = ()  # roles whose messages lose their trailing white space
+    blank_ids: tuple[int, ...] = ()  # the tokens of that white space
     can_answer: bool = True  # False: only the pre-query is known
-    can_think: bool = False  # answers may be thought about first: derive with thinking=True
-    reasoning: Reasoning | None = (
-        None  # how such answers are split; None: without thinking, answers are content
-    )
-    multi_turn_problem: str | None = None  # why later turns can't be written; None: they can
+    can_think: bool = False  # the template has a place for reasoning: derive with thinking=True
+    reasoning: Reasoning | None = None  # how answers are split; None: an answer is all content
+    multi_turn_problem: str | None = None  # why later turns can't be generated
     warnings: tuple[str, ...] = ()
 
     @property
@@ -111,10 +113,10 @@ class ChatFormat:
         return self.system_role != "rejected"
 
     def require(self, *, turns: int, answers: bool) -> None:
-        """Raises FormatError when the format can't do that many turns, or can't do answers."""
+        """Raises FormatError when the format can't generate that many turns, or no answers."""
         if answers and not self.can_answer:
             raise FormatError(
-                "The tokenizer has no usable chat template, so nothing says how an answer is asked for: "
+                "The tokenizer has no usable chat template, so nothing says how to ask for an answer: "
                 "set only_instruction: true, or use an instruct/chat model."
             )
         if turns > 1 and self.multi_turn_problem:
@@ -123,9 +125,9 @@ class ChatFormat:
             )
 
     def prefix(self, system_prompt: str | None) -> tuple[int, ...]:
-        """Ids of all that stands before the first user text. None and "" mean no system prompt.
+        """Ids of everything before the first user message. None and "" mean no system prompt.
 
-        Raises FormatError for a system prompt that the format was not derived with.
+        Raises FormatError for a system prompt that `derive` was not given.
         """
         return self._system_prefix(system_prompt).ids if system_prompt else self.pre_query_ids
 
@@ -136,12 +138,12 @@ class ChatFormat:
     def prompt(self, prefix: Sequence[int], messages: Sequence[Sequence[int]]) -> list[int]:
         """Ids of the prompt for the next message of a dialogue.
 
-        `prefix` is what `prefix` gave for this dialogue. `messages` alternate user, assistant, user ..., each
-        without the token that ended it. After an even count the user writes next, after an odd one the
-        assistant. Raises FormatError where `require` does.
+        prefix: the result of `prefix` for this dialogue. messages: user, assistant, user ..., each without
+        the token that ended it. The user writes next after an even count, the assistant after an odd one.
+        Raises FormatError where `require` does.
         """
         self.require(turns=len(messages) // 2 + 1, answers=bool(messages))
-        last_user = len(messages) // 2 * 2  # index of the last user message, written or about to be
+        last_user = len(messages) // 2 * 2  # index of the last user message, or of the one that comes next
         first, next_user, before_last = tuple(prefix), self.next_user_ids, self.next_user_ids
         moved = next((s for s in self.system_prefixes if s.last_user and s.ids == first), None)
         if moved and last_user > 0:
@@ -160,20 +162,9 @@ class ChatFormat:
         return ids
 
     def to_dict(self) -> dict[str, Any]:
-        """The format as JSON has it: lists, numbers, texts."""
+        """The format as plain JSON values."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """What `to_dict` gave, as a format again. Raises FormatError when the fields are others."""
-        known, given = {entry.name for entry in fields(cls)}, set(data)
-        if known != given:
-            raise FormatError(f"A recorded chat format has other fields than this version: {known ^ given}")
-        values = _tuples(data)
-        values["system_prefixes"] = tuple(SystemPrefix(**_tuples(entry)) for entry in data["system_prefixes"])
-        values["reasoning"] = Reasoning(**data["reasoning"]) if data["reasoning"] else None
-        return cls(**values)
 
     def _system_prefix(self, system_prompt: str) -> SystemPrefix:
         for known in self.system_prefixes:
@@ -186,7 +177,3 @@ class ChatFormat:
         while end and message[end - 1] in self.blank_ids:
             end -= 1
         return message[:end]
-
-
-def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}

@@ -1,7 +1,7 @@
-"""What ends a message, and what gives a leaked marker away, read off the texts around messages.
+"""What ends a message, and what a message must not contain, read off the texts around messages.
 
-Owns: the choice of stops and markers. What always holds: a token ends a message wherever the template has
-one; a text does only where plain markup comes first, or nothing but plain markup.
+Owns: which stop ids and stop strings a format has. Invariant: the next marker token ends a message. A stop
+string is used only where plain markup stands before that token, or where no token follows.
 """
 
 import re
@@ -12,7 +12,7 @@ from magpie_ray.chat_format.template import Turns
 
 
 class End(NamedTuple):
-    """What ends a message: the next marking token (None: there is none), the plain markup before it ("")."""
+    """What ends a message: the next marker token (or None), and the plain markup before it (or "")."""
 
     token_id: int | None
     text: str
@@ -20,23 +20,26 @@ class End(NamedTuple):
 
 
 def end_of_message(text: str, ids: Sequence[int], markers: Mapping[int, str]) -> End:
-    """The end of a message that `text` (as ids: `ids`) follows; `markers`: id -> text of marking tokens."""
+    """What ends a message that `text` follows.
+
+    ids: the ids of `text`. markers: id -> text of marker tokens.
+    """
     token_id = next((token_id for token_id in ids if token_id in markers), None)
     plain = text if token_id is None else text.partition(markers[token_id])[0]
     is_blank = not plain.strip()
-    # Plain markup that a model writes out before the token would become part of the message: stop there too.
+    # Generation also stops at plain markup before the token, which would become part of the message.
     return End(
         token_id, "" if is_blank else plain.rstrip(), is_blank and plain != "" and token_id is not None
     )
 
 
 def role_markers(turns: Turns, tokens: Sequence[str]) -> list[str]:
-    """Texts that no message contains unless a marker leaked; `tokens`: the marking tokens that are written.
+    """Texts that a message contains only if a marker leaked. tokens: the marker tokens of the template.
 
-    A role's name beside a token ("user" after "<|im_start|>") is a plain word and none of them.
+    The name of a role beside a token ("user" after "<|im_start|>") is a plain word and no marker.
     """
     between = [*_lines(turns.user_to_assistant, tokens), *_lines(turns.next_user, tokens)]
-    # A word with a colon may stand inside a sentence: it marks a turn where it begins a line.
+    # A word with a colon may stand inside a sentence. It marks a turn only where it begins a line.
     plain = ["\n" + line if line[0].isalnum() else line for line in between if not line.isalnum()]
     head = turns.around_system[0] if turns.around_system else ""
     openers = [line for line in _lines(head, tokens) if not line[0].isalnum() and " " not in line]

@@ -1,7 +1,7 @@
-"""What system prompts make of the texts before messages.
+"""The prefix of each system prompt of a build.
 
-Owns: the prefix of each system prompt of a build. What always holds: a prompt that a template refuses, drops
-or changes is refused, and so is one that would be read as markup.
+Invariant: a system prompt is refused when the template refuses, drops or changes it, or when it contains a
+special token.
 """
 
 from collections.abc import Sequence
@@ -16,34 +16,37 @@ from magpie_ray.errors import FormatError
 def with_system_prompts(
     form: ChatFormat, prompts: Sequence[str], template: Template, encoder: Encoder
 ) -> ChatFormat:
-    """The format with a prefix for each of these prompts. FormatError where the template takes one not."""
+    """The format with a prefix for each prompt.
+
+    Raises FormatError for a prompt that the template does not take.
+    """
     if prompts and not form.takes_system:
         raise FormatError(
             "The chat template takes no system prompt: it refuses one or leaves it out. Remove system_prompt "
             '(system_prompt: "" is none at all), or use a model whose template has a system role.'
         )
     entries = [_system_prefix(form, prompt, template, encoder) for prompt in prompts]
-    found = []
+    warnings = []
     if any(entry.last_user for entry, _ in entries):
-        found.append(
+        warnings.append(
             "The template moves the system text to the last user message: no prompt continues the one before "
             "it, and earlier turns may have other ids than in the whole text where spaces join words."
         )
     problem = next((problem for _, problem in entries if problem), None)
     if problem:
-        found.append(f"With this chat template only one turn can be generated: {problem}.")
+        warnings.append(f"With this chat template only one turn can be generated: {problem}.")
     return replace(
         form,
         system_prefixes=tuple(entry for entry, _ in entries),
         multi_turn_problem=form.multi_turn_problem or problem,
-        warnings=(*form.warnings, *found),
+        warnings=(*form.warnings, *warnings),
     )
 
 
 def _system_prefix(
     form: ChatFormat, prompt: str, template: Template, encoder: Encoder
 ) -> tuple[SystemPrefix, str | None]:
-    """What a system prompt makes of the prefix, and why later turns can't be written with it, or None."""
+    """The prefix with a system prompt, and why later turns can't be generated with it (None: they can)."""
     special = (encoder.markers.get(token_id) for token_id in encoder.special_ids)
     leak = next((token for token in special if token and token in prompt), None)
     if leak:
@@ -67,7 +70,7 @@ def _system_prefix(
     answered = form.pre_query + MESSAGE + history + MESSAGE
     pre_query_ids, next_user_ids = form.pre_query_ids, form.next_user_ids
     if encoder.keeps_blanks(text, prefix.ids):
-        # A message written behind the system text has no space of its own to bring along when it moves on.
+        # A message written behind the system text has no leading space of its own once the text moves on.
         pre_query_ids = tuple(encoder.encode(form.pre_query))
         next_user_ids = tuple(encoder.encode(answered + next_user)[len(encoder.encode(answered)) :])
     moving = replace(

@@ -1,8 +1,8 @@
-"""The texts a chat template writes around messages, found by rendering with sentinels.
+"""The texts that a chat template writes around messages, found by rendering sentinels.
 
-Owns: everything that renders a template. What always holds: a message is known by its position in the
-rendered text and never by the model's name; a render that loses, repeats or reorders a message is refused;
-nothing here depends on the clock beyond the date that was handed in.
+Owns: every call that renders a template. Invariants: a message is found by its position in the rendered text.
+A rendering that loses, repeats or reorders a message raises FormatError. The clock matters only through the
+date that the caller gives.
 """
 
 import datetime
@@ -15,23 +15,24 @@ from jinja2 import TemplateError
 
 from magpie_ray.errors import FormatError
 
-# What a template raises when it does not take what it was given: on purpose (raise_exception is a
-# TemplateError) or by handling a message in a way that its content does not allow.
+# Errors of a template that refuses a dialogue: on purpose (raise_exception is a TemplateError), or because it
+# handles a message in a way that the content does not allow.
 _REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Template:
-    """A tokenizer's chat template with its date and variables frozen.
+    """A tokenizer's chat template with fixed date and variables.
 
-    `as_date_string` also hands the date over as the variable `date_string`, for templates that ask no clock.
-    `as_parts` writes contents as lists of typed parts, for templates that take no plain text. `demanded` is
-    the system text of dialogues that are given none, for templates that refuse those.
+    word: a text that occurs nowhere else; sentinels are made of it.
+    as_date_string: pass the date as the variable `date_string` too, for templates that read no clock.
+    as_parts: write contents as lists of typed parts, for templates that take no plain text.
+    demanded: the system text of dialogues without one, for templates that refuse such dialogues.
     """
 
     tokenizer: Any
     date: datetime.date
-    word: str  # a text that stands nowhere else, so that sentinels made from it are found for certain
+    word: str
     variables: Mapping[str, Any]
     as_date_string: bool = False
     as_parts: bool = False
@@ -40,8 +41,8 @@ class Template:
     def around(self, system_prompt: str | None, messages: int) -> tuple[str, ...]:
         """The `messages` + 1 texts before, between and after that many messages, the first from the user.
 
-        The last message is followed by the generation prompt if it is the user's.
-        Raises FormatError when the template refuses the dialogue or does not write it once and in order.
+        The generation prompt follows the last message if it is the user's. Raises FormatError when the
+        template refuses the dialogue or does not write each message once, in order.
         """
         contents = [f"{self.word}{index}x" for index in range(messages)]
         rest = self.render(system_prompt, contents)
@@ -54,14 +55,14 @@ class Template:
         return *pieces, rest
 
     def try_around(self, system_prompt: str | None, messages: int) -> tuple[str, ...] | None:
-        """What `around` gives, or None where the template refuses."""
+        """The result of `around`, or None where the template refuses the dialogue."""
         try:
             return self.around(system_prompt, messages)
         except FormatError:
             return None
 
     def trims(self, role: str) -> bool:
-        """Whether the template drops white space at the end of that role's messages."""
+        """Whether the template removes white space at the end of the role's messages."""
         ends = {"user": "", "assistant": "", role: "\n \n"}
         contents = [f"{self.word}{index}x{ends[name]}" for index, name in enumerate(_roles(3))]
         text = self.render(None, contents)
@@ -69,7 +70,7 @@ class Template:
 
     @property
     def source(self) -> str:
-        """The template's own text."""
+        """The source of the template."""
         template = self.tokenizer.chat_template
         return str(template.get("default", template) if isinstance(template, dict) else template)
 
@@ -80,9 +81,9 @@ class Template:
         *,
         fields: Mapping[int, Mapping[str, str]] = MappingProxyType({}),
     ) -> str:
-        """The template's text for these contents; after a user message, an answer is asked for.
+        """The rendered dialogue of these contents, with the generation prompt after a user message.
 
-        `fields`: what the messages of these indices have beside role and content.
+        fields: index of a message -> its fields beside role and content.
         """
         written = [
             {"role": role, "content": self._content(content), **fields.get(index, {})}
@@ -109,12 +110,12 @@ class Template:
 def open_template(
     tokenizer: Any, *, date: datetime.date | None, variables: Mapping[str, Any], foreign: Sequence[str]
 ) -> tuple[Template, datetime.date | None]:
-    """The tokenizer's template, ready to render, and the date its text depends on (None: on no date).
+    """The tokenizer's template, and the date that its text depends on (None: on no date).
 
-    `date` None means today. Templates that ask a clock get the date through it. One that asks no clock but
-    takes a `date_string` (Llama 3.1) keeps its own constant unless a date is given.
-    `foreign` are texts that will be rendered, which sentinels must stay clear of.
-    Raises FormatError when there is no template, or not even a single user message can be rendered.
+    date: None means today. A template that reads a clock gets this date. A template that reads no clock but
+    takes a `date_string` (Llama 3.1) keeps its own constant unless `date` is given.
+    foreign: other texts that will be rendered; sentinels must differ from them.
+    Raises FormatError when there is no template, or when it refuses a single user message.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise FormatError(
@@ -135,7 +136,7 @@ def open_template(
 
 
 def _that_renders(template: Template, system_prompts: Sequence[str]) -> Template:
-    """The template in a way that it takes, where it refuses a user's plain text."""
+    """A variant that renders, for a template that refuses the plain text of a user."""
     as_parts = replace(template, as_parts=True)
     if as_parts.try_around(None, 1):
         return as_parts
@@ -153,32 +154,36 @@ def _that_renders(template: Template, system_prompts: Sequence[str]) -> Template
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turns:
-    """The texts around messages, and what the template does about system texts and later turns."""
+    """The texts around messages.
+
+    around_system: the texts before and behind a system prompt, up to the first user message; None where the
+    template takes no system prompt.
+    """
 
     pre_query: str
     user_to_assistant: str
     history_user_to_assistant: str
     next_user: str
     multi_turn_problem: str | None
-    around_system: tuple[str, str] | None  # in front of the first user text; None: the template takes none
+    around_system: tuple[str, str] | None
 
     @property
     def folds_system(self) -> bool:
-        """Whether the system text stands inside the user's message instead of a place of its own."""
+        """Whether the system text stands inside the user's message."""
         if self.around_system is None:
             return False
-        # Behind a system text with a place of its own the user's opener follows, as it does elsewhere.
+        # A system text in a place of its own is followed by the same opener as every user message.
         opener = _common_end([self.around_system[1], self.pre_query, self.next_user or self.pre_query])
         return not opener.strip()
 
     def dialogue(self) -> tuple[str, ...]:
-        """The six texts around the five messages of three turns, the last one not answered."""
+        """The six texts around the five messages of three turns; the last turn has no answer yet."""
         later = (self.history_user_to_assistant, self.next_user)
         return (self.pre_query, *later, *later, self.user_to_assistant)
 
 
 def read_turns(template: Template) -> Turns:
-    """What the template writes around messages; that of the first turn only where later ones differ."""
+    """The texts around messages; only those of the first turn where later turns differ."""
     pre_query, user_to_assistant = template.around(None, 1)
     two, three = (template.try_around(None, messages) for messages in (3, 5))
     _, history, next_user, _ = two or ("", user_to_assistant, "", "")
@@ -205,7 +210,7 @@ def _roles(messages: int) -> list[str]:
 
 
 def _depends_on_date(template: Template) -> bool:
-    # 400 days on, the year, the month, the day and the weekday are all others.
+    # 400 days later the year, the month, the day and the weekday all differ.
     later = replace(template, date=template.date + datetime.timedelta(days=400))
     return any(
         template.try_around(system, 1) != later.try_around(system, 1) for system in (None, template.word)

@@ -1,8 +1,7 @@
-"""How a template makes a model think before it answers, and how it is kept from it.
+"""How a chat template switches thinking on and off.
 
-Owns: the names of the variables that templates are switched by, and the marks that reasoning stands between.
-What always holds: whatever is taken for a switch changes what the template writes; nothing is keyed on a
-model's name; "off" leaves no reasoning open.
+Owns: the names of the variables that switch templates, and the markers around reasoning. Invariants: a
+variable counts as a switch only if it changes the rendered text. With thinking off, no reasoning stays open.
 """
 
 import re
@@ -15,8 +14,8 @@ from magpie_ray.chat_format.format import ChatFormat, Reasoning
 from magpie_ray.chat_format.template import Template
 from magpie_ray.errors import FormatError
 
-# Variables, with the values that turn thinking on and off. A value that is text counts where the template
-# itself compares with it: others take any text for an instruction.
+# Variables, with the values that switch thinking on and off. A text value counts only where the template
+# compares with it, because some templates write any text as an instruction.
 _SWITCHES: tuple[tuple[str, Any, Any], ...] = (
     ("enable_thinking", True, False),
     ("thinking", True, False),
@@ -28,10 +27,10 @@ _SWITCHES: tuple[tuple[str, Any, Any], ...] = (
     ("thinking_mode", "enabled", "disabled"),
     ("thinking_mode", "on", "off"),
 )
-# Fields of an assistant message in which templates look for its reasoning.
+# Fields of an assistant message that templates read its reasoning from.
 _FIELDS = ("reasoning_content", "thinking", "reasoning")
-# What reasoning stands between. Templates that do not write it (they drop it from earlier answers, or leave
-# it to the model) name these in their text.
+# Markers around reasoning. A template that does not write reasoning itself (it drops it from earlier answers,
+# or leaves it to the model) names its markers in its source.
 _PAIRS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -49,10 +48,12 @@ _MARKS = tuple(mark for pair in _PAIRS for mark in pair if not mark[0].isalpha()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thinking:
-    """What a template knows of thinking. `on`, `off`: variables; empty where it has no switch.
+    """How a template handles thinking.
 
-    `opening` and `closing` are what it writes before and behind reasoning, with its white space; the marks
-    are without. All are "" where it knows of none. kept: it writes the reasoning of earlier answers, too.
+    on, off: the variables that switch thinking; empty without a switch.
+    opening, closing: the texts before and behind reasoning, with white space; the `_mark` fields are without.
+    All are "" where the template has no place for reasoning.
+    kept: the template writes the reasoning of earlier answers too.
     """
 
     on: Mapping[str, Any]
@@ -68,16 +69,16 @@ class Thinking:
         return bool(self.closing_mark)
 
     def opens(self, generation: str) -> bool:
-        """Whether this text, which asks for an answer, leaves reasoning open."""
+        """Whether this generation prompt leaves reasoning open."""
         return self.possible and generation.rfind(self.opening_mark) > generation.rfind(self.closing_mark)
 
     def closes(self, generation: str) -> bool:
-        """Whether this text, which asks for an answer, says that there is no reasoning, or no more."""
+        """Whether this generation prompt closes the reasoning, or has an empty block of it."""
         return self.possible and self.closing_mark in generation and not self.opens(generation)
 
 
 def read_thinking(template: Template) -> Thinking:
-    """What the template knows of thinking. Variables that the user has set are no switches any more."""
+    """How the template handles thinking. Variables that the user has set are no switches."""
     on, off = _switches(template)
     thinking = replace(template, variables={**template.variables, **on})
     found = _written_marks(thinking) or _named_marks(thinking)
@@ -89,7 +90,7 @@ def read_thinking(template: Template) -> Thinking:
 def with_thinking(
     form: ChatFormat, thinking: bool | None, knows: Thinking, template: Template, encoder: Encoder
 ) -> ChatFormat:
-    """The format with what asks for an answer turned to thinking or away from it; None leaves it."""
+    """The format with its generation prompt switched to thinking (True) or away from it (False)."""
     marks = [mark for mark in _MARKS if mark in encoder.markers.values() or mark in template.source]
     form = replace(form, role_markers=tuple(dict.fromkeys([*form.role_markers, *marks])))
     if thinking is None:
@@ -98,7 +99,7 @@ def with_thinking(
     if not thinking:
         closed, warning = _without_thinking(knows, generation=generation, history=history)
         if not knows.possible and history.startswith(generation):
-            # A token that the model would write in front of its answer is no part of the message.
+            # A marker token in front of the answer is no part of the message: put it into the prompt.
             beyond = history[len(generation) :]
             closed = history if any(mark in beyond for mark in encoder.markers.values()) else generation
         return replace(
@@ -108,7 +109,7 @@ def with_thinking(
             warnings=(*form.warnings, *([warning] if warning else [])),
         )
     reasoning = _reasoning_of(knows, generation=generation, history=history, source=template.source)
-    # A token that ends answers and stands inside this markup must not end them there.
+    # A stop token that is part of the reasoning markers must not end the answer.
     inside = {i for text in (reasoning.opening, reasoning.closing) for i in encoder.alone(text)}
     stops = [i for i in form.assistant_stop_token_ids if i not in inside]
     withheld = next((i for i in form.assistant_stop_token_ids if i in inside), None)
@@ -121,10 +122,10 @@ def with_thinking(
 
 
 def _reasoning_of(thinking: Thinking, *, generation: str, history: str, source: str) -> Reasoning:
-    """How answers are split. `generation`: what asks for one; `history`: what stands there afterwards."""
+    """How answers are split. generation: the generation prompt. history: the same place in the history."""
     opened = thinking.opens(generation)
     wrapper = next((pair for pair in _ANSWER_PAIRS if all(mark in source for mark in pair)), ("", ""))
-    # Where the history says more than the generation prompt, an answer without reasoning begins with that.
+    # An answer without reasoning begins with what the history has beyond the generation prompt.
     longer = history.startswith(generation) and not opened
     return Reasoning(
         opened=opened,
@@ -137,9 +138,9 @@ def _reasoning_of(thinking: Thinking, *, generation: str, history: str, source: 
 
 
 def _without_thinking(thinking: Thinking, *, generation: str, history: str) -> tuple[str, str | None]:
-    """What asks for an answer that is not thought about, and what is to be said of it, or None.
+    """The generation prompt for an answer without reasoning, and a warning or None.
 
-    `generation` and `history` are what the template writes with its switch turned off.
+    generation, history: the template's texts with its switch turned off.
     """
     if not thinking.possible or thinking.closes(generation):
         return generation, None
@@ -190,7 +191,7 @@ def _generation(template: Template) -> str:
 
 
 def _written_marks(template: Template) -> dict[str, Any] | None:
-    """The marks that the template itself writes around the reasoning of the last answer."""
+    """The markers that the template writes around the reasoning of the last answer."""
     question, thought, answer = f"{template.word}0x", f"{template.word}1x", f"{template.word}2x"
     for field in _FIELDS:
         try:
@@ -218,7 +219,7 @@ def _written_marks(template: Template) -> dict[str, Any] | None:
 
 
 def _named_marks(template: Template) -> dict[str, Any] | None:
-    """The marks that the template's text names: those that its generation prompt opens first."""
+    """The markers that the template's source names; the pair that its generation prompt opens comes first."""
     named = [pair for pair in _PAIRS if pair[1] in template.source]
     generation = _generation(template)
     opened = [pair for pair in _PAIRS if generation.rfind(pair[0]) > generation.rfind(pair[1])]

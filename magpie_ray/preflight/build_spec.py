@@ -16,9 +16,8 @@ from functools import partial
 from typing import Any
 
 from magpie_ray.acceptance import build_rules
-from magpie_ray.chat_format import derivation
+from magpie_ray.chat_format import ChatFormat, derive
 from magpie_ray.chat_format.custom import custom_format
-from magpie_ray.chat_format.derivation import ChatFormat, LoadedTokenizer
 from magpie_ray.config.output_path import Tick
 from magpie_ray.config.problems import show
 from magpie_ray.config.schema import Config
@@ -28,6 +27,7 @@ from magpie_ray.engine.first_tokens import FirstTokenTable
 from magpie_ray.engine.token_bytes import token_bytes
 from magpie_ray.errors import ConfigError
 from magpie_ray.model.resolve import Model, resolve_model
+from magpie_ray.model.tokenizer import LoadedTokenizer, load_tokenizer
 from magpie_ray.types import ROLES, SystemPrompt
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def resolve_build(
             model.name,
             model.commit,
         )
-    loaded = derivation.load_tokenizer(
+    loaded = load_tokenizer(
         model.location, revision=model.revision, trust_remote_code=config.model.trust_remote_code
     )
     form, prompts, left_out = _format_with_prompts(config, loaded, recorded.get("chat_format.date"))
@@ -163,12 +163,12 @@ def _format_with_prompts(
     Only the default prompt may be left out: ConfigError or FormatError when a prompt of the user's own is
     not taken.
     """
-    find = partial(derivation.derive, pre_query_template=config.model.pre_query_template)
+    derivation = partial(derive, pre_query_template=config.model.pre_query_template)
     if config.model.chat_format is not None:
-        find = partial(custom_format, config.model.chat_format)
+        derivation = partial(custom_format, config.model.chat_format)
 
-    def derive(prompts: tuple[SystemPrompt, ...]) -> ChatFormat:
-        return find(
+    def derived(prompts: tuple[SystemPrompt, ...]) -> ChatFormat:
+        return derivation(
             loaded.tokenizer,
             system_prompts=[p.text for p in prompts],
             date=datetime.date.fromisoformat(date) if date else None,
@@ -178,10 +178,10 @@ def _format_with_prompts(
 
     left_out = "the paper's multi-turn system prompt is left out: this chat format"
     if config.prompts_are_default:
-        bare = derive(())
+        bare = derived(())
         if not bare.takes_system or config.model.pre_query_template is not None:
             return bare, (), [f"{left_out} takes no system message"]
-    form = derive(config.prompts)
+    form = derived(config.prompts)
     known = {prefix.system_prompt for prefix in form.system_prefixes}
     lacking = [prompt.text for prompt in config.prompts if prompt.text not in known]
     if not lacking:

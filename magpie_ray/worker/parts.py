@@ -1,12 +1,13 @@
 """What a worker is made from: its spec as plain data, and the engine, recipe and window it leads to."""
 
 from magpie_ray.acceptance import build_rules
-from magpie_ray.chat_format.derivation import ChatFormat, load_tokenizer, message_ids
+from magpie_ray.chat_format import ChatFormat, message_ids
 from magpie_ray.engine.protocol import Engine, EngineFigures, Sampling
 from magpie_ray.engine.vllm.args import VllmSettings
 from magpie_ray.engine.vllm.engine import VllmEngine
 from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.conversation import Recipe, SamplingPair
+from magpie_ray.model.tokenizer import load_tokenizer
 from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.worker.spec import WorkerSpec
 

@@ -7,7 +7,7 @@ MAGPIE_RAY_CHAT_TEMPLATES; those of tests/chat_format/families.py are always the
 from collections.abc import Iterator
 from typing import Any
 
-from magpie_ray.chat_format.derivation import ChatFormat
+from magpie_ray.chat_format import ChatFormat
 from magpie_ray.cli.views.results import visible
 from tests.chat_format.families import FAMILIES
 from tests.chat_format.test_derivation import FAMILIES as PUBLISHED

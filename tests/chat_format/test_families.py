@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magpie_ray.chat_format.derivation import ChatFormat, derive
+from magpie_ray.chat_format import ChatFormat, derive
 from magpie_ray.errors import FormatError
 from tests.chat_format.families import FAMILIES, Family
 from tests.chat_format.test_derivation import LONGER, byte_level, ids_of, text

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from magpie_ray.chat_format.derivation import load_tokenizer
 from magpie_ray.engine.protocol import Request
 from magpie_ray.engine.simulated.engine import Answer
 from magpie_ray.errors import FormatError, RowExhaustedError
+from magpie_ray.model.tokenizer import load_tokenizer
 from magpie_ray.worker.worker import ShardWorker
 from tests.support.builds import model_folder
 from tests.worker.test_worker import FIRST, Replies, make_spec, rows_of, run

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from magpie_ray.chat_format.derivation import load_tokenizer
 from magpie_ray.engine.protocol import Completion, Request
 from magpie_ray.engine.simulated.engine import SimulatedEngine
 from magpie_ray.errors import EngineError
+from magpie_ray.model.tokenizer import load_tokenizer
 from magpie_ray.worker.spec import WorkerSpec
 from tests.support.engines import ScriptedEngine
 

@@ -14,12 +14,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from magpie_ray.chat_format.derivation import load_tokenizer
 from magpie_ray.config.sampling import FirstTokens, SamplingSettings
 from magpie_ray.config.sections import EngineConfig
 from magpie_ray.engine.protocol import Completion, Request, Sampling
 from magpie_ray.engine.vllm.args import FIRST_TOKENS_ARGUMENT, VllmSettings
 from magpie_ray.engine.vllm.engine import VllmEngine
+from magpie_ray.model.tokenizer import load_tokenizer
 
 # vLLM and torch warn of their own deprecations while they are imported and started.
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore")]

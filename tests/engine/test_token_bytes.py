@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from magpie_ray.chat_format.derivation import load_tokenizer
 from magpie_ray.engine.token_bytes import token_bytes
 from magpie_ray.errors import FormatError
 from magpie_ray.model.resolve import resolve_model
+from magpie_ray.model.tokenizer import load_tokenizer
 
 CORPUS = ["Sure, what is this? # Which one? **The** last. 你好 Ça va «Привет»"] * 4
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from magpie_ray.chat_format.derivation import ChatFormat, derive, load_tokenizer
+from magpie_ray.chat_format import ChatFormat, derive
 from magpie_ray.errors import FormatError
+from magpie_ray.model.tokenizer import load_tokenizer
 from tests.chat_format.test_derivation import LONGER, dialogue, ids_of
 
 mistral_common = pytest.importorskip("mistral_common")

@@ -4,9 +4,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from magpie_ray.chat_format.derivation import load_tokenizer
 from magpie_ray.engine.protocol import EngineFigures, Request
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
+from magpie_ray.model.tokenizer import load_tokenizer
 from magpie_ray.worker.spec import WorkerSpec
 
 FIGURES = EngineFigures(max_num_seqs=16, kv_cache_tokens=100_000, max_model_len=2048)

@@ -100,7 +100,7 @@ class Replies:
 
 def word(spec: WorkerSpec) -> list[int]:
     """Some ordinary token ids of the model."""
-    from magpie_ray.chat_format.derivation import load_tokenizer
+    from magpie_ray.model.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(spec.build_spec.model.location).tokenizer
     ids: list[int] = tokenizer.encode(" one", add_special_tokens=False)
