@@ -10,6 +10,9 @@ from typing import Literal
 Role = Literal["user", "assistant"]
 ROLES: tuple[Role, ...] = ("user", "assistant")
 FinishReason = Literal["stop", "length"]
+# What a run does about an existing build.
+IfExists = Literal["resume", "skip", "fail"]
+ExportFormat = Literal["messages", "sharegpt", "alpaca"]
 
 DATA_PREFIX = "data/"
 

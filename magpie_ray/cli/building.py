@@ -1,16 +1,18 @@
-"""The commands that make a build, or tell what it would be: generate, plan, template."""
+"""The commands that create a build or show what it would be: generate, plan, template."""
 
 import logging
 import time
+from dataclasses import asdict
 from typing import Annotated
 
 import psutil
 import typer
 
-from magpie_ray.cli.options import AsJson, ConfigPath, OnExisting, Overrides, load, parse_seconds
+from magpie_ray.cli.options import AsJson, ConfigPath, Overrides, PricePerGpuHour, load, parse_seconds
 from magpie_ray.cli.printing import out, show_fields
-from magpie_ray.cli.views import results
 from magpie_ray.cli.views.plan import plan_text
+from magpie_ray.cli.views.results import result_text, template_text
+from magpie_ray.types import IfExists
 from magpie_ray.utils import logs
 from magpie_ray.utils.logs import LogStyle
 
@@ -21,51 +23,48 @@ def generate(
     config: ConfigPath,
     overrides: Overrides = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Log all that the job, its actors and vLLM do.")
+        bool, typer.Option("--verbose", "-v", help="Log everything that the job, its actors and vLLM do.")
     ] = False,
-    json_logs: Annotated[bool, typer.Option("--json-logs", help="Log one JSON object a line.")] = False,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="Log one JSON object per line.")] = False,
     if_exists: Annotated[
-        OnExisting,
-        typer.Option(
-            help="A build that is there: go on with it, leave it alone when complete or worked on, or refuse."
-        ),
-    ] = OnExisting.RESUME,
+        IfExists,
+        typer.Option(help="If the build exists: resume it; skip it when it is complete or running; or fail."),
+    ] = "resume",
 ) -> None:
-    """Run, or resume, a build. The same command again goes on where the last one ended."""
+    """Run a build, or resume it: the same command continues where the last run ended."""
     logs.set_up(LogStyle(verbose=verbose, json=json_logs))
     parsed = load(config, overrides)
     from magpie_ray.driver.run_build import generate as run  # Ray takes a second to import
 
-    result = run(parsed, if_exists=if_exists.value)
+    result = run(parsed, if_exists=if_exists)
     if json_logs:
         state = "left alone" if result.left_alone else "complete"
-        log.info("the build is %s", state, extra=results.result_fields(result))
+        fields = asdict(result) | {"engine_use": result.engine_use.recorded()}
+        log.info("the build is %s", state, extra=fields)
     else:
-        out(results.result_text(result))
+        out(result_text(result))
 
 
 def plan(
     config: ConfigPath,
     overrides: Overrides = None,
     gpu: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Show how the model lies on this GPU, e.g. H100-80GB.")
+        str | None,
+        typer.Option(metavar="NAME", help="Estimate how the model fits this GPU, e.g. H100-80GB."),
     ] = None,
     tokens_per_second: Annotated[
-        float | None, typer.Option(metavar="N", min=0.001, help="What one engine writes, if you know.")
+        float | None,
+        typer.Option(metavar="N", min=0.001, help="Tokens/s that one engine generates, if known."),
     ] = None,
     sample: Annotated[
         str | None,
-        typer.Option(
-            metavar="TIME", help="Measure: make rows of the build here for so long, e.g. 60s or 5m."
-        ),
+        typer.Option(metavar="TIME", help="Generate rows here for this long, e.g. 60s or 5m, and measure."),
     ] = None,
-    price_per_gpu_hour: Annotated[
-        float | None, typer.Option(metavar="N", min=0, help="In whatever money.")
-    ] = None,
+    price_per_gpu_hour: PricePerGpuHour = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what would run and what it takes: partitions, prompt, memory, time. Writes nothing."""
-    # A sample counts the start of this process too, as the user's clock does.
+    """Show what a run would do and need: partitions, prompt, memory, time. Writes nothing."""
+    # A sample's start time includes the start of this process, as the user's clock does.
     began = time.monotonic() - (time.time() - psutil.Process().create_time())
     logs.set_up(LogStyle())
     seconds = None if sample is None else parse_seconds(sample)
@@ -88,14 +87,13 @@ def plan(
 
 def template(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="builtin:tiny-chat, a folder, a Hugging Face id.")
+        str,
+        typer.Argument(metavar="MODEL", help="builtin:tiny-chat, a folder, or a Hugging Face id."),
     ],
-    system: Annotated[str | None, typer.Option(help="A system prompt to show the prefix with.")] = None,
+    system: Annotated[str | None, typer.Option(help="Show the prefix with this system prompt.")] = None,
     thinking: Annotated[
         bool | None,
-        typer.Option(
-            "--thinking/--no-thinking", help="As a build with model.thinking: true, or false, has it."
-        ),
+        typer.Option("--thinking/--no-thinking", help="The format with model.thinking true, or false."),
     ] = None,
     own_format: Annotated[
         str | None,
@@ -105,14 +103,15 @@ def template(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of the model.")] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the model's own Python code run on this machine.")
+        bool,
+        typer.Option("--trust-remote-code", help="Allow the model's own Python code to run here."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the chat format derived from a model's tokenizer."""
     from magpie_ray.chat_format.describe import make_template  # tokenizers take seconds to import
 
-    described = make_template(
+    fields = make_template(
         model,
         system=system,
         thinking=thinking,
@@ -120,4 +119,4 @@ def template(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
-    show_fields(described, as_json=as_json, text=results.template_text)
+    show_fields(fields, as_json=as_json, text=template_text)

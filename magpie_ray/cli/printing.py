@@ -1,8 +1,9 @@
-"""What commands print: text or JSON, through a pager, again and again, or as an error.
+"""How commands print: text or JSON, through a pager, refreshed, or as an error.
 
-What always holds: nothing that is printed here can steer a terminal (safe_text).
+Invariant: nothing that is printed here can control a terminal (magpie_ray.utils.text.safe).
 """
 
+import json
 import logging
 import os
 import sys
@@ -14,30 +15,35 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from magpie_ray.cli.views import results
 from magpie_ray.utils import logs
-from magpie_ray.utils.text import safe
+from magpie_ray.utils.text import is_harmless, safe
 
 log = logging.getLogger(__name__)
 
-# How often a watched build is read again; a large one, which takes long to list, more rarely.
+# How often a watched build is read again. Reading a large one takes a fifth of the time at most.
 _WATCH_SECONDS, _WATCH_SHARE = 5.0, 4
-# What a shell says of a program whose reader has left: 128 and the number of SIGPIPE.
+# What a shell reports for a program whose reader has closed the pipe: 128 and the number of SIGPIPE.
 _CLOSED_PIPE = 141
 
 
 def out(text: str) -> None:
-    """Text on standard output, which does nothing to a terminal."""
+    """Text on standard output, with control characters made visible."""
     sys.stdout.write(safe(text) + "\n")
 
 
 def show_fields(fields: dict[str, Any], *, as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
     """Fields as JSON, or as text for people."""
-    out(results.json_text(fields) if as_json else text(fields))
+    out(json_text(fields) if as_json else text(fields))
 
 
-def tell_error(text: str) -> None:
-    """One message on standard error, or in the log where that is for machines."""
+def json_text(fields: dict[str, Any]) -> str:
+    """JSON with characters that could control a terminal escaped, as JSON escapes them."""
+    text = json.dumps(fields, indent=2, ensure_ascii=False)
+    return "".join(c if c == "\n" or is_harmless(c) else json.dumps(c)[1:-1] for c in text)
+
+
+def print_error(text: str) -> None:
+    """One message on standard error; in the log if the log is JSON."""
     if logs.current().json:
         log.error("%s", text)
     else:
@@ -45,7 +51,7 @@ def tell_error(text: str) -> None:
 
 
 def watch_until_complete(read: Callable[[], dict[str, Any]], text: Callable[[dict[str, Any]], str]) -> None:
-    """Draws what is read until it is complete, or until Ctrl-C, which is no failure here."""
+    """Draws the fields again and again until they are complete. Ctrl-C ends this without an error."""
     from rich.live import Live
     from rich.text import Text
 
@@ -59,19 +65,26 @@ def watch_until_complete(read: Callable[[], dict[str, Any]], text: Callable[[dic
             time.sleep(max(_WATCH_SECONDS, _WATCH_SHARE * (time.monotonic() - started)))
 
 
+class PipedConsole(Console):
+    """A console that raises BrokenPipeError when its reader leaves, as `head` does, and does not exit."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 @contextmanager
 def quiet_when_closed() -> Iterator[None]:
-    """For what may be piped into `head`: it ends without a word, as other programs do."""
+    """For output that may be piped into `head`: the command ends silently, as other programs do."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError as exc:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discards what is still buffered
         raise typer.Exit(_CLOSED_PIPE) from exc
 
 
 def paged(console: Console) -> AbstractContextManager[object]:
-    """A pager where somebody sits at a terminal; `less` shows colours, and ends where all fits the screen."""
+    """A pager, if the user sits at a terminal. `less` shows colours, and exits if all fits on the screen."""
     if not (console.is_terminal and sys.stdin.isatty()):
         return nullcontext()
     os.environ.setdefault("LESS", "-RFX")

@@ -1,4 +1,4 @@
-"""The command line: arguments in, text or JSON out, errors as one message and an exit code.
+"""The entry point: arguments in, text or JSON out, a failure as one message and an exit code.
 
 Exit codes: 0 done, 1 the work failed, 2 bad usage or config, 3 interrupted and resumable.
 """
@@ -12,22 +12,20 @@ from typing import Annotated
 import typer
 
 from magpie_ray.cli.building import generate, plan, template
-from magpie_ray.cli.printing import out, tell_error
+from magpie_ray.cli.printing import out, print_error
 from magpie_ray.cli.publishing import export, push, report
 from magpie_ray.cli.reading import show, status, verify
 from magpie_ray.errors import ClusterLostError, MagpieError
-
-__all__ = ["app", "main"]
 
 app = typer.Typer(
     name="magpie-ray",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # its tables show a value where a flag takes none
+    rich_markup_mode=None,  # rich's help tables show a value for flags that take none
 )
 
-# What typer turns Ctrl-C into.
+# The exit code that typer gives to Ctrl-C.
 _TYPER_INTERRUPTED = 130
 
 
@@ -52,17 +50,17 @@ for command in (generate, plan, template, status, verify, show, report, export, 
 
 def main() -> None:
     """Entry point of the `magpie-ray` command and of jobs/generate.py."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; the driver has its own
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C; the driver has its own handler
     try:
         app(prog_name="magpie-ray")
     except MagpieError as exc:
-        tell_error(str(exc))
+        print_error(str(exc))
         if isinstance(exc, ClusterLostError):
             sys.stderr.flush()
-            os._exit(exc.exit_code)  # Ray's own clean-up would wait for the head that is gone
+            os._exit(exc.exit_code)  # Ray's own clean-up would wait for the lost head
         sys.exit(exc.exit_code)
     except SystemExit as exc:
         if exc.code != _TYPER_INTERRUPTED:
             raise
-        tell_error("interrupted; what is committed stays, the same command goes on")
+        print_error("interrupted: committed rows are kept, and the same command resumes")
         sys.exit(3)

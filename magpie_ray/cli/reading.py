@@ -1,4 +1,4 @@
-"""The commands that look at a build: status, verify, show."""
+"""The commands that read a build: status, verify, show."""
 
 from contextlib import nullcontext
 from typing import Annotated
@@ -6,8 +6,15 @@ from typing import Annotated
 import typer
 
 from magpie_ray.cli.options import AsJson, Output, StorageOption, storage_at
-from magpie_ray.cli.printing import out, paged, quiet_when_closed, show_fields, watch_until_complete
-from magpie_ray.cli.views import results
+from magpie_ray.cli.printing import (
+    PipedConsole,
+    out,
+    paged,
+    quiet_when_closed,
+    show_fields,
+    watch_until_complete,
+)
+from magpie_ray.cli.views.results import verification_fields, verification_text
 
 _SHOWN_ROWS = 3
 
@@ -15,38 +22,38 @@ _SHOWN_ROWS = 3
 def status(
     output: Output,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show it again and again until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Refresh until the build is complete or Ctrl-C.")
     ] = False,
     storage_option: StorageOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far a build is, how fast, and whether it is at work: from anywhere, by its storage alone."""
+    """Show a build's progress and speed, and whether a driver is at work. Reads storage only."""
     from magpie_ray.cli.views.status import status_fields, status_text
     from magpie_ray.monitoring.status import read_status
 
     storage = storage_at(output, storage_option)
     if watch and as_json:
         raise typer.BadParameter(
-            "it is for people; other programs ask again", param_hint="--watch with --json"
+            "--watch is for people; a program runs `status --json` again", param_hint="--watch with --json"
         )
-    if not watch:
+    if watch:
+        watch_until_complete(lambda: status_fields(read_status(storage)), status_text)
+    else:
         show_fields(status_fields(read_status(storage)), as_json=as_json, text=status_text)
-        return
-    watch_until_complete(lambda: status_fields(read_status(storage)), status_text)
 
 
 def verify(
     output: Output,
-    quick: Annotated[bool, typer.Option("--quick", help="Read footers only, not every page.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Read only footers, not every page.")] = False,
     storage_option: StorageOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a build. Exit code 0 when it is complete and consistent, else 1 and why."""
+    """Check a build. The exit code is 0 when it is complete and consistent, otherwise 1."""
     from magpie_ray.dataset.verify import verify as check
 
-    found = check(storage_at(output, storage_option), quick=quick)
-    show_fields(results.verification_fields(found), as_json=as_json, text=results.verification_text)
-    if not found.ok:
+    verification = check(storage_at(output, storage_option), quick=quick)
+    show_fields(verification_fields(verification), as_json=as_json, text=verification_text)
+    if not verification.ok:
         raise typer.Exit(1)
 
 
@@ -54,10 +61,11 @@ def show(
     output: Output,
     rows: Annotated[
         int | None,
-        typer.Option("--rows", "-n", min=1, help="How many rows, or rejects of each reason: 3 unless given."),
+        typer.Option("--rows", "-n", min=1, help="Number of rows, or of rejects per reason; 3 by default."),
     ] = None,
     row: Annotated[
-        int | None, typer.Option("--row", metavar="ID", min=0, help="This row; with -n the rows from it on.")
+        int | None,
+        typer.Option(metavar="ID", min=0, help="Show this row; with -n, the rows from it on."),
     ] = None,
     where: Annotated[
         list[str] | None,
@@ -65,15 +73,17 @@ def show(
             metavar="COLUMN=VALUE", help="Only such rows, e.g. attempt=2; may be repeated, all must hold."
         ),
     ] = None,
-    rejects: Annotated[bool, typer.Option("--rejects", help="Show what was thrown away, and why.")] = False,
+    rejects: Annotated[
+        bool, typer.Option("--rejects", help="Show rejected messages, and why they were rejected.")
+    ] = False,
     reason: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only what was thrown away for this reason.")
+        str | None, typer.Option(metavar="NAME", help="Only messages rejected for this reason.")
     ] = None,
-    pager: Annotated[bool, typer.Option("--pager/--no-pager", help="Page through it, in a terminal.")] = True,
+    pager: Annotated[bool, typer.Option("--pager/--no-pager", help="Use a pager in a terminal.")] = True,
     storage_option: StorageOption = None,
 ) -> None:
-    """Read conversations in the terminal, or what was rejected."""
-    from magpie_ray.cli.views.rows import PipedConsole, reject_panel, row_panel
+    """Read conversations, or rejected messages, in the terminal."""
+    from magpie_ray.cli.views.rows import reject_panel, row_panel
     from magpie_ray.dataset.build_record import require_build
     from magpie_ray.dataset.reader import parse_conditions, select_rows
     from magpie_ray.dataset.rejects import REJECT_FIELDS, select_rejects
@@ -84,19 +94,19 @@ def show(
         if rejects or reason:
             typed = [*(where or ()), *([] if row is None else [f"row_id={row}"])]
             conditions = parse_conditions(typed, REJECT_FIELDS)
-            found = select_rejects(
+            selected = select_rejects(
                 storage, lambda reject: all(c.holds(reject) for c in conditions), rows or _SHOWN_ROWS, reason
             )
-            panels = map(reject_panel, found)
+            panels = map(reject_panel, selected)
         else:
             conditions = parse_conditions(where or (), record.columns)
             limit = rows or (_SHOWN_ROWS if row is None else None)
             panels = map(row_panel, select_rows(storage, conditions, limit=limit, row=row))
         console = PipedConsole()
-        nothing = True
+        is_empty = True
         with paged(console) if pager else nullcontext():
             for panel in panels:
                 console.print(panel)
-                nothing = False
-        if nothing:
+                is_empty = False
+        if is_empty:
             out(f"{storage.url} has no {'rejects' if rejects or reason else 'rows'} like that.")

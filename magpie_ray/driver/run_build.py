@@ -27,7 +27,7 @@ from magpie_ray.errors import MagpieError
 from magpie_ray.monitoring.heartbeat import Heartbeat
 from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.if_exists import IfExists, exists, reason_to_leave
+from magpie_ray.preflight.if_exists import exists, reason_to_leave
 from magpie_ray.preflight.target import (
     Output,
     Target,
@@ -36,6 +36,7 @@ from magpie_ray.preflight.target import (
     open_build,
     read_existing,
 )
+from magpie_ray.types import IfExists
 from magpie_ray.utils import logs
 from magpie_ray.worker.spec import EngineFactory
 

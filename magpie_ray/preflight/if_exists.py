@@ -7,14 +7,12 @@ drivers on one build apart.
 
 import time
 from collections.abc import Callable
-from typing import Literal
 
 from magpie_ray.dataset import manifest, run_records
 from magpie_ray.dataset.run_records import BEAT_SECONDS, read_heartbeat
 from magpie_ray.errors import BuildExistsError
 from magpie_ray.storage.storage import Storage
-
-IfExists = Literal["resume", "skip", "fail"]
+from magpie_ray.types import IfExists
 
 # A live driver writes within one beat, or, on a slow store, within the next.
 WATCH_SECONDS = 2.5 * BEAT_SECONDS

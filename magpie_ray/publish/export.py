@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Literal
+from typing import IO
 
 import pyarrow as pa
 
@@ -21,8 +21,7 @@ from magpie_ray.dataset.build_record import require_build
 from magpie_ray.dataset.reader import Record, messages_of, read_rows
 from magpie_ray.errors import ConfigError, StorageError
 from magpie_ray.storage.storage import Storage
-
-ExportFormat = Literal["messages", "sharegpt", "alpaca"]
+from magpie_ray.types import ExportFormat
 
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 STDOUT = "-"

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from magpie_ray.cli.printing import json_text
 from magpie_ray.cli.views import results
 from magpie_ray.cli.views.rows import row_panel
 from magpie_ray.dataset.verify import verify
@@ -80,7 +81,7 @@ def test_markup_in_generated_text_is_only_text(text: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=("Cs",))))
 def test_json_is_safe_and_says_the_same(text: str) -> None:
-    printed = results.json_text({"text": text, text: 1})
+    printed = json_text({"text": text, text: 1})
     assert json.loads(printed) == {"text": text, text: 1}
     assert safe(printed) == printed
 

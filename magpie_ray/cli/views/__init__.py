@@ -1,1 +1,1 @@
-"""Results as text for people."""
+"""Results of the commands as text for people. Invariant: a view only formats; it reads nothing."""

@@ -1,4 +1,4 @@
-"""A plan as text for people."""
+"""The result of `magpie-ray plan` as text for people."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from magpie_ray.utils.text import bytes_text, percent, short_number, span_text, 
 
 
 def plan_text(fields: dict[str, Any]) -> str:
-    """`magpie-ray plan` for people."""
+    """`magpie-ray plan` as text."""
     shards = fields["shards"]
     sizes = sorted({shard["rows"] for shard in shards})
     spread = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"

@@ -1,9 +1,9 @@
-"""Conversations in the terminal: rows, and what was thrown away, coloured by role.
+"""Conversations in the terminal, coloured by role: rows and rejected messages.
 
-Generated text is data: it is never markup, and does nothing to a terminal (safe_text).
+Invariant: generated text is data. It is never markup, and can't control a terminal.
 """
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
 
@@ -15,16 +15,8 @@ _ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "green"}
 _REJECTED = "red"
 
 
-class PipedConsole(Console):
-    """A console whose reader may leave, as `head` does: that is for the caller to hear of."""
-
-    def on_broken_pipe(self) -> None:
-        """BrokenPipeError, in the place of an exit."""
-        raise BrokenPipeError
-
-
 def row_panel(row: Record) -> Panel:
-    """One row; what an answer was reasoned from stands dimmed before it."""
+    """One row. The reasoning behind an answer stands before it, dimmed."""
     thoughts = iter(_list(row.get("reasoning")))
     parts = []
     for role, text in messages_of(row):
@@ -34,24 +26,23 @@ def row_panel(row: Record) -> Panel:
 
 
 def reject_panel(reject: Reject) -> Panel:
-    """What was rejected, in red, behind what it followed; the title says why."""
-    told = [_message(str(said["role"]), str(said["content"])) for said in _list(reject["messages"])]
+    """A rejected message in red, after the messages before it. The title has the reason."""
+    before = [_message(str(said["role"]), str(said["content"])) for said in _list(reject["messages"])]
     title = f"{reject['reason']}: row {reject['row_id']}, attempt {reject['attempt']}, turn {reject['turn']}"
     rejected = _message(f"{reject['role']}, rejected", str(reject["text"]), style=_REJECTED)
-    return _panel(title, reject, [*told, rejected])
+    return _panel(title, reject, [*before, rejected])
 
 
 def _panel(title: str, fields: Record, parts: list[Text]) -> Panel:
     key = fields.get("system_prompt_key")
-    named = safe(title + (f", {key}" if key else ""))
-    body: RenderableType = Group(*parts)
-    return Panel(body, title=Text(named), title_align="left")
+    full_title = safe(title + (f", {key}" if key else ""))
+    return Panel(Group(*parts), title=Text(full_title), title_align="left")
 
 
 def _message(role: str, text: str, *, thought: object = None, style: str = "") -> Text:
     head = (f"{safe(role)}\n", f"bold {style}" if style else _ROLE_STYLES.get(role, "bold"))
-    before = (f"{safe(str(thought))}\n\n", "dim") if thought else ""
-    return Text.assemble(head, before, (safe(text), style), "\n")
+    reasoning = (f"{safe(str(thought))}\n\n", "dim") if thought else ""
+    return Text.assemble(head, reasoning, (safe(text), style), "\n")
 
 
 def _list(value: object) -> list[dict[str, object]]:

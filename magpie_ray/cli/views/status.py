@@ -1,4 +1,4 @@
-"""A build's status for people and for other programs."""
+"""The result of `magpie-ray status` as text for people and as fields for programs."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -14,12 +14,13 @@ _AGAIN = "run the same command again"
 
 
 def status_fields(status: Status) -> dict[str, Any]:
-    """`magpie-ray status --json`: rates are those of commits; a driver's word of itself is its heartbeat."""
+    """`magpie-ray status --json`. Rates count commits; `heartbeat` has what the driver wrote about itself."""
     tally, driver = status.tally, status.driver
     last = status.commits[-1].at if status.commits else None
-    # A build that nobody works on has its rates up to its last commit.
+    # Without a driver at work, rates end at the last commit.
     end = status.now if status.state == "running" or last is None else last
-    begin = min(end, _began(driver)) if driver else end
+    # The start is by the driver's own clock, the only source; only rates depend on it.
+    begin = min(end, datetime.fromisoformat(driver.record.started).timestamp()) if driver else end
     rates = {
         name: rate(status.commits, begin=max(begin, end - seconds), end=end)
         for name, seconds in _RECENT.items()
@@ -50,18 +51,13 @@ def status_fields(status: Status) -> dict[str, Any]:
     }
 
 
-def _began(driver: RunStatus) -> float:
-    """By its own clock, as nothing else tells: only rates depend on it."""
-    return datetime.fromisoformat(driver.record.started).timestamp()
-
-
 def _eta(status: Status, rows_per_second: float) -> float | None:
-    """By the driver's own pace, or by that of its commits; None where nobody is at work."""
+    """From the driver's heartbeat, or else from the rate of commits; None when no driver is at work."""
     if status.state != "running" or status.driver is None:
         return None
-    told = (status.driver.beat or {}).get("eta_seconds")
-    if isinstance(told, int | float):
-        return max(0.0, round(told - status.driver.quiet_seconds))
+    eta = (status.driver.beat or {}).get("eta_seconds")
+    if isinstance(eta, int | float):
+        return max(0.0, round(eta - status.driver.quiet_seconds))
     left = status.num_rows - status.tally.rows
     return round(left / rows_per_second) if rows_per_second else None
 
@@ -81,7 +77,7 @@ def _run(run: RunStatus) -> dict[str, Any]:
 
 
 def status_text(fields: dict[str, Any]) -> str:
-    """`magpie-ray status` for people."""
+    """`magpie-ray status` as text."""
     share = fields["rows"] / fields["num_rows"] if fields["num_rows"] else 0.0
     rejected = ", ".join(f"{n:,} {reason}" for reason, n in fields["rejected"].items()) or "none"
     last = fields["last_commit_seconds_ago"]
@@ -114,16 +110,16 @@ def status_text(fields: dict[str, Any]) -> str:
 
 
 def _driver_text(fields: dict[str, Any]) -> str:
-    """Whether anybody is at work, and what to do if not."""
+    """Whether a driver is at work, and what to do if not."""
     beat = fields["heartbeat"]
     match fields["state"]:
         case "running":
-            told = f"run {beat['run']} is at work, heartbeat {span_text(beat['seconds_ago'])} ago"
+            at_work = f"run {beat['run']} is at work, heartbeat {span_text(beat['seconds_ago'])} ago"
             if "actors_up" not in beat:
-                return told
+                return at_work
             lost = f", {beat['actors_replaced']} replaced" if beat["actors_replaced"] else ""
             return (
-                f"{told}: {beat['rows']:,} rows finished, {beat['rows_per_second']:,.1f} rows/s, "
+                f"{at_work}: {beat['rows']:,} rows finished, {beat['rows_per_second']:,.1f} rows/s, "
                 f"{beat['tokens_per_second']:,.0f} tokens/s, actors: {beat['actors_up']} up, "
                 f"{beat['actors_waiting'] + beat['actors_starting']} to come{lost}"
             )
@@ -138,15 +134,15 @@ def _driver_text(fields: dict[str, Any]) -> str:
 
 
 def _rates_text(rates: dict[str, float], seconds: float) -> str:
-    """Of the times that the run has lasted for, or of the run."""
-    told = {name: value for name, value in rates.items() if _RECENT[name] <= seconds}
-    if not told:
+    """The rates over the spans that the run has lasted, or over the whole run."""
+    known = {name: value for name, value in rates.items() if _RECENT[name] <= seconds}
+    if not known:
         return f"{rates['last_10_minutes']:,.1f} rows/s since the run began"
-    return ", ".join(f"{value:,.1f} rows/s in the {name.replace('_', ' ')}" for name, value in told.items())
+    return ", ".join(f"{value:,.1f} rows/s in the {name.replace('_', ' ')}" for name, value in known.items())
 
 
 def bars(values: list[float]) -> str:
-    """One character a value, by its height against the highest."""
+    """One character per value, as high as the value is against the highest."""
     highest = max(values, default=0.0)
     if not highest:
         return _BARS[0] * len(values)
