@@ -1,10 +1,9 @@
-"""A data set's repository on the Hugging Face hub: what it holds, and commits to it.
+"""A dataset repository on the Hugging Face hub: its files, and commits to it.
 
-What always holds: whatever goes wrong on the way leaves as a HubError with a remedy, in which no token is.
+Invariant: every failure leaves as a HubError with a remedy, and no HubError holds a token.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha1, sha256
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,13 +20,15 @@ _DATASET = "dataset"
 _LOG_IN = (
     "set HF_TOKEN to a token that may write, from https://huggingface.co/settings/tokens, or `hf auth login`"
 )
+_PUSH_AGAIN = "somebody else changes the repository at the same time: push again"
+# By the status of the hub's answer; 0: no answer.
 _REMEDIES = {
     0: "check the network, then run the same command again",
     401: f"the token is missing, expired or not valid for it: {_LOG_IN}",
     403: f"the token may not write there: {_LOG_IN}, of somebody who may",
     404: "there is no such repository or revision, or the token may not see it: check the spelling",
-    409: "somebody else changes the repository at the same time: push again",
-    412: "somebody else changes the repository at the same time: push again",
+    409: _PUSH_AGAIN,
+    412: _PUSH_AGAIN,
     413: "it is more than the hub takes at once",
     429: "the hub's rate limit is reached: wait some minutes and push again, it goes on where it ended",
 }
@@ -35,14 +36,14 @@ _REMEDIES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HubFile:
-    """One there: its bytes, and their hash; of a file in Git itself that is Git's own."""
+    """A file on the hub. sha256: of a large file. git_hash: Git's hash of a file that is in Git itself."""
 
     size: int
     sha256: str | None
     git_hash: str
 
     def holds(self, data: bytes) -> bool:
-        """Whether it is these bytes."""
+        """Whether the file consists of these bytes."""
         if len(data) != self.size:
             return False
         if self.sha256:
@@ -51,136 +52,120 @@ class HubFile:
 
 
 class Hub:
-    """One repository, at one revision. Takes the token from the environment or from `hf auth login`."""
+    """One repository, at one revision. The token comes from the environment or from `hf auth login`."""
 
     def __init__(self, repo_id: str, *, revision: str | None = None) -> None:
-        """ConfigError for an id that can't be one."""
+        """ConfigError for an invalid id of a repository."""
         # Slow to import.
         from huggingface_hub import HfApi, get_token
         from huggingface_hub.errors import HFValidationError
         from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # type: ignore[attr-defined]
 
-        with suppress(HFValidationError):
+        try:
             validate_repo_id(repo_id)
-            if repo_id.count("/") == 1:
-                self.repo_id, self._revision = repo_id, revision
-                self._token = get_token()
-                disable_progress_bars()
-                self._api = HfApi(token=self._token)
-                return
-        raise ConfigError(f"REPO_ID: got {repo_id!r}, must be OWNER/NAME, such as my-name/magpie-demo")
+            if repo_id.count("/") != 1:
+                raise HFValidationError("there is no owner")
+        except HFValidationError as exc:
+            raise ConfigError(
+                f"REPO_ID: got {repo_id!r}, must be OWNER/NAME, such as my-name/magpie-demo"
+            ) from exc
+        disable_progress_bars()
+        self.repo_id, self._revision, self._token = repo_id, revision, get_token()
+        self._api = HfApi(token=self._token)
 
     @property
     def url(self) -> str:
-        """Where people look at it."""
+        """The repository's page."""
         return f"{self._api.endpoint}/datasets/{self.repo_id}"
 
     def is_private(self) -> bool | None:
-        """Whether it is; None when there is none that the token may see."""
-        info: Any = self._ask(lambda: self._api.repo_info(self.repo_id, repo_type=_DATASET), missing=None)
+        """Whether the repository is private; None for one that is missing or hidden from the token."""
+        info: Any = self._look_up(self._api.repo_info, missing=None)
         return None if info is None else bool(info.private)
 
     def create(self, *, private: bool) -> None:
-        """Make the repository, unless it is there, and its revision."""
+        """Create the repository and its revision, unless they exist."""
         if self._token is None:
             raise HubError(f"Can't push to {self.url}: there is no token: {_LOG_IN}")
-        self._call(
-            lambda: self._api.create_repo(self.repo_id, repo_type=_DATASET, private=private, exist_ok=True)
-        )
-        if revision := self._revision:
-            self._call(
-                lambda: self._api.create_branch(
-                    self.repo_id, repo_type=_DATASET, branch=revision, exist_ok=True
-                )
-            )
+        self._call(self._api.create_repo, private=private, exist_ok=True)
+        if self._revision:
+            self._call(self._api.create_branch, branch=self._revision, exist_ok=True)
 
     def files(self) -> Mapping[str, HubFile]:
-        """What is there, by path; nothing when there is no such repository or revision."""
+        """The files there by path; none where there is no such repository or revision."""
+        from huggingface_hub.hf_api import RepoFile
 
-        def read() -> dict[str, HubFile]:
-            from huggingface_hub.hf_api import RepoFile
+        def tree(**arguments: Any) -> list[Any]:
+            return list(self._api.list_repo_tree(**arguments))
 
-            tree = self._api.list_repo_tree(
-                self.repo_id, recursive=True, revision=self._revision, repo_type=_DATASET
+        items: list[Any] = self._look_up(tree, missing=[], recursive=True, revision=self._revision)
+        return {
+            item.path: HubFile(
+                size=item.size, sha256=item.lfs.sha256 if item.lfs else None, git_hash=item.blob_id
             )
-            return {
-                item.path: HubFile(
-                    size=item.size, sha256=item.lfs.sha256 if item.lfs else None, git_hash=item.blob_id
-                )
-                for item in tree
-                if isinstance(item, RepoFile)
-            }
-
-        return self._ask(read, missing={})
+            for item in items
+            if isinstance(item, RepoFile)
+        }
 
     def upload(self, files: Mapping[str, bytes]) -> "list[CommitOperationAdd]":
-        """Send files, which no reader sees before they are committed; the bytes are not held any longer."""
+        """Send files. No reader sees them before they are committed; large ones leave this memory."""
         from huggingface_hub import CommitOperationAdd
 
         additions = [
             CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in files.items()
         ]
-        self._call(
-            lambda: self._api.preupload_lfs_files(
-                self.repo_id, additions, repo_type=_DATASET, revision=self._revision
-            )
-        )
+        self._call(self._api.preupload_lfs_files, additions=additions, revision=self._revision)
         return additions
 
     def commit(
         self, additions: "Sequence[CommitOperationAdd]", *, delete: Sequence[str], message: str
     ) -> None:
-        """All of these appear, and those that are to be deleted go, in one step."""
+        """Add the uploaded files and delete the others in one step."""
         from huggingface_hub import CommitOperationDelete
 
-        deletions = [CommitOperationDelete(path_in_repo=path) for path in delete]
+        operations = [*additions, *(CommitOperationDelete(path_in_repo=path) for path in delete)]
         self._call(
-            lambda: self._api.create_commit(
-                self.repo_id,
-                [*additions, *deletions],
-                commit_message=message,
-                repo_type=_DATASET,
-                revision=self._revision,
-            )
+            self._api.create_commit, operations=operations, commit_message=message, revision=self._revision
         )
 
-    def _ask(self, action: Callable[[], T], *, missing: T) -> T:
-        """What is there, or `missing`. Without a token the hub says 401 of what it does not have."""
+    def _look_up(self, method: Callable[..., T], *, missing: T, **arguments: Any) -> T:
+        """As `_call`; `missing` where the repository or the revision does not exist."""
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-        def attempt() -> T:
+        def attempt(**arguments: Any) -> T:
             try:
-                return action()
+                return method(**arguments)
+            # The hub answers 401 about a missing repository if there is no token; it counts as this, too.
             except (RepositoryNotFoundError, RevisionNotFoundError):
                 return missing
 
-        return self._call(attempt)
+        return self._call(attempt, **arguments)
 
-    def _call(self, action: Callable[[], T]) -> T:
-        # The library lets exceptions of several others through, so this one edge catches all; none is
-        # swallowed.
+    def _call(self, method: Callable[..., T], **arguments: Any) -> T:
+        """The result of a method of the API, for this repository. HubError for any failure."""
         try:
-            return action()
+            return method(repo_id=self.repo_id, repo_type=_DATASET, **arguments)
+        # huggingface_hub lets exceptions of several other libraries through. None is swallowed here.
         except Exception as exc:
-            text = scrub(_told(exc), [self._token] if self._token else [])
-            remedy = _REMEDIES.get(_status(exc), "what was committed stays; push again to go on")
+            text = scrub(_message(exc), [self._token] if self._token else [])
+            remedy = _REMEDIES.get(_status(exc), "the commits so far stay; push again to go on")
             raise HubError(f"{self.url} could not be reached or refused: {remedy}. It said: {text}") from exc
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
-    """An exception and those behind it."""
-    behind: BaseException | None = exc
-    while behind:
-        yield behind
-        behind = behind.__cause__
+    """An exception and its causes."""
+    cause: BaseException | None = exc
+    while cause:
+        yield cause
+        cause = cause.__cause__
 
 
-def _told(exc: BaseException) -> str:
-    """What each of them says, once where they say the same."""
+def _message(exc: BaseException) -> str:
+    """The messages of the exception and its causes, without repetitions, on one line."""
     return " ".join(dict.fromkeys(" ".join(str(error).split()) for error in _chain(exc)))
 
 
 def _status(exc: BaseException) -> int:
-    """What the hub answered with; 0 for no answer."""
+    """The status of the hub's answer; 0 for no answer."""
     answers = (getattr(error, "response", None) for error in _chain(exc))
     return next((int(answer.status_code) for answer in answers if answer is not None), 0)

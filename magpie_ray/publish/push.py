@@ -1,12 +1,12 @@
-"""A build on the Hugging Face hub: its data, a few files at a time, and last its dataset card.
+"""Pushes a build to the Hugging Face hub: its data, a few files a commit, and last its dataset card.
 
-What always holds: what is there already, by size and hash, is not sent again, so the same push goes on where
-the last one ended; a few files at most are in memory, and none on this machine's disk; a repository that is
-open to all gets nothing unless that was said, and files of another build are not mixed in.
+Invariants: a file that the hub has, by size and hash, is not sent again, so a repeated push goes on where the
+last one ended. A few files at most are in memory, none on disk. A public repository gets nothing unless that
+is asked for, and data of two builds is never mixed.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from magpie_ray.dataset.verify import rows_wanted
 from magpie_ray.errors import ConfigError, PreflightError
 from magpie_ray.publish.card import CARD_KEY, card_text
 from magpie_ray.publish.hub import Hub, HubFile
-from magpie_ray.storage.storage import ObjectNotFoundError, Storage
+from magpie_ray.storage.storage import Storage
 from magpie_ray.types import DATA_PREFIX
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REPORT_KEY = "_magpie/report.html"
-# The hub advises a few dozen files a commit; commits an hour are limited.
+# The hub advises a few dozen files a commit, and limits the commits of an hour.
 _FILES_PER_COMMIT = 48
-# What is in memory at a time, or one file of the build where that is larger.
+# The bytes in memory at a time; a larger file is in memory alone.
 _BYTES_AT_ONCE = 128 << 20
 _SHOWN_FILES = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pushed:
-    """What was sent, or would be: path and bytes; and how many files were there already."""
+    """The result of a push, or of a dry run. sent: path and bytes. present: files that were there already."""
 
     url: str
     sent: tuple[tuple[str, int], ...]
@@ -44,11 +44,11 @@ class Pushed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Source:
-    """A file of the build: where it goes, its size where that is known, and how to read it."""
+    """A file of the build. size: in bytes, of data files. data: of a file that is not read from storage."""
 
     path: str
-    size: int | None
-    read: Callable[[], bytes]
+    size: int | None = None
+    data: bytes | None = None
 
 
 def push(
@@ -60,84 +60,74 @@ def push(
     report: bool = False,
     replace: bool = False,
     dry_run: bool = False,
+    files_per_commit: int = _FILES_PER_COMMIT,
+    bytes_at_once: int = _BYTES_AT_ONCE,
 ) -> Pushed:
-    """Bring the repository to what the build is.
+    """Make the repository hold the build.
 
-    public: a new repository is open to all, and one that is may get the build. partial: also a build that is
-    not complete. report: the report too. replace: delete the data of other builds that is there. dry_run:
-    change nothing.
+    public: create a public repository; allow one that is public. partial: push a build that is not complete.
+    report: push the report, too. replace: delete data of other builds. dry_run: change nothing.
 
-    Raises PreflightError for a build that is missing or not complete, ConfigError for a repository that the
-    build may not go to, HubError, StorageError.
+    Raises PreflightError for a build that is missing or not complete, ConfigError for a repository that must
+    not get the build, HubError, StorageError.
     """
     sources = _sources(storage, partial=partial, report=report)
     private = hub.is_private()
     if private is False and not public:
-        raise ConfigError(f"{hub.url} is open to all: push with --public if that is meant")
+        raise ConfigError(f"{hub.url} is public: push with --public if that is meant")
     if private and public:
-        log.warning("%s is private and stays so; its settings on the hub change that", hub.url)
+        log.warning("%s is private and stays private: only its settings on the hub change that", hub.url)
     if not dry_run:
         hub.create(private=not public)
-    there = hub.files()
-    foreign = _foreign(sources, there)
+    files = hub.files()
+    foreign = _foreign(sources, files)
     if foreign and not replace:
         raise _other_build(hub, foreign)
-    known = {source.path for source in sources}
-    gone = tuple(path for path in foreign if path not in known)
-    changed = _changed(sources, there, hub, replace)
+    paths = {source.path for source in sources}
+    outdated = tuple(path for path in foreign if path not in paths)
+    changed = _changed(storage, sources, files, hub, replace)
     sent: list[tuple[str, int]] = []
     if dry_run:
         sent = [(path, len(data)) for path, data in changed]
     else:
-        for additions in _commits(changed, hub):
+        for additions in _uploads(changed, hub, files_per_commit, bytes_at_once):
             sent += [(addition.path_in_repo, addition.upload_info.size) for addition in additions]
             is_last = additions[-1].path_in_repo == CARD_KEY
-            hub.commit(additions, delete=gone if is_last else (), message=_message(len(additions)))
-            log.info("%s: %d files sent, of %d", hub.repo_id, len(sent), len(sources))
-        if gone and CARD_KEY not in dict(sent):
-            hub.commit((), delete=gone, message=_message(0))
-    return Pushed(url=hub.url, sent=tuple(sent), present=len(sources) - len(sent), deleted=gone)
+            hub.commit(additions, delete=outdated if is_last else (), message=_message(len(additions)))
+            log.info("%s: %d of %d files sent", hub.repo_id, len(sent), len(sources))
+        if outdated and CARD_KEY not in dict(sent):
+            hub.commit((), delete=outdated, message=_message(0))
+    return Pushed(url=hub.url, sent=tuple(sent), present=len(sources) - len(sent), deleted=outdated)
 
 
 def _sources(storage: Storage, *, partial: bool, report: bool) -> list[_Source]:
-    """Everything that goes there, in order."""
+    """The files to push, in order."""
     record = require_build(storage)
     records = manifest.read_committed(storage, record)
-    wanted = rows_wanted(run_records.read_runs(storage), records)
-    rows = sum(committed.stop - committed.start for committed in records)
-    complete = manifest.is_marked_complete(storage) and not manifest.pending(wanted, record, records)
-    if not records or not (complete or partial):
+    num_rows = rows_wanted(run_records.read_runs(storage), records)
+    rows = sum(committed.rows for committed in records)
+    is_complete = manifest.is_marked_complete(storage) and not manifest.pending(num_rows, record, records)
+    if not records or not (is_complete or partial):
         raise PreflightError(
-            f"{storage.url} is not complete: {rows:,} of {wanted:,} rows are committed: run it again to "
+            f"{storage.url} is not complete: {rows:,} of {num_rows:,} rows are committed: run it again to "
             f"finish it{', or push what is there with --partial' if records else ''}"
         )
-
-    def reads(key: str) -> Callable[[], bytes]:
-        return lambda: storage.read(key)
-
-    def read_report() -> bytes:
-        try:
-            return storage.read(REPORT_KEY)
-        except ObjectNotFoundError as exc:
+    sources = [_Source(path=committed.partition.key, size=committed.size) for committed in records]
+    if report:
+        if not storage.exists(REPORT_KEY):
             raise PreflightError(
                 f"{storage.url} has no report yet: `magpie-ray report {storage.url}` makes it"
-            ) from exc
-
-    data = [
-        _Source(path=committed.partition.key, size=committed.size, read=reads(committed.partition.key))
-        for committed in records
-    ]
-    page = read_report() if report else b""
-    pages = [_Source(path=REPORT_KEY, size=len(page), read=lambda: page)] if report else []
+            )
+        sources.append(_Source(path=REPORT_KEY))
     card = card_text(storage, record, records).encode()
-    return [*data, *pages, _Source(path=CARD_KEY, size=None, read=lambda: card)]
+    return [*sources, _Source(path=CARD_KEY, data=card)]
 
 
-def _foreign(sources: Sequence[_Source], there: Mapping[str, HubFile]) -> list[str]:
-    """Data there that is not the build's, as far as names and sizes tell."""
+def _foreign(sources: Sequence[_Source], files: Mapping[str, HubFile]) -> list[str]:
+    """Paths of data on the hub that is not the build's, as far as names and sizes tell."""
     sizes = {source.path: source.size for source in sources}
     return [
-        path for path, file in there.items() if path.startswith(DATA_PREFIX) and sizes.get(path) != file.size
+        path for path, file in files.items() if path.startswith(DATA_PREFIX) and sizes.get(path) != file.size
     ]
 
 
@@ -150,12 +140,12 @@ def _other_build(hub: Hub, paths: Sequence[str]) -> ConfigError:
 
 
 def _changed(
-    sources: Sequence[_Source], there: Mapping[str, HubFile], hub: Hub, replace: bool
+    storage: Storage, sources: Sequence[_Source], files: Mapping[str, HubFile], hub: Hub, replace: bool
 ) -> Iterator[tuple[str, bytes]]:
-    """Path and bytes of what the hub does not have yet."""
+    """The path and the bytes of each file that the hub does not have."""
     for source in sources:
-        file = there.get(source.path)
-        data = source.read()
+        file = files.get(source.path)
+        data = storage.read(source.path) if source.data is None else source.data
         if file and file.holds(data):
             continue
         if file and source.path.startswith(DATA_PREFIX) and not replace:
@@ -163,14 +153,16 @@ def _changed(
         yield source.path, data
 
 
-def _commits(files: Iterable[tuple[str, bytes]], hub: Hub) -> "Iterator[list[CommitOperationAdd]]":
-    """The files uploaded, a few at a time, as the commits that they make."""
+def _uploads(
+    files: Iterable[tuple[str, bytes]], hub: Hub, files_per_commit: int, bytes_at_once: int
+) -> "Iterator[list[CommitOperationAdd]]":
+    """Upload the files and yield the additions of each commit."""
     additions: list[CommitOperationAdd] = []
     batch: dict[str, bytes] = {}
     for path, data in files:
         batch[path] = data
-        is_full = len(additions) + len(batch) >= _FILES_PER_COMMIT
-        if is_full or sum(map(len, batch.values())) >= _BYTES_AT_ONCE:
+        is_full = len(additions) + len(batch) >= files_per_commit
+        if is_full or sum(map(len, batch.values())) >= bytes_at_once:
             additions += hub.upload(batch)
             batch = {}
         if is_full:

@@ -1,7 +1,7 @@
-"""The survey of a build, read from its files: all of a small build, an even sample of a large one.
+"""Takes the survey of a build from its files: all files of a small build, an even sample of a large one.
 
-What always holds: how much is read and held is bounded, however large the build; files are read whole, a few
-at a time, and of them only the columns that are surveyed are decoded.
+Invariants: the bytes read and held are bounded, however large the build is. Files are read whole, a few at a
+time; only the surveyed columns are decoded.
 """
 
 import math
@@ -14,46 +14,52 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from magpie_ray.dataset.parquet import PARQUET_ERRORS
-from magpie_ray.dataset.reader import Record
+from magpie_ray.dataset.reader import messages_of
 from magpie_ray.errors import CorruptBuildError
-from magpie_ray.publish import survey
-from magpie_ray.publish.survey import Survey
+from magpie_ray.publish.survey import COLUMNS, Survey, rows_with
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord
 
 T = TypeVar("T")
 
 # A sample of this size tells shares to a fifth of a percent; it takes seconds and some tens of megabytes.
-MAX_ROWS = 300_000
-MAX_BYTES = 256 << 20
+_MAX_ROWS = 300_000
+_MAX_BYTES = 256 << 20
 _BATCH_ROWS = 8192
-# Files in flight: their bytes, and those of one batch of each, are held.
+# Files read at the same time. The bytes of each are in memory, and one batch of its rows.
 _READERS = 4
 
 
 def take_survey(
-    storage: Storage, records: Sequence[PartitionRecord], *, samples: int, seconds: float = math.inf
+    storage: Storage,
+    records: Sequence[PartitionRecord],
+    *,
+    samples: int,
+    seconds: float = math.inf,
+    max_rows: int = _MAX_ROWS,
 ) -> Survey:
-    """Survey the partitions, or evenly spread ones of them, and keep so many evenly spread rows.
+    """Survey the partitions, or evenly spread ones with at most `max_rows`, and keep `samples` spread rows.
 
-    After so many seconds no further file is begun; those read by then are evenly spread, too.
+    seconds: after these no further file is read; the files read until then are evenly spread, too.
     CorruptBuildError names a file that can't be read.
     """
-    chosen = choose(records, max_rows=MAX_ROWS, max_bytes=MAX_BYTES)
-    wanted = spread_rows(chosen, samples)
+    chosen = choose(records, max_rows=max_rows, max_bytes=_MAX_BYTES)
+    sample_ids = spread_rows(chosen, samples)
     largest = max((record.size for record in chosen), default=1)
-    readers = max(1, min(_READERS, MAX_BYTES // largest))
+    readers = max(1, min(_READERS, _MAX_BYTES // largest))
     deadline = time.monotonic() + seconds
 
-    def look(record: PartitionRecord) -> Survey:
-        return Survey() if time.monotonic() > deadline else _survey_file(storage, record, wanted)
+    def survey_file(record: PartitionRecord) -> Survey:
+        if time.monotonic() > deadline:
+            return Survey()
+        return Survey.sum(Survey.of_batch(batch, samples=sample_ids) for batch in _batches(storage, record))
 
     with ThreadPoolExecutor(readers) as pool:
-        return Survey.sum(pool.map(look, spread_order(chosen)))
+        return Survey.sum(pool.map(survey_file, spread_order(chosen)))
 
 
 def choose(records: Sequence[PartitionRecord], *, max_rows: int, max_bytes: int) -> Sequence[PartitionRecord]:
-    """All partitions if they stay within the bounds, else evenly spread ones that do; at least one."""
+    """All partitions if they stay within the bounds; otherwise evenly spread ones that do, at least one."""
     rows, size = sum(record.rows for record in records), sum(record.size for record in records)
     part = min(1.0, max_rows / max(1, rows), max_bytes / max(1, size))
     if part == 1.0:
@@ -70,51 +76,47 @@ def choose(records: Sequence[PartitionRecord], *, max_rows: int, max_bytes: int)
 
 
 def spread_order(records: Sequence[T]) -> list[T]:
-    """Another order, in which the first few of any number are about evenly spread."""
-    golden = (math.sqrt(5) - 1) / 2
+    """The records in an order whose first few, however many, are about evenly spread."""
+    golden = (math.sqrt(5) - 1) / 2  # its multiples modulo 1 are
     return [records[place] for place in sorted(range(len(records)), key=lambda n: (n + 1) * golden % 1)]
 
 
 def spread_rows(records: Sequence[PartitionRecord], number: int) -> frozenset[int]:
-    """Ids of so many rows, or of all, evenly spread over the partitions."""
+    """The ids of `number` rows, or of all rows if there are fewer, evenly spread over the partitions."""
     rows = sum(record.rows for record in records)
     number = min(number, rows)
     places = iter([(2 * i + 1) * rows // (2 * number) for i in range(number)])
-    found, before, place = list[int](), 0, next(places, None)
+    ids, before, place = list[int](), 0, next(places, None)
     for record in records:
         while place is not None and place < before + record.rows:
-            found.append(record.start + place - before)
+            ids.append(record.start + place - before)
             place = next(places, None)
         before += record.rows
-    return frozenset(found)
+    return frozenset(ids)
 
 
 def most_repeated(
-    storage: Storage, records: Sequence[PartitionRecord], found: Survey, number: int
+    storage: Storage, records: Sequence[PartitionRecord], survey: Survey, number: int
 ) -> Mapping[str, int]:
-    """The instructions that occur most often, with how often; only those that occur more than once."""
-    top = sorted(found.repeats.items(), key=lambda item: (-item[1], found.first_rows[item[0]]))[:number]
-    times = {found.first_rows[digest]: n for digest, n in top}
-    holders = [r for r in records if any(r.start <= row_id < r.stop for row_id in times)]
-    rows: list[Record] = []
-    for record in holders:
-        for batch in _batches(storage, record):
-            rows += Survey.of_batch(batch, samples=times).samples
-    texts = {row["row_id"]: survey.instruction_of(row) for row in rows}
-    return {texts[row_id]: n for row_id, n in times.items() if row_id in texts}
-
-
-def _survey_file(storage: Storage, record: PartitionRecord, samples: frozenset[int]) -> Survey:
-    return Survey.sum(Survey.of_batch(batch, samples=samples) for batch in _batches(storage, record))
+    """The `number` instructions that most rows share, with the number of these rows, in that order."""
+    top = sorted(survey.repeats.items(), key=lambda item: (-item[1], survey.first_rows[item[0]]))[:number]
+    times = {survey.first_rows[digest]: n for digest, n in top}
+    texts = dict[object, str]()
+    for record in records:
+        if any(record.start <= row_id < record.stop for row_id in times):
+            for batch in _batches(storage, record):
+                for row in rows_with(batch, times):
+                    texts[row["row_id"]] = next(text for role, text in messages_of(row) if role == "user")
+    return {texts[row_id]: n for row_id, n in times.items()}
 
 
 def _batches(storage: Storage, record: PartitionRecord) -> Iterator[pa.RecordBatch]:
     key = record.partition.key
     try:
         with pq.ParquetFile(pa.BufferReader(storage.read(key))) as file:
-            there = set(file.schema_arrow.names)
-            skipped = "instruction" if "conversation" in there else "conversation"
-            columns = [name for name in survey.COLUMNS if name in there and name != skipped]
+            names = set(file.schema_arrow.names)
+            names.discard("instruction" if "conversation" in names else "conversation")
+            columns = [name for name in COLUMNS if name in names]
             yield from file.iter_batches(_BATCH_ROWS, columns=columns)
     except PARQUET_ERRORS as exc:
         raise CorruptBuildError(f"{key} can't be read ({exc}): see `magpie-ray verify`") from exc

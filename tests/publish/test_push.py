@@ -10,7 +10,6 @@ import pytest
 from huggingface_hub import constants
 
 from magpie_ray.errors import ConfigError, HubError, PreflightError
-from magpie_ray.publish import push as push_module
 from magpie_ray.publish.card import write_card
 from magpie_ray.publish.hub import Hub
 from magpie_ray.publish.push import push
@@ -52,11 +51,8 @@ def build_files(storage: Storage) -> dict[str, bytes]:
     }
 
 
-def test_the_hub_has_the_bytes_of_the_build_and_the_card_last(
-    hub: FakeHub, storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(push_module, "_FILES_PER_COMMIT", 2)
-    done = push(storage, Hub(NAME))
+def test_the_hub_has_the_bytes_of_the_build_and_the_card_last(hub: FakeHub, storage: Storage) -> None:
+    done = push(storage, Hub(NAME), files_per_commit=2)
     assert files_of(hub) == build_files(storage)
     assert hub.repos[NAME].private
     assert [len(added) for _, added, _ in hub.repos[NAME].commits] == [2, 2, 1]
@@ -75,7 +71,6 @@ def test_a_second_push_sends_nothing(hub: FakeHub, storage: Storage) -> None:
 def test_a_push_that_broke_off_goes_on_where_it_was(
     hub: FakeHub, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(push_module, "_FILES_PER_COMMIT", 2)
     plain, commits = Hub.commit, []
 
     def breaks(self: Hub, *arguments: object, **named: object) -> None:
@@ -86,8 +81,8 @@ def test_a_push_that_broke_off_goes_on_where_it_was(
 
     monkeypatch.setattr(Hub, "commit", breaks)
     with pytest.raises(HubError):
-        push(storage, Hub(NAME))
-    done = push(storage, Hub(NAME))
+        push(storage, Hub(NAME), files_per_commit=2)
+    done = push(storage, Hub(NAME), files_per_commit=2)
     assert (len(done.sent), done.present) == (3, 2)
     assert files_of(hub) == build_files(storage)
     assert len(hub.uploads) == len({*hub.uploads}) == 4
@@ -96,7 +91,6 @@ def test_a_push_that_broke_off_goes_on_where_it_was(
 def test_few_bytes_are_in_memory_at_a_time(
     hub: FakeHub, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(push_module, "_BYTES_AT_ONCE", 1)
     plain, sizes = Hub.upload, []
 
     def counted(self: Hub, files: dict[str, bytes]) -> object:
@@ -107,7 +101,7 @@ def test_few_bytes_are_in_memory_at_a_time(
         return additions
 
     monkeypatch.setattr(Hub, "upload", counted)
-    push(storage, Hub(NAME))
+    push(storage, Hub(NAME), bytes_at_once=1)
     assert sizes == [1] * 5
     assert len(hub.repos[NAME].commits) == 1
     assert files_of(hub) == build_files(storage)

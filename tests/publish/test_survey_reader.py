@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magpie_ray.errors import CorruptBuildError
-from magpie_ray.publish import survey_reader
 from magpie_ray.publish.survey_reader import choose, most_repeated, spread_rows, take_survey
 from magpie_ray.types import PartitionRecord
 from tests.support.builds import build_of, commit, complete_build, memory_storage
@@ -80,11 +79,10 @@ def test_all_of_a_small_build_is_surveyed() -> None:
     assert most_repeated(storage, records, found, 5) == {"Why?": 10}
 
 
-def test_of_a_large_build_a_part_is_surveyed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_large_build_a_part_is_surveyed() -> None:
     storage = memory_storage()
     _, records = complete_build(storage, num_rows=40, grid=4)
-    monkeypatch.setattr(survey_reader, "MAX_ROWS", 13)
-    assert take_survey(storage, records, samples=3).rows == 12
+    assert take_survey(storage, records, samples=3, max_rows=13).rows == 12
 
 
 def test_a_build_without_rows_has_an_empty_survey() -> None:
