@@ -1,40 +1,41 @@
-"""When the next cohort may start on one engine: enough conversations for its batch, few enough for its cache.
+"""Admission control: when the next cohort may start on one engine.
 
-Conversations that wait for their cohort hold a part of the KV cache, or lose it and are read again. Where
-that costs, no more are started than the cache holds, and at an even pace: those that start together grow
-together, and would fill it all at once. Where the batch is so small that a step's time goes into reading the
-weights, prompts are read almost for nothing, and the batch is filled whatever is evicted.
+The batch needs enough live conversations, the KV cache few enough. A conversation that waits for its cohort
+occupies KV cache, or is evicted and prefilled again. Where prefill costs time, only as many conversations
+are live as the cache holds, and they start at an even pace: conversations that start together grow together,
+and would fill the cache all at once. Where the batch is so small that a step's time goes into reading the
+weights, prefill is almost free, and the batch is filled whatever is evicted.
 
-Pure arithmetic, in conversations, tokens and engine steps. What always holds: with nothing alive, a cohort
-may start; what the config says of cohorts is taken as it is.
+Pure arithmetic, in conversations, tokens and engine steps. Invariants: with nothing live, a cohort may start;
+cohort sizes and numbers from the config are taken as they are.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from magpie_ray.engine.protocol import EngineFigures
 
-# A cohort of one would be no cohort. Larger ones wait longer for their last: of 16, 32 and 64 the smallest
-# is the fastest wherever the cache is short, and no slower elsewhere (`jobs/benchmark.py rounds`).
+# Larger cohorts wait longer for their last member: of 16, 32 and 64 the smallest is the fastest wherever the
+# cache is short, and no slower elsewhere (`jobs/benchmark.py rounds`).
 COHORT_SIZE = 16
-# What conversations may hold of the cache; the rest is for those that have just ended, which go last.
-_CACHE_SHARE = 0.92
-# Up to so many tokens a step are free: a GPU reads its weights in the time of their arithmetic (peak bf16
-# FLOP/s over bytes/s: A100 153, H200 206, A10G 208, H100 295, L4 403).
+# The part of the KV cache for live conversations. The rest holds those that have just ended, evicted first.
+_LIVE_SHARE = 0.92
+# Tokens a step that cost nothing: a GPU reads its weights in the time of their arithmetic (peak bf16 FLOP/s
+# over bytes/s: A100 153, H200 206, A10G 208, H100 295, L4 403).
 _FREE_TOKENS = 200
-# Tokens read again for each written one when running requests are preempted, in simulations of a full cache.
-_PREEMPTED = 0.4
-# Requests for each one that the cache lets run, where it is overcommitted: so many that one always waits.
+# Tokens recomputed after preemptions for each generated one, in simulations of a full cache.
+_RECOMPUTED = 0.4
+# Requests for each one that the cache has room for, where it is overcommitted: one always waits.
 _OVERCOMMIT = 2.5
-# Requests for each slot where the cache is large enough for all their conversations at their longest: when no
-# more begin, there is something else to do while a cohort waits. In simulation, ten builds of 8 to 48 rows a
-# slot and two or three turns took 0.9% fewer steps in sum than with one for each; twice that gained no more.
+# Requests for each slot where the cache holds all their conversations at their longest: the batch stays full
+# while a cohort waits and no other may start. In simulation, ten builds of 8 to 48 rows a slot and two or
+# three turns took 0.9% fewer steps in sum than with one for each slot; twice that gained no more.
 _SPARE = 1.5
-# A cohort of 16 ends its turn after so many times a conversation's mean (event simulation, magpie-lengths).
+# Steps of a cohort of 16 for a turn over a conversation's mean (event simulation, magpie-lengths).
 _COHORT_OVER_MEAN = 1.8
-# A conversation's cache is refreshed before this part of what may come in between has come.
-_REFRESH_EARLY, _REFRESH_AT_MOST_EVERY = 0.4, 16.0
-# Cohorts whose turns the estimates are taken from.
+# A waiting conversation's cache is refreshed when this part of the tokens that would evict it may have come.
+_REFRESH_MARGIN, _MIN_REFRESH_STEPS = 0.4, 16.0
+# Cohorts whose turns the estimates are means of.
 _MEMORY = 64
 
 
@@ -42,8 +43,8 @@ _MEMORY = 64
 class Traffic:
     """What conversations are like. All figures are means.
 
-    turns: of a conversation. tokens: that a turn adds to it. steps: from a turn's begin until a conversation
-    has ended it. cohort_steps: until the last of its cohort has.
+    turns: of a conversation. tokens: added by a turn. steps: from a turn's begin until the conversation has
+    ended it. cohort_steps: until the last of its cohort has.
     """
 
     turns: float
@@ -52,31 +53,37 @@ class Traffic:
     cohort_steps: float
 
     @property
-    def running(self) -> float:
-        """Tokens of cache times steps that a conversation holds while its messages are generated."""
-        return self.steps * self.tokens * self.turns**2 / 2
+    def running_steps(self) -> float:
+        """Steps in which a conversation is in the batch."""
+        return self.steps * self.turns
 
     @property
-    def holding(self) -> float:
-        """The same over its life, in which it waits for its cohort after every turn but the last."""
-        waits = (self.cohort_steps - self.steps) * self.tokens * self.turns * (self.turns - 1) / 2
-        return self.running + max(0.0, waits)
-
-    @property
-    def life(self) -> float:
+    def live_steps(self) -> float:
         """Steps from a conversation's start to its end."""
         return self.steps + max(0.0, self.turns - 1) * self.cohort_steps
 
     @property
-    def work(self) -> float:
-        """Steps of its life in which a message is generated."""
-        return self.steps * self.turns
+    def running_kv(self) -> float:
+        """Tokens of KV cache times the steps in which the conversation is in the batch."""
+        return self.steps * self.tokens * self.turns**2 / 2
+
+    @property
+    def live_kv(self) -> float:
+        """Tokens of KV cache times steps, with the waits for its cohort after every turn but the last."""
+        waits = (self.cohort_steps - self.steps) * self.tokens * self.turns * (self.turns - 1) / 2
+        return self.running_kv + max(0.0, waits)
+
+    @property
+    def longest(self) -> float:
+        """Tokens of a conversation at its end."""
+        return self.turns * self.tokens
 
 
 class AdmissionWindow:
-    """How many conversations may be alive; learns from those that end their turns.
+    """How many conversations may be live. Learns from those that end their turns.
 
-    None chooses. turns: of a conversation. tokens_per_turn: expected before any has ended.
+    cohort_size, cohorts_in_flight: None chooses. turns: of a conversation. tokens_per_turn: expected before
+    any has ended.
     """
 
     def __init__(
@@ -93,10 +100,10 @@ class AdmissionWindow:
         self._fixed = cohorts_in_flight and cohorts_in_flight * self.cohort_size
         tokens = max(1.0, tokens_per_turn)
         cohort_steps = tokens * (_COHORT_OVER_MEAN if self.cohort_size > 1 else 1.0)
-        self._traffic = Traffic(turns=max(1.0, turns), tokens=tokens, steps=tokens, cohort_steps=cohort_steps)
-        self._learnt = 0
-        self._started_at, self._started_size = -math.inf, 0
-        self._decide()
+        self.traffic = Traffic(turns=max(1.0, turns), tokens=tokens, steps=tokens, cohort_steps=cohort_steps)
+        self._cohorts_seen = 0
+        self._last_start, self._last_size = -math.inf, 0
+        self._adapt()
 
     def __str__(self) -> str:
         if self._fixed:
@@ -106,82 +113,82 @@ class AdmissionWindow:
 
     @property
     def live(self) -> int:
-        """Conversations that are alive at once: at most where the config says so, else about so many."""
+        """Conversations that are live at once: at most where the config says so, else about so many."""
         return self._fixed or self._live
 
     def admits(
-        self, size: int, *, step: int, outstanding: int, live: int, held: float, reserved: int = 0
+        self, size: int, *, step: int, outstanding: int, live: int, kv_tokens: float, reserved: int = 0
     ) -> bool:
-        """Whether a cohort may start now.
+        """Whether a cohort of that size may start now.
 
-        outstanding: requests that the engine has. held: tokens of cache of the live conversations. reserved:
-        places of conversations that will join others.
+        outstanding: requests in the engine. live: conversations; kv_tokens: their KV cache. reserved: places
+        of conversations that will join cohorts in flight.
         """
         if self._fixed:
-            # The batch is full: wait for more rows to make a whole cohort.
+            # While the batch is full, wait for more rows to make a whole cohort.
             whole = size == self.cohort_size or live < self._figures.max_num_seqs
             return live + reserved + size <= self._fixed and whole
         if not live:
             return True
-        if outstanding >= self._limit:
+        if outstanding >= self._max_outstanding:
             return False
-        return self._overcommitted or (step >= self._next_start and held <= self._budget)
+        return self._overcommitted or (step >= self._next_start and kv_tokens <= self._kv_budget)
 
     @property
     def _next_start(self) -> float:
-        """By what is known now of the conversations that were started last."""
-        return self._started_at + self._started_size * self._steps_per_conversation
+        """The step from which the cache has room for another cohort, by the present estimates."""
+        return self._last_start + self._last_size * self._steps_per_start
 
-    def started(self, size: int, *, step: int) -> None:
-        """A cohort has been started."""
-        # Up to a step late is on time: steps are whole.
-        self._started_at = min(float(step), max(self._next_start, step - 1.0))
-        self._started_size = size
+    def start(self, size: int, *, step: int) -> None:
+        """A cohort of that size has started."""
+        # Steps are whole, so a start less than a step late is on time.
+        self._last_start = min(float(step), max(self._next_start, step - 1.0))
+        self._last_size = size
 
     def learn(self, *, tokens: float, steps: float, cohort_steps: float) -> None:
-        """A whole cohort has ended a turn: means over its conversations, and how long it took them all."""
-        self._learnt = min(self._learnt + 1, _MEMORY)
-        old, part = self._traffic, 1 / self._learnt
-        self._traffic = Traffic(
-            turns=old.turns,
-            tokens=max(1.0, old.tokens + (tokens - old.tokens) * part),
-            steps=max(1.0, old.steps + (steps - old.steps) * part),
-            cohort_steps=max(1.0, old.cohort_steps + (cohort_steps - old.cohort_steps) * part),
+        """A cohort has ended a turn: means over its conversations, and the steps of the slowest."""
+        self._cohorts_seen = min(self._cohorts_seen + 1, _MEMORY)
+        old, weight = self.traffic, 1 / self._cohorts_seen
+        self.traffic = replace(
+            old,
+            tokens=max(1.0, old.tokens + (tokens - old.tokens) * weight),
+            steps=max(1.0, old.steps + (steps - old.steps) * weight),
+            cohort_steps=max(1.0, old.cohort_steps + (cohort_steps - old.cohort_steps) * weight),
         )
-        self._decide()
+        self._adapt()
 
-    def refresh_after(self, *, outstanding: int, held: float) -> float:
-        """Steps after which a waiting conversation's cache is to be refreshed, before it is evicted.
+    def refresh_after(self, *, outstanding: int, kv_tokens: float) -> float:
+        """Steps after which a waiting conversation's cache is to be refreshed, so that it is not evicted.
 
-        The engine evicts what was used longest ago, be it of a conversation that waits or of one that has
-        ended. What comes in between is what has ended since: as many tokens a step as requests run.
+        The engine evicts the least recently used cache, of waiting and of ended conversations alike. Since
+        then it has cached as many tokens a step as requests are running.
         """
         if self._overcommitted:
             return math.inf
-        free = self._figures.kv_cache_tokens - held
-        return max(_REFRESH_AT_MOST_EVERY, _REFRESH_EARLY * free / max(1, outstanding))
+        free = self._figures.kv_cache_tokens - kv_tokens
+        return max(_MIN_REFRESH_STEPS, _REFRESH_MARGIN * free / max(1, outstanding))
 
-    def _decide(self) -> None:
-        """What follows from the traffic."""
-        traffic, slots, cache = self._traffic, self._figures.max_num_seqs, self._figures.kv_cache_tokens
-        self._budget = _CACHE_SHARE * cache
-        within = min(float(slots), self._budget * traffic.work / traffic.holding)
-        beyond = min(float(slots), cache * traffic.work / traffic.running)
-        read_again = traffic.turns - 1 + _PREEMPTED
+    def _adapt(self) -> None:
+        """Set the limits that follow from the traffic."""
+        traffic, slots, cache = self.traffic, self._figures.max_num_seqs, self._figures.kv_cache_tokens
+        self._kv_budget = _LIVE_SHARE * cache
+        within = min(float(slots), self._kv_budget * traffic.running_steps / traffic.live_kv)
+        beyond = min(float(slots), cache * traffic.running_steps / traffic.running_kv)
+        prefilled_again = traffic.turns - 1 + _RECOMPUTED
         self._overcommitted = within < slots and (
-            _step_cost(beyond * (1 + read_again)) / beyond < _step_cost(within) / within
+            _step_cost(beyond * (1 + prefilled_again)) / beyond < _step_cost(within) / within
         )
-        limit = min(float(slots), beyond * _OVERCOMMIT) if self._overcommitted else within
-        self._limit = limit if self._overcommitted else float(slots)
-        alive, longest = traffic.life / traffic.work, traffic.turns * traffic.tokens
-        if within == slots and _SPARE * slots * alive * longest <= cache:
-            limit = self._limit = _SPARE * slots
-        self._live = max(self.cohort_size, round(limit * alive))
-        self._steps_per_conversation = (
-            0.0 if self._live * longest <= cache else traffic.holding / self._budget
-        )
+        live_per_running = traffic.live_steps / traffic.running_steps
+        running, self._max_outstanding = within, float(slots)
+        if self._overcommitted:
+            running = self._max_outstanding = min(float(slots), beyond * _OVERCOMMIT)
+        elif within == slots and _SPARE * slots * live_per_running * traffic.longest <= cache:
+            running = self._max_outstanding = _SPARE * slots
+        self._live = max(self.cohort_size, round(running * live_per_running))
+        fits_at_longest = self._live * traffic.longest <= cache
+        self._steps_per_start = 0.0 if fits_at_longest else traffic.live_kv / self._kv_budget
 
 
 def _step_cost(tokens: float) -> float:
-    """Time of a step that reads and writes so many tokens, in units of one of them."""
+    """Time of a step that prefills and decodes so many tokens, in units of one token's."""
     return max(float(_FREE_TOKENS), tokens)

@@ -1,6 +1,6 @@
-"""What the live conversations hold of an engine's KV cache, and which of them are about to lose it.
+"""The KV cache that live conversations occupy, and which of them the engine is about to evict.
 
-Bookkeeping in tokens and engine steps. What always holds: a conversation that is not alive holds nothing.
+Invariants: a conversation that is not live occupies nothing. Units: tokens and engine steps.
 """
 
 from collections import deque
@@ -9,51 +9,47 @@ from magpie_ray.generation.conversation import Conversation
 
 
 class CacheUse:
-    """One engine's. What conversations share (`shared_tokens`) is held once for all, and not counted."""
+    """Bookkeeping for one engine. A prefix shared by conversations (`shared_tokens`) is not counted."""
 
     def __init__(self) -> None:
-        self._known = 0
-        self._asked: dict[Conversation, int] = {}  # -> the step in which the message was asked for
-        self._asked_steps = 0
-        self._waiting: deque[tuple[int, Conversation, int]] = deque()  # since, who, its messages then
+        self._settled = 0  # tokens of all conversations, without those of messages being decoded
+        self._submitted: dict[Conversation, int] = {}  # the step in which its message was submitted
+        self._submitted_steps = 0  # their sum
+        self._waiting: deque[tuple[int, Conversation, int]] = deque()  # last use, and its messages then
 
-    def held(self, step: int) -> int:
-        """Tokens. A message under way is taken to have one for each step since it was asked for."""
-        return self._known + len(self._asked) * step - self._asked_steps
+    def kv_tokens(self, step: int) -> int:
+        """Tokens in use. A message being decoded is taken to have one for each step since its submission."""
+        return self._settled + len(self._submitted) * step - self._submitted_steps
 
-    def asked(self, conversation: Conversation, step: int) -> None:
-        """Its next message is being generated, behind `prompt_tokens`."""
-        self._set(conversation, conversation.prompt_tokens - conversation.shared_tokens)
-        self._asked[conversation] = step
-        self._asked_steps += step
+    def submit(self, conversation: Conversation, step: int) -> None:
+        """The conversation's next message is submitted: the engine prefills its prompt."""
+        self._settle(conversation, conversation.prompt_tokens - conversation.shared_tokens)
+        self._submitted[conversation] = step
+        self._submitted_steps += step
 
-    def answered(self, conversation: Conversation, tokens: int) -> None:
-        """The message has ended, after so many tokens."""
-        self._forget_asked(conversation)
-        self._set(conversation, conversation.held + tokens)
+    def complete(self, conversation: Conversation, tokens: int) -> None:
+        """The message is complete, with that many tokens."""
+        self._settle(conversation, conversation.kv_tokens + tokens)
 
-    def left(self, conversation: Conversation) -> None:
-        """It is not alive any more."""
-        self._forget_asked(conversation)
-        self._set(conversation, 0)
+    def release(self, conversation: Conversation) -> None:
+        """The conversation is not live any more."""
+        self._settle(conversation, 0)
 
-    def waits(self, conversation: Conversation, step: int) -> None:
-        """It waits for its cohort from now on, and was used last now."""
+    def wait(self, conversation: Conversation, step: int) -> None:
+        """From this step on, the conversation waits for its cohort."""
         self._waiting.append((step, conversation, len(conversation.message_ids)))
 
     def take_unused(self, step: int, *, after: float) -> list[Conversation]:
-        """Those that wait and have not been used for so many steps; they count as used now."""
+        """Waiting conversations whose cache was last used `after` steps ago; it counts as used now."""
         unused = []
         while self._waiting and step - self._waiting[0][0] >= after:
             _, conversation, messages = self._waiting.popleft()
-            if conversation in conversation.cohort.ended and len(conversation.message_ids) == messages:
+            if conversation in conversation.cohort.waiting and len(conversation.message_ids) == messages:
                 unused.append(conversation)
                 self._waiting.append((step, conversation, messages))
         return unused
 
-    def _forget_asked(self, conversation: Conversation) -> None:
-        self._asked_steps -= self._asked.pop(conversation, 0)
-
-    def _set(self, conversation: Conversation, tokens: int) -> None:
-        self._known += tokens - conversation.held
-        conversation.held = tokens
+    def _settle(self, conversation: Conversation, tokens: int) -> None:
+        self._submitted_steps -= self._submitted.pop(conversation, 0)
+        self._settled += tokens - conversation.kv_tokens
+        conversation.kv_tokens = tokens

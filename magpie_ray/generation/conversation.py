@@ -1,22 +1,23 @@
-"""A conversation while it is being generated, its cohort, and the recipe that all of a build are made by.
+"""A conversation while it is generated, its cohort, and the recipe of a build's rows.
 
-What always holds: `message_ids` are the accepted messages, alternating from the user's; `messages` has these,
-and behind them at most the one that ended the attempt.
+Invariants: `message_ids` are the accepted messages, alternating from the user's. `messages` are the same
+messages as text, and after them at most the one that ended the attempt.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from magpie_ray import draws
 from magpie_ray.acceptance import Rule
 from magpie_ray.chat_format.format import Reasoning
-from magpie_ray.engine.protocol import Sampling
+from magpie_ray.engine.protocol import Request, Sampling
 from magpie_ray.generation.attempt_queue import Attempt
 from magpie_ray.types import Message, Rejection, Role, Row, SystemPrompt
 
 
 class Format(Protocol):
-    """What rounds needs of a ChatFormat."""
+    """The part of a ChatFormat that generation needs."""
 
     def prefix(self, system_prompt: str | None) -> tuple[int, ...]: ...
 
@@ -38,13 +39,13 @@ class SamplingPair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What decides the content of every row of a build. Shared by all of its engines.
+    """All that decides the content of a build's rows. Shared by all of its engines.
 
     messages_per_row: generated messages, alternating from the user's. decode: token ids of several messages
-    -> their texts, special tokens kept. encode: a part of what was generated, as that message of a dialogue
-    with that system prompt -> token ids. reasoning: how it is told from the content of answers; None without
-    thinking. min_accept_rate: of the first attempts. retries_turn: a rejected row goes on after the whole
-    turns it has. stops_when_full: one that outgrows the context ends with these, and is not rejected.
+    -> their texts, special tokens kept. encode: a part of a generated message, its index in the dialogue and
+    the dialogue's system prompt -> token ids. reasoning: how to split an answer's reasoning from its content;
+    None without thinking. min_accept_rate: of the first attempts. retries_turn: a rejected row continues
+    after its whole turns. stops_when_full: a row that outgrows the context ends with its whole turns.
     """
 
     chat_format: Format
@@ -65,50 +66,50 @@ class Recipe:
 
 @dataclass(slots=True, eq=False)
 class Cohort:
-    """Conversations on their way through one turn; `ended` have ended it and wait for the others.
+    """Conversations that go through their turns together.
 
-    turns_behind: those that all members have ended. began: the engine step in which this one began. turns:
-    the tokens and engine steps that each of those took that have ended it, finished ones included.
+    completed_turns: by all members. began: the engine step in which the current turn began. waiting: members
+    that have ended it. turns: its tokens and steps for each conversation that has ended it, or finished.
     """
 
     members: int
-    turns_behind: int = 0
+    completed_turns: int = 0
     began: int = 0
-    ended: list["Conversation"] = field(default_factory=list)
+    waiting: list["Conversation"] = field(default_factory=list)
     turns: list[tuple[int, int]] = field(default_factory=list)
 
-    def begin(self, step: int) -> None:
-        """Another turn begins."""
-        self.turns_behind += 1
+    @property
+    def is_ready(self) -> bool:
+        """Whether all members have ended the turn."""
+        return len(self.waiting) >= self.members
+
+    def begin_turn(self, step: int) -> list["Conversation"]:
+        """Begin the next turn. Returns the members."""
+        ready, self.waiting = self.waiting, []
+        self.completed_turns += 1
         self.began = step
         self.turns.clear()
-
-    def note_turn(self, conversation: "Conversation", step: int) -> None:
-        """It has ended a whole turn."""
-        self.turns.append((conversation.held - conversation.held_before, step - self.began))
-        conversation.held_before = conversation.held
-
-    def leave(self, conversation: "Conversation") -> None:
-        """It is finished, rejected or not wanted any more."""
-        self.members -= 1
-        if conversation in self.ended:
-            self.ended.remove(conversation)
-
-    def take_ready(self) -> list["Conversation"]:
-        """Everybody, once all who are still in it have ended the turn; until then nobody."""
-        if len(self.ended) < self.members:
-            return []
-        ready, self.ended = self.ended, []
         return ready
 
+    def note_turn(self, conversation: "Conversation", step: int) -> None:
+        """Record the length of the turn that the conversation has ended."""
+        self.turns.append((conversation.kv_tokens - conversation.kv_tokens_before, step - self.began))
+        conversation.kv_tokens_before = conversation.kv_tokens
 
-@dataclass(slots=True, eq=False)
+    def leave(self, conversation: "Conversation") -> None:
+        """Remove a conversation that is finished, rejected or discarded."""
+        self.members -= 1
+        if conversation in self.waiting:
+            self.waiting.remove(conversation)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
 class Conversation:
     """One attempt at a row.
 
-    sampling: how its messages are sampled, the recipe's `sampling_key`. request_id: of the last message asked
-    for. held: tokens of the engine's cache, but for the first shared_tokens; held_before: the same when the
-    turn began. inherited: messages that an earlier attempt has generated.
+    sampling_key: index of `sampling` in the recipe. inherited: messages that an earlier attempt generated.
+    prompt_tokens, request_id: of the last request. kv_tokens: tokens of the engine's KV cache, without the
+    first shared_tokens, which other conversations use as well; kv_tokens_before: when the turn began.
     """
 
     row_id: int
@@ -121,33 +122,66 @@ class Conversation:
     shared_tokens: int = 0
     message_ids: list[list[int]] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
+    inherited: int = 0
     prompt_tokens: int = 0
     request_id: int = -1
-    held: int = 0
-    held_before: int = 0
-    inherited: int = 0
+    kv_tokens: int = 0
+    kv_tokens_before: int = 0
+
+    @classmethod
+    def start(
+        cls, attempt: Attempt, recipe: Recipe, cohort: Cohort, *, shares_prefix: bool
+    ) -> "Conversation":
+        """The attempt as a member of the cohort. shares_prefix: the prefix is cached once for many rows."""
+        row_id, seed = attempt.row_id, recipe.seed
+        system_prompt = draws.system_prompt_of(row_id, seed=seed, prompts=recipe.prompts)
+        prefix = recipe.chat_format.prefix(system_prompt.text if system_prompt else None)
+        key = draws.sampling_of(row_id, seed=seed, weights=[pair.weight for pair in recipe.samplings])
+        return cls(
+            row_id=row_id,
+            attempt=attempt.number,
+            system_prompt=system_prompt,
+            prefix=prefix,
+            sampling=recipe.samplings[key],
+            sampling_key=key,
+            cohort=cohort,
+            shared_tokens=len(prefix) if shares_prefix else 0,
+            message_ids=list(attempt.message_ids),
+            messages=list(attempt.messages),
+            inherited=len(attempt.messages),
+            prompt_tokens=attempt.messages[-1].prompt_tokens if attempt.messages else 0,
+        )
 
     @property
     def next_role(self) -> Role:
-        """Whose message is being generated, or is next."""
+        """The role of the message that is generated now or next."""
         return "assistant" if len(self.message_ids) % 2 else "user"
-
-    @property
-    def known_tokens(self) -> int:
-        """Of its next prompt: those that the engine has read or written before."""
-        if not self.message_ids:
-            return self.shared_tokens
-        if self.messages and self.messages[-1].reasoning:
-            return self.prompt_tokens  # without it the content stands in another place
-        return self.prompt_tokens + len(self.message_ids[-1])
 
     @property
     def next_turn(self) -> int:
         """The turn of that message, from 1."""
         return len(self.message_ids) // 2 + 1
 
+    @property
+    def known_tokens(self) -> int:
+        """Tokens of the next prompt that the engine has prefilled or decoded before."""
+        if not self.message_ids:
+            return self.shared_tokens
+        if self.messages and self.messages[-1].reasoning:
+            return self.prompt_tokens  # without the reasoning, the content has other positions
+        return self.prompt_tokens + len(self.message_ids[-1])
+
+    def request(self, recipe: Recipe, prompt_ids: list[int], *, request_id: int) -> Request:
+        """The request for the next message; noted as the conversation's last."""
+        self.prompt_tokens, self.request_id = len(prompt_ids), request_id
+        index, seed = len(self.message_ids), None
+        if recipe.reproducible:
+            seed = draws.request_seed(self.row_id, seed=recipe.seed, attempt=self.attempt, message=index)
+        sampling = self.sampling.of(self.next_role)
+        return Request(request_id=request_id, prompt_token_ids=prompt_ids, sampling=sampling, seed=seed)
+
     def complete_messages(self, messages_per_row: int) -> int:
-        """The most accepted messages that end as a row of `messages_per_row` does: with the same role."""
+        """The most accepted messages that end with the same role as a whole row."""
         accepted = len(self.message_ids)
         return accepted - (messages_per_row - accepted) % 2 if accepted else 0
 
@@ -162,10 +196,10 @@ class Conversation:
         )
 
     def reject(self, reason: str, *, text: str, keep_turns: bool) -> tuple[Rejection, Attempt]:
-        """The attempt as one that failed with the message that is next, and the one that comes after it.
+        """The rejection of the next message and with it of this attempt, and the row's next attempt.
 
-        keep_turns: that goes on after the whole turns of this one, unless this one was a second try at the
-        same turn: what is behind it may be why nothing good comes of it.
+        keep_turns: the next attempt continues after the whole turns of this one. If this attempt inherited
+        the same turns, the next one starts the row again, because these turns may be the cause.
         """
         kept = self.next_turn * 2 - 2 if keep_turns else 0
         kept = 0 if kept == self.inherited else kept
@@ -183,10 +217,10 @@ class Conversation:
             user_tokens=sum(m.completion_tokens for m in dropped if m.role == "user"),
             assistant_tokens=sum(m.completion_tokens for m in dropped if m.role == "assistant"),
         )
-        following = Attempt(
+        retry = Attempt(
             row_id=self.row_id,
             number=self.attempt + 1,
             messages=accepted[:kept],
             message_ids=tuple(self.message_ids[:kept]),
         )
-        return rejection, following
+        return rejection, retry

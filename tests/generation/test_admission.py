@@ -15,7 +15,7 @@ SMALL = EngineFigures(max_num_seqs=256, kv_cache_tokens=32_768, max_model_len=81
 
 
 def admits(window: AdmissionWindow, *, size: int = COHORT_SIZE, **changes: float) -> bool:
-    state = {"step": 10**6, "outstanding": 1, "live": 1, "held": 0.0} | changes
+    state = {"step": 10**6, "outstanding": 1, "live": 1, "kv_tokens": 0.0} | changes
     return window.admits(size, **state)  # type: ignore[arg-type]
 
 
@@ -34,10 +34,10 @@ def test_whatever_is_expected_and_learnt_a_cohort_may_start_on_an_idle_engine(
     window = AdmissionWindow(figures, turns=turns, tokens_per_turn=tokens)
     for added, steps, cohort_steps in learnt:
         window.learn(tokens=added, steps=steps, cohort_steps=cohort_steps)
-    window.started(COHORT_SIZE, step=0)
+    window.start(COHORT_SIZE, step=0)
     assert window.live >= window.cohort_size == COHORT_SIZE
-    assert window.admits(1, step=0, outstanding=0, live=0, held=0)
-    assert window.refresh_after(outstanding=slots, held=2 * cache) >= 16
+    assert window.admits(1, step=0, outstanding=0, live=0, kv_tokens=0)
+    assert window.refresh_after(outstanding=slots, kv_tokens=2 * cache) >= 16
 
 
 def test_no_cohort_starts_while_the_batch_is_full() -> None:
@@ -54,8 +54,8 @@ def test_some_wait_for_a_slot_where_the_cache_holds_them_all_at_their_longest() 
 
 def test_no_cohort_starts_while_the_cache_is_full() -> None:
     window = AdmissionWindow(H200, turns=5, tokens_per_turn=440)
-    assert admits(window, held=0.9 * 860_000)
-    assert not admits(window, held=0.93 * 860_000)
+    assert admits(window, kv_tokens=0.9 * 860_000)
+    assert not admits(window, kv_tokens=0.93 * 860_000)
 
 
 def test_conversations_that_would_outgrow_the_cache_together_start_at_an_even_pace() -> None:
@@ -63,36 +63,36 @@ def test_conversations_that_would_outgrow_the_cache_together_start_at_an_even_pa
     starts = []
     for step in range(10_000):
         while admits(window, step=step):
-            window.started(COHORT_SIZE, step=step)
+            window.start(COHORT_SIZE, step=step)
             starts.append(step)
     gaps = [b - a for a, b in pairwise(starts)]
     assert max(gaps) - min(gaps) <= 1
     # As many as end: what each holds over its life, times their number, is what the cache is to hold.
-    traffic = window._traffic
+    traffic = window.traffic
     rate = COHORT_SIZE * len(gaps) / (starts[-1] - starts[0])
-    assert rate * traffic.holding == pytest.approx(0.92 * 860_000, rel=0.02)
+    assert rate * traffic.live_kv == pytest.approx(0.92 * 860_000, rel=0.02)
 
 
 def test_conversations_that_fit_the_cache_at_their_longest_start_at_once() -> None:
     window = AdmissionWindow(H200, turns=1, tokens_per_turn=440)
     for _ in range(30):
         assert admits(window, step=0)
-        window.started(COHORT_SIZE, step=0)
+        window.start(COHORT_SIZE, step=0)
 
 
 def test_a_cache_of_a_few_conversations_is_overcommitted_and_not_refreshed() -> None:
     small, large = (AdmissionWindow(figures, turns=5, tokens_per_turn=440) for figures in (SMALL, H200))
-    assert admits(small, held=10.0 * 32_768)
-    assert small.refresh_after(outstanding=30, held=0) == math.inf
-    assert large.refresh_after(outstanding=400, held=0.9 * 860_000) < 400
+    assert admits(small, kv_tokens=10.0 * 32_768)
+    assert small.refresh_after(outstanding=30, kv_tokens=0) == math.inf
+    assert large.refresh_after(outstanding=400, kv_tokens=0.9 * 860_000) < 400
     assert "more than the cache holds" in str(small)
     assert "within the cache" in str(large)
 
 
 def test_what_waits_is_refreshed_sooner_the_less_of_the_cache_is_free() -> None:
     window = AdmissionWindow(H200, turns=3, tokens_per_turn=440)
-    nearly_full = window.refresh_after(outstanding=800, held=0.9 * 860_000)
-    half_full = window.refresh_after(outstanding=800, held=0.5 * 860_000)
+    nearly_full = window.refresh_after(outstanding=800, kv_tokens=0.9 * 860_000)
+    half_full = window.refresh_after(outstanding=800, kv_tokens=0.5 * 860_000)
     assert nearly_full < half_full
     assert half_full * 800 < 860_000  # before as many tokens have come as there is room for
 
@@ -101,7 +101,7 @@ def test_a_pace_that_was_too_slow_is_forgotten_with_what_was_expected() -> None:
     window = AdmissionWindow(SMALL, turns=3, tokens_per_turn=440)
     for step in range(40):
         assert admits(window, step=step, outstanding=step)
-        window.started(COHORT_SIZE, step=step)
+        window.start(COHORT_SIZE, step=step)
     window.learn(tokens=50, steps=50, cohort_steps=90)
     assert "within the cache" in str(window)
     assert admits(window, step=50)
@@ -120,7 +120,7 @@ def test_what_is_learnt_replaces_what_was_expected() -> None:
 def test_what_the_config_says_is_taken() -> None:
     window = AdmissionWindow(SMALL, cohort_size=3, cohorts_in_flight=2, turns=5, tokens_per_turn=440)
     assert (window.cohort_size, window.live) == (3, 6)
-    assert admits(window, size=3, live=3, outstanding=999, held=10**9)
+    assert admits(window, size=3, live=3, outstanding=999, kv_tokens=10**9)
     assert not admits(window, size=3, live=4)
 
 

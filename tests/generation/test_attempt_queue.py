@@ -12,7 +12,7 @@ def going_on(row_id: int, turns: int) -> Attempt:
 def test_later_attempts_are_taken_before_rows_that_have_not_begun() -> None:
     queue = AttemptQueue()
     queue.add([5, 6])
-    queue.add_later(Attempt(row_id=3, number=2))
+    queue.add_retry(Attempt(row_id=3, number=2))
     assert (queue.unstarted, queue.waiting(0)) == (2, 3)
     assert [(a.row_id, a.number) for a in queue.take(0, 2)] == [(3, 2), (5, 1)]
     assert [a.row_id for a in queue.take(0, 9)] == [6]
@@ -21,8 +21,8 @@ def test_later_attempts_are_taken_before_rows_that_have_not_begun() -> None:
 
 def test_what_goes_on_is_due_when_no_cohort_will_come_by() -> None:
     queue = AttemptQueue()
-    queue.add_later(going_on(1, turns=2))
-    queue.add_later(going_on(2, turns=3))
+    queue.add_retry(going_on(1, turns=2))
+    queue.add_retry(going_on(2, turns=3))
     assert queue.continuing == 2
     assert queue.due([1]) == []
     assert queue.due([2, 3]) == [2]
@@ -37,8 +37,8 @@ def test_what_goes_on_is_due_when_no_cohort_will_come_by() -> None:
 def test_discarded_rows_are_not_taken() -> None:
     queue = AttemptQueue()
     queue.add(range(4))
-    queue.add_later(going_on(9, turns=1))
-    queue.add_later(going_on(2, turns=1))
+    queue.add_retry(going_on(9, turns=1))
+    queue.add_retry(going_on(2, turns=1))
     queue.discard(range(2, 10))
     assert [a.row_id for a in queue.take(0, 9)] == [0, 1]
     assert not queue

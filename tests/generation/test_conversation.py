@@ -20,13 +20,15 @@ def test_what_is_complete_ends_with_the_role_that_rows_end_with(
 def test_a_cohort_is_ready_once_all_who_are_still_in_it_have_ended_the_turn() -> None:
     cohort = Cohort(3)
     first, second, third = (conversation(cohort) for _ in range(3))
-    cohort.ended += [first, second]
-    assert cohort.take_ready() == []
+    cohort.waiting += [first, second]
+    assert not cohort.is_ready
     cohort.leave(second)
-    assert cohort.take_ready() == []
+    assert not cohort.is_ready
     cohort.leave(third)
-    assert cohort.take_ready() == [first]
-    assert cohort.take_ready() == []
+    assert cohort.is_ready
+    assert cohort.begin_turn(step=9) == [first]
+    assert (cohort.completed_turns, cohort.began) == (1, 9)
+    assert not cohort.is_ready
 
 
 def test_a_later_prompt_is_known_up_to_the_end_of_the_last_message() -> None:

@@ -24,7 +24,7 @@ from magpie_ray.engine.protocol import EngineFigures, Request, Sampling
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import AcceptRateError, RowExhaustedError
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.generation.conversation import Recipe, SamplingPair
+from magpie_ray.generation.conversation import Conversation, Recipe, SamplingPair
 from magpie_ray.generation.early_stop import TRIAL_ATTEMPTS
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.types import Rejection, Row, SystemPrompt
@@ -44,16 +44,16 @@ def window(cohort_size: int = 4, cohorts_in_flight: int = 3) -> AdmissionWindow:
 
 
 class MarkedFormat:
-    """A chat format of one token a marker: prompts can be read back. Records what it was asked for."""
+    """A chat format of one token a marker: prompts can be read back. Records its calls."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[tuple[int, ...], list[list[int]]]] = []
+        self.calls: list[tuple[tuple[int, ...], list[list[int]]]] = []
 
     def prefix(self, system_prompt: str | None) -> tuple[int, ...]:
         return (PREFIX, *(1000 + ord(c) for c in system_prompt or ""))
 
     def prompt(self, prefix: Sequence[int], messages: Sequence[Sequence[int]]) -> list[int]:
-        self.asked.append((tuple(prefix), [list(message) for message in messages]))
+        self.calls.append((tuple(prefix), [list(message) for message in messages]))
         ids = list(prefix)
         for index, message in enumerate(messages):
             ids += message
@@ -100,16 +100,16 @@ def unique_words(seed: int = 0, *, longest: int = 12, reject_every: int = 0) -> 
     return respond
 
 
-def outcomes(rounds: Rounds) -> list[Row | Rejection]:
-    found: list[Row | Rejection] = []
+def run_to_end(rounds: Rounds) -> list[Row | Rejection]:
+    outcomes: list[Row | Rejection] = []
     while rounds.busy:
-        found += rounds.step()
-        assert rounds.live <= rounds._window.live
-    return found
+        outcomes += rounds.step()
+        assert len(rounds.live) <= rounds.window.live
+    return outcomes
 
 
-def finished(found: list[Row | Rejection]) -> dict[int, Row]:
-    rows = [outcome for outcome in found if isinstance(outcome, Row)]
+def finished(outcomes: list[Row | Rejection]) -> dict[int, Row]:
+    rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
     assert len({row.row_id for row in rows}) == len(rows), "a row came out twice"
     return {row.row_id: row for row in rows}
 
@@ -137,36 +137,32 @@ def test_every_row_comes_out_once_and_its_cohort_never_splits_by_a_turn(
     reject_every: int,
     seed: int,
 ) -> None:
-    engine = WatchedEngine(
+    cohorts: dict[object, list[Conversation]] = defaultdict(list)
+
+    class CohortWatcher(WatchedEngine):
+        def submit(self, request: Request) -> None:
+            [conversation] = [c for c in rounds.live.values() if c.request_id == request.request_id]
+            members = cohorts[conversation.cohort]
+            if conversation not in members:
+                members.append(conversation)
+            if conversation.next_role == "user":
+                # A turn begins: all who are still in the cohort have ended all turns before.
+                live = [c for c in members if rounds.live.get(c.row_id) is c]
+                assert all(len(c.messages) >= len(conversation.messages) for c in live)
+            super().submit(request)
+
+    engine = CohortWatcher(
         unique_words(seed, reject_every=reject_every), replace(FIGURES, max_num_seqs=slots)
     )
     rounds = Rounds(engine, recipe(messages_per_row=messages_per_row), window(cohort_size, cohorts_in_flight))
-    cohorts: dict[object, list[Any]] = defaultdict(list)
-    gone = set[object]()
-    submit, leave = rounds._submit, rounds._leave
-
-    def watched_submit(conversation: Any) -> None:
-        members = cohorts[conversation.cohort]
-        if conversation not in members:
-            members.append(conversation)
-        if conversation.next_role == "user":
-            # A turn begins: everybody who is still in the cohort has ended all turns before.
-            assert all(len(c.messages) >= len(conversation.messages) for c in members if c not in gone)
-        submit(conversation)
-
-    def watched_leave(conversation: Any) -> None:
-        gone.add(conversation)
-        leave(conversation)
-
-    rounds._submit, rounds._leave = watched_submit, watched_leave  # type: ignore[method-assign]
     rounds.add(range(num_rows))
-    found = outcomes(rounds)
-    rows = finished(found)
+    outcomes = run_to_end(rounds)
+    rows = finished(outcomes)
     assert sorted(rows) == list(range(num_rows))
     assert all(len(row.messages) == messages_per_row for row in rows.values())
     assert all(len(members) <= cohort_size for members in cohorts.values())
     for row_id, row in rows.items():
-        rejected = [o for o in found if isinstance(o, Rejection) and o.row_id == row_id]
+        rejected = [o for o in outcomes if isinstance(o, Rejection) and o.row_id == row_id]
         assert [rejection.attempt for rejection in rejected] == list(range(1, row.attempt))
 
 
@@ -208,7 +204,7 @@ def test_one_turn_builds_start_new_cohorts_while_a_straggler_goes_on() -> None:
 
     rounds = Rounds(WatchedEngine(respond), recipe(messages_per_row=1), window(2, 2))
     rounds.add(range(12))
-    rows = [o.row_id for o in outcomes(rounds) if isinstance(o, Row)]
+    rows = [o.row_id for o in run_to_end(rounds) if isinstance(o, Row)]
     assert rows == [*range(1, 12), 0]
 
 
@@ -216,7 +212,7 @@ def test_several_cohorts_are_in_flight() -> None:
     rounds = Rounds(WatchedEngine(unique_words()), recipe(), window())
     rounds.add(range(30))
     rounds.step()
-    assert (rounds.live, rounds.unstarted) == (12, 18)
+    assert (len(rounds.live), rounds.unstarted) == (12, 18)
 
 
 def test_a_part_of_a_cohort_waits_while_the_batch_is_full() -> None:
@@ -224,10 +220,10 @@ def test_a_part_of_a_cohort_waits_while_the_batch_is_full() -> None:
     rounds = Rounds(engine, recipe(), window())
     rounds.add(range(9))
     rounds.step()
-    assert (rounds.live, rounds.unstarted) == (8, 1)
+    assert (len(rounds.live), rounds.unstarted) == (8, 1)
     rounds.add(range(9, 12))
     rounds.step()
-    assert (rounds.live, rounds.unstarted) == (12, 0)
+    assert (len(rounds.live), rounds.unstarted) == (12, 0)
 
 
 def test_a_rejected_row_joins_a_later_cohort() -> None:
@@ -236,14 +232,14 @@ def test_a_rejected_row_joins_a_later_cohort() -> None:
     rounds = Rounds(engine, recipe(), window(4, 2))
     rounds.add(range(4))
     cohorts: dict[tuple[int, int], object] = {}
-    found: list[Row | Rejection] = []
+    outcomes: list[Row | Rejection] = []
     while rounds.busy:
-        found += rounds.step()
-        for c in rounds._in_engine.values():
+        outcomes += rounds.step()
+        for c in rounds.live.values():
             cohorts[c.row_id, c.attempt] = c.cohort
-    assert finished(found)[0].attempt == 2
+    assert finished(outcomes)[0].attempt == 2
     assert cohorts[0, 2] not in {cohort for key, cohort in cohorts.items() if key != (0, 2)}
-    assert {row_id: row.attempt for row_id, row in finished(found).items()} == {0: 2, 1: 1, 2: 1, 3: 1}
+    assert {row_id: row.attempt for row_id, row in finished(outcomes).items()} == {0: 2, 1: 1, 2: 1, 3: 1}
 
 
 def test_a_rejection_tells_where_why_and_what_it_cost() -> None:
@@ -251,7 +247,7 @@ def test_a_rejection_tells_where_why_and_what_it_cost() -> None:
     engine = WatchedEngine(lambda request: next(answers, ([7], "stop")))
     rounds = Rounds(engine, recipe(), window(1, 1))
     rounds.add([0])
-    [rejection] = [o for o in outcomes(rounds) if isinstance(o, Rejection)]
+    [rejection] = [o for o in run_to_end(rounds) if isinstance(o, Rejection)]
     assert rejection == Rejection(
         row_id=0,
         attempt=1,
@@ -271,7 +267,7 @@ def test_a_row_out_of_attempts_ends_the_job_with_reason_example_and_remedy() -> 
     rounds = Rounds(engine, recipe(max_attempts=3), window())
     rounds.add([17])
     with pytest.raises(RowExhaustedError) as caught:
-        outcomes(rounds)
+        run_to_end(rounds)
     for part in ("row 17", "3 times", "2 role_marker", f"'70 {MARKER}'", "lower sampling.user"):
         assert part in str(caught.value)
 
@@ -282,10 +278,10 @@ def test_prompts_are_the_prefix_and_the_messages_as_token_ids_from_start_to_end(
     prompts = (SystemPrompt(text="a", weight=0.5), SystemPrompt(text="b", weight=0.5))
     rounds = Rounds(engine, recipe(chat_format=form, prompts=prompts), window())
     rounds.add(range(10))
-    rows = finished(outcomes(rounds))
-    asked = list(form.asked)
+    rows = finished(run_to_end(rounds))
+    calls = list(form.calls)
     sent = [tuple(request.prompt_token_ids) for request in engine.requests]
-    assert sent == [tuple(form.prompt(prefix, messages)) for prefix, messages in asked]
+    assert sent == [tuple(form.prompt(prefix, messages)) for prefix, messages in calls]
     expected = []
     for row in rows.values():
         assert row.system_prompt is not None
@@ -301,7 +297,7 @@ def test_each_role_has_its_own_sampling() -> None:
     engine = WatchedEngine(unique_words())
     rounds = Rounds(engine, recipe(), window())
     rounds.add(range(5))
-    outcomes(rounds)
+    run_to_end(rounds)
     for request in engine.requests:
         answers = request.prompt_token_ids[-1] == ASKS_ANSWER
         assert request.sampling == (ASSISTANT if answers else USER)
@@ -314,7 +310,7 @@ def test_a_row_keeps_its_sampling_settings_over_turns_and_attempts_and_names_the
     engine = WatchedEngine(unique_words(reject_every=4))
     rounds = Rounds(engine, recipe(samplings=pairs), window())
     rounds.add(range(40))
-    rows = finished(outcomes(rounds))
+    rows = finished(run_to_end(rounds))
     drawn = {row_id: draws.sampling_of(row_id, seed=5, weights=[0.5, 0.5]) for row_id in rows}
     assert {row_id: row.sampling_key for row_id, row in rows.items()} == drawn
     assert set(drawn.values()) == {0, 1}
@@ -330,10 +326,10 @@ def test_a_conversation_that_outgrows_the_context_is_rejected_and_tried_again() 
     rounds = Rounds(engine, recipe(), window())
     rounds.add([0])
     # 1 + 30 + 1 prompt tokens leave room for an answer, but not for another turn.
-    found = outcomes(rounds)
-    [rejection] = [o for o in found if isinstance(o, Rejection)]
+    outcomes = run_to_end(rounds)
+    [rejection] = [o for o in outcomes if isinstance(o, Rejection)]
     assert (rejection.reason, rejection.role, rejection.turn) == ("context_full", "user", 2)
-    assert finished(found)[0].attempt == 2
+    assert finished(outcomes)[0].attempt == 2
 
 
 def test_a_first_prompt_that_never_fits_exhausts_its_row_without_reaching_the_engine() -> None:
@@ -341,7 +337,7 @@ def test_a_first_prompt_that_never_fits_exhausts_its_row_without_reaching_the_en
     rounds = Rounds(engine, recipe(max_attempts=3), window())
     rounds.add(range(6))
     with pytest.raises(RowExhaustedError, match=r"context_full.*\n.*engine\.max_model_len"):
-        outcomes(rounds)
+        run_to_end(rounds)
     assert engine.requests == []
 
 
@@ -356,7 +352,7 @@ def test_a_conversation_that_outgrows_the_context_may_end_with_the_turns_it_has(
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=28))
     rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=True), window())
     rounds.add([0])
-    [row] = outcomes(rounds)
+    [row] = run_to_end(rounds)
     assert isinstance(row, Row)
     assert ([m.role for m in row.messages], row.attempt) == (["user", "assistant"], 1)
 
@@ -366,7 +362,7 @@ def test_a_row_that_is_to_end_with_the_user_ends_so_when_the_context_is_full() -
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=28))
     rounds = Rounds(engine, recipe(messages_per_row=5, stops_when_full=True), window())
     rounds.add([0])
-    [row] = outcomes(rounds)
+    [row] = run_to_end(rounds)
     assert isinstance(row, Row)
     assert [m.role for m in row.messages] == ["user"]
 
@@ -377,7 +373,7 @@ def test_a_row_without_a_whole_turn_is_rejected_when_the_context_is_full(message
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=30))
     rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=True), window())
     rounds.add([0])
-    [rejection, row] = outcomes(rounds)
+    [rejection, row] = run_to_end(rounds)
     assert isinstance(rejection, Rejection)
     assert (rejection.reason, rejection.role, rejection.turn) == ("context_full", "user", 1)
     assert isinstance(row, Row)
@@ -395,7 +391,7 @@ def test_a_message_cut_by_the_context_is_told_from_one_cut_by_max_tokens(length:
     )
     rounds = Rounds(engine, recipe(), window())
     rounds.add([0])
-    [rejection] = [o for o in outcomes(rounds) if isinstance(o, Rejection)]
+    [rejection] = [o for o in run_to_end(rounds) if isinstance(o, Rejection)]
     assert (rejection.reason, rejection.role) == (reason, "user")
 
 
@@ -411,7 +407,7 @@ def test_an_answer_cut_by_the_context_is_kept_or_left_out_as_the_recipe_says(
     rules = (truncated(answers=rejects_cut_answers),)
     rounds = Rounds(engine, recipe(messages_per_row=6, stops_when_full=stops, rules=rules), window())
     rounds.add([0])
-    first = outcomes(rounds)[0]
+    first = run_to_end(rounds)[0]
     if kept:
         assert isinstance(first, Row)
         assert len(first.messages) == kept
@@ -435,15 +431,15 @@ def test_rows_in_a_narrow_context_end_as_rows_of_the_build_do(
     engine = WatchedEngine(unique_words(seed, longest=8), replace(FIGURES, max_model_len=max_model_len))
     rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=stops), window())
     rounds.add(range(15))
-    found: list[Row | Rejection] = []
-    while rounds.busy and len(found) < 200:  # rejecting, few rows of many messages fit
-        found += rounds.step()
-    for row in finished(found).values():
+    outcomes: list[Row | Rejection] = []
+    while rounds.busy and len(outcomes) < 200:  # rejecting, few rows of many messages fit
+        outcomes += rounds.step()
+    for row in finished(outcomes).values():
         assert (messages_per_row - len(row.messages)) % 2 == 0
         assert stops or len(row.messages) == messages_per_row
         assert sum(map(len, generated(row))) < max_model_len
     if stops:
-        assert sorted(finished(found)) == list(range(15)) or len(found) >= 200
+        assert sorted(finished(outcomes)) == list(range(15)) or len(outcomes) >= 200
 
 
 # ---- models that write nothing that counts
@@ -458,7 +454,7 @@ def test_a_model_that_never_ends_its_turns_stops_the_job_with_its_first_messages
     rounds = Rounds(engine, recipe(max_attempts=8, min_accept_rate=0.1), window(64, 12))
     rounds.add(range(100_000))
     with pytest.raises(AcceptRateError) as caught:
-        outcomes(rounds)
+        run_to_end(rounds)
     assert engine.stats().steps == USER.settings.max_tokens
     for part in (
         f"116 of an engine's first {TRIAL_ATTEMPTS} attempts were rejected",
@@ -474,7 +470,7 @@ def test_in_a_small_build_it_is_the_attempts_of_a_row_that_end_the_job() -> None
     rounds = Rounds(WatchedEngine(endless), recipe(max_attempts=8, min_accept_rate=0.1), window())
     rounds.add(range(3))
     with pytest.raises(RowExhaustedError, match="was rejected 8 times"):
-        outcomes(rounds)
+        run_to_end(rounds)
 
 
 def test_a_few_rows_with_many_attempts_are_given_up_on_all_the_same() -> None:
@@ -482,7 +478,7 @@ def test_a_few_rows_with_many_attempts_are_given_up_on_all_the_same() -> None:
     rounds = Rounds(engine, recipe(max_attempts=10_000, min_accept_rate=0.1), window())
     rounds.add(range(3))
     with pytest.raises(AcceptRateError):
-        outcomes(rounds)
+        run_to_end(rounds)
     assert len(engine.requests) <= TRIAL_ATTEMPTS
 
 
@@ -493,7 +489,7 @@ def test_questions_may_be_good_and_answers_never() -> None:
     rounds = Rounds(WatchedEngine(respond), recipe(min_accept_rate=0.1), window())
     rounds.add(range(1000))
     with pytest.raises(AcceptRateError, match=r"116 empty, the assistant's message.*\n.*sampling\.assistant"):
-        outcomes(rounds)
+        run_to_end(rounds)
 
 
 def test_the_reasons_are_told_with_the_most_frequent_first() -> None:
@@ -503,9 +499,9 @@ def test_the_reasons_are_told_with_the_most_frequent_first() -> None:
     )
     rounds.add(range(1000))
     with pytest.raises(AcceptRateError) as caught:
-        outcomes(rounds)
-    told = str(caught.value)
-    assert re.search(r"4\d empty, .*\n.*what to try.*\n.*2\d role_marker, .*\n.*what to try", told), told
+        run_to_end(rounds)
+    error = str(caught.value)
+    assert re.search(r"4\d empty, .*\n.*what to try.*\n.*2\d role_marker, .*\n.*what to try", error), error
 
 
 def test_short_messages_that_end_first_do_not_speak_for_the_others() -> None:
@@ -519,7 +515,7 @@ def test_short_messages_that_end_first_do_not_speak_for_the_others() -> None:
     rounds = Rounds(engine, recipe(messages_per_row=2, min_accept_rate=0.3), window(1000, 1))
     rounds.add(range(1000))
     assert sum(short[:1000]) > TRIAL_ATTEMPTS
-    assert len(finished(outcomes(rounds))) == 1000
+    assert len(finished(run_to_end(rounds))) == 1000
 
 
 def test_after_enough_good_attempts_a_job_goes_on_whatever_comes() -> None:
@@ -553,7 +549,7 @@ def test_a_rejected_row_goes_on_after_its_last_good_turn() -> None:
     engine = WatchedEngine(dropping({3: 1}))
     rounds = Rounds(engine, recipe(messages_per_row=6, retries_turn=True), window(1, 1))
     rounds.add([0])
-    [rejection, row] = outcomes(rounds)
+    [rejection, row] = run_to_end(rounds)
     assert isinstance(rejection, Rejection)
     assert isinstance(row, Row)
     assert (rejection.turn, rejection.role, rejection.attempt, row.attempt) == (2, "assistant", 1, 2)
@@ -568,7 +564,7 @@ def test_a_row_that_fails_again_at_the_same_turn_begins_anew() -> None:
     engine = WatchedEngine(dropping({2: 2}))
     rounds = Rounds(engine, recipe(messages_per_row=4, retries_turn=True), window(1, 1))
     rounds.add([0])
-    first, second, row = outcomes(rounds)
+    first, second, row = run_to_end(rounds)
     assert isinstance(first, Rejection)
     assert isinstance(second, Rejection)
     assert isinstance(row, Row)
@@ -586,9 +582,9 @@ def test_a_full_context_is_begun_anew_in_any_case() -> None:
         engine, recipe(messages_per_row=4, retries_turn=True), AdmissionWindow(figures, cohort_size=1)
     )
     rounds.add([0])
-    found = outcomes(rounds)
-    assert [o.reason for o in found if isinstance(o, Rejection)] == ["context_full"]
-    assert all(len(ids) == 2 for ids in generated(finished(found)[0]))
+    outcomes = run_to_end(rounds)
+    assert [o.reason for o in outcomes if isinstance(o, Rejection)] == ["context_full"]
+    assert all(len(ids) == 2 for ids in generated(finished(outcomes)[0]))
 
 
 @settings(some, max_examples=150)
@@ -621,23 +617,23 @@ def test_rows_that_go_on_keep_step_with_the_cohorts_they_join(
     )
     rounds = Rounds(engine, made, chosen)
     rounds.add(range(num_rows))
-    found: list[Row | Rejection] = []
+    outcomes: list[Row | Rejection] = []
     while rounds.busy:
-        found += rounds.step()
-        assert cache or rounds.live <= rounds._window.live
-        for c in rounds._live.values():
+        outcomes += rounds.step()
+        assert cache or len(rounds.live) <= rounds.window.live
+        for c in rounds.live.values():
             # In its cohort's turn, or at the barrier behind it.
-            waits = c in c.cohort.ended
-            assert c.next_turn == c.cohort.turns_behind + (2 if waits else 1)
-        by_cohort = Counter(c.cohort for c in rounds._live.values())
+            waits = c in c.cohort.waiting
+            assert c.next_turn == c.cohort.completed_turns + (2 if waits else 1)
+        by_cohort = Counter(c.cohort for c in rounds.live.values())
         assert all(cohort.members == members for cohort, members in by_cohort.items())
-    rows = finished(found)
+    rows = finished(outcomes)
     assert sorted(rows) == list(range(num_rows))
     for row_id, row in rows.items():
-        attempts = [o.attempt for o in found if isinstance(o, Rejection) and o.row_id == row_id]
+        attempts = [o.attempt for o in outcomes if isinstance(o, Rejection) and o.row_id == row_id]
         assert attempts == list(range(1, row.attempt))
     # All that was generated is accounted for, once.
-    tally = Tally.sum(Tally.of_row(o) if isinstance(o, Row) else Tally.of_rejection(o) for o in found)
+    tally = Tally.sum(Tally.of_row(o) if isinstance(o, Row) else Tally.of_rejection(o) for o in outcomes)
     assert tally.tokens == engine.stats().generated_tokens
     assert not any(MARKER in ids for row in rows.values() for ids in generated(row))
 
@@ -652,11 +648,13 @@ def test_what_goes_on_waits_for_a_cohort_that_has_come_as_far() -> None:
     cohorts: dict[tuple[int, int], set[object]] = defaultdict(set)
     while rounds.busy:
         rounds.step()
-        for c in rounds._live.values():
+        for c in rounds.live.values():
             cohorts[c.row_id, c.attempt].add(c.cohort)
     [[row_id, _]] = [key for key in cohorts if key[1] == 2]
     [joined] = cohorts[row_id, 2]
-    assert joined in {cohort for key, found in cohorts.items() for cohort in found if key != (row_id, 2)}
+    assert joined in {
+        cohort for key, joined_by in cohorts.items() for cohort in joined_by if key != (row_id, 2)
+    }
     assert joined not in cohorts[row_id, 1]
 
 
@@ -691,15 +689,15 @@ def test_discarded_rows_never_come_out_and_all_others_once(
         replace(FIGURES, max_num_seqs=slots, max_model_len=max_model_len),
     )
     small = window(cohort_size, 3)
-    judge = LateExecutor() if late else None
+    executor = LateExecutor() if late else None
     made = recipe(messages_per_row=messages_per_row, stops_when_full=stops)
-    rounds = Rounds(engine, made, small, executor=judge)
+    rounds = Rounds(engine, made, small, executor=executor)
     added, discarded, came_out = 0, set[int](), set[int]()
     done = list[int]()
 
     def step() -> None:
-        if judge and (not engine.outstanding or data.draw(st.booleans(), "verdicts arrive")):
-            judge.catch_up()
+        if executor and (not engine.outstanding or data.draw(st.booleans(), "verdicts arrive")):
+            executor.catch_up()
         for outcome in rounds.step():
             assert outcome.row_id not in discarded
             came_out.add(outcome.row_id)
@@ -720,7 +718,7 @@ def test_discarded_rows_never_come_out_and_all_others_once(
             case _:
                 for _ in range(1 if act == "step" else 7):
                     step()
-        assert rounds.live <= small.live
+        assert len(rounds.live) <= small.live
         assert rounds.unstarted <= len(set(range(added)) - discarded - came_out)
         assert rounds.busy == bool(set(range(added)) - discarded - set(done))
     while rounds.busy:
@@ -753,7 +751,7 @@ def test_the_engine_is_free_at_once_of_rows_that_are_discarded() -> None:
     rounds.add(range(100))
     rounds.step()
     rounds.discard(range(100))
-    assert (rounds.busy, rounds.live, rounds.unstarted, engine.outstanding) == (False, 0, 0, 0)
+    assert (rounds.busy, len(rounds.live), rounds.unstarted, engine.outstanding) == (False, 0, 0, 0)
     assert rounds.step() == []
 
 
@@ -763,11 +761,11 @@ def test_those_who_waited_for_discarded_rows_alone_begin_their_next_turn() -> No
     rounds = Rounds(engine, recipe(), window(2, 1))
     rounds.add(range(2))
     rounds.step()
-    while not rounds._live[0].cohort.ended:
+    while not rounds.live[0].cohort.waiting:
         rounds.step()
     rounds.discard(range(1, 2))
     assert engine.requests[-1].prompt_token_ids[-1] == NEXT_USER
-    assert sorted(finished(outcomes(rounds))) == [0]
+    assert sorted(finished(run_to_end(rounds))) == [0]
 
 
 def test_a_row_that_a_discard_brings_to_its_end_still_comes_out() -> None:
@@ -776,11 +774,11 @@ def test_a_row_that_a_discard_brings_to_its_end_still_comes_out() -> None:
     rounds = Rounds(engine, recipe(stops_when_full=True), window(2, 1))
     rounds.add(range(2))
     rounds.step()
-    while not rounds._live[0].cohort.ended:
+    while not rounds.live[0].cohort.waiting:
         rounds.step()
     rounds.discard(range(1, 2))
-    assert rounds.live == 0
-    assert [row.row_id for row in outcomes(rounds)] == [0]
+    assert not rounds.live
+    assert [row.row_id for row in run_to_end(rounds)] == [0]
 
 
 def test_a_discarded_row_is_not_exhausted_by_an_attempt_that_was_under_way() -> None:
@@ -789,27 +787,27 @@ def test_a_discarded_row_is_not_exhausted_by_an_attempt_that_was_under_way() -> 
     rounds.add([5])
     while len(engine.requests) < 2 or engine.outstanding:
         rounds.step()
-    rounds.discard(range(5, 6))  # its last attempt has ended and is not judged yet
+    rounds.discard(range(5, 6))  # its last attempt has ended and has no verdict yet
     assert rounds.step() == []
     assert not rounds.busy
 
 
 def test_a_row_that_was_discarded_may_be_added_again() -> None:
     engine = WatchedEngine(unique_words())
-    judge = LateExecutor()
-    rounds = Rounds(engine, recipe(messages_per_row=1), window(), executor=judge)
+    executor = LateExecutor()
+    rounds = Rounds(engine, recipe(messages_per_row=1), window(), executor=executor)
     rounds.add([0])
     while not engine.stats().steps or engine.outstanding:
         rounds.step()
     rounds.discard(range(1))
     rounds.add([0])
-    judge.catch_up()
-    found = rounds.step()
+    executor.catch_up()
+    outcomes = rounds.step()
     while rounds.busy:
         if not engine.outstanding:
-            judge.catch_up()
-        found += rounds.step()
-    assert sorted(finished(found)) == [0]
+            executor.catch_up()
+        outcomes += rounds.step()
+    assert sorted(finished(outcomes)) == [0]
 
 
 def test_discarded_rows_have_no_part_in_giving_up_on_a_build() -> None:
@@ -822,7 +820,7 @@ def test_discarded_rows_have_no_part_in_giving_up_on_a_build() -> None:
         rounds.discard(range(start, start + 10))
     rounds.add(range(1000))
     with pytest.raises(AcceptRateError):
-        outcomes(rounds)
+        run_to_end(rounds)
 
 
 def seeds_by_row(
@@ -843,7 +841,7 @@ def seeds_by_row(
     rounds.add(rows)
     return {
         row_id: tuple(by_ids[ids[0]] for ids in generated(row))
-        for row_id, row in finished(outcomes(rounds)).items()
+        for row_id, row in finished(run_to_end(rounds)).items()
     }
 
 
@@ -858,8 +856,8 @@ def seeds_by_row(
 def test_a_reproducible_build_is_the_same_in_any_order_and_window(
     order: list[int], cohort_size: int, cohorts_in_flight: int, slots: int, retries_turn: bool
 ) -> None:
-    found = seeds_by_row(order, window(cohort_size, cohorts_in_flight), slots, retries_turn=retries_turn)
-    assert found == seeds_by_row(list(range(20)), window(), 8, retries_turn=retries_turn)
+    outcomes = seeds_by_row(order, window(cohort_size, cohorts_in_flight), slots, retries_turn=retries_turn)
+    assert outcomes == seeds_by_row(list(range(20)), window(), 8, retries_turn=retries_turn)
 
 
 @pytest.mark.parametrize(
@@ -869,11 +867,11 @@ def test_a_reproducible_build_is_the_same_in_any_order_and_window(
 def test_rows_end_with_the_message_the_config_asks_for(messages: int, roles: list[str]) -> None:
     rounds = Rounds(WatchedEngine(unique_words()), recipe(messages_per_row=messages), window())
     rounds.add(range(3))
-    for row in finished(outcomes(rounds)).values():
+    for row in finished(run_to_end(rounds)).values():
         assert [message.role for message in row.messages] == roles
 
 
-def test_judging_on_an_executor_gives_the_same_rows() -> None:
+def test_verdicts_on_an_executor_give_the_same_rows() -> None:
     def rows(executor: ThreadPoolExecutor | None) -> dict[int, Row]:
         def respond(request: Request) -> Answer:
             draw = random.Random(request.seed)
@@ -882,7 +880,7 @@ def test_judging_on_an_executor_gives_the_same_rows() -> None:
 
         rounds = Rounds(WatchedEngine(respond), recipe(reproducible=True), window(), executor=executor)
         rounds.add(range(40))
-        return finished(outcomes(rounds))
+        return finished(run_to_end(rounds))
 
     with ThreadPoolExecutor(1) as executor:
         assert rows(executor) == rows(None)
@@ -891,9 +889,9 @@ def test_judging_on_an_executor_gives_the_same_rows() -> None:
 def test_rows_can_be_added_while_others_are_under_way() -> None:
     rounds = Rounds(WatchedEngine(unique_words()), recipe(), window())
     rounds.add(range(5))
-    found = rounds.step()
+    outcomes = rounds.step()
     rounds.add(range(5, 11))
-    assert sorted(finished([*found, *outcomes(rounds)])) == list(range(11))
+    assert sorted(finished([*outcomes, *run_to_end(rounds)])) == list(range(11))
     assert not rounds.busy
     assert rounds.step() == []
 
@@ -922,7 +920,7 @@ def test_what_waits_for_a_straggler_is_refreshed_with_what_the_engine_has_read_o
     tight = AdmissionWindow(figures, cohort_size=4, cohorts_in_flight=1, turns=2, tokens_per_turn=10)
     rounds = Rounds(engine, recipe(), tight)
     rounds.add(range(4))
-    outcomes(rounds)
+    run_to_end(rounds)
     waiting = [PREFIX, 7, 7, WAS_ANSWERED, 7, 7, NEXT_USER]
     assert len(engine.refreshed) >= 3
     assert all(ids == waiting for ids in engine.refreshed)
@@ -934,29 +932,27 @@ def test_cohorts_start_as_the_engine_has_room_for_them_where_nothing_else_is_sai
     engine = WatchedEngine(unique_words(longest=100), figures)
     rounds = Rounds(engine, recipe(), AdmissionWindow(figures, turns=2, tokens_per_turn=100))
     rounds.add(range(400))
-    found, outstanding = [], []
+    outcomes, outstanding = [], []
     while rounds.busy:
-        found += rounds.step()
+        outcomes += rounds.step()
         outstanding.append(engine.outstanding)
-    assert sorted(finished(found)) == list(range(400))
+    assert sorted(finished(outcomes)) == list(range(400))
     busy = outstanding[: len(outstanding) // 2]
     assert sum(busy) / len(busy) > 0.9 * 64
     assert max(outstanding) < 3 * 64
 
 
-def test_what_is_being_judged_keeps_others_from_starting() -> None:
+def test_completions_without_a_verdict_keep_others_from_starting() -> None:
     figures = EngineFigures(max_num_seqs=16, kv_cache_tokens=10_000, max_model_len=600)
     late = LateExecutor()
+    # The first message is the longest: without a running request, a step waits for verdicts.
     rounds = Rounds(
-        WatchedEngine(lambda _: ([7], "stop"), figures),
+        WatchedEngine(lambda request: ([7] * (1 if request.request_id else 40), "stop"), figures),
         recipe(messages_per_row=1),
         AdmissionWindow(figures, turns=1, tokens_per_turn=100),
         executor=late,
     )
     rounds.add(range(400))
     for _ in range(20):
-        if rounds._engine.outstanding:
-            rounds.step()
-        else:
-            rounds._start_cohorts()
-    assert rounds.live <= 3 * 16
+        rounds.step()
+    assert len(rounds.live) <= 3 * 16

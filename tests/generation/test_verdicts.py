@@ -13,7 +13,7 @@ from magpie_ray.config.acceptance import RoleMarkerRule
 from magpie_ray.config.sampling import UserSettings
 from magpie_ray.engine.protocol import Completion, Sampling
 from magpie_ray.generation.conversation import Cohort, Recipe, SamplingPair
-from magpie_ray.generation.verdicts import Verdict, judge
+from magpie_ray.generation.verdicts import Verdict, decide
 from magpie_ray.types import FinishReason
 from tests.support.conversations import conversation_of
 
@@ -35,7 +35,7 @@ def ids_of(text: str, index: int = 1, system_prompt: str | None = None) -> list[
 def recipe(reasoning: Reasoning | None) -> Recipe:
     sampling = Sampling(settings=UserSettings(temperature=0.0, max_tokens=40))
     return Recipe(
-        chat_format=None,  # type: ignore[arg-type]  # judging makes no prompts
+        chat_format=None,  # type: ignore[arg-type]  # verdicts need no prompts
         decode=lambda messages: [text_of(ids) for ids in messages],
         encode=ids_of,
         reasoning=reasoning,
@@ -72,7 +72,7 @@ def verdict_of(
     completion = Completion(
         request_id=0, token_ids=ids_of(text), finish_reason=finish_reason, num_tokens=num_tokens
     )
-    [verdict] = judge(recipe(reasoning), [(conversation, completion)])
+    [verdict] = decide(recipe(reasoning), [(conversation, completion)])
     return verdict
 
 
@@ -150,7 +150,7 @@ def test_a_user_message_may_end_at_its_first_line_break(
     if line == text:
         assert verdict.message.finish_reason == finish_reason
     else:
-        # What was cut off is neither judged nor missed, but it was generated.
+        # What was cut off is neither checked nor missed, but it was generated.
         assert (verdict.message.finish_reason, verdict.reason) == ("stop", None)
         assert verdict.message.completion_tokens == 40
 
