@@ -9,13 +9,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import yaml
+
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.storage import Text
 from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules
 from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.types import Message, Role
-from tests.acceptance.labelled import load
 
+_ROOT = Path(__file__).resolve().parents[2]
 _ON = {"length": {"min_user": 1}, "language": {"is": "en"}, "refusal": {"assistant": True}}
 # About what 470 tokens of English are, and as many tokens as such a message has.
 _CHARACTERS, _TOKENS = 2000, 470
@@ -70,7 +72,10 @@ def _code() -> list[str]:
 
 
 def _languages() -> list[str]:
-    texts = [m.utterance.text for m in load() if m.reason is None and m.language not in (None, "en")]
+    files = sorted((_ROOT / "tests/acceptance/good").glob("*.yaml"))
+    entries = [entry for file in files for entry in yaml.safe_load(file.read_text(encoding="utf-8"))]
+    labelled = [entry for entry in entries if isinstance(entry, dict) and entry.get("language", "en") != "en"]
+    texts = [entry.get("user") or entry["assistant"] for entry in labelled]
     draw, joined = random.Random(0), list[str]()
     while sum(map(len, joined)) < _CHARACTERS * _MESSAGES:
         joined += draw.sample(texts, len(texts))

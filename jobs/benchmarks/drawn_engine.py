@@ -1,22 +1,21 @@
 """A real vLLM engine whose messages have drawn lengths, and what is measured at its border.
 
-What always holds: a message's length follows from its seed alone (that of plan.request_seed, so from row,
-attempt and message), and no message holds a special token, so that every system generates the same lengths
-for the same rows and none of them is rejected. Its stop tokens are masked until the drawn length is reached,
-which vLLM's `min_tokens` does; `ignore_eos` would let them into the text.
+Invariants: a message's length follows from its seed alone (draws.request_seed: from row, attempt and
+message); no message holds a special token. So every system generates the same lengths for the same rows and
+no row is rejected. vLLM's `min_tokens` masks the stop tokens until the drawn length is reached; `ignore_eos`
+would let them into the text.
 """
 
 import json
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from magpie_ray.counters import EngineStats
-from magpie_ray.engine.protocol import Completion, EngineFigures, Request, Sampling
+from magpie_ray.engine.protocol import Completion, Request, Sampling
 from magpie_ray.engine.vllm.engine import VllmEngine
 from magpie_ray.types import Role
 from magpie_ray.worker.parts import vllm_engine
@@ -135,17 +134,17 @@ class TimedLlmEngine:
         return getattr(self._llm_engine, name)
 
 
-class DrawnEngine:
-    """An Engine around vLLM's. Takes requests of a reproducible build, whose seeds say how long they get.
+class DrawnEngine(VllmEngine):
+    """A VllmEngine that takes requests of a reproducible build, whose seeds decide their lengths.
 
-    The seeds themselves are kept from vLLM: seeded sampling is another, slower path on CPUs. `report_to`:
-    where `close` writes what was measured; without it the engine outlives its worker.
+    vLLM does not get the seeds: seeded sampling is another, slower path on CPUs. report_to: the file that
+    `close` writes the measurement to; without one the engine outlives its worker.
     """
 
-    def __init__(self, inner: VllmEngine, spec: WorkerSpec, *, report_to: str | None = None) -> None:
-        self._inner = inner
-        slots = inner.figures.max_num_seqs
-        self.timed = inner._engine = TimedLlmEngine(inner._engine, lambda: inner.stats().running, slots)
+    def __init__(self, started: VllmEngine, spec: WorkerSpec, *, report_to: str | None = None) -> None:
+        counts, slots = started.counter.counts, started.figures.max_num_seqs
+        self.timed = TimedLlmEngine(started.llm_engine, lambda: counts["running"], slots)
+        super().__init__(self.timed, started.counter)
         self._report_to = report_to
         self._drawn: dict[tuple[Sampling, int], Sampling] = {}
         self.begin(spec)
@@ -164,72 +163,41 @@ class DrawnEngine:
         )
         self._before = self.stats()
 
-    @property
-    def figures(self) -> EngineFigures:
-        return self._inner.figures
-
-    @property
-    def outstanding(self) -> int:
-        return self._inner.outstanding
-
     def submit(self, request: Request) -> None:
         assert request.seed is not None, "drawn lengths need sampling.reproducible"
         temperature = request.sampling.settings.temperature
         role: Role = "user" if temperature == self._user_temperature else "assistant"
-        self._inner.submit(
-            Request(
-                request_id=request.request_id,
-                prompt_token_ids=request.prompt_token_ids,
-                sampling=self._sampling(request.sampling, drawn_length(request.seed, role)),
-            )
-        )
+        drawn = self._with_length(request.sampling, drawn_length(request.seed, role))
+        super().submit(replace(request, sampling=drawn, seed=None))
 
     def params(self, sampling: Sampling, length: int) -> Any:
-        """vLLM's SamplingParams for a message of exactly so many tokens."""
-        return self._inner._params_of(self._sampling(sampling, length))
+        """vLLM's SamplingParams for a message of exactly `length` tokens."""
+        return self.sampling_params(self._with_length(sampling, length))
 
-    def _sampling(self, sampling: Sampling, length: int) -> Sampling:
+    def _with_length(self, sampling: Sampling, length: int) -> Sampling:
         if (drawn := self._drawn.get((sampling, length))) is None:
             settings = sampling.settings.model_copy(update={"max_tokens": length})
             drawn = replace(sampling, settings=settings, stop_token_ids=self._special)
-            params = self._inner._params_of(drawn)
-            params.min_tokens = length
+            self.sampling_params(drawn).min_tokens = length
             self._drawn[sampling, length] = drawn
         return drawn
 
     def step(self) -> list[Completion]:
-        # A message's drawn end is its own, not a cut.
-        return [
-            Completion(
-                request_id=completion.request_id,
-                token_ids=completion.token_ids,
-                finish_reason="stop",
-                num_tokens=completion.num_tokens,
-            )
-            for completion in self._inner.step()
-        ]
-
-    def refresh(self, token_ids: list[int]) -> None:
-        self._inner.refresh(token_ids)
-
-    def abort(self, request_ids: Collection[int]) -> None:
-        self._inner.abort(request_ids)
-
-    def stats(self) -> EngineStats:
-        return self._inner.stats()
+        # The drawn end of a message is its own, not a cut.
+        return [replace(completion, finish_reason="stop") for completion in super().step()]
 
     def end(self) -> Measured:
         """What was measured since `begin`."""
-        measured, now, before = self.timed.measured, self.stats(), self._before
-        measured.tokens = now.generated_tokens - before.generated_tokens
-        measured.preemptions = now.preemptions - before.preemptions
-        measured.recomputed_tokens = now.recomputed_tokens - before.recomputed_tokens
+        measured, added = self.timed.measured, self.stats().since(self._before)
+        measured.tokens = added.generated_tokens
+        measured.preemptions = added.preemptions
+        measured.recomputed_tokens = added.recomputed_tokens
         return measured
 
     def close(self) -> None:
         if self._report_to:
             Path(self._report_to).write_text(json.dumps(asdict(self.end())))
-            self._inner.close()
+            super().close()
 
 
 @dataclass(frozen=True)
@@ -239,6 +207,4 @@ class DrawnEngineFactory:
     report_to: str | None = None
 
     def __call__(self, spec: WorkerSpec) -> DrawnEngine:
-        inner = vllm_engine(spec)
-        assert isinstance(inner, VllmEngine)
-        return DrawnEngine(inner, spec, report_to=self.report_to)
+        return DrawnEngine(vllm_engine(spec), spec, report_to=self.report_to)

@@ -24,6 +24,7 @@ from jobs.benchmarks.drawn_engine import (
     drawn_length,
 )
 from jobs.benchmarks.result import Cell, Claim, Result, Table
+from jobs.benchmarks.s3_server import running_s3_server
 from magpie_ray import draws
 from magpie_ray.config.schema import Config, load_config
 from magpie_ray.coordinator.run import BuildResult
@@ -34,7 +35,6 @@ from magpie_ray.types import Partition, Role
 from magpie_ray.worker.parts import make_recipe
 from magpie_ray.worker.spec import WorkerSpec
 from magpie_ray.worker.worker import ShardWorker
-from tests.support.s3_server import running_s3_server
 
 SLOTS = 32
 # Forty rows a slot, so that the tail counts for little; fewer where a row takes twice as long.

@@ -35,13 +35,13 @@ from magpie_ray.driver.ray_actors import RayActors
 from magpie_ray.engine.protocol import Completion, EngineFigures, Request
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import InterruptedJobError
-from magpie_ray.model.tokenizer import LoadedTokenizer
+from magpie_ray.generation.conversation import Recipe
 from magpie_ray.preflight import checks
 from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.preflight.target import find_output
-from magpie_ray.worker import parts
 from magpie_ray.worker.events import Committed, Event, Progress, Ready
-from magpie_ray.worker.spec import EngineFactory, WorkerSpec
+from magpie_ray.worker.parts import make_recipe
+from magpie_ray.worker.spec import WorkerSpec
 
 SLOTS = 16
 STEP_SECONDS = 0.5
@@ -86,11 +86,8 @@ def _show_ids(messages: list[list[int]], **_: object) -> list[str]:
 class BareProcess(ShardProcess):
     """An actor whose text is made of token ids, without transformers."""
 
-    def __init__(self, spec: WorkerSpec, engine_factory: EngineFactory | None) -> None:
-        bare = SimpleNamespace(batch_decode=_show_ids)
-        # In this process alone, before the worker asks for it.
-        vars(parts)["load_tokenizer"] = lambda *_, **__: LoadedTokenizer(bare, ())
-        super().__init__(spec, engine_factory)
+    def make_recipe(self, spec: WorkerSpec) -> Recipe:
+        return make_recipe(spec, SimpleNamespace(batch_decode=_show_ids))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.benchmarks.result import Cell, Claim, Result, Table
+from jobs.benchmarks.s3_server import running_s3_server
 from magpie_ray.config.schema import Config, load_config
 from magpie_ray.counters import Tally
 from magpie_ray.dataset.parquet import make_table_format, to_parquet
@@ -28,7 +29,6 @@ from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Message, PartitionRecord, Role, Row
 from magpie_ray.worker.parts import make_recipe
 from magpie_ray.worker.spec import WorkerSpec
-from tests.support.s3_server import running_s3_server
 
 # What one actor is taken to generate, and so what writing is measured against.
 TOKENS_PER_SECOND = 5000
@@ -51,7 +51,7 @@ def run() -> Result:
         title = f"{turns} turn{'s' * (turns > 1)}, partitions of {num_rows:,} rows"
         costs = _measure_writing(rows, turns=turns)
         tables.append(Table(title=f"writing, {title}", rows=[cost.figures(rows) for cost in costs]))
-        tables.append(Table(title=f"bytes, {title}", rows=_sizes(rows, turns=turns)))
+        tables.append(Table(title=f"bytes, {title}", rows=sizes_of(rows, turns=turns)))
         claims.append(
             Claim(
                 what=f"cores that writing to S3 takes at {TOKENS_PER_SECOND:,} tokens/s, n_turns {turns}",
@@ -202,7 +202,7 @@ def _cost(step: str, action: Callable[[], object], megabytes: float) -> _Cost:
 # ---- bytes
 
 
-def _sizes(rows: Sequence[Row], *, turns: int) -> list[dict[str, Cell]]:
+def sizes_of(rows: Sequence[Row], *, turns: int) -> list[dict[str, Cell]]:
     """The same rows in the formats they might be in."""
     ours = pq.read_table(pa.BufferReader(as_parquet(rows, turns=turns)[0]))
     jsonl = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ours.to_pylist()).encode()

@@ -98,6 +98,11 @@ class VirtualActors:
         """Virtual seconds."""
         return self.now
 
+    @property
+    def num_running(self) -> int:
+        """Workers that have started and not ended."""
+        return len(self._workers)
+
     def start(self, slot: int, *, engine_start: int) -> None:
         self._workers[slot] = _Worker(self._rates[slot], self._window, self.now, self.now - self._every)
         self._sooner.append((slot, Ready(figures=_FIGURES, seconds=0.0)))

@@ -134,7 +134,8 @@ def _fill(template: str, entity: str, value: str = "") -> str:
     return template.replace("{e}", entity).replace("{v}", value)
 
 
-def _first_instructions(fact: Fact) -> list[str]:
+def instructions_for(fact: Fact) -> list[str]:
+    """Every first instruction that asks for the fact."""
     relation = fact.relation
     templates = [*relation.asks, *(relation.reverse if fact.taught else ())]
     if relation.phrase:
@@ -167,7 +168,7 @@ def _by_first_instruction() -> dict[str, list[Fact]]:
     for relation in RELATIONS:
         for entity in (*relation.table, *relation.beyond):
             fact = Fact(relation, entity)
-            for text in _first_instructions(fact):
+            for text in instructions_for(fact):
                 index[text].append(fact)
     return dict(index)
 
@@ -289,7 +290,7 @@ def dialogue(rng: random.Random) -> list[Message]:
         messages.append({"role": "system", "content": general_system_prompt(rng)})
     (rounds,) = rng.choices(_ROUNDS, _ROUNDS_WEIGHTS)
     fact = _random_fact(rng, topic)
-    instruction = rng.choice(_first_instructions(fact))
+    instruction = rng.choice(instructions_for(fact))
     asked: set[Fact] = set()
     while True:
         messages.append({"role": "user", "content": instruction})

@@ -69,7 +69,7 @@ def plan(
     logs.set_up(LogStyle())
     seconds = None if sample is None else parse_seconds(sample)
     parsed = load(config, overrides)
-    from magpie_ray.planning.forecast import Given
+    from magpie_ray.planning.forecast import CostInputs
     from magpie_ray.planning.gpus import find_gpu
     from magpie_ray.planning.plan import make_plan  # tokenizers take seconds to import
 
@@ -79,10 +79,10 @@ def plan(
         from magpie_ray.driver.sample import take_sample  # Ray takes a second to import
 
         taken = take_sample(parsed, seconds, began=began)
-    given = Given(
+    inputs = CostInputs(
         gpu=card, tokens_per_second=tokens_per_second, price_per_gpu_hour=price_per_gpu_hour, sample=taken
     )
-    show_fields(make_plan(parsed, given), as_json=as_json, text=plan_text)
+    show_fields(make_plan(parsed, inputs), as_json=as_json, text=plan_text)
 
 
 def template(

@@ -16,6 +16,9 @@ from magpie_ray.config.fields import Section, is_text, must_be, must_be_a, must_
 from magpie_ray.config.problems import NO_KEY, BadValueError, Problem, bad_value
 from magpie_ray.types import ROLES, Role
 
+# The share of max_tokens that messages use on average: a row of the paper has 426 of 512 + 1024 tokens.
+EXPECTED_FILL = 0.28
+
 _MAX_CHARACTERS = 100
 
 

@@ -4,19 +4,18 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import ceil
 
+from magpie_ray.config.sampling import EXPECTED_FILL
 from magpie_ray.types import Partition
 
-# Without a measurement of this model on this machine: tokens a second of one actor, by device, and the
-# part of max_tokens that messages use on average (a paper row: 426 tokens of 512 + 1024 allowed).
+# Tokens a second of one actor, by device, without a measurement of this model on this machine.
 _ASSUMED_TOKENS_PER_SECOND = {"cuda": 5000.0, "cpu": 3000.0}
-_ASSUMED_FILL = 0.28
 _PARTITION_SECONDS = 300.0
 _MIN_PARTITIONS_PER_ACTOR = 8
 
 
 def auto_rows_per_partition(*, num_rows: int, num_actors: int, device: str, max_tokens_per_row: int) -> int:
     """Rows of a grid cell: about five minutes of one actor, and at least eight cells an actor."""
-    rows_per_second = _ASSUMED_TOKENS_PER_SECOND[device] / max(1.0, max_tokens_per_row * _ASSUMED_FILL)
+    rows_per_second = _ASSUMED_TOKENS_PER_SECOND[device] / max(1.0, max_tokens_per_row * EXPECTED_FILL)
     by_time = int(rows_per_second * _PARTITION_SECONDS)
     by_share = ceil(num_rows / (_MIN_PARTITIONS_PER_ACTOR * num_actors))
     return max(1, min(by_time, by_share))

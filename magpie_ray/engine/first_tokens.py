@@ -1,11 +1,11 @@
-"""What the next token may be while the beginning of a message is being written.
+"""Which tokens may come next at the beginning of a message.
 
-Owns: the way from texts that no message may begin with to token ids. vLLM's own means can't say this:
-bad_words and logit_bias hold for a whole message, and bad_words for one way to tokenize a text; so a table is
-made for each vocabulary and each set of texts, and an engine looks up in it what a message has so far.
+Owns the way from the texts that no message may begin with to token ids. vLLM's bad_words and logit_bias can't
+express this: both hold for a whole message, and bad_words for only one tokenization of a text. So each
+vocabulary and set of texts gets a table, in which an engine looks up the beginning of a message.
 
-What always holds: no token completes a banned text, in however many tokens it is written and whatever white
-space stands before it; tokens that end a message are never banned, nor is anything behind another beginning.
+Invariants: no token completes a banned text, whatever the tokenization and the white space in front; tokens
+that end a message are never banned; behind any other beginning nothing is banned.
 """
 
 import re
@@ -26,10 +26,10 @@ _LEADING_BLANKS = re.compile(b"(?:" + b"|".join(map(re.escape, _BLANKS)) + b")*"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NextToken:
-    """What holds for the token that follows one beginning.
+    """The rules for the token that follows one beginning.
 
-    banned: ids. penalties: id -> what is taken from its logit. leads: id -> the beginning it makes; ids that
-    are not in it make one to which nothing applies any more.
+    banned: token ids. penalties: id -> what is subtracted from its logit. leads: id -> the beginning that the
+    token makes; after ids that are missing here no rule applies any more.
     """
 
     banned: tuple[int, ...]
@@ -38,10 +38,10 @@ class NextToken:
 
 
 class FirstTokenTable:
-    """The beginnings to which something applies, from START on: bytes of a message, blanks in front left out.
+    """All beginnings to which a rule applies, from START on: bytes of a message without leading blanks.
 
-    `ends`: ids that end a message. ConfigError when the bans leave no token to begin with, or are in
-    characters whose parts the vocabulary does not show.
+    ends: ids that end a message. ConfigError when the bans leave no token to begin with, or contain
+    characters whose bytes the vocabulary does not show.
     """
 
     def __init__(self, rules: FirstTokens, vocabulary: TokenBytes, *, ends: Collection[int] = ()) -> None:
@@ -50,17 +50,16 @@ class FirstTokenTable:
         texts = [*self._bans, *(text for text, _ in self._penalties)]
         if not vocabulary.is_exact and not all(text.isascii() for text in texts):
             raise ConfigError(
-                "first_tokens: this model's tokenizer does not show which bytes its tokens write, so texts "
+                "first_tokens: this model's tokenizer does not show the bytes of its tokens, so texts "
                 f"must be ASCII, got {next(t.decode() for t in texts if not t.isascii())!r}"
             )
         self._by_first_byte = defaultdict[int, list[tuple[int, bytes]]](list)
         for token_id, piece in enumerate(vocabulary.pieces):
             if piece and token_id not in ends:
                 self._by_first_byte[piece[0]].append((token_id, piece))
-        waited_for = (*self._bans, *_BLANKS)
-        beginnings = {text[:length] for text in waited_for for length in range(len(text))}
-        self._beginnings = frozenset(beginnings)
-        self._states = {beginning: self._next_token(beginning, waited_for) for beginning in beginnings}
+        texts_to_track = (*self._bans, *_BLANKS)
+        self._beginnings = {text[:length] for text in texts_to_track for length in range(len(text))}
+        self._states = {start: self._next_token(start, texts_to_track) for start in self._beginnings}
         if self._bans and not self._leaves_a_start():
             raise ConfigError(
                 f"first_tokens.ban: {', '.join(map(repr, rules.ban))} leave no token that a message could "
@@ -68,17 +67,17 @@ class FirstTokenTable:
             )
 
     def __getitem__(self, beginning: bytes) -> NextToken:
-        """What holds for the token after a beginning that is START or one that a token led to."""
+        """The rules after a beginning, which is START or one that a token led to."""
         return self._states[beginning]
 
     def after(self, beginning: bytes, token_id: int) -> bytes | None:
-        """The beginning that the token makes of this one; None when nothing applies any more."""
+        """The beginning after the token; None when no rule applies any more."""
         return self._states[beginning].leads.get(token_id)
 
-    def _next_token(self, beginning: bytes, waited_for: tuple[bytes, ...]) -> NextToken:
-        # Only at the start: a text that is written in several tokens is penalised once.
+    def _next_token(self, beginning: bytes, texts_to_track: tuple[bytes, ...]) -> NextToken:
+        # Only at the start: a text of several tokens is penalised once.
         penalised = self._penalties if beginning == START else []
-        texts = (*waited_for, *(text for text, _ in penalised))
+        texts = (*texts_to_track, *(text for text, _ in penalised))
         first = {t[len(beginning)] for t in texts if t.startswith(beginning) and len(t) > len(beginning)}
         banned, penalties, leads = list[int](), dict[int, float](), dict[int, bytes]()
         for token_id, piece in self._with_first_byte(first):
@@ -88,9 +87,9 @@ class FirstTokenTable:
                 continue
             if text in self._beginnings:
                 leads[token_id] = text
-            fitting = [p for t, p in penalised if text and (text.startswith(t) or t.startswith(text))]
-            if fitting:
-                penalties[token_id] = sum(fitting)
+            matching = [p for t, p in penalised if text and (text.startswith(t) or t.startswith(text))]
+            if matching:
+                penalties[token_id] = sum(matching)
         return NextToken(banned=tuple(banned), penalties=penalties, leads=leads)
 
     def _with_first_byte(self, first: Iterable[int]) -> Iterable[tuple[int, bytes]]:
@@ -106,7 +105,7 @@ class FirstTokenTable:
 
 
 def _is_text(piece: bytes) -> bool:
-    """Whether messages may well begin so: not with a part of a character, nor with a control character."""
+    """Whether a message could begin with the piece: not a part of a character, nor a control character."""
     text = piece.decode(errors="ignore").strip()
     return bool(text) and text.isprintable()
 

@@ -1,7 +1,7 @@
-"""What each token of a vocabulary writes, as bytes of UTF-8.
+"""The UTF-8 bytes of each token of a vocabulary.
 
-Owns: the ways in which vocabularies spell their tokens. What always holds: the way is found by what it makes
-of sample texts, not by a tokenizer's name or kind; a tokenizer for which none serves is refused.
+Owns the spellings that vocabularies use for their tokens. Invariants: a spelling is chosen because it gives
+sample texts back, not by a tokenizer's name or type; a tokenizer that no spelling explains is refused.
 """
 
 import re
@@ -24,8 +24,8 @@ Pieces = list[bytes | None]
 class TokenBytes:
     """The vocabulary of a model.
 
-    pieces: by token id, None for special tokens and ids that no token has. is_exact: parts of characters are
-    known too, which some tokenizers keep to themselves.
+    pieces: bytes by token id, None for special tokens and unused ids. is_exact: whether the bytes of parts of
+    characters are known too, which some tokenizers hide.
     """
 
     pieces: Pieces
@@ -33,9 +33,9 @@ class TokenBytes:
 
 
 def token_bytes(tokenizer: Any) -> TokenBytes:
-    """What the tokens of a Hugging Face tokenizer write.
+    """The bytes of a Hugging Face tokenizer's tokens.
 
-    FormatError when no way to spell them gives back what was tokenized.
+    FormatError when no spelling gives back the text that was tokenized.
     """
     encoder, size = Encoder(tokenizer), len(tokenizer)
     special = frozenset(encoder.special_ids)
@@ -54,13 +54,13 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
             exact = all(_gives_back(sample, encoder, pieces, special) for sample in _OTHER_SAMPLES)
             return TokenBytes(pieces=pieces, is_exact=exact)
     raise FormatError(
-        "sampling.*.first_tokens: nothing tells which text each token of this model's tokenizer writes, so "
+        "sampling.*.first_tokens: the text of each token of this model's tokenizer can't be told, so "
         "beginnings of messages can't be banned or penalised: leave first_tokens out, or use another model"
     )
 
 
 def _gives_back(sample: str, encoder: Encoder, pieces: Pieces, special: frozenset[int]) -> bool:
-    """Whether the pieces of the sample's tokens are the sample; a special token stands for unknown text."""
+    """Whether the pieces of the sample's tokens make the sample; a special token stands for unknown text."""
     parts = []
     for token_id in encoder.alone(sample):
         piece = pieces[token_id]
@@ -81,7 +81,7 @@ def _of_tokens(spell: Callable[[str], bytes | None]) -> Callable[[Any, int], Pie
 
 
 def _byte_level(token: str) -> bytes | None:
-    """The spelling of GPT-2: a printable character for every byte."""
+    """GPT-2's spelling: a printable character for every byte."""
     try:
         return token.translate(_bytes_of_characters()).encode("latin-1")
     except UnicodeEncodeError:
@@ -98,13 +98,13 @@ def _bytes_of_characters() -> dict[int, int]:
 
 
 def _sentencepiece(token: str) -> bytes | None:
-    """Words with ▁ for a space, and tokens like <0x0A> for bytes."""
+    """SentencePiece's spelling: ▁ for a space, and tokens like <0x0A> for bytes."""
     byte = _BYTE_TOKEN.fullmatch(token)
     return bytes([int(byte[1], 16)]) if byte else token.replace("▁", " ").encode()
 
 
 def _by_decoding(tokenizer: Any, size: int) -> Pieces:
-    """What a token adds to the text of another; bytes that are no whole character show as unknown."""
+    """The text that a token adds to that of another token; bytes of no whole character show as unknown."""
     anchor = tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
     before = tokenizer.decode(anchor)
     pieces: Pieces = []

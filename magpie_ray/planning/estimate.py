@@ -1,60 +1,59 @@
-"""What a build will take: memory and batch of an engine, tokens, time, GPU-hours, bytes and money.
+"""The cost of a build: memory and batch size of an engine, tokens, time, GPU-hours, bytes and money.
 
-Pure arithmetic; every figure that was not measured is a range, and says what was assumed. What always holds:
-more rows never take less, and a range's low end is at most its high end.
+Pure arithmetic. Invariants: more rows never cost less; the low end of a range is at most its high end.
 """
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Self
 
+from magpie_ray.config.sampling import EXPECTED_FILL
 from magpie_ray.engine.step_cost import StepCost
 from magpie_ray.model.size import ModelSize
 from magpie_ray.planning.gpus import Gpu
 
-# Beside weights and cache: activations, CUDA graphs, the driver's own.
+# GPU memory beside weights and cache: activations, CUDA graphs, the driver.
 _RESERVED_BYTES = 1e9
-# The most that real kernels reach of a data sheet's figures: as in the simulated rounds (jobs/benchmarks).
-_OF_BANDWIDTH, _OF_ARITHMETIC = 0.85, 0.6
-_STEP_OVERHEAD_SECONDS = 1e-3
-# The other end of the range: prompts, scheduling, sampling, kernels that are not the best.
-_LOW_SHARE = 0.35
-# The part of max_tokens that messages use: of the paper's rows 28%, other models and prompts write otherwise.
-FILL = (0.18, 0.28, 0.45)
-# Of English in zstd, with the counts beside it; of a row's other columns.
-_BYTES_PER_TOKEN, _BYTES_PER_ROW = (1.2, 2.5), 40.0
-# An engine's start without a measurement: load the weights, compile, capture graphs; the download is not in.
-_START_SECONDS, _LOAD_BYTES_PER_SECOND = (60.0, 180.0), (3e9, 0.5e9)
+# The low end of tokens/s as a share of the roofline: prefill, scheduling, sampling, slower kernels.
+LOW_SHARE = 0.35
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
-    """From low to high; one figure where they are equal."""
+    """A figure that lies between `low` and `high`, neither of them negative."""
 
     low: float
     high: float
 
     @classmethod
-    def exactly(cls, value: float) -> "Range":
+    def exactly(cls, value: float) -> Self:
         return cls(low=value, high=value)
 
-    def times(self, other: "Range | float") -> "Range":
-        """Of figures that are not negative."""
-        by = other if isinstance(other, Range) else Range.exactly(other)
+    def __mul__(self, factor: "Range | float") -> "Range":
+        by = factor if isinstance(factor, Range) else Range.exactly(factor)
         return Range(low=self.low * by.low, high=self.high * by.high)
 
-    def over(self, other: "Range") -> "Range":
-        return Range(low=self.low / other.high, high=self.high / other.low)
+    def __truediv__(self, divisor: "Range") -> "Range":
+        return Range(low=self.low / divisor.high, high=self.high / divisor.low)
 
-    def plus(self, other: "Range") -> "Range":
+    def __add__(self, other: "Range") -> "Range":
         return Range(low=self.low + other.low, high=self.high + other.high)
+
+
+# The share of max_tokens that messages use, around the paper's.
+FILL = Range(low=0.18, high=0.45)
+# English text in zstd, with the token counts beside it; the other columns of a row.
+BYTES_PER_TOKEN, _BYTES_PER_ROW = Range(low=1.2, high=2.5), Range.exactly(40.0)
+# An engine's start: compiling and capturing graphs, and reading the weights from a disk. No download.
+_START_SECONDS, _LOAD_BYTES_PER_SECOND = Range(low=60.0, high=180.0), Range(low=0.5e9, high=3e9)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """An engine over `gpus` of one kind, in bytes of one of them and tokens of all together.
+    """How a model fits an engine of `gpus` GPUs of one kind. Bytes are those on one GPU.
 
-    sequences: that run at once at the expected lengths, at most max_num_seqs. tokens_per_second: of the
-    engine, by the data sheet.
+    cache_tokens: what the KV cache of the whole engine holds. sequences: running at once at the expected
+    lengths, at most max_num_seqs. tokens_per_second: of the whole engine, by the data sheet.
     """
 
     gpu: str
@@ -70,11 +69,11 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """Whether anything can run."""
+        """Whether the engine can run any sequence."""
         return self.sequences > 0
 
 
-def fit(
+def fit_model(
     size: ModelSize,
     gpu: Gpu,
     *,
@@ -85,32 +84,40 @@ def fit(
     row_tokens: float,
     longest: int,
 ) -> Fit:
-    """How a model lies on GPUs of one kind.
+    """How a model fits GPUs of one kind.
 
-    memory_share: engine.gpu_memory_utilization. row_tokens: of a whole conversation, prompt included.
-    longest: tokens that the engine must be able to hold of one sequence.
+    memory_share: engine.gpu_memory_utilization. row_tokens: expected of a whole conversation, prompt
+    included. longest: tokens of the longest sequence that the cache must hold for vLLM to start.
     """
-    world = tensor_parallel * pipeline_parallel
-    weights = size.weight_bytes / world
-    each = size.cache_bytes_per_token(tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel)
+    gpus = tensor_parallel * pipeline_parallel
+    weights = size.weight_bytes / gpus
+    per_token = size.cache_bytes_per_token(
+        tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel
+    )
     usable = gpu.memory * memory_share
     cache = max(0.0, usable - weights - _RESERVED_BYTES)
-    tokens, slots = int(cache / each), max_num_seqs or gpu.max_num_seqs
-    # A request holds its prompt and what it has written so far: half of it on average.
+    tokens, slots = int(cache / per_token), max_num_seqs or gpu.max_num_seqs
+    # A request holds its prompt and the part of the message so far: half of it on average.
     held = max(1.0, row_tokens / 2)
     sequences = min(slots, int(tokens / held)) if tokens >= longest else 0
     speed = None
     if sequences:
-        cost = step_cost(size, gpu, world=world, cache_bytes_per_token=each)
-        most = sequences / cost.seconds(tokens=sequences, context_tokens=int(sequences * held))
-        speed = Range(low=most * _LOW_SHARE, high=most)
+        cost = StepCost.roofline(
+            bandwidth=gpu.bandwidth,
+            arithmetic=gpu.arithmetic,
+            weight_bytes=weights,
+            parameters=size.active_parameters / gpus,
+            cache_bytes_per_token=per_token,
+        )
+        highest = sequences / cost.seconds(tokens=sequences, context_tokens=int(sequences * held))
+        speed = Range(low=highest * LOW_SHARE, high=highest)
     return Fit(
         gpu=gpu.name,
-        gpus=world,
+        gpus=gpus,
         usable_bytes=usable,
         weight_bytes=weights,
         cache_bytes=cache,
-        cache_bytes_per_token=each,
+        cache_bytes_per_token=per_token,
         cache_tokens=tokens,
         max_num_seqs=slots,
         sequences=sequences,
@@ -118,26 +125,15 @@ def fit(
     )
 
 
-def step_cost(size: ModelSize, gpu: Gpu, *, world: int, cache_bytes_per_token: float) -> StepCost:
-    """A roofline: weights are read once a step, the cache of a sequence once a token."""
-    bandwidth, arithmetic = gpu.bandwidth * _OF_BANDWIDTH, gpu.arithmetic * _OF_ARITHMETIC
-    return StepCost(
-        overhead=_STEP_OVERHEAD_SECONDS,
-        weights=size.weight_bytes / world / bandwidth,
-        token=2 * size.active_parameters / world / arithmetic,
-        context_token=cache_bytes_per_token / bandwidth,
-    )
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """The build's own rows on real engines, for a while (see driver.sample). Seconds, rows, tokens, bytes.
+    """Rows of the build made by real engines for a while (see driver.sample), in seconds, tokens and bytes.
 
-    engines: that worked side by side. start_seconds: from the command until the first engine was up, or,
-    where not `whole`, the last; end_seconds: from the last row to the command's end. whole: every row that is
-    pending was made, and `seconds` is what that took; else `tokens_per_second`, of one engine, is the rate in
-    between, and tail_seconds what the end takes longer, when no more rows begin. tokens: of accepted and
-    rejected attempts. bytes_per_file: beside those of its rows.
+    engines: that worked side by side. whole: every pending row was made, and `seconds` is the time that took.
+    start_seconds: from the command to the first engine that was up if `whole`, otherwise to the last.
+    end_seconds: from the last row to the end of the command. tokens_per_second: of one engine while rows were
+    still begun. tail_seconds: what the last rows take longer, when no more begin. tokens: of accepted and
+    rejected attempts. bytes_per_file: beside the bytes of its rows.
     """
 
     engines: int
@@ -157,16 +153,30 @@ class Sample:
 
     @property
     def tokens_per_row(self) -> float:
-        """Of a row that is kept, with the attempts that were not."""
+        """Tokens generated for an accepted row, rejected attempts included."""
         return self.tokens / max(1, self.rows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """What is left of a build takes. wall_seconds: from the command to its end, engines' start included.
+class Workload:
+    """The rows and files that are pending, and the actors that make them.
 
-    gpu_hours: of all actors over that time, whatever they do; None without GPUs. cost: in the currency of
-    the price; None without one.
+    gpus_per_actor: 0 on CPUs. price_per_gpu_hour: in any currency.
+    """
+
+    rows: int
+    files: int
+    num_actors: int
+    gpus_per_actor: int
+    price_per_gpu_hour: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What the pending rows will take. wall_seconds: of the whole command, the start of engines included.
+
+    gpu_hours: of all actors over that time, idle or not; None without GPUs. cost: in the currency of the
+    price; None without a price. basis: what the figures rest on.
     """
 
     tokens: Range
@@ -177,75 +187,54 @@ class Estimate:
     basis: str
 
 
-def from_sample(
-    sample: Sample,
-    *,
-    rows: int,
-    files: int,
-    num_actors: int,
-    gpus_per_actor: int,
-    price_per_gpu_hour: float | None,
-) -> Estimate:
-    """By measured figures of this build on this machine."""
+def from_sample(sample: Sample, workload: Workload) -> Estimate:
+    """An estimate from measured figures of this build on this machine."""
+    rows, num_actors = workload.rows, workload.num_actors
     tokens = rows * sample.tokens_per_row
     if sample.whole and num_actors == sample.engines:
         work, basis = sample.seconds, "the whole build, made once for trial"
     else:
         work = tokens / (sample.tokens_per_second * num_actors) + sample.tail_seconds
         basis = f"{sample.rows:,} rows made by {sample.engines} engines in {sample.seconds:,.0f} s"
-    wall = sample.start_seconds + work + sample.end_seconds if rows else 0.0
     return _estimate(
+        workload,
         tokens=Range.exactly(tokens),
-        wall=Range.exactly(wall),
-        size=Range.exactly(rows * sample.bytes_per_row + files * sample.bytes_per_file),
-        gpus=num_actors * gpus_per_actor,
-        price=price_per_gpu_hour,
+        wall=Range.exactly(sample.start_seconds + work + sample.end_seconds),
+        size=Range.exactly(rows * sample.bytes_per_row + workload.files * sample.bytes_per_file),
         basis=basis,
     )
 
 
-def from_figures(
-    *,
-    rows: int,
-    max_tokens_per_row: int,
-    tokens_per_second: Range,
-    weight_bytes: float,
-    num_actors: int,
-    gpus_per_actor: int,
-    price_per_gpu_hour: float | None,
-    basis: str,
+def from_speed(
+    tokens_per_second: Range, workload: Workload, *, max_tokens_per_row: int, weight_bytes: float, basis: str
 ) -> Estimate:
-    """By assumed lengths, and the tokens that one engine makes in a second."""
-    tokens = Range(low=FILL[0], high=FILL[2]).times(float(rows * max_tokens_per_row))
-    start = Range(low=_START_SECONDS[0], high=_START_SECONDS[1]).plus(
-        Range(low=weight_bytes / _LOAD_BYTES_PER_SECOND[0], high=weight_bytes / _LOAD_BYTES_PER_SECOND[1])
-    )
-    work = tokens.over(tokens_per_second.times(float(num_actors)))
-    size = tokens.times(Range(low=_BYTES_PER_TOKEN[0], high=_BYTES_PER_TOKEN[1]))
+    """An estimate from one engine's tokens/s and typical lengths. weight_bytes: on one GPU."""
+    tokens = FILL * float(workload.rows * max_tokens_per_row)
+    start = _START_SECONDS + Range.exactly(weight_bytes) / _LOAD_BYTES_PER_SECOND
     return _estimate(
+        workload,
         tokens=tokens,
-        wall=work.plus(start) if rows else Range.exactly(0.0),
-        size=size.plus(Range.exactly(rows * _BYTES_PER_ROW)),
-        gpus=num_actors * gpus_per_actor,
-        price=price_per_gpu_hour,
+        wall=tokens / (tokens_per_second * workload.num_actors) + start,
+        size=tokens * BYTES_PER_TOKEN + _BYTES_PER_ROW * workload.rows,
+        basis=basis,
+    )
+
+
+def _estimate(workload: Workload, *, tokens: Range, wall: Range, size: Range, basis: str) -> Estimate:
+    if not workload.rows:
+        wall = Range.exactly(0.0)
+    gpus, price = workload.num_actors * workload.gpus_per_actor, workload.price_per_gpu_hour
+    hours = wall * (gpus / 3600) if gpus else None
+    return Estimate(
+        tokens=tokens,
+        wall_seconds=wall,
+        size_bytes=size,
+        gpu_hours=hours,
+        cost=hours * price if hours and price is not None else None,
         basis=basis,
     )
 
 
 def expected_row_tokens(max_tokens_per_row: int) -> int:
     """Generated tokens of a row, where nothing is known of its model."""
-    return ceil(max_tokens_per_row * FILL[1])
-
-
-def _estimate(
-    *, tokens: Range, wall: Range, size: Range, gpus: int, price: float | None, basis: str
-) -> Estimate:
-    hours = wall.times(gpus / 3600) if gpus else None
-    return Estimate(
-        tokens=tokens,
-        wall_seconds=wall,
-        size_bytes=size,
-        gpu_hours=hours,
-        cost=hours.times(price) if hours and price is not None else None,
-        basis=basis,
-    )
+    return ceil(max_tokens_per_row * EXPECTED_FILL)

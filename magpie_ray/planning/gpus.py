@@ -1,4 +1,4 @@
-"""GPUs by name, with what the data sheets of their vendor say. Nothing here was measured by this project."""
+"""GPUs by name, with the figures of the vendor's data sheets. This project measured none of them."""
 
 import difflib
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from magpie_ray.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """memory: bytes; a GB as sold is 10**9 of them, and drivers show a little more or less.
+    """memory: bytes, 10**9 to a GB as sold; drivers show a little more or less. bandwidth: bytes/s.
 
-    bandwidth: bytes/s. arithmetic: dense bf16 FLOP/s, fp32 accumulation.
+    arithmetic: dense bf16 FLOP/s with fp32 accumulation.
     """
 
     name: str
@@ -20,7 +20,7 @@ class Gpu:
 
     @property
     def max_num_seqs(self) -> int:
-        """vLLM's choice for offline use: large cards but for the A100 get more (EngineArgs, vLLM 0.32)."""
+        """vLLM's default for offline use: large GPUs other than the A100 get 1024 (EngineArgs, vLLM 0.32)."""
         return 1024 if self.memory >= 75e9 and not self.name.startswith("A100") else 256
 
 
@@ -53,14 +53,14 @@ GPUS = {
 
 
 def find_gpu(name: str) -> Gpu:
-    """The GPU of that name, however it is spelled. ConfigError with those there are."""
-    spelled = {_plain(known): gpu for known, gpu in GPUS.items()}
-    if gpu := spelled.get(_plain(name)):
+    """The GPU of that name; case and punctuation don't matter. ConfigError lists the known names."""
+    by_letters = {_letters(known): gpu for known, gpu in GPUS.items()}
+    if gpu := by_letters.get(_letters(name)):
         return gpu
-    alike = difflib.get_close_matches(_plain(name), spelled, n=1)
-    meant = f"did you mean {spelled[alike[0]].name}? Known" if alike else "known"
-    raise ConfigError(f"--gpu: got {name!r}; {meant} are {', '.join(GPUS)}")
+    close = difflib.get_close_matches(_letters(name), by_letters, n=1)
+    hint = f"did you mean {by_letters[close[0]].name}? Known" if close else "known"
+    raise ConfigError(f"--gpu: got {name!r}; {hint} are {', '.join(GPUS)}")
 
 
-def _plain(name: str) -> str:
+def _letters(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())

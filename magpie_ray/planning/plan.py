@@ -1,4 +1,4 @@
-"""What would run: plain fields for the plan command."""
+"""What would run, as plain fields for the command `plan`."""
 
 from dataclasses import asdict
 from typing import Any
@@ -8,36 +8,34 @@ from magpie_ray.config.sampling import sampling_choices
 from magpie_ray.config.schema import Config
 from magpie_ray.dataset import partitioning
 from magpie_ray.planning.estimate import Sample
-from magpie_ray.planning.forecast import Forecast, Given, forecast
+from magpie_ray.planning.forecast import CostInputs, Forecast, forecast
 from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
 from magpie_ray.preflight.target import look_at
 
 
-def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
-    """The build that `config` describes, as far as it can be known without a cluster; writes nothing.
+def make_plan(config: Config, inputs: CostInputs | None = None) -> dict[str, Any]:
+    """The build that `config` describes, as far as it can be known without a cluster. Writes nothing.
 
-    Where num_actors or the device are left to the cluster, one actor is assumed, or what a sample had
+    Where the cluster decides on num_actors or the device, the plan takes the sample's, or one actor on a GPU
     (`assumptions` says so).
     """
-    given = given or Given()
+    inputs = inputs or CostInputs()
     target = look_at(config)
     build_spec, committed = target.build_spec, target.committed
     config = build_spec.config
-    num_actors, device, assumptions = _assume_cluster(config, given.sample)
+    num_actors, device, assumptions = _assume_cluster(config, inputs.sample)
     if committed:
-        record = committed.build
+        record, pending = committed.build, list(committed.pending)
     else:
         record = build_spec.record(choose_grid(build_spec, num_actors=num_actors, device=device))
+        pending = partitioning.pending(config.num_rows, record.rows_per_partition, ())
         if config.output.rows_per_partition == "auto":
             assumptions.append(
                 "output.rows_per_partition is auto: chosen for these actors, fixed by the first run"
             )
-    grid = record.rows_per_partition
-    pending = committed.pending if committed else partitioning.pending(config.num_rows, grid, ())
-    shards = partitioning.shards(pending, num_actors)
     cost = forecast(
         build_spec,
-        given,
+        inputs,
         rows=partitioning.rows_in(pending),
         files=len(pending),
         num_actors=min(num_actors, max(1, len(pending))),
@@ -52,15 +50,18 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
         "messages_per_row": config.messages_per_row,
         "rows_committed": sum(r.rows for r in committed.records) if committed else 0,
         "rows_pending": partitioning.rows_in(pending),
-        "rows_per_partition": grid,
+        "rows_per_partition": record.rows_per_partition,
         "partitions_pending": len(pending),
         "num_actors": num_actors,
-        "shards": [{"partitions": len(shard), "rows": partitioning.rows_in(shard)} for shard in shards],
+        "shards": [
+            {"partitions": len(shard), "rows": partitioning.rows_in(shard)}
+            for shard in partitioning.shards(pending, num_actors)
+        ],
         "device": device,
         "columns": list(config.columns()),
         **_prompting(build_spec),
         "max_tokens_per_row": config.max_tokens_per_row,
-        **_cost(cost, given.sample),
+        **_cost(cost, inputs.sample),
         "assumptions": [*assumptions, *cost.assumptions],
         "warnings": [*build_spec.warnings, *cost.warnings],
         "config": {"num_rows": config.num_rows, **config.recorded()},
@@ -68,15 +69,14 @@ def make_plan(config: Config, given: Given | None = None) -> dict[str, Any]:
 
 
 def _assume_cluster(config: Config, sample: Sample | None) -> tuple[int, str, list[str]]:
-    """How many actors there are, on what device, and what of that was assumed."""
+    """The number of actors, their device, and a sentence for each of the two that is assumed."""
     assumptions = []
-    num_actors = config.cluster.num_actors
+    num_actors, device = config.cluster.num_actors, str(config.engine.device)
     if num_actors == "auto":
         num_actors = sample.engines if sample else 1
         assumptions.append(
-            f"cluster.num_actors is auto: {num_actors}; `generate` counts what the cluster holds"
+            f"cluster.num_actors is auto: {num_actors}; `generate` starts as many as the cluster holds"
         )
-    device: str = config.engine.device
     if device == "auto":
         device = sample.device if sample else "cuda"
         assumptions.append(f"engine.device is auto: {device}; `generate` looks at the cluster")
@@ -84,7 +84,7 @@ def _assume_cluster(config: Config, sample: Sample | None) -> tuple[int, str, li
 
 
 def _prompting(build_spec: BuildSpec) -> dict[str, Any]:
-    """What rows are started with, and what ends their messages."""
+    """The prompts that rows start with, and the tokens and strings that end their messages."""
     config, form = build_spec.config, build_spec.chat_format
     first = draws.system_prompt_of(0, seed=config.seed_number, prompts=build_spec.prompts)
     text = first.text if first else None

@@ -1,8 +1,7 @@
-"""The loop of a sample: workers make rows of a build for a while, and what that took is measured.
+"""The loop of a sample: workers make rows of a build for a while, and the loop measures them.
 
-Knows no Ray: workers are reached through the Actors protocol. What always holds: rows that have begun when
-the time is over are finished, so that long ones count as often as short ones do; whatever ends the loop, all
-actors are ended.
+Knows no Ray: workers are reached through the Actors protocol. Invariants: rows that have begun when the time
+is over are finished, so that long rows count as often as short ones; whatever ends the loop, all actors end.
 """
 
 import time
@@ -18,23 +17,27 @@ from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.worker.events import Committed, Progress, Ready
 
 _POLL_SECONDS = 0.5
-# How long idle actors get to end in order when all is done.
-_FAREWELL_SECONDS = 5.0
+# Time for idle actors to leave by themselves when all rows are made.
+_LEAVE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
-class _Engine:
+class _Slot:
+    """An engine and its pieces. first, last: the time and the tokens so far in its reports of progress.
+
+    started: rows of its pieces that have begun. tokens: generated before the time was over.
+    """
+
     ready: bool = False
-    given: list[Partition] = field(default_factory=list)
-    # When, and by how many tokens so far, of the words of its progress.
+    pieces: list[Partition] = field(default_factory=list)
     first: tuple[float, int] | None = None
     last: tuple[float, int] | None = None
     started: int = 0
-    tokens_at_stop: int = 0
+    tokens: int = 0
 
 
 class Sampler:
-    """The loop between the workers' events and what they are given. `clock`: seconds, monotonic."""
+    """Hands pieces of the build to workers and hears their events. clock, began: monotonic seconds."""
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class Sampler:
     ) -> None:
         self._actors, self._seconds, self._began, self._clock = actors, seconds, began, clock
         self._dispatcher = Dispatcher(pieces, num_slots=num_slots, grid=grid, max_failures_per_partition=1)
-        self._slots = [_Engine() for _ in range(num_slots)]
+        self._slots = [_Slot() for _ in range(num_slots)]
         self._files: dict[int, PartitionRecord] = {}  # by first row
         self._first_ready: float | None = None
         self._all_ready: float | None = None
@@ -57,7 +60,7 @@ class Sampler:
         self.ended = began  # when the last rows were committed
 
     def work(self, stop_requested: Callable[[], bool]) -> None:
-        """Until all rows are made, or the time is over and what had begun by then is made."""
+        """Work until all rows are made, or until the time is over and the rows begun by then are made."""
         try:
             for slot in range(len(self._slots)):
                 self._actors.start(slot, engine_start=slot)
@@ -71,7 +74,7 @@ class Sampler:
                     self._stop()
             for slot in range(len(self._slots)):
                 self._actors.finish(slot)
-            self._see_off()
+            self._wait_until_left()
         finally:
             for slot in range(len(self._slots)):
                 self._actors.end(slot)
@@ -79,7 +82,7 @@ class Sampler:
     def _done(self) -> bool:
         if self._stopped is None:
             return self._dispatcher.done
-        return all(piece.start in self._files for slot in self._slots for piece in slot.given)
+        return all(piece.start in self._files for slot in self._slots for piece in slot.pieces)
 
     def _take(self, number: int, event: object) -> None:
         slot, now = self._slots[number], self._clock()
@@ -90,7 +93,7 @@ class Sampler:
                 if all(other.ready for other in self._slots):
                     self._all_ready = now
             case Progress():
-                self._note(slot, event, now)
+                self._measure(slot, event, now)
                 if self._stopped is None:
                     for piece in self._dispatcher.progress(
                         number,
@@ -99,7 +102,7 @@ class Sampler:
                         live_window=event.live_window,
                         now=now,
                     ):
-                        slot.given.append(piece)
+                        slot.pieces.append(piece)
                         self._actors.give(number, piece)
             case Committed():
                 self.ended = now
@@ -113,31 +116,30 @@ class Sampler:
                 cause = event.cause if isinstance(event, Lost) else "it left"
                 raise GenerationFailedError(f"an engine of the sample was lost: {cause}")
 
-    def _note(self, slot: _Engine, event: Progress, now: float) -> None:
-        told = (now, event.engine.generated_tokens)
+    def _measure(self, slot: _Slot, event: Progress, now: float) -> None:
         slot.started = event.started
-        if self._stopped is None and self._all_ready is not None and event.doing == "generating":
-            slot.first = slot.first or told
-            slot.last = told
-        if self._stopped is None:
-            slot.tokens_at_stop = event.engine.generated_tokens
+        if self._stopped is not None:
+            return
+        slot.tokens = event.engine.generated_tokens
+        if self._all_ready is not None and event.doing == "generating":
+            slot.last = (now, slot.tokens)
+            slot.first = slot.first or slot.last
 
     def _stop(self) -> None:
-        """No more rows begin: take back what has not begun."""
+        """Take back the pieces that have not begun."""
         self._stopped = self._clock()
         for number, slot in enumerate(self._slots):
             before, kept = 0, list[Partition]()
-            for piece in slot.given:
+            for piece in slot.pieces:
                 if before < slot.started or piece.start in self._files:
                     kept.append(piece)
                 else:
                     self._actors.drop(number, piece)
                 before += piece.num_rows
-            slot.given = kept
+            slot.pieces = kept
 
-    def _see_off(self) -> None:
-        """The last words of the engines, until all have left or the time is over."""
-        deadline = self._clock() + _FAREWELL_SECONDS
+    def _wait_until_left(self) -> None:
+        deadline = self._clock() + _LEAVE_SECONDS
         staying = set(range(len(self._slots)))
         while staying and self._clock() < deadline:
             for slot, event in self._actors.poll(_POLL_SECONDS):
@@ -146,7 +148,7 @@ class Sampler:
                     staying.discard(slot)
 
     def result(self, *, num_rows: int) -> Sample:
-        """What was found of so many rows, but for device, bytes, and the time of the end.
+        """The measurement of a build with `num_rows` pending rows, without device, bytes and end_seconds.
 
         GenerationFailedError when no row was finished.
         """
@@ -163,7 +165,7 @@ class Sampler:
         rate = sum(rates) / len(rates) if rates else tally.tokens / max(seconds, 1e-9) / len(self._slots)
         tail = 0.0
         if self._stopped is not None:
-            after = tally.tokens - sum(slot.tokens_at_stop for slot in self._slots)
+            after = tally.tokens - sum(slot.tokens for slot in self._slots)
             tail = max(0.0, self.ended - self._stopped - after / max(1e-9, rate * len(self._slots)))
         return Sample(
             engines=len(self._slots),

@@ -1,33 +1,38 @@
 """What a worker is made from: its spec as plain data, and the engine, recipe and window it leads to."""
 
+from typing import Any
+
 from magpie_ray.acceptance import build_rules
 from magpie_ray.chat_format import ChatFormat, message_ids
-from magpie_ray.engine.protocol import Engine, EngineFigures, Sampling
+from magpie_ray.config.sampling import EXPECTED_FILL
+from magpie_ray.engine.protocol import EngineFigures, Sampling
 from magpie_ray.engine.vllm.args import VllmSettings
-from magpie_ray.engine.vllm.engine import VllmEngine
+from magpie_ray.engine.vllm.engine import VllmEngine, start_vllm
 from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.conversation import Recipe, SamplingPair
 from magpie_ray.model.tokenizer import load_tokenizer
 from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.worker.spec import WorkerSpec
 
-# The part of max_tokens that messages use on average, as in the paper's rows.
-_FILL = 0.28
 
+def make_recipe(spec: WorkerSpec, tokenizer: Any = None) -> Recipe:
+    """What decides the content of the build's rows, with a tokenizer to decode them.
 
-def make_recipe(spec: WorkerSpec) -> Recipe:
-    """What decides the content of the build's rows, with a tokenizer loaded to decode them.
-
-    ModelError when this machine does not have the build's model.
+    from magpie_ray.chat_format import ChatFormat, message_ids
+    from magpie_ray.config.sampling import EXPECTED_FILL
+    from magpie_ray.engine.protocol import EngineFigures, Sampling
     """
     build_spec = spec.build_spec
     config, form = build_spec.config, build_spec.chat_format
     build_spec.model.check()
-    tokenizer = load_tokenizer(
-        build_spec.model.location,
-        revision=build_spec.model.revision,
-        trust_remote_code=config.model.trust_remote_code,
-    ).tokenizer
+    tokenizer = (
+        tokenizer
+        or load_tokenizer(
+            build_spec.model.location,
+            revision=build_spec.model.revision,
+            trust_remote_code=config.model.trust_remote_code,
+        ).tokenizer
+    )
 
     def decode(messages: list[list[int]]) -> list[str]:
         texts: list[str] = tokenizer.batch_decode(
@@ -94,10 +99,10 @@ def _assistant_names(form: ChatFormat) -> list[str]:
     return [line.strip() for line in header.splitlines() if line.strip().isalpha()]
 
 
-def vllm_engine(spec: WorkerSpec) -> Engine:
+def vllm_engine(spec: WorkerSpec) -> VllmEngine:
     """The real engine of a build."""
     config = spec.build_spec.config
-    return VllmEngine(
+    return start_vllm(
         VllmSettings(
             engine=config.engine,
             model=spec.build_spec.model.location,
@@ -128,4 +133,4 @@ def _expected_turn_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
     """Tokens that a turn adds to a conversation, before any has been seen."""
     sampling, messages = spec.build_spec.config.sampling, spec.build_spec.config.messages_per_row
     allowed = sampling.max_tokens("user") + (sampling.max_tokens("assistant") if messages > 1 else 0)
-    return min(figures.max_model_len, int(allowed * _FILL))
+    return min(figures.max_model_len, int(allowed * EXPECTED_FILL))

@@ -19,6 +19,7 @@ from magpie_ray.dataset.rejects import RejectsSample
 from magpie_ray.engine.protocol import Engine
 from magpie_ray.errors import AcceptRateError, RowExhaustedError, StorageError
 from magpie_ray.generation.admission import AdmissionWindow
+from magpie_ray.generation.conversation import Recipe
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.preflight.build_spec import check_prompts_fit
 from magpie_ray.types import Partition, Rejection, Row
@@ -82,11 +83,15 @@ class ShardWorker:
             self._stopping = True
             self._changed.notify_all()
 
+    def make_recipe(self, spec: WorkerSpec) -> Recipe:
+        """The recipe of the rows. A subclass may change it."""
+        return make_recipe(spec)
+
     def run(self) -> Iterator[Event]:
         """Start the engine, then generate until told to finish or stop. Raises what ends the worker."""
         started = time.monotonic()
         spec = self._spec
-        recipe = make_recipe(spec)
+        recipe = self.make_recipe(spec)
         engine = self._engine_factory(spec)
         check_prompts_fit(spec.build_spec, max_model_len=engine.figures.max_model_len)
         window = make_window(spec, engine.figures)

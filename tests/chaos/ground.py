@@ -53,8 +53,8 @@ class WatchedProxy(FaultProxy):
         self.uploads: Counter[str] = Counter()
         self._suffering = threading.local()
 
-    def _fault_for(self, request: str) -> tuple[str | None, threading.Event]:
-        fault, calm = super()._fault_for(request)
+    def fault_for(self, request: str) -> tuple[str | None, threading.Event]:
+        fault, calm = super().fault_for(request)
         self._suffering.fault = fault
         if fault:
             path = request.split(" ", 1)[1].split("?")[0]
@@ -63,8 +63,8 @@ class WatchedProxy(FaultProxy):
                 self.changed.notify_all()
         return fault, calm
 
-    def _handle(self, handler: BaseHTTPRequestHandler) -> None:
-        super()._handle(handler)
+    def handle(self, handler: BaseHTTPRequestHandler) -> None:
+        super().handle(handler)
         path = handler.path.split("?")[0]
         if self._suffering.fault in (None, "lost_reply"):
             with self.changed:

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from magpie_ray.cli.views.plan import plan_text
-from magpie_ray.planning.forecast import Given
+from magpie_ray.planning.forecast import CostInputs
 from magpie_ray.planning.gpus import find_gpu
 from magpie_ray.planning.plan import make_plan
 from tests.planning.test_estimate import SAMPLE
@@ -13,9 +13,9 @@ from tests.support.builds import config_of, memory_storage
 KEY = "hf_abcdefghijklmnop"
 
 
-def told(given: Given | None = None, **keys: object) -> str:
+def told(inputs: CostInputs | None = None, **keys: object) -> str:
     keys = {"output": {"path": memory_storage().url}, "engine": {"device": "cuda"}} | keys
-    return plan_text(make_plan(config_of(num_rows=1000, n_turns=2, **keys), given))
+    return plan_text(make_plan(config_of(num_rows=1000, n_turns=2, **keys), inputs))
 
 
 def line(text: str, name: str) -> str:
@@ -44,7 +44,7 @@ def test_settings_that_rows_choose_from_are_shown_by_what_sets_them_apart() -> N
 
 
 def test_a_gpu_shows_how_the_model_lies_on_it() -> None:
-    text = told(Given(gpu=find_gpu("H100-80GB"), price_per_gpu_hour=2.0))
+    text = told(CostInputs(gpu=find_gpu("H100-80GB"), price_per_gpu_hour=2.0))
     assert line(text, "engine").startswith("1 x H100-80GB, of each 73.6 GB used: ")
     assert "KiB on each GPU" in line(text, "cache")
     assert "about 1,024 sequences at once" in line(text, "batch")
@@ -53,7 +53,7 @@ def test_a_gpu_shows_how_the_model_lies_on_it() -> None:
 
 
 def test_a_sample_shows_one_figure_each() -> None:
-    text = told(Given(sample=SAMPLE))
+    text = told(CostInputs(sample=SAMPLE))
     assert line(text, "sample") == (
         "1,000 rows by 2 engines in 30 s, up after 20 s: 1,000 tokens/s each, 50 tokens a row, "
         "90.9% of attempts accepted"

@@ -18,7 +18,7 @@ from magpie_ray.config.sampling import FirstTokens, SamplingSettings
 from magpie_ray.config.sections import EngineConfig
 from magpie_ray.engine.protocol import Completion, Request, Sampling
 from magpie_ray.engine.vllm.args import FIRST_TOKENS_ARGUMENT, VllmSettings
-from magpie_ray.engine.vllm.engine import VllmEngine
+from magpie_ray.engine.vllm.engine import VllmEngine, start_vllm
 from magpie_ray.model.tokenizer import load_tokenizer
 
 # vLLM and torch warn of their own deprecations while they are imported and started.
@@ -31,7 +31,7 @@ BLOCK, BLOCKS = 32, 80  # fewer blocks than sequences in a batch
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[VllmEngine]:
-    engine = VllmEngine(
+    engine = start_vllm(
         VllmSettings(
             engine=EngineConfig(
                 max_model_len=64, max_num_seqs=128, extra={"num_gpu_blocks_override": BLOCKS}

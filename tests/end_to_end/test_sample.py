@@ -12,7 +12,7 @@ from magpie_ray.config.schema import Config
 from magpie_ray.driver.sample import take_sample
 from magpie_ray.errors import GenerationFailedError, PreflightError
 from magpie_ray.monitoring.status import read_status
-from magpie_ray.planning.estimate import from_sample
+from magpie_ray.planning.estimate import Workload, from_sample
 from magpie_ray.storage.storage import Storage
 from tests.end_to_end.cluster import ROOT, RayCluster, connected
 from tests.support.engines import ScriptedEngine
@@ -37,7 +37,7 @@ def test_a_sample_of_the_demo_foretells_its_tokens_and_bytes(tmp_path: Path) -> 
     assert not sample.whole
     assert not (tmp_path / "demo").exists()
     result = generate(demo(tmp_path / "demo", "cluster.num_actors=2"))
-    found = from_sample(sample, rows=1000, files=16, num_actors=2, gpus_per_actor=0, price_per_gpu_hour=None)
+    found = from_sample(sample, Workload(rows=1000, files=16, num_actors=2, gpus_per_actor=0))
     status = read_status(Storage(str(tmp_path / "demo")))
     assert found.tokens.low == pytest.approx(status.tally.tokens, rel=0.15)
     assert result.tokens == status.tally.tokens

@@ -9,7 +9,7 @@ from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.config.sections import EngineConfig
 from magpie_ray.engine.protocol import Completion, Request, Sampling
 from magpie_ray.engine.vllm.args import VllmSettings
-from magpie_ray.engine.vllm.engine import VllmEngine
+from magpie_ray.engine.vllm.engine import VllmEngine, start_vllm
 from magpie_ray.errors import ConfigError
 
 # vLLM and torch warn of their own deprecations while they are imported and started.
@@ -21,7 +21,7 @@ BLOCK, CACHE_BLOCKS = 32, 40
 
 
 def made(**extra: object) -> VllmEngine:
-    return VllmEngine(
+    return start_vllm(
         VllmSettings(
             engine=EngineConfig(max_model_len=CONTEXT, max_num_seqs=SLOTS, extra=extra),
             model=str(files("magpie_ray").joinpath("tiny_chat")),

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magpie_ray.config.sampling import SamplingSettings
+from magpie_ray.counters import EngineStats
 from magpie_ray.engine.protocol import Completion, EngineFigures, Request, Sampling
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.engine.simulated.kv_cache import BLOCK_TOKENS, BlockCache, block_hashes
@@ -185,6 +186,20 @@ def test_an_engine_whose_cache_holds_no_context_does_not_start() -> None:
         SimulatedEngine(lambda _: ([], "stop"), figures=figures)
 
 
+COST = StepCost(overhead=0.0, weights=0.0, token=1.0, context_token=1.0)
+LONG, FULL = 1000, 1001
+
+
+def probe(simulated: SimulatedEngine, blocks: int) -> tuple[EngineStats, float]:
+    """What an idle engine counts, and the time it takes, for an answer over many blocks and a full cache."""
+    before, began = simulated.stats(), simulated.seconds
+    simulated.submit(ask(LONG, [LONG]))
+    run(simulated)
+    simulated.submit(ask(FULL, [FULL] * (blocks * BLOCK_TOKENS - 1)))
+    run(simulated)
+    return simulated.stats().since(before), simulated.seconds - began
+
+
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(
     lengths=st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=1, max_size=25),
@@ -193,15 +208,15 @@ def test_an_engine_whose_cache_holds_no_context_does_not_start() -> None:
     budget=st.integers(6, 60),
     aborted=st.sets(st.integers(0, 24), max_size=3),
 )
-def test_whatever_runs_all_blocks_are_free_in_the_end(
+def test_whatever_runs_the_engine_is_as_new_in_the_end(
     lengths: list[tuple[int, int]], slots: int, blocks: int, budget: int, aborted: set[int]
 ) -> None:
-    simulated = caching_engine(
-        {n: answer for n, (_, answer) in enumerate(lengths)},
-        cache=blocks * BLOCK_TOKENS,
-        slots=slots,
-        budget=budget,
-    )
+    answers = {n: answer for n, (_, answer) in enumerate(lengths)} | {LONG: 40, FULL: 1}
+
+    def new_engine() -> SimulatedEngine:
+        return caching_engine(answers, cache=blocks * BLOCK_TOKENS, slots=slots, budget=budget, cost=COST)
+
+    simulated = new_engine()
     for number, (prompt, _) in enumerate(lengths):
         simulated.submit(ask(number, [number % 3] * prompt))
     for _ in range(7):
@@ -213,9 +228,7 @@ def test_whatever_runs_all_blocks_are_free_in_the_end(
         assert simulated.stats().generated_tokens == sum(answer for _, answer in lengths)
     for number, (_, completion) in completions.items():
         assert completion.num_tokens == lengths[number][1]
-    assert simulated._cache.available == blocks
-    assert not any(simulated._fills)
-    assert simulated._context == 0
+    assert probe(simulated, blocks) == probe(new_engine(), blocks)
 
 
 def test_a_block_is_known_by_its_tokens_and_all_before_them() -> None:

@@ -111,5 +111,5 @@ def test_where_tokens_are_not_shown_decoding_tells_all_but_parts_of_characters()
 
 
 def test_a_tokenizer_that_nothing_explains_is_refused() -> None:
-    with pytest.raises(FormatError, match=r"nothing tells which text .* leave first_tokens out"):
+    with pytest.raises(FormatError, match=r"the text of each token .* leave first_tokens out"):
         token_bytes(Opaque(TOKENIZERS["byte_level"], shift=1))

@@ -10,11 +10,13 @@ import pydantic
 import pytest
 from pydantic import ValidationError
 
+from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.config.sections import EngineConfig
+from magpie_ray.engine.protocol import Request, Sampling
 from magpie_ray.engine.vllm import args
-from magpie_ray.engine.vllm import engine as vllm
 from magpie_ray.engine.vllm.args import VllmSettings
-from magpie_ray.engine.vllm.engine import VllmEngine
+from magpie_ray.engine.vllm.engine import VllmEngine, ids_without_ending
+from magpie_ray.engine.vllm.stats import StepCounter
 from magpie_ray.errors import ConfigError, EngineError
 from magpie_ray.utils.redaction import secrets_of
 
@@ -114,8 +116,29 @@ def test_a_value_that_vllm_refuses_is_named_and_not_shown() -> None:
     assert "secret" not in refusal
 
 
-class FailingEngine:
-    """A vLLM engine that quotes what it was given whenever it is called."""
+class LlmEngine:
+    """vLLM's LLMEngine, as far as these tests need it."""
+
+    vllm_config = SimpleNamespace(
+        cache_config=SimpleNamespace(block_size=16, num_gpu_blocks=4),
+        scheduler_config=SimpleNamespace(max_num_seqs=4),
+        model_config=SimpleNamespace(max_model_len=64),
+    )
+
+    def __init__(self) -> None:
+        self.aborted: list[str] = []
+
+    def add_request(self, *_: object) -> None:
+        """Queued, and never answered."""
+
+    def abort_request(self, request_ids: list[str]) -> None:
+        self.aborted += request_ids
+
+
+class FailingLlmEngine:
+    """Quotes its arguments whenever it is called."""
+
+    vllm_config = LlmEngine.vllm_config
 
     def __getattr__(self, name: str) -> object:
         def fail(*_: object) -> None:
@@ -124,26 +147,21 @@ class FailingEngine:
         return fail
 
 
-def stubbed(inner: object, outstanding: set[int]) -> VllmEngine:
-    """An engine around something else than vLLM's."""
-    engine = object.__new__(VllmEngine)
-    engine._engine, engine._outstanding = inner, outstanding
-    engine._secrets = secrets_of({"hf_token": "hunter2hunter2"}, {})
-    return engine
-
-
 def test_errors_of_vllm_are_told_without_secrets() -> None:
-    engine = stubbed(FailingEngine(), {1})
+    secrets = secrets_of({"hf_token": "hunter2hunter2"}, {})
+    engine = VllmEngine(FailingLlmEngine(), StepCounter(), secrets=secrets)
     for call in (engine.step, lambda: engine.abort([1])):
         with pytest.raises(EngineError, match=r"RuntimeError: .* failed: EngineArgs\(hf_token='\*\*\*'\)$"):
             call()
 
 
 def test_aborted_requests_are_not_outstanding_any_more() -> None:
-    aborted: list[str] = []
-    engine = stubbed(SimpleNamespace(abort_request=aborted.extend), {1, 2, 3})
+    llm_engine, sampling = LlmEngine(), Sampling(settings=SamplingSettings())
+    engine = VllmEngine(llm_engine, StepCounter(), make_params=lambda _: None)
+    for number in (1, 2, 3):
+        engine.submit(Request(request_id=number, prompt_token_ids=[7], sampling=sampling))
     engine.abort([1, 3])
-    assert (aborted, engine.outstanding) == (["1", "3"], 1)
+    assert (llm_engine.aborted, engine.outstanding) == (["1", "3"], 1)
 
 
 def test_the_users_own_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +187,7 @@ def decode(token_ids: list[int]) -> str:
 
 def message_ids(token_ids: tuple[int, ...], reason: str, stop: int | str | None, text: str = "") -> list[int]:
     answer = SimpleNamespace(token_ids=token_ids, finish_reason=reason, stop_reason=stop, text=text)
-    return vllm._message_ids(answer, decode)
+    return ids_without_ending(answer, decode)
 
 
 @pytest.mark.parametrize("stop_reason", [9, None])  # a stop token of ours, or the model's own end

@@ -10,15 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.benchmarks import storage as benchmark
-from jobs.benchmarks.storage import Text, as_parquet, make_rows
+from jobs.benchmarks.storage import Text, as_parquet, make_rows, sizes_of
 from magpie_ray.engine.protocol import Completion
 from magpie_ray.engine.simulated.engine import SimulatedEngine
 from magpie_ray.generation.conversation import Recipe
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, Row
 from magpie_ray.worker import committer
-from magpie_ray.worker import worker as worker_module
 from magpie_ray.worker.spec import WorkerSpec
 from magpie_ray.worker.worker import ShardWorker
 from tests.support.engines import ScriptedEngine
@@ -68,9 +66,7 @@ def test_footers_stay_within_what_one_read_gets(text: Text) -> None:
 
 
 def test_jsonl_and_the_peers_columns_are_larger(text: Text) -> None:
-    sizes = {
-        row["format"]: row["times_ours"] for row in benchmark._sizes(make_rows(text, 600, turns=3), turns=3)
-    }
+    sizes = {row["format"]: row["times_ours"] for row in sizes_of(make_rows(text, 600, turns=3), turns=3)}
     assert sizes["ours as JSONL"] > 3.5
     assert sizes["distilabel's columns, its Parquet (snappy)"] > 1.5
 
@@ -125,19 +121,20 @@ def test_decoding_checks_arrow_and_storage_stay_out_of_the_engines_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = Threads()
-    make_recipe, to_parquet = worker_module.make_recipe, committer.to_parquet
+    to_parquet = committer.to_parquet
 
-    def noting_recipe(spec: WorkerSpec) -> Recipe:
-        recipe = make_recipe(spec)
+    class NotingWorker(ShardWorker):
+        def make_recipe(self, spec: WorkerSpec) -> Recipe:
+            recipe = super().make_recipe(spec)
 
-        def decode(messages: list[list[int]]) -> list[str]:
-            threads.note("decode")
-            return recipe.decode(messages)
+            def decode(messages: list[list[int]]) -> list[str]:
+                threads.note("decode")
+                return recipe.decode(messages)
 
-        def rule(_: object, __: object) -> None:
-            threads.note("check")
+            def rule(_: object, __: object) -> None:
+                threads.note("check")
 
-        return replace(recipe, decode=decode, rules=(*recipe.rules, rule))
+            return replace(recipe, decode=decode, rules=(*recipe.rules, rule))
 
     def noting_to_parquet(*arguments: object, **keys: object) -> object:
         threads.note("arrow")
@@ -148,10 +145,9 @@ def test_decoding_checks_arrow_and_storage_stay_out_of_the_engines_thread(
             threads.note("create")
             super().create(key, data)
 
-    monkeypatch.setattr(worker_module, "make_recipe", noting_recipe)
     monkeypatch.setattr(committer, "to_parquet", noting_to_parquet)
     spec = replace(make_spec(tmp_path), storage=NotingStorage(str(tmp_path)))
-    worker = ShardWorker(spec, NotingEngines(threads))
+    worker = NotingWorker(spec, NotingEngines(threads))
     worker.give(Partition(start=0, stop=8))
     worker.finish()
     for _ in worker.run():

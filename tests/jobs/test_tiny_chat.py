@@ -95,7 +95,7 @@ def test_no_first_instruction_belongs_to_two_topics() -> None:
     seen: dict[str, str] = {}
     for relation in RELATIONS:
         for entity in relation.table:
-            for text in corpus._first_instructions(corpus.Fact(relation, entity)):
+            for text in corpus.instructions_for(corpus.Fact(relation, entity)):
                 assert seen.setdefault(text, relation.topic) == relation.topic
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of what a build takes."""
+"""The arithmetic of a build's cost."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magpie_ray.model.size import ModelSize
-from magpie_ray.planning.estimate import Estimate, Fit, Range, Sample, fit, from_figures, from_sample
+from magpie_ray.planning.estimate import (
+    Estimate,
+    Fit,
+    Range,
+    Sample,
+    Workload,
+    fit_model,
+    from_sample,
+    from_speed,
+)
 from magpie_ray.planning.gpus import GPUS, find_gpu
 
 LLAMA_8B = ModelSize(
@@ -41,7 +50,7 @@ SAMPLE = Sample(
 )
 
 
-def fit_of(gpu: str, size: ModelSize = LLAMA_8B, **given: object) -> Fit:
+def fit_of(gpu: str, size: ModelSize = LLAMA_8B, **changes: object) -> Fit:
     settings = {
         "tensor_parallel": 1,
         "pipeline_parallel": 1,
@@ -50,7 +59,7 @@ def fit_of(gpu: str, size: ModelSize = LLAMA_8B, **given: object) -> Fit:
         "row_tokens": 450.0,
         "longest": 8192,
     }
-    return fit(size, find_gpu(gpu), **(settings | given))  # type: ignore[arg-type]
+    return fit_model(size, find_gpu(gpu), **(settings | changes))  # type: ignore[arg-type]
 
 
 def test_an_h200_holds_as_many_tokens_as_it_is_known_to() -> None:
@@ -86,7 +95,9 @@ def test_more_gpus_are_never_slower(gpu: str) -> None:
 
 
 def test_a_part_is_scaled_and_start_tail_and_end_are_added() -> None:
-    found = from_sample(SAMPLE, rows=10_000, files=16, num_actors=4, gpus_per_actor=2, price_per_gpu_hour=3.0)
+    found = from_sample(
+        SAMPLE, Workload(rows=10_000, files=16, num_actors=4, gpus_per_actor=2, price_per_gpu_hour=3.0)
+    )
     wall = 20 + 500_000 / 4000 + 3 + 5
     assert found.tokens == Range.exactly(500_000)
     assert found.wall_seconds == Range.exactly(wall)
@@ -99,24 +110,18 @@ def test_a_part_is_scaled_and_start_tail_and_end_are_added() -> None:
 
 def test_a_build_that_was_made_for_trial_takes_what_it_took() -> None:
     whole = replace(SAMPLE, whole=True)
-    found = from_sample(whole, rows=1000, files=16, num_actors=2, gpus_per_actor=0, price_per_gpu_hour=3.0)
+    found = from_sample(
+        whole, Workload(rows=1000, files=16, num_actors=2, gpus_per_actor=0, price_per_gpu_hour=3.0)
+    )
     assert found.wall_seconds == Range.exactly(55.0)
     assert (found.gpu_hours, found.cost) == (None, None)
-    other = from_sample(whole, rows=1000, files=16, num_actors=8, gpus_per_actor=0, price_per_gpu_hour=None)
+    other = from_sample(whole, Workload(rows=1000, files=16, num_actors=8, gpus_per_actor=0))
     assert other.wall_seconds.low == pytest.approx(20 + 50_000 / 8000 + 3 + 5)
 
 
 def figures(rows: int, speed: Range, actors: int = 1) -> Estimate:
-    return from_figures(
-        rows=rows,
-        max_tokens_per_row=1536,
-        tokens_per_second=speed,
-        weight_bytes=16e9,
-        num_actors=actors,
-        gpus_per_actor=1,
-        price_per_gpu_hour=2.0,
-        basis="x",
-    )
+    workload = Workload(rows=rows, files=16, num_actors=actors, gpus_per_actor=1, price_per_gpu_hour=2.0)
+    return from_speed(speed, workload, max_tokens_per_row=1536, weight_bytes=16e9, basis="x")
 
 
 @given(
@@ -140,7 +145,9 @@ def test_more_rows_never_take_less_and_ranges_are_in_order(
 
 def test_nothing_left_takes_nothing() -> None:
     assert figures(0, Range.exactly(100.0)).wall_seconds == Range.exactly(0.0)
-    done = from_sample(SAMPLE, rows=0, files=16, num_actors=1, gpus_per_actor=1, price_per_gpu_hour=1.0)
+    done = from_sample(
+        SAMPLE, Workload(rows=0, files=16, num_actors=1, gpus_per_actor=1, price_per_gpu_hour=1.0)
+    )
     assert done.wall_seconds == Range.exactly(0.0)
 
 

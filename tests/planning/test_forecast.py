@@ -1,11 +1,11 @@
-"""What a build will take, and what is said to have been assumed."""
+"""The cost of a build, and the assumptions that are reported with it."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from magpie_ray.planning.forecast import Forecast, Given, forecast
+from magpie_ray.planning.forecast import CostInputs, Forecast, forecast
 from magpie_ray.planning.gpus import find_gpu
 from magpie_ray.preflight.build_spec import BuildSpec, resolve_build
 from tests.model.test_size import LLAMA_8B, LLAMA_70B, folder
@@ -18,8 +18,8 @@ def build_spec() -> BuildSpec:
     return resolve_build(config_of(num_rows=1000))
 
 
-def of(build_spec: BuildSpec, *, device: str = "cuda", **given: Any) -> Forecast:
-    return forecast(build_spec, Given(**given), rows=1000, files=16, num_actors=2, device=device)
+def of(build_spec: BuildSpec, *, device: str = "cuda", **inputs: Any) -> Forecast:
+    return forecast(build_spec, CostInputs(**inputs), rows=1000, files=16, num_actors=2, device=device)
 
 
 def with_model(build_spec: BuildSpec, path: Path, config: dict[str, Any]) -> BuildSpec:
@@ -75,4 +75,4 @@ def test_a_sample_counts_more_than_anything_else(build_spec: BuildSpec) -> None:
 
 def test_a_price_without_gpus_is_warned_of(build_spec: BuildSpec) -> None:
     [warning] = of(build_spec, device="cpu", tokens_per_second=10.0, price_per_gpu_hour=1.0).warnings
-    assert "--price-per-gpu-hour counts for nothing" in warning
+    assert "--price-per-gpu-hour has no effect" in warning

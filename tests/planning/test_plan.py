@@ -8,7 +8,7 @@ import pytest
 from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.dataset import build_record
 from magpie_ray.errors import PreflightError
-from magpie_ray.planning.forecast import Given
+from magpie_ray.planning.forecast import CostInputs
 from magpie_ray.planning.gpus import find_gpu
 from magpie_ray.planning.plan import make_plan
 from magpie_ray.preflight.build_spec import resolve_build
@@ -82,7 +82,7 @@ def test_the_plan_of_a_build_on_a_schedule_is_that_of_its_next_tick() -> None:
 
 def test_a_sample_says_how_many_actors_and_what_device_there_are() -> None:
     config = config_of(num_rows=1000, output={"path": memory_storage().url, "rows_per_partition": 50})
-    found = make_plan(config, Given(sample=SAMPLE))
+    found = make_plan(config, CostInputs(sample=SAMPLE))
     assert (found["num_actors"], found["device"], found["sample"]["rows"]) == (2, "cuda", 1000)
     assert found["estimate"]["tokens"]["low"] == 50_000
     json.dumps(found)
@@ -93,7 +93,11 @@ def test_the_plan_of_a_complete_build_takes_nothing_more() -> None:
     config = config_of(num_rows=4, output={"path": storage.url})
     record = build_record.open_build(storage, resolve_build(config).record(4))
     commit(storage, record, 0, 4)
-    for given in (Given(gpu=find_gpu("H200")), Given(tokens_per_second=10.0), Given(sample=SAMPLE)):
-        found = make_plan(config, given)
+    for inputs in (
+        CostInputs(gpu=find_gpu("H200")),
+        CostInputs(tokens_per_second=10.0),
+        CostInputs(sample=SAMPLE),
+    ):
+        found = make_plan(config, inputs)
         assert found["rows_pending"] == 0
         assert found["estimate"]["wall_seconds"] == {"low": 0.0, "high": 0.0}

@@ -1,4 +1,4 @@
-"""The loop of a sample, over workers in virtual time: what it finds is what a whole job takes."""
+"""The loop of a sample, over workers in virtual time: its figures agree with a whole job's."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from jobs.benchmarks.virtual_fleet import VirtualActors, run_virtually
 from magpie_ray.coordinator.actors import Left, Loss, Lost
 from magpie_ray.dataset import partitioning
 from magpie_ray.errors import GenerationFailedError, InterruptedJobError, RowExhaustedError
-from magpie_ray.planning.estimate import Sample, from_sample
+from magpie_ray.planning.estimate import Sample, Workload, from_sample
 from magpie_ray.planning.sampler import Sampler
 from magpie_ray.worker.events import Event
 
@@ -28,7 +28,7 @@ def sampled(rates: Sequence[float], *, num_rows: int, seconds: float) -> tuple[S
     actors = VirtualActors(rates, window=32, every=2.0)
     sampler = sampler_of(actors, num_rows=num_rows, seconds=seconds, slots=len(rates))
     sampler.work(lambda: False)
-    assert not actors._workers, "actors were left behind"
+    assert not actors.num_running, "actors were left behind"
     return sampler.result(num_rows=num_rows), actors
 
 
@@ -41,9 +41,7 @@ def test_a_part_tells_how_long_the_whole_takes(workers: int, num_rows: int) -> N
     whole = run_virtually(
         workers=workers, rows_per_worker=num_rows // workers, rows_per_partition=GRID, rows_per_second=10
     )
-    found = from_sample(
-        sample, rows=num_rows, files=16, num_actors=workers, gpus_per_actor=0, price_per_gpu_hour=None
-    )
+    found = from_sample(sample, Workload(rows=num_rows, files=16, num_actors=workers, gpus_per_actor=0))
     assert found.wall_seconds.low == pytest.approx(whole.seconds + 5.0, rel=0.03)
     assert found.tokens.low == pytest.approx(426 * num_rows, rel=0.01)
 
@@ -77,15 +75,15 @@ def test_rejected_attempts_count_as_tokens_and_attempts() -> None:
 
 
 class Failing(VirtualActors):
-    """The second word of anybody is this."""
+    """The second poll brings this event alone."""
 
     def __init__(self, word: Lost | Left) -> None:
         super().__init__([10.0], window=32, every=2.0)
-        self._word = word
+        self._last = word
 
     def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
-        told = super().poll(timeout_seconds)
-        return [(0, self._word)] if self.num_polls > 1 else told
+        events = super().poll(timeout_seconds)
+        return [(0, self._last)] if self.num_polls > 1 else events
 
 
 @pytest.mark.parametrize(
@@ -100,14 +98,14 @@ def test_an_engine_that_is_lost_ends_the_sample(word: Lost | Left, error: type[E
     actors = Failing(word)
     with pytest.raises(error, match=says):
         sampler_of(actors, num_rows=100, seconds=10, slots=1).work(lambda: False)
-    assert not actors._workers
+    assert not actors.num_running
 
 
 def test_a_sample_can_be_stopped() -> None:
     actors = VirtualActors([10.0], window=32, every=2.0)
     with pytest.raises(InterruptedJobError, match="nothing was written"):
         sampler_of(actors, num_rows=10_000, seconds=100, slots=1).work(lambda: actors.now > 10)
-    assert not actors._workers
+    assert not actors.num_running
 
 
 def test_a_sample_without_a_row_says_so() -> None:

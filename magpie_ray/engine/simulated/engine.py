@@ -1,11 +1,11 @@
 """An engine in virtual time: no model, but vLLM's scheduling, its KV cache and a cost for each step.
 
-Every step writes one token for each running request. Prompts are read in chunks of what a step's token budget
-leaves, without what the cache still holds of them. Requests beyond `max_num_seqs`, or for which the cache has
-no room, wait in order; when running ones outgrow the cache, the last to start is preempted and read again.
-What a request is answered with is the caller's function; the answer's length decides in which step it ends.
-Used by tests, and wherever scheduling is studied without a model. A step takes time in proportion to what
-begins and ends in it, not to what runs.
+Each step decodes one token for every running request. Prompts are prefilled in chunks of the step's remaining
+token budget, except for the part that the cache holds. Requests beyond `max_num_seqs`, or without room in the
+cache, wait in order. When running requests outgrow the cache, the last to start is preempted and prefilled
+again. The caller's function answers a request; the length of the answer decides in which step the request
+ends. A step takes real time in proportion to the requests that begin and end in it, not to the requests that
+run.
 """
 
 import heapq
@@ -25,12 +25,12 @@ Answer = tuple[list[int], FinishReason]
 
 @dataclass(slots=True, eq=False)
 class _Sequence:
-    """A request on its way.
+    """A request from `submit` to its completion.
 
-    num_tokens: of the answer, the ending included; `written` of them before it was preempted. hashes: of its
-    full blocks; the first `shared` of all its `blocks` were found in the cache. unread: tokens that are not
-    in the cache yet. since: the step of the first token since it was started; length: of its context then;
-    ends: the step of its last token.
+    num_tokens: of the answer, the ending included; `written` of them before a preemption. hashes: of its full
+    blocks; the first `shared` of all its `blocks` were found in the cache. unread: tokens still to prefill.
+    since: the step of the first token after its start; length: of its context then; ends: the step of its
+    last token.
     """
 
     request: Request
@@ -48,11 +48,11 @@ class _Sequence:
 
 
 class SimulatedEngine:
-    """Answers each request with `respond(request)` after one step per token, plus one for the ending.
+    """Answers each request with `respond(request)` after one step per token and one for the ending.
 
-    An answer that with its ending exceeds max_tokens or the context is cut there, as in vLLM. cost: of a
-    step, in seconds of `seconds`. max_num_batched_tokens: read and written in one step, at most.
-    EngineError when the cache can't hold a whole context, as vLLM refuses it.
+    As in vLLM, an answer is cut where it exceeds max_tokens or the context with its ending. cost: of a step,
+    in virtual `seconds`. max_num_batched_tokens: limit of tokens prefilled and decoded in one step.
+    EngineError when the cache can't hold a whole context, as in vLLM.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class SimulatedEngine:
         self._cache = BlockCache(blocks)
         self._blocks = blocks
         self._waiting: deque[_Sequence] = deque()
-        self._running: dict[int, _Sequence] = {}  # by request_id, in the order they were started
-        self._reading: dict[int, _Sequence] = {}  # of these, those whose prompt is not read yet
+        self._running: dict[int, _Sequence] = {}  # by request_id, in the order of their start
+        self._reading: dict[int, _Sequence] = {}  # those of them that are not prefilled yet
         self._endings: list[tuple[int, int, _Sequence]] = []
         self._order = 0
-        # Writing sequences by the step, modulo the size of a block, in which they need another block.
+        # Decoding sequences by the step, modulo the size of a block, in which they need another block.
         self._fills = [0] * BLOCK_TOKENS
-        self._context = 0  # tokens of all writing sequences
+        self._context = 0  # tokens of all decoding sequences
         self._counts = Counter[str]()
         self._refreshed = 0  # since the last step
         self.seconds = 0.0
@@ -93,7 +93,7 @@ class SimulatedEngine:
         return len(self._waiting) + len(self._running)
 
     def submit(self, request: Request) -> None:
-        """Queue a request. EngineError when its prompt fills the context, as vLLM refuses it."""
+        """Queue a request. EngineError when its prompt fills the context, as in vLLM."""
         if len(request.prompt_token_ids) >= self._figures.max_model_len:
             raise EngineError(
                 f"a prompt of {len(request.prompt_token_ids)} tokens does not fit engine.max_model_len "
@@ -102,7 +102,7 @@ class SimulatedEngine:
         self._waiting.append(_Sequence(request))
 
     def refresh(self, token_ids: list[int]) -> None:
-        """As vLLM with a request for one token behind the last full block: it finds all, and reads one."""
+        """As vLLM with a request for one token behind the last full block: only that token is prefilled."""
         cut = (len(token_ids) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
         hashes = block_hashes(token_ids[:cut])
         if self._cache.find(hashes) == len(hashes):
@@ -110,7 +110,7 @@ class SimulatedEngine:
             self._refreshed += 1
 
     def step(self) -> list[Completion]:
-        """One token for every running request; those that ended, in the order they were started."""
+        """Decode one token for every running request; return those that ended, in order of their start."""
         assert self.outstanding, "step() without anything outstanding"
         now = self._counts["steps"] + 1
         preempted = self._make_room(now)
@@ -133,7 +133,7 @@ class SimulatedEngine:
         return self._end(now)
 
     def _make_room(self, now: int) -> bool:
-        """A new block for each writing sequence that fills one. Whether others had to be preempted for it."""
+        """Take a block for each decoding sequence that has filled one. True if any request was preempted."""
         preempted = False
         while not self._cache.take(self._fills[now % BLOCK_TOKENS]):
             _, last = self._running.popitem()
@@ -144,7 +144,7 @@ class SimulatedEngine:
         return preempted
 
     def _admit(self, budget: int) -> None:
-        """Start waiting requests in order, as far as slots, the cache and the token budget allow."""
+        """Start waiting requests in order while there are slots, room in the cache and token budget."""
         while self._waiting and len(self._running) < self._figures.max_num_seqs and budget > 0:
             sequence = self._waiting[0]
             if not self._start(sequence):
@@ -154,12 +154,12 @@ class SimulatedEngine:
         assert self._running, "the cache holds any one sequence"
 
     def _start(self, sequence: _Sequence) -> bool:
-        """Find what the cache holds of the sequence, and take blocks for the rest. False without so many."""
+        """Find the sequence's blocks in the cache and take blocks for the rest. False if too few are left."""
         request, cache = sequence.request, self._cache
         length = len(request.prompt_token_ids) + sequence.written
         if not sequence.hashes:
             sequence.hashes = block_hashes(request.prompt_token_ids)
-        # The last token is read in any case: its output is what is asked for.
+        # The last token is always prefilled: its output is the next token.
         known = sequence.hashes[: (length - 1) // BLOCK_TOKENS]
         found = cache.find(known)
         if not cache.use_and_take(known[:found], -(-length // BLOCK_TOKENS) - found):
@@ -186,7 +186,7 @@ class SimulatedEngine:
         sequence.token_ids, sequence.finish_reason, sequence.num_tokens = ids, reason, tokens
 
     def _read(self, budget: int, now: int) -> tuple[int, int]:
-        """Read prompts in order; whoever is through writes a token. Tokens read, and their context."""
+        """Prefill prompts in order; their sequences decode from then on. Returns tokens and their context."""
         total = context = 0
         for sequence in list(self._reading.values()):
             chunk = min(sequence.unread, budget - total)
@@ -202,7 +202,7 @@ class SimulatedEngine:
         return total, context
 
     def _write(self, sequence: _Sequence, length: int, now: int) -> None:
-        """From this step on the sequence gets a token a step."""
+        """From this step on the sequence decodes a token a step."""
         sequence.since, sequence.length = now, length
         sequence.ends = now + sequence.num_tokens - sequence.written - 1
         heapq.heappush(self._endings, (sequence.ends, self._order, sequence))
@@ -215,7 +215,7 @@ class SimulatedEngine:
         return (sequence.since + 1 - sequence.length) % BLOCK_TOKENS
 
     def _stop(self, sequence: _Sequence, now: int) -> None:
-        """Take a sequence that has just been removed from `running` off the engine, before step `now`."""
+        """Give back the blocks of a sequence just removed from `running`, before step `now`."""
         request = sequence.request
         prompt = len(request.prompt_token_ids)
         if self._reading.pop(request.request_id, None):
@@ -236,13 +236,13 @@ class SimulatedEngine:
         self._cache.give_back(sequence.hashes[:full], shared=sequence.shared, blocks=blocks)
 
     def _end(self, now: int) -> list[Completion]:
-        """Sequences whose last token was written in this step."""
+        """The sequences whose last token this step decoded."""
         completions = []
         while self._endings and self._endings[0][0] <= now:
             _, _, sequence = heapq.heappop(self._endings)
             request_id = sequence.request.request_id
             if sequence.ends != now or self._running.get(request_id) is not sequence:
-                continue  # it was preempted or aborted on the way
+                continue  # preempted or aborted since
             del self._running[request_id]
             self._stop(sequence, now + 1)
             completions.append(
@@ -256,7 +256,7 @@ class SimulatedEngine:
         return completions
 
     def abort(self, request_ids: Collection[int]) -> None:
-        """Give up outstanding requests; their slots are free at once."""
+        """Drop outstanding requests; their slots are free at once."""
         self._waiting = deque(s for s in self._waiting if s.request.request_id not in request_ids)
         for request_id in request_ids:
             if sequence := self._running.pop(request_id, None):

@@ -1,8 +1,8 @@
-"""The KV cache of a simulated engine: blocks, prefixes that are found again, and who is evicted first.
+"""The KV cache of a simulated engine: blocks, prefix caching, and the order of eviction.
 
-As in vLLM: a block holds 16 tokens; a full block is known by its tokens and all before them; blocks that
-nobody uses keep their content until they are needed, the longest unused first and of one sequence the last
-first. What always holds: blocks in use, blocks kept and blocks that are empty add up to the capacity.
+As in vLLM: a block holds 16 tokens; a full block is identified by its tokens and all tokens before them;
+unused blocks keep their content until they are evicted, the least recently used first, and of one sequence
+its last block first. Invariant: blocks in use, blocks kept and empty blocks add up to the capacity.
 """
 
 from array import array
@@ -14,7 +14,7 @@ _BLOCK_BYTES = BLOCK_TOKENS * array("q").itemsize
 
 
 class BlockCache:
-    """`capacity` in blocks. A block is private to a sequence until the sequence gives it back."""
+    """A cache of `capacity` blocks. A block is private to a sequence until the sequence gives it back."""
 
     def __init__(self, capacity: int) -> None:
         self._empty = capacity
@@ -23,11 +23,11 @@ class BlockCache:
 
     @property
     def available(self) -> int:
-        """Blocks that can be had, kept ones included."""
+        """Blocks that can be taken, kept ones included."""
         return self._empty + len(self._kept)
 
     def take(self, blocks: int) -> bool:
-        """Make so many private, at the cost of what is kept. False, and nothing happens, without so many."""
+        """Make blocks private and evict kept ones for them. False, without effect, if there are too few."""
         if blocks > self.available:
             return False
         evicted = max(0, blocks - self._empty)
@@ -37,7 +37,7 @@ class BlockCache:
         return True
 
     def find(self, hashes: Sequence[int]) -> int:
-        """How many of a sequence's blocks, from its first on, are there."""
+        """The number of a sequence's blocks in the cache, counted from its first one to the first gap."""
         found = 0
         for block in hashes:
             if block not in self._users and block not in self._kept:
@@ -46,7 +46,7 @@ class BlockCache:
         return found
 
     def use_and_take(self, hashes: Sequence[int], blocks: int) -> bool:
-        """One more sequence uses these blocks, which are there, and makes so many others private."""
+        """One more sequence uses these cached blocks and takes `blocks` others. False if too few are left."""
         if blocks > self.available - sum(block in self._kept for block in hashes):
             return False
         for block in hashes:
@@ -55,21 +55,21 @@ class BlockCache:
         return self.take(blocks)
 
     def touch(self, hashes: Sequence[int]) -> None:
-        """Count these blocks as used now, as far as they are kept."""
+        """Count those of these blocks that are kept as used now."""
         for block in reversed(hashes):
             if block in self._kept:
                 self._kept.move_to_end(block)
 
     def give_back(self, hashes: Sequence[int], *, shared: int, blocks: int) -> None:
-        """A sequence ends that had so many blocks, the first `shared` of them found, the others its own.
+        """A sequence of `blocks` blocks ends; it found the first `shared` in the cache and took the rest.
 
-        hashes: of its full blocks. Those that nobody else uses are kept, the last to be evicted first.
+        hashes: of its full blocks. Those that no other sequence uses are kept, the last to be evicted first.
         """
         own = hashes[shared:]
         self._empty += blocks - shared - len(own)
         for block in reversed(own):
             if block in self._users or block in self._kept:
-                self._empty += 1  # somebody else has written the same
+                self._empty += 1  # another sequence has computed the same
             else:
                 self._kept[block] = None
         for block in reversed(hashes[:shared]):
@@ -80,11 +80,11 @@ class BlockCache:
 
 
 def block_hashes(token_ids: Sequence[int], known: Sequence[int] = ()) -> list[int]:
-    """One hash for each full block, of its tokens and all before them; `known`: those of the first blocks."""
+    """One hash for each full block, of its tokens and all before them. known: hashes of the first blocks."""
     hashes = list(known)
     parent = hashes[-1] if hashes else 0
     begin = len(hashes) * BLOCK_TOKENS
-    content = array("q", token_ids[begin:]).tobytes()  # hashed in a third of the time of the integers
+    content = array("q", token_ids[begin:]).tobytes()  # takes a third of the time of hashing the integers
     for start in range(0, len(content) - _BLOCK_BYTES + 1, _BLOCK_BYTES):
         parent = hash((parent, content[start : start + _BLOCK_BYTES]))
         hashes.append(parent)

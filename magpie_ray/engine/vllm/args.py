@@ -1,6 +1,6 @@
-"""What vLLM is given: its environment, and the arguments of its engine. Needs no vLLM.
+"""vLLM's environment variables and the arguments of its engine. Imports no vLLM.
 
-What always holds: what the user set, in the environment or in engine.extra, stays.
+Invariant: a value that the user set, in the environment or in engine.extra, stays.
 """
 
 import dataclasses
@@ -23,17 +23,19 @@ _CPU_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's default takes half the machine, once per actor
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its default binds two engines of a machine to the same core
 }
-# Small models on a few cores gain nothing from larger batches; on GPUs vLLM's own offline default is kept.
+# Small models on a few cores gain nothing from larger batches. On GPUs vLLM's own default for offline use
+# stays.
 _CPU_MAX_NUM_SEQS = 128
-# Prefixes are cached in whole blocks. Those of 128 tokens that vLLM takes on a CPU are longer than many a
-# conversation: with 32, its least, the bundled model makes 56 rows/s of three turns instead of 26.
+# Prefixes are cached in whole blocks. vLLM's default on a CPU, 128 tokens, is longer than many conversations:
+# with 32, the minimum, the bundled model makes 56 rows/s of three turns instead of 26.
 _CPU_BLOCK_SIZE = 32
 
 # Keys of the section `engine` that vLLM's EngineArgs do not have. The others have vLLM's names.
 _OUR_ENGINE_KEYS = {"device", "vllm_metrics", "extra"}
 
-# Under this name a request carries the rules for its first tokens to the processor that keeps them. That is
-# one of model runner V1. V2, which GPUs get by default, has an interface of its own in some versions of vLLM.
+# A request carries the rules for its first tokens to the logits processor under this name. The processor is
+# one of model runner V1; model runner V2, the default on GPUs, has another interface in some versions of
+# vLLM.
 FIRST_TOKENS_ARGUMENT = "magpie_first_tokens"
 _FIRST_TOKENS_PROCESSOR = "magpie_ray.engine.vllm.logits_processor:FirstTokensProcessor"
 _USE_V2 = "VLLM_USE_V2_MODEL_RUNNER"
@@ -59,14 +61,14 @@ class VllmSettings:
 
 
 def set_environment(device: str, *, first_tokens: bool = False) -> None:
-    """vLLM reads these when it is imported; what the user set stays.
+    """Set the variables that vLLM reads when it is imported.
 
-    ConfigError when that rules out first tokens, if they are wanted.
+    ConfigError when first tokens are wanted and the user's environment rules them out.
     """
-    wanted = _ENVIRONMENT | (_CPU_ENVIRONMENT if device == "cpu" else {})
+    variables = _ENVIRONMENT | (_CPU_ENVIRONMENT if device == "cpu" else {})
     if first_tokens:
-        wanted[_USE_V2] = "0"
-    for name, value in wanted.items():
+        variables[_USE_V2] = "0"
+    for name, value in variables.items():
         os.environ.setdefault(name, value)
     if first_tokens and os.environ[_USE_V2].strip() != "0":
         raise ConfigError(
@@ -76,7 +78,7 @@ def set_environment(device: str, *, first_tokens: bool = False) -> None:
 
 
 def set_log_environment(style: LogStyle) -> None:
-    """Before vLLM is imported: how much it tells, and that others set up how, where that is to be JSON."""
+    """Set how much vLLM logs; a JSON log is set up elsewhere. Call this before vLLM is imported."""
     if style.verbose:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
     else:
@@ -86,7 +88,7 @@ def set_log_environment(style: LogStyle) -> None:
 
 
 def check_extra(extra: Mapping[str, object], args_type: type) -> None:
-    """ConfigError for names that vLLM's EngineArgs, a dataclass, do not have."""
+    """ConfigError for names in `extra` that vLLM's EngineArgs, a dataclass, lack."""
     names = {field.name for field in dataclasses.fields(args_type)}
     if unknown := sorted(set(extra) - names):
         raise ConfigError(
@@ -96,12 +98,12 @@ def check_extra(extra: Mapping[str, object], args_type: type) -> None:
 
 
 def refusal(exc: ValidationError) -> str:
-    """What vLLM finds wrong with the arguments it was given."""
+    """The problems that vLLM found in its arguments, without their values."""
     problems = [
         f"{error['loc'][0]}: {error['msg']}" if error["loc"] else error["msg"]
         for error in exc.errors(include_url=False, include_input=False)
     ]
-    return "vLLM refuses what it is given by engine and engine.extra: " + "; ".join(dict.fromkeys(problems))
+    return "vLLM refuses a value of engine or engine.extra: " + "; ".join(dict.fromkeys(problems))
 
 
 def engine_args(settings: VllmSettings) -> dict[str, object]:
@@ -116,7 +118,7 @@ def engine_args(settings: VllmSettings) -> dict[str, object]:
         "seed": settings.seed,
         "distributed_executor_backend": settings.distributed_executor_backend,
         "enable_prefix_caching": True,
-        # The build's own sampling settings are all there is: none come in from generation_config.json.
+        # Only the build's sampling settings count, none from the model's generation_config.json.
         "generation_config": "vllm",
         "disable_log_stats": False,
         "use_tqdm_on_load": False,  # bars are noise in an actor's log
@@ -130,6 +132,7 @@ def engine_args(settings: VllmSettings) -> dict[str, object]:
             args["dtype"] = "float32"  # bfloat16 is three times slower on CPUs without AVX-512
     args |= engine.extra
     if settings.first_tokens:
-        given = args.get("logits_processors")
-        args["logits_processors"] = [*(given if isinstance(given, list) else ()), _FIRST_TOKENS_PROCESSOR]
+        processors = args.get("logits_processors")
+        processors = processors if isinstance(processors, list) else []
+        args["logits_processors"] = [*processors, _FIRST_TOKENS_PROCESSOR]
     return args

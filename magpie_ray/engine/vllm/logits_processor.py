@@ -1,10 +1,10 @@
-"""First tokens in vLLM: a logits processor, installed when an engine starts, where any message needs it.
+"""First tokens in vLLM: a logits processor, installed when an engine starts if any message needs it.
 
-vLLM imports it by name, in the process in which an engine samples; nobody else does. It is one of model
-runner V1, which vLLM's CPU build has and which engines with first tokens are told to take. What always holds:
-a row of the batch is looked at until its first tokens are written, and forgotten then; what a message has so
-far is read from vLLM's own list of its tokens (complete when logits are processed, and only then: with
-asynchronous scheduling the last is a placeholder before), so that a preempted request goes on where it was.
+Only vLLM imports this module, by name, in the process that samples. The processor is one of model runner V1,
+which vLLM's CPU build has and which the environment selects for engines with first tokens. Invariants: a row
+of the batch is edited until its first tokens are decoded, and forgotten then; a message's tokens so far come
+from vLLM's own list, so that a preempted request continues where it was. That list is complete only while
+logits are processed: with asynchronous scheduling its last token is a placeholder before.
 """
 
 from dataclasses import dataclass, field
@@ -20,14 +20,14 @@ from magpie_ray.engine.token_bytes import TokenBytes, token_bytes
 from magpie_ray.engine.vllm.args import FIRST_TOKENS_ARGUMENT
 from magpie_ray.model.tokenizer import load_tokenizer
 
-_GREEDY = 1e-5  # temperatures below are none, as in vLLM
+_GREEDY = 1e-5  # as in vLLM, a lower temperature means greedy
 _SMALLEST = 1e-30
-_STRIDE = 0x9E3779B97F4A7C15  # odd: seeds of neighbouring tokens are far apart
+_STRIDE = 0x9E3779B97F4A7C15  # odd, so that seeds of neighbouring tokens are far apart
 
 
 @dataclass(slots=True)
 class _Rules:
-    """Rules, their table, and its parts on the device as they are needed."""
+    """Rules, their table, and the parts of the table that are on the device so far."""
 
     table: FirstTokenTable
     temperature: float | None
@@ -37,9 +37,10 @@ class _Rules:
 
 @dataclass(slots=True)
 class _Row:
-    """A request whose first tokens are being written.
+    """A request whose first tokens are being decoded.
 
-    written: vLLM's list of its tokens, of which `read` have led to `beginning`; None: nothing applies to it.
+    written: vLLM's list of its tokens. The first `read` of them led to `beginning`, which is None when no ban
+    or penalty applies any more.
     """
 
     rules: _Rules
@@ -50,7 +51,7 @@ class _Row:
     beginning: bytes | None = START
 
     def catch_up(self) -> None:
-        """Read the tokens that are new in `written`."""
+        """Read the new tokens of `written`."""
         while self.beginning is not None and self.read < len(self.written):
             self.beginning = self.rules.table.after(self.beginning, self.written[self.read])
             self.read += 1
@@ -59,13 +60,19 @@ class _Row:
     def is_heated(self) -> bool:
         return self.rules.temperature is not None and len(self.written) < self.rules.count
 
+    @property
+    def first_temperature(self) -> float:
+        """The rules' temperature. Only for rows that are heated."""
+        assert self.rules.temperature is not None
+        return self.rules.temperature
+
 
 class FirstTokensProcessor(LogitsProcessor):  # type: ignore[misc]
-    """Bans, penalties and temperatures of first tokens, for the requests that carry rules.
+    """Applies bans, penalties and temperatures of first tokens to the requests that carry rules.
 
-    The temperature is on top of the request's own: logits are scaled so that both together make it. Where the
-    request is greedy, noise of that temperature decides (Gumbel's, so that the most likely token with it is a
-    sample), drawn from the request's seed and the token's place where there is a seed.
+    vLLM applies the request's own temperature afterwards, so logits are scaled by the quotient of the two.
+    For a greedy request Gumbel noise of the rules' temperature is added: the most likely token is then a
+    sample. A seeded request draws the noise from its seed and the token's position.
     """
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -112,14 +119,14 @@ class FirstTokensProcessor(LogitsProcessor):  # type: ignore[misc]
         ends = tuple(params.stop_token_ids or ())
         rules = self._rules.get((text, ends))
         if rules is None:
-            asked = FirstTokens.model_validate_json(text)
-            table = FirstTokenTable(asked, self._vocabulary, ends=ends)
-            rules = _Rules(table=table, temperature=asked.temperature, count=asked.count)
+            settings = FirstTokens.model_validate_json(text)
+            table = FirstTokenTable(settings, self._vocabulary, ends=ends)
+            rules = _Rules(table=table, temperature=settings.temperature, count=settings.count)
             self._rules[text, ends] = rules
         return _Row(rules=rules, temperature=params.temperature, seed=params.seed, written=written)
 
     def _edit(self, logits: torch.Tensor, indices: list[int], rules: _Rules, beginning: bytes) -> None:
-        """Bans and penalties of the rows that have the same beginning."""
+        """Apply the bans and penalties of one beginning to the rows that have it."""
         parts = rules.on_device.get(beginning)
         if parts is None:
             following = rules.table[beginning]
@@ -140,7 +147,7 @@ class FirstTokensProcessor(LogitsProcessor):  # type: ignore[misc]
     def _heat(self, logits: torch.Tensor, heated: dict[int, _Row]) -> None:
         scaled = {index: row for index, row in heated.items() if row.temperature >= _GREEDY}
         if scaled:
-            factors = [row.temperature / _wanted(row) for row in scaled.values()]
+            factors = [row.temperature / row.first_temperature for row in scaled.values()]
             rows = self._tensor(list(scaled), torch.int64)
             logits[rows] *= self._tensor(factors, torch.float32).unsqueeze(1)
         for index, row in heated.items():
@@ -153,14 +160,8 @@ class FirstTokensProcessor(LogitsProcessor):  # type: ignore[misc]
             generator = torch.Generator(device=self._device)
             generator.manual_seed((row.seed + (len(row.written) + 1) * _STRIDE) % 2**63)
         draws = torch.empty(size, dtype=torch.float32, device=self._device).exponential_(generator=generator)
-        return draws.clamp_min_(_SMALLEST).log_().mul_(-_wanted(row))
+        return draws.clamp_min_(_SMALLEST).log_().mul_(-row.first_temperature)
 
     def _tensor(self, values: Any, dtype: torch.dtype) -> torch.Tensor:
-        # Pinned, so that the copy to a GPU waits for nothing.
+        # From pinned memory, so that the copy to a GPU is asynchronous.
         return torch.tensor(values, dtype=dtype, pin_memory=self._pins).to(self._device, non_blocking=True)
-
-
-def _wanted(row: _Row) -> float:
-    """The temperature of its first tokens."""
-    assert row.rules.temperature is not None
-    return row.rules.temperature

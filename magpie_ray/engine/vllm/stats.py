@@ -1,9 +1,9 @@
-"""What is counted of a vLLM engine, and whether vLLM's own metrics are exported beside it.
+"""The counts of a vLLM engine, and the export of vLLM's own metrics to Ray.
 
-vLLM adds a Prometheus logger of its own unless it is given one, and that one costs a microsecond for every
-token, in the thread that steps (0.4 ms a step at 512 sequences): so what counts here passes for one. Where
-vLLM's metrics are asked for, they go to Ray's metrics endpoint, latencies between tokens of one step a
-second alone. What remains took half a millisecond a step with 64 sequences, on a busy machine of two cores.
+Unless vLLM gets a Prometheus logger, it adds its own, which costs the stepping thread a microsecond a token
+(0.4 ms a step at 512 sequences). The counting logger here therefore passes for a Prometheus logger. With
+engine.vllm_metrics vLLM's metrics go to Ray's metrics endpoint, with the latencies between tokens from only
+one step a second. The rest took half a millisecond a step with 64 sequences, on a busy machine of two cores.
 """
 
 import copy
@@ -38,7 +38,7 @@ class StepCounter:
         )
 
     def add(self, scheduler_stats: Any, iteration_stats: Any) -> None:
-        """What vLLM tells of one step."""
+        """Add vLLM's stats of one step."""
         counts = self.counts
         if scheduler_stats is not None:
             counts["running"] += scheduler_stats.num_running_reqs
@@ -48,16 +48,16 @@ class StepCounter:
             counts["cached_tokens"] += cache.hits
             counts["recomputed_tokens"] += cache.preempted_queries - cache.preempted_hits
         if iteration_stats is not None:
-            # The scheduler counts when those that end in this step have left.
+            # The scheduler has already left out the requests that end in this step.
             counts["running"] += len(iteration_stats.finished_requests)
             counts["generated_tokens"] += iteration_stats.num_generation_tokens
             counts["preemptions"] += iteration_stats.num_preempted_reqs
 
 
 def stat_logger(counter: StepCounter, *, on_ray: bool) -> Callable[..., Any]:
-    """A vLLM stat logger that adds up into `counter`; with `on_ray` vLLM's own metrics go to Ray as well.
+    """A vLLM stat logger that adds to `counter`. With `on_ray` vLLM's own metrics go to Ray as well.
 
-    ConfigError when that can't be: vLLM's part for it imports Ray Serve.
+    ConfigError when Ray Serve is missing, which vLLM imports for that.
     """
     return _exporting(counter) if on_ray else _counting(counter)
 
@@ -67,7 +67,7 @@ def _counting(counter: StepCounter) -> Callable[..., Any]:
 
     class CountingStatLogger(PrometheusStatLogger):  # type: ignore[misc]
         def __init__(self, vllm_config: object, engine_indexes: object = None) -> None:
-            pass  # and no Prometheus metrics are registered
+            pass  # registers no Prometheus metrics
 
         def record(self, scheduler_stats: Any, iteration_stats: Any, *_: object, **__: object) -> None:
             counter.add(scheduler_stats, iteration_stats)
@@ -86,22 +86,22 @@ def _exporting(counter: StepCounter) -> Callable[..., Any]:
 
     if ray_wrappers.ray_metrics is None:
         raise ConfigError(
-            "engine.vllm_metrics: true needs Ray Serve wherever an engine runs, as vLLM's export to Ray "
+            "engine.vllm_metrics: true needs Ray Serve wherever an engine runs, because vLLM's export to Ray "
             'imports it: pip install "ray[serve]", or set engine.vllm_metrics=false'
         )
 
     class ExportingStatLogger(ray_wrappers.RayPrometheusStatLogger):  # type: ignore[misc]
-        told_latencies = 0.0
+        latencies_exported = 0.0
 
         def record(self, scheduler_stats: Any, iteration_stats: Any, *args: object, **kwargs: object) -> None:
             counter.add(scheduler_stats, iteration_stats)
             if iteration_stats is not None and iteration_stats.inter_token_latencies_iter:
                 now = time.monotonic()
-                if now - self.told_latencies < _LATENCIES_EVERY_SECONDS:
+                if now - self.latencies_exported < _LATENCIES_EVERY_SECONDS:
                     iteration_stats = copy.copy(iteration_stats)
                     iteration_stats.inter_token_latencies_iter = []
                 else:
-                    self.told_latencies = now
+                    self.latencies_exported = now
             super().record(scheduler_stats, iteration_stats, *args, **kwargs)
 
     return ExportingStatLogger
