@@ -68,7 +68,7 @@ class Completion:
 
 
 class Engine(Protocol):
-    """A continuous-batching engine. Errors are EngineError; after one the engine is not used again."""
+    """A continuous-batching engine. Every error is an EngineError; after one the engine is not used again."""
 
     @property
     def figures(self) -> EngineFigures: ...
@@ -82,10 +82,10 @@ class Engine(Protocol):
     def step(self) -> list[Completion]: ...
 
     def refresh(self, token_ids: list[int]) -> None:
-        """Count the cached prefix of these as used now, at the cost of a token or so. Not outstanding."""
+        """Count the cached prefix of these tokens as used now, at the cost of about one token."""
 
     def abort(self, request_ids: Collection[int]) -> None:
-        """Give up outstanding requests: `step` returns nothing of them."""
+        """Drop outstanding requests: `step` returns nothing of them."""
 
     def stats(self) -> EngineStats:
         """Totals since the engine started; known_tokens stay 0, as only its user can tell them."""

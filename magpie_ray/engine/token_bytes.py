@@ -5,7 +5,7 @@ sample texts back, not by a tokenizer's name or type; a tokenizer that no spelli
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -39,17 +39,12 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
     """
     encoder, size = Encoder(tokenizer), len(tokenizer)
     special = frozenset(encoder.special_ids)
-    added = {
-        token_id: str(token) for token_id, token in getattr(tokenizer, "added_tokens_decoder", {}).items()
-    }
-    for spell in (_of_tokens(_byte_level), _of_tokens(_sentencepiece), _by_decoding):
-        pieces = spell(tokenizer, size)
-        for token_id, text in added.items():
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    known = {token_id: str(token).encode() for token_id, token in added.items()} | dict.fromkeys(special)
+    for pieces in _spellings(tokenizer, size):
+        for token_id, piece in known.items():
             if token_id < size:
-                pieces[token_id] = text.encode()
-        for token_id in special:
-            if token_id < size:
-                pieces[token_id] = None
+                pieces[token_id] = piece
         if _gives_back(_PLAIN_SAMPLE, encoder, pieces, special):
             exact = all(_gives_back(sample, encoder, pieces, special) for sample in _OTHER_SAMPLES)
             return TokenBytes(pieces=pieces, is_exact=exact)
@@ -72,12 +67,11 @@ def _gives_back(sample: str, encoder: Encoder, pieces: Pieces, special: frozense
     return re.fullmatch(pattern, sample.encode(), re.DOTALL) is not None
 
 
-def _of_tokens(spell: Callable[[str], bytes | None]) -> Callable[[Any, int], Pieces]:
-    def pieces(tokenizer: Any, size: int) -> Pieces:
-        tokens = tokenizer.convert_ids_to_tokens(list(range(size)))
-        return [spell(token) if isinstance(token, str) else None for token in tokens]
-
-    return pieces
+def _spellings(tokenizer: Any, size: int) -> Iterator[Pieces]:
+    tokens = tokenizer.convert_ids_to_tokens(list(range(size)))
+    for spell in (_byte_level, _sentencepiece):
+        yield [spell(token) if isinstance(token, str) else None for token in tokens]
+    yield _by_decoding(tokenizer, size)
 
 
 def _byte_level(token: str) -> bytes | None:

@@ -4,10 +4,9 @@ Pure arithmetic. Invariants: more rows never cost less; the low end of a range i
 """
 
 from dataclasses import dataclass
-from math import ceil
 from typing import Self
 
-from magpie_ray.config.sampling import EXPECTED_FILL
+from magpie_ray.config.sections import EngineConfig
 from magpie_ray.engine.step_cost import StepCost
 from magpie_ray.model.size import ModelSize
 from magpie_ray.planning.gpus import Gpu
@@ -73,30 +72,20 @@ class Fit:
         return self.sequences > 0
 
 
-def fit_model(
-    size: ModelSize,
-    gpu: Gpu,
-    *,
-    tensor_parallel: int,
-    pipeline_parallel: int,
-    memory_share: float,
-    max_num_seqs: int | None,
-    row_tokens: float,
-    longest: int,
-) -> Fit:
-    """How a model fits GPUs of one kind.
+def fit_model(size: ModelSize, gpu: Gpu, engine: EngineConfig, *, row_tokens: float, longest: int) -> Fit:
+    """How a model fits an engine on GPUs of one kind.
 
-    memory_share: engine.gpu_memory_utilization. row_tokens: expected of a whole conversation, prompt
-    included. longest: tokens of the longest sequence that the cache must hold for vLLM to start.
+    row_tokens: expected of a whole conversation, prompt included. longest: tokens of the longest sequence
+    that the cache must hold for vLLM to start.
     """
-    gpus = tensor_parallel * pipeline_parallel
+    gpus = engine.tensor_parallel_size * engine.pipeline_parallel_size
     weights = size.weight_bytes / gpus
     per_token = size.cache_bytes_per_token(
-        tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel
+        tensor_parallel=engine.tensor_parallel_size, pipeline_parallel=engine.pipeline_parallel_size
     )
-    usable = gpu.memory * memory_share
+    usable = gpu.memory * engine.gpu_memory_utilization
     cache = max(0.0, usable - weights - _RESERVED_BYTES)
-    tokens, slots = int(cache / per_token), max_num_seqs or gpu.max_num_seqs
+    tokens, slots = int(cache / per_token), engine.max_num_seqs or gpu.max_num_seqs
     # A request holds its prompt and the part of the message so far: half of it on average.
     held = max(1.0, row_tokens / 2)
     sequences = min(slots, int(tokens / held)) if tokens >= longest else 0
@@ -233,8 +222,3 @@ def _estimate(workload: Workload, *, tokens: Range, wall: Range, size: Range, ba
         cost=hours * price if hours and price is not None else None,
         basis=basis,
     )
-
-
-def expected_row_tokens(max_tokens_per_row: int) -> int:
-    """Generated tokens of a row, where nothing is known of its model."""
-    return ceil(max_tokens_per_row * EXPECTED_FILL)

@@ -4,6 +4,7 @@ Invariant: every assumption is reported, each in a sentence of its own.
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 from magpie_ray.config.sampling import EXPECTED_FILL
 from magpie_ray.model.size import ModelSize, read_model_size
@@ -121,11 +122,8 @@ def _fit(build_spec: BuildSpec, gpu: Gpu, size: ModelSize) -> Fit:
     return estimate.fit_model(
         size,
         gpu,
-        tensor_parallel=engine.tensor_parallel_size,
-        pipeline_parallel=engine.pipeline_parallel_size,
-        memory_share=engine.gpu_memory_utilization,
-        max_num_seqs=engine.max_num_seqs,
-        row_tokens=prompt_tokens + estimate.expected_row_tokens(config.max_tokens_per_row),
+        engine,
+        row_tokens=prompt_tokens + ceil(config.max_tokens_per_row * EXPECTED_FILL),
         longest=engine.max_model_len or size.max_tokens or prompt_tokens + config.max_tokens_per_row,
     )
 

@@ -8,7 +8,7 @@ from magpie_ray.config.sampling import sampling_choices
 from magpie_ray.config.schema import Config
 from magpie_ray.dataset import partitioning
 from magpie_ray.planning.estimate import Sample
-from magpie_ray.planning.forecast import CostInputs, Forecast, forecast
+from magpie_ray.planning.forecast import CostInputs, forecast
 from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
 from magpie_ray.preflight.target import look_at
 
@@ -61,7 +61,10 @@ def make_plan(config: Config, inputs: CostInputs | None = None) -> dict[str, Any
         "columns": list(config.columns()),
         **_prompting(build_spec),
         "max_tokens_per_row": config.max_tokens_per_row,
-        **_cost(cost, inputs.sample),
+        "model_size": asdict(cost.size) if cost.size else None,
+        "engine": asdict(cost.fit) | {"fits": cost.fit.fits} if cost.fit else None,
+        "sample": asdict(inputs.sample) if inputs.sample else None,
+        "estimate": asdict(cost.estimate) if cost.estimate else None,
         "assumptions": [*assumptions, *cost.assumptions],
         "warnings": [*build_spec.warnings, *cost.warnings],
         "config": {"num_rows": config.num_rows, **config.recorded()},
@@ -102,13 +105,4 @@ def _prompting(build_spec: BuildSpec) -> dict[str, Any]:
         "user_stop_token_ids": list(form.user_stop_token_ids),
         "assistant_stop_token_ids": list(form.assistant_stop_token_ids),
         "stop_strings": list(form.stop_strings),
-    }
-
-
-def _cost(cost: Forecast, sample: Sample | None) -> dict[str, Any]:
-    return {
-        "model_size": asdict(cost.size) if cost.size else None,
-        "engine": asdict(cost.fit) | {"fits": cost.fit.fits} if cost.fit else None,
-        "sample": asdict(sample) if sample else None,
-        "estimate": asdict(cost.estimate) if cost.estimate else None,
     }

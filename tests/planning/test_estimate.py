@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from magpie_ray.config.sections import EngineConfig
 from magpie_ray.model.size import ModelSize
 from magpie_ray.planning.estimate import (
     Estimate,
@@ -50,16 +52,9 @@ SAMPLE = Sample(
 )
 
 
-def fit_of(gpu: str, size: ModelSize = LLAMA_8B, **changes: object) -> Fit:
-    settings = {
-        "tensor_parallel": 1,
-        "pipeline_parallel": 1,
-        "memory_share": 0.92,
-        "max_num_seqs": None,
-        "row_tokens": 450.0,
-        "longest": 8192,
-    }
-    return fit_model(size, find_gpu(gpu), **(settings | changes))  # type: ignore[arg-type]
+def fit_of(gpu: str, size: ModelSize = LLAMA_8B, *, longest: int = 8192, **keys: Any) -> Fit:
+    engine = EngineConfig(**({"gpu_memory_utilization": 0.92} | keys))
+    return fit_model(size, find_gpu(gpu), engine, row_tokens=450.0, longest=longest)
 
 
 def test_an_h200_holds_as_many_tokens_as_it_is_known_to() -> None:
@@ -71,7 +66,7 @@ def test_an_h200_holds_as_many_tokens_as_it_is_known_to() -> None:
 
 def test_a_card_of_24_gb_has_a_batch_that_its_cache_limits() -> None:
     """With 0.9 of an A10G vLLM reported 31,232 tokens (vllm-project/vllm issue 10517)."""
-    found = fit_of("A10G", memory_share=0.9)
+    found = fit_of("A10G", gpu_memory_utilization=0.9)
     assert found.cache_tokens == pytest.approx(31_232, rel=0.15)
     assert found.sequences < found.max_num_seqs
 
@@ -80,7 +75,7 @@ def test_a_model_that_does_not_fit_has_no_speed() -> None:
     large = replace(LLAMA_8B, parameters=70.6e9, active_parameters=70.6e9, layers=80)
     found = fit_of("H100-80GB", large)
     assert (found.fits, found.cache_tokens, found.tokens_per_second) == (False, 0, None)
-    assert fit_of("H100-80GB", large, tensor_parallel=4).fits
+    assert fit_of("H100-80GB", large, tensor_parallel_size=4).fits
 
 
 def test_a_cache_for_less_than_one_sequence_is_none() -> None:
@@ -90,7 +85,7 @@ def test_a_cache_for_less_than_one_sequence_is_none() -> None:
 
 @pytest.mark.parametrize("gpu", GPUS)
 def test_more_gpus_are_never_slower(gpu: str) -> None:
-    speeds = [fit_of(gpu, tensor_parallel=n).tokens_per_second for n in (1, 2, 4)]
+    speeds = [fit_of(gpu, tensor_parallel_size=n).tokens_per_second for n in (1, 2, 4)]
     assert all(one and other and one.high <= other.high for one, other in pairwise(speeds))
 
 

@@ -1,1 +1,1 @@
-"""vLLM behind the Engine protocol."""
+"""vLLM behind the Engine protocol. No other package imports vLLM or torch."""
