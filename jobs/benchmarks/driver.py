@@ -17,7 +17,7 @@ import ray
 from jobs.benchmarks import resume as resuming
 from jobs.benchmarks.real_fleet import RealRun, own_ray, run_for
 from jobs.benchmarks.result import Cell, Claim, Result, Table
-from jobs.benchmarks.virtual_fleet import VirtualRun, run_virtually
+from jobs.benchmarks.virtual_job import VirtualRun, run_virtually
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.output_sync import LOOK_SHARE
 from magpie_ray.dataset import partitioning

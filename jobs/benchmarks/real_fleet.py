@@ -1,8 +1,8 @@
 """Real Ray actors with simulated engines of a fixed speed, on this machine, under the real driver.
 
-Everything is what a job runs (RayActors, ShardProcess, Rounds, Parquet on a local disk) but for two things:
-an engine sleeps where a GPU would compute, and the actors' tokenizer is a stand-in, as loading a real one
-imports transformers and torch: 4 s of CPU and 300 MB each, and a hundred of them share this machine.
+All parts are those of a job (RayActors, ShardProcess, Rounds, Parquet on a local disk) with two exceptions:
+an engine sleeps while a GPU would compute, and the actors' tokenizer is a stand-in. Loading a real tokenizer
+imports transformers and torch, 4 s of CPU and 300 MB in each of a hundred actors on this machine.
 """
 
 import logging
@@ -39,7 +39,7 @@ from magpie_ray.generation.conversation import Recipe
 from magpie_ray.preflight import checks
 from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.preflight.target import find_output
-from magpie_ray.worker.events import Committed, Event, Progress, Ready
+from magpie_ray.worker.events import Event, Progress, Ready
 from magpie_ray.worker.parts import make_recipe
 from magpie_ray.worker.spec import WorkerSpec
 
@@ -47,14 +47,15 @@ SLOTS = 16
 STEP_SECONDS = 0.5
 _FIGURES = EngineFigures(max_num_seqs=SLOTS, kv_cache_tokens=100_000, max_model_len=2048)
 _USER_TOKENS, _ASSISTANT_TOKENS = (2, 6), (4, 16)
-# Three quarters of a minute: words and commits come in about the proportion of 1,000 actors and five minutes.
+# Three quarters of a minute: reports and commits come in about the proportion of 1,000 actors and five
+# minutes.
 _ROWS_PER_PARTITION = 120
-_START_SECONDS = 150.0
+_START_SECONDS, _SETTLE_SECONDS = 150.0, 4.0
 
 
 @dataclass(frozen=True)
 class FixedSpeed:
-    """An engine factory: `SLOTS` tokens each `STEP_SECONDS` by the clock, however busy the machine is."""
+    """An engine factory: SLOTS tokens each STEP_SECONDS by the clock, however busy the machine is."""
 
     def __call__(self, spec: WorkerSpec) -> "FixedSpeedEngine":
         draw = random.Random(spec.engine_seed)
@@ -67,13 +68,13 @@ class FixedSpeed:
 
 
 class FixedSpeedEngine(SimulatedEngine):
-    """Steps at the times at which an engine of that speed would have ended them, late ones made up for."""
+    """Ends its steps when an engine of that speed would, and makes up for late ones."""
 
     _due = 0.0
 
     def step(self) -> list[Completion]:
         now = time.monotonic()
-        # Who had nothing to step for longer than a step begins anew: that time is lost, as on a GPU.
+        # The time of an idle engine is lost, as on a GPU.
         self._due = max(self._due, now - STEP_SECONDS) + STEP_SECONDS
         time.sleep(max(0.0, self._due - now))
         return super().step()
@@ -112,43 +113,41 @@ def own_ray() -> Iterator[None]:
 
 @dataclass(slots=True)
 class Heard:
-    """What the driver heard, with the time of each. Seconds of this machine's monotonic clock."""
+    """The events that the driver heard. Seconds of this machine's monotonic clock.
+
+    stats: by slot, the time, the engine's stats and the finished rows of each report.
+    """
 
     begun: float = field(default_factory=time.monotonic)
     ready: dict[int, float] = field(default_factory=dict)
     stats: dict[int, list[tuple[float, EngineStats, int]]] = field(default_factory=dict)
-    committed_rows: int = 0
     events: int = 0
-    polls: int = 0
 
 
 class CountedActors(RayActors):
-    """RayActors, with a note of all that comes by."""
+    """RayActors that keep a record of their events."""
 
     heard: Heard
 
     def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
-        told = super().poll(timeout_seconds)
+        events = super().poll(timeout_seconds)
         now, heard = time.monotonic(), self.heard
-        heard.polls += 1
-        heard.events += len(told)
-        for slot, event in told:
+        heard.events += len(events)
+        for slot, event in events:
             match event:
                 case Ready():
                     heard.ready[slot] = now
                 case Progress():
                     heard.stats.setdefault(slot, []).append((now, event.engine, event.tally.rows))
-                case Committed():
-                    heard.committed_rows += sum(record.rows for record in event.files)
-        return told
+        return events
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RealRun:
     """A fleet at work for a while after its last engine was up.
 
-    cpu_seconds: of the whole driver process, Ray's threads included; loop_cpu_seconds: of its one thread that
-    runs the job. tokens_per_second: of all engines, each between its first and last word in that time.
+    cpu_seconds: of the whole driver process, Ray's threads included; loop_cpu_seconds: of the thread that
+    runs the job. tokens_per_second: of all engines, each between its first and its last report in that time.
     """
 
     actors: int
@@ -156,21 +155,16 @@ class RealRun:
     call_seconds: float
     seconds: float
     events: int
-    polls: int
     cpu_seconds: float
     loop_cpu_seconds: float
     driver_mib: float
     actor_mib: float
     tokens_per_second: float
     rows_per_second: float
-    committed_rows: int
 
 
-def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float | None = None) -> RealRun:
-    """So many actors, measured for so long in the middle of a job that is then stopped.
-
-    words_every: seconds between a worker's reports; None: as the driver asks for it.
-    """
+def run_for(seconds: float, *, num_actors: int, output: Path) -> RealRun:
+    """Measure a fleet for `seconds` in the middle of a job, then stop the job."""
     config = load_config(
         None,
         [
@@ -191,7 +185,7 @@ def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float
         grid=_ROWS_PER_PARTITION,
         max_failures_per_partition=3,
     )
-    asked = progress_seconds(num_actors, stall_timeout_seconds=config.cluster.stall_timeout_seconds)
+    interval = progress_seconds(num_actors, stall_timeout_seconds=config.cluster.stall_timeout_seconds)
 
     def spec_of(engine_start: int) -> WorkerSpec:
         return WorkerSpec(
@@ -202,7 +196,7 @@ def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float
             engine_start=engine_start,
             device="cpu",
             distributed_executor_backend=None,
-            progress_seconds=asked if words_every is None else words_every,
+            progress_seconds=interval,
         )
 
     with ClusterWatch(may_grow=False) as watch:
@@ -231,54 +225,55 @@ def run_for(seconds: float, *, num_actors: int, output: Path, words_every: float
     return meter.result()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reading:
+    """The driver's process at one moment. Seconds; `events` are those heard so far."""
+
+    time: float
+    cpu: float
+    loop_cpu: float
+    events: int
+
+
 class _Meter:
-    """Asked by the job's loop at every turn whether to stop: when all engines have been up for so long."""
+    """Measures for `seconds` from the moment at which all engines have been up for a while.
+
+    The job's loop asks `over` in each of its turns whether to stop.
+    """
 
     def __init__(self, heard: Heard, *, num_actors: int, seconds: float) -> None:
         self._heard, self._actors, self._seconds = heard, num_actors, seconds
         self._process = psutil.Process()
         self._called: float | None = None
-        self._from: tuple[float, float, float, int, int, int] | None = None
+        self._begin: _Reading | None = None
         self._result: RealRun | None = None
-        self._settle = 4.0
 
-    def _now(self) -> tuple[float, float, float, int, int, int]:
+    def _read(self) -> _Reading:
         cpu = self._process.cpu_times()
-        heard = self._heard
-        return (
-            time.monotonic(),
-            cpu.user + cpu.system,
-            time.thread_time(),
-            heard.events,
-            heard.polls,
-            heard.committed_rows,
+        return _Reading(
+            time=time.monotonic(),
+            cpu=cpu.user + cpu.system,
+            loop_cpu=time.thread_time(),
+            events=self._heard.events,
         )
 
     def over(self) -> bool:
-        """Whether the time is over; measures by the way."""
-        now = time.monotonic()
+        """Whether the time is over. Takes the readings on the way."""
+        now, ready = time.monotonic(), self._heard.ready
         self._called = self._called or now
-        if self._from is None:
-            if now - self._heard.begun > _START_SECONDS + 2 * self._actors:
-                return True
-            if (
-                len(self._heard.ready) == self._actors
-                and now > max(self._heard.ready.values()) + self._settle
-            ):
-                self._from = self._now()
+        if self._begin is None:
+            if len(ready) == self._actors and now > max(ready.values()) + _SETTLE_SECONDS:
+                self._begin = self._read()
+            return now - self._heard.begun > _START_SECONDS + 2 * self._actors and self._begin is None
+        if now - self._begin.time < self._seconds:
             return False
-        if now - self._from[0] < self._seconds:
-            return False
-        if self._result is None:
-            self._result = self._measure(self._from, self._now())
+        self._result = self._result or self._measure(self._begin, self._read())
         return True
 
-    def _measure(
-        self, begin: tuple[float, float, float, int, int, int], end: tuple[float, float, float, int, int, int]
-    ) -> RealRun:
+    def _measure(self, begin: _Reading, end: _Reading) -> RealRun:
         tokens = rows = 0.0
-        for told in self._heard.stats.values():
-            inside = [entry for entry in told if begin[0] <= entry[0] <= end[0]]
+        for reports in self._heard.stats.values():
+            inside = [report for report in reports if begin.time <= report[0] <= end.time]
             if len(inside) > 1:
                 (t0, first, rows0), (t1, last, rows1) = inside[0], inside[-1]
                 tokens += (last.generated_tokens - first.generated_tokens) / (t1 - t0)
@@ -290,20 +285,18 @@ class _Meter:
             actors=self._actors,
             start_seconds=max(self._heard.ready.values()) - self._heard.begun,
             call_seconds=self._called - self._heard.begun,
-            seconds=end[0] - begin[0],
-            events=end[3] - begin[3],
-            polls=end[4] - begin[4],
-            cpu_seconds=end[1] - begin[1],
-            loop_cpu_seconds=end[2] - begin[2],
+            seconds=end.time - begin.time,
+            events=end.events - begin.events,
+            cpu_seconds=end.cpu - begin.cpu,
+            loop_cpu_seconds=end.loop_cpu - begin.loop_cpu,
             driver_mib=self._process.memory_info().rss / 2**20,
             actor_mib=sum(pss) / max(1, len(pss)),
             tokens_per_second=tokens,
             rows_per_second=rows,
-            committed_rows=end[5] - begin[5],
         )
 
     def result(self) -> RealRun:
-        """What was measured. RuntimeError where the actors did not come up in time."""
+        """The measurement. RuntimeError when the actors did not come up in time."""
         if self._result is None:
             up = len(self._heard.ready)
             raise RuntimeError(f"only {up} of {self._actors} actors came up: is the machine busy?")
@@ -318,7 +311,7 @@ def _name(process: psutil.Process) -> str:
 
 
 def _pss(process: psutil.Process) -> float:
-    """MiB of memory, what is shared with others divided among them."""
+    """MiB of memory; shared memory is divided among the processes that share it."""
     try:
         return float(process.memory_full_info().pss / 2**20)
     except psutil.Error:

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from jobs.benchmarks.real_fleet import SLOTS, STEP_SECONDS, RealRun, own_ray, run_for
 from jobs.benchmarks.result import Cell, Claim, Result, Table
-from jobs.benchmarks.virtual_fleet import VirtualRun, run_virtually
+from jobs.benchmarks.virtual_job import VirtualRun, bare_build, run_virtually
 from magpie_ray.coordinator.output_sync import LOOK_SHARE
 from magpie_ray.dataset import manifest
-from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord
 
@@ -140,15 +139,7 @@ class _Records:
 
 
 def _measure_records() -> _Records:
-    build = BuildRecord(
-        identity={},
-        rows_per_partition=_ROWS_PER_PARTITION,
-        chat_format={},
-        columns=(),
-        compression="zstd",
-        config={},
-        versions={},
-    )
+    build = bare_build(_ROWS_PER_PARTITION)
     records = [
         PartitionRecord(
             start=n * _ROWS_PER_PARTITION,

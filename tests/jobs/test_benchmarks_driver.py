@@ -6,7 +6,7 @@ import pytest
 
 from jobs.benchmarks import resume as resuming
 from jobs.benchmarks.resume import GRID, make_build, resume
-from jobs.benchmarks.virtual_fleet import run_virtually
+from jobs.benchmarks.virtual_job import run_virtually
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.manifest import MANIFEST_KEY

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from jobs.benchmarks.virtual_fleet import VirtualActors, run_virtually
+from jobs.benchmarks.virtual_fleet import VirtualActors
+from jobs.benchmarks.virtual_job import run_virtually
 from magpie_ray.coordinator.actors import Left, Loss, Lost
 from magpie_ray.dataset import partitioning
 from magpie_ray.errors import GenerationFailedError, InterruptedJobError, RowExhaustedError
