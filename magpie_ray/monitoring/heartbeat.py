@@ -15,7 +15,6 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Self
 
 from magpie_ray.coordinator.watcher import Snapshot, Watcher
@@ -62,14 +61,12 @@ class Heartbeat(Watcher):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._executor.shutdown(wait=False)
 
     def show(self, snapshot: Snapshot) -> None:
         if self._beat and self._beat.done():
-            self._check(self._beat)
+            self._beat.result()  # raises what nobody expected
             self._beat = None
         if self._beat is None and self._clock() >= self._next:
             self._next = self._clock() + BEAT_SECONDS
@@ -79,15 +76,12 @@ class Heartbeat(Watcher):
         if self._others and (warning := self._others.look()):
             log.warning("%s", warning)
         beat = {**fields, "token": self._run.token, "written": now()}
-        self._storage.replace(heartbeat_key(self._run.number), to_json(beat))
-
-    def _check(self, beat: Future[None]) -> None:
-        error = beat.exception()
-        if isinstance(error, StorageError) and not self._warned:
+        try:
+            self._storage.replace(heartbeat_key(self._run.number), to_json(beat))
+        except StorageError as exc:
+            if not self._warned:
+                log.warning("can't write the heartbeat, so `status` may take this run for dead: %s", exc)
             self._warned = True
-            log.warning("the heartbeat can't be written, so `status` may take this run for dead: %s", error)
-        elif error and not isinstance(error, StorageError):
-            raise error
 
 
 class OtherRuns:

@@ -1,9 +1,8 @@
-"""What is exported of a run while it works: the names, and the samples that a job's state comes to.
+"""The metrics that a run exports: their names, and the samples that follow from a job's state.
 
-Pure: where samples go is the business of whoever holds a Telemetry (see driver.metrics). Names follow
-Prometheus; Ray puts `ray_` before each. What always holds: a counter counts this run alone and never falls;
-what is committed agrees with the footers of the run's files, whatever actors are lost and replaced; the
-values of a label are bounded in number.
+Pure: driver.ray_metrics sends the samples. Names follow Prometheus; Ray prefixes each with `ray_`.
+Invariants: a counter counts this run only and never falls; committed rows and tokens agree with the footers
+of the run's files, even if actors are lost; each label has a bounded number of values.
 """
 
 from collections import deque
@@ -15,18 +14,18 @@ from magpie_ray.coordinator.watcher import Snapshot
 from magpie_ray.counters import EngineStats
 from magpie_ray.worker.events import Committed
 
-# Of every metric: which output, and which run of it.
+# Every metric has these labels: the output, and the number of the run.
 COMMON_LABELS = ("build", "run")
-# Rules of the user's own may give any reasons.
+# A user's own rules may return any reason.
 MAX_REASONS = 50
 OTHER_REASON = "other"
-# Shares are means over the last so many seconds, in which every engine of a fleet has been heard of.
+# Ratios are means over this time, in which every engine of a fleet reports at least once.
 RECENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """One name. labels: beside the common ones. bounds: of a histogram's buckets, in seconds."""
+    """One metric. labels: in addition to the common ones. bounds: of a histogram's buckets, in seconds."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -37,7 +36,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """A value of a metric: of a counter its total so far, of a histogram one observation."""
+    """A value of a metric: a counter's total so far, a gauge's value, or one observation of a histogram."""
 
     name: str
     value: float
@@ -57,28 +56,32 @@ def _seconds(name: str, description: str, *bounds: float) -> Metric:
 
 
 METRICS = (
-    _counter("rows_total", "Rows in files that this run has written"),
-    _counter("tokens_total", "Tokens generated for them, rejected attempts included", "role"),
-    _counter("attempts_total", "Attempts at them: accepted, or why rejected", "reason"),
-    _counter("generated_rows_total", "Rows finished by engines, those lost with actors included"),
-    _counter("generated_tokens_total", "Tokens of messages that have ended, whatever became of them", "role"),
-    _counter("lost_rows_total", "Finished rows that were lost with an actor and are generated again"),
+    _counter("rows_total", "Rows committed by this run"),
+    _counter("tokens_total", "Tokens generated for committed rows, rejected attempts included", "role"),
+    _counter("attempts_total", "Attempts behind committed rows: accepted, or why rejected", "reason"),
+    _counter("generated_rows_total", "Rows finished by engines, rows lost with an actor included"),
+    _counter(
+        "generated_tokens_total", "Tokens of finished messages, rejected and lost ones included", "role"
+    ),
+    _counter("lost_rows_total", "Finished rows lost with an actor, which are generated again"),
     _counter("lost_actors_total", "Actors that were lost or left"),
-    _counter("retries_total", "What was done again: a lost actor's partition, a request to storage", "of"),
+    _counter("retries_total", "Retries: of a lost actor's partition, of a request to storage", "of"),
     _counter("engine_steps_total", "Steps of all engines"),
-    _counter("preemptions_total", "Requests put back because the KV cache was full"),
-    _counter("known_prompt_tokens_total", "Prompt tokens that had been read or written before"),
-    _counter("read_again_tokens_total", "Those of them that were not in the cache any more"),
-    _gauge("build_rows", "Rows of the build that are committed, by all its runs"),
-    _gauge("build_target_rows", "Rows that the build is to have"),
-    _gauge("rows_per_second", "Rows of this run, since its first engine was up"),
+    _counter("preemptions_total", "Requests preempted because the KV cache was full"),
+    _counter("known_prompt_tokens_total", "Prompt tokens prefilled or generated before"),
+    _counter(
+        "read_again_tokens_total", "Known prompt tokens prefilled again after eviction from the KV cache"
+    ),
+    _gauge("build_rows", "Rows of the build committed by all its runs"),
+    _gauge("build_target_rows", "Rows that the build will have"),
+    _gauge("rows_per_second", "Rows per second of this run since its first engine was up"),
     _gauge("actors", "Actors: up, starting (placed, the engine not up), waiting (for a node)", "state"),
-    _gauge("batch_occupancy_ratio", "The part of the engines' batches that is taken"),
-    _gauge("kv_cache_use_ratio", "The part of the KV caches that running requests hold"),
-    _gauge("prefix_hit_ratio", "The part of known prompt tokens that the cache still held"),
+    _gauge("batch_occupancy_ratio", "Fraction of the engines' batch slots in use"),
+    _gauge("kv_cache_use_ratio", "Fraction of the KV caches that running requests hold"),
+    _gauge("prefix_hit_ratio", "Fraction of known prompt tokens that the KV cache still held"),
     _seconds(
         "partition_seconds",
-        "From a partition's hand-out to its commit",
+        "From assigning a partition to committing it",
         *(1, 5, 15, 30, 60, 120, 300, 600, 1200, 2400, 4800),
     ),
     _seconds(
@@ -88,13 +91,13 @@ METRICS = (
 
 
 def exported_names() -> tuple[str, ...]:
-    """As Prometheus finds them on Ray's endpoint, those of a histogram's parts included."""
+    """Names on Ray's metrics endpoint, including the parts of histograms."""
     parts = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
     return tuple(f"ray_{metric.name}{part}" for metric in METRICS for part in parts[metric.kind])
 
 
 class Telemetry:
-    """Snapshots and commits of one run to samples of METRICS."""
+    """Turns the snapshots and commits of one run into samples of METRICS."""
 
     def __init__(self) -> None:
         self._reasons: set[str] = set()
@@ -121,7 +124,7 @@ class Telemetry:
         yield _sample("read_again_tokens_total", use.read_again)
 
     def gauges(self, snapshot: Snapshot, now: float) -> Iterator[Sample]:
-        """How things stand. now: seconds of a monotonic clock."""
+        """The current state. now: seconds of a monotonic clock."""
         yield _sample("build_rows", snapshot.committed_rows)
         yield _sample("build_target_rows", snapshot.num_rows)
         yield _sample("rows_per_second", snapshot.rows_per_second)
@@ -131,17 +134,17 @@ class Telemetry:
         recent = self._recent(snapshot.engines, now)
         yield _sample("batch_occupancy_ratio", recent.occupancy)
         yield _sample("kv_cache_use_ratio", recent.kv_use)
-        if recent.known_tokens > 0:  # with one turn there are none
+        if recent.known_tokens > 0:  # one-turn builds have none
             yield _sample("prefix_hit_ratio", recent.prefix_hits)
 
     @staticmethod
     def durations(event: Committed) -> Iterator[Sample]:
-        """Of one partition."""
+        """Of one committed partition."""
         yield _sample("partition_seconds", event.seconds)
         yield _sample("upload_seconds", event.upload_seconds)
 
     def _bounded(self, by_reason: Mapping[str, int]) -> Mapping[str, int]:
-        """The same with the reasons that came after many others as one."""
+        """The same counts; reasons beyond the first MAX_REASONS are counted as one."""
         bounded = dict[str, int]()
         for reason, number in by_reason.items():
             if reason not in self._reasons and len(self._reasons) >= MAX_REASONS:

@@ -1,12 +1,12 @@
-"""What a running job tells: a live display on a terminal, a plain line now and then in a log.
+"""The progress of a running job: a live display on a terminal, or a line in the log every half minute.
 
-Pure rendering of snapshots; how the numbers come about is the job's business.
+Owns only the rendering of snapshots; the job computes the numbers.
 """
 
 import logging
 import math
 import time
-from types import TracebackType
+from collections.abc import Callable
 from typing import Self
 
 from rich.console import Console, Group
@@ -23,13 +23,19 @@ log = logging.getLogger(__name__)
 
 
 class ProgressDisplay(Watcher):
-    """A watcher of a job, and a context: shown as often as you like, it draws or logs as often as is useful.
+    """A watcher of a job, and a context.
 
-    live: draw, where the console is a terminal; else only log, a line every `log_seconds`.
+    live: draw, if the console is a terminal; otherwise log a line every `log_seconds`. clock: in seconds,
+    monotonic.
     """
 
     def __init__(
-        self, console: Console | None = None, *, live: bool = True, log_seconds: float = 30.0
+        self,
+        console: Console | None = None,
+        *,
+        live: bool = True,
+        log_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         console = console or terminal()
         self._live: Live | None = None
@@ -39,6 +45,7 @@ class ProgressDisplay(Watcher):
             self._live = Live(self._bar, console=console)
         self._last: Snapshot | None = None
         self._log_seconds = log_seconds
+        self._clock = clock
         self._logged_at = -math.inf
 
     def __enter__(self) -> Self:
@@ -46,16 +53,14 @@ class ProgressDisplay(Watcher):
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
         elif self._last:
             _log(self._last)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw, or log when the last line is old enough. On leaving the context the last one is logged."""
+        """Draw, or log if it is time. The last snapshot is logged on leaving the context."""
         if self._live:
             self._bar.update(
                 self._task,
@@ -63,19 +68,19 @@ class ProgressDisplay(Watcher):
                 completed=snapshot.rows,
                 description=f"{rows_text(snapshot)}, ETA {eta_text(snapshot)}",
             )
-            told = f"{rates_text(snapshot)}, " if snapshot.seconds else ""
-            self._live.update(Group(self._bar, Text(f"{told}{actors_text(snapshot)}", overflow="ellipsis")))
+            rates = f"{rates_text(snapshot)}, " if snapshot.seconds else ""
+            self._live.update(Group(self._bar, Text(f"{rates}{actors_text(snapshot)}", overflow="ellipsis")))
             return
         self._last = snapshot
-        if time.monotonic() - self._logged_at >= self._log_seconds:
-            self._logged_at, self._last = time.monotonic(), None
+        if self._clock() - self._logged_at >= self._log_seconds:
+            self._logged_at, self._last = self._clock(), None
             _log(snapshot)
 
     def hear(self, slot: int, event: JobEvent) -> None:
         """Log each commit at debug level."""
         if isinstance(event, Committed):
             log.debug(
-                "slot %d: %s committed after %.1f s, %.1f of them to store it",
+                "slot %d: %s committed after %.1f s, of which the upload took %.1f s",
                 slot,
                 event.partition,
                 event.seconds,
@@ -88,7 +93,7 @@ def _log(snapshot: Snapshot) -> None:
 
 
 def line(snapshot: Snapshot) -> str:
-    """All of it in one line."""
+    """A snapshot in one line."""
     parts = [rows_text(snapshot), rates_text(snapshot), f"ETA {eta_text(snapshot)}", actors_text(snapshot)]
     return ", ".join(parts)
 
@@ -104,7 +109,7 @@ def rates_text(snapshot: Snapshot) -> str:
 
 
 def actors_text(snapshot: Snapshot) -> str:
-    """What there is none of is left out, but for those that are up."""
+    """Actors by state; states without actors are left out, except "up"."""
     more = {
         "starting": snapshot.actors_starting,
         "waiting for a node": snapshot.actors_waiting,
@@ -115,5 +120,5 @@ def actors_text(snapshot: Snapshot) -> str:
 
 
 def eta_text(snapshot: Snapshot) -> str:
-    """Time left at the mean rate so far; "-" before there is one."""
+    """Time left at the mean rate so far; "-" before there is a rate."""
     return "-" if snapshot.seconds_left is None else clock_text(snapshot.seconds_left)

@@ -1,6 +1,6 @@
-"""How far a build is, how fast, and whether anybody works on it: read from storage alone, from anywhere.
+"""How far a build is, how fast, and whether a driver is at work, read from storage alone.
 
-What always holds: nothing is written; ages are differences of the store's own times, where it tells its time.
+Invariants: nothing is written; ages are differences of the store's own times, if the store reports its time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,20 @@ from magpie_ray.types import DATA_PREFIX, PartitionRecord
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Commit:
-    """One file: when it was written, and its rows."""
+    """One committed file: when it was written (seconds since 1970), and its rows."""
 
     at: float
     rows: int
 
 
 def rate(commits: Sequence[Commit], *, begin: float, end: float) -> float:
-    """Rows/s in begin..end; 0 for no time at all."""
+    """Rows/s in begin..end; 0 if that is no time."""
     rows = sum(commit.rows for commit in commits if begin < commit.at <= end)
     return rows / (end - begin) if end > begin else 0.0
 
 
 def history(commits: Sequence[Commit], *, begin: float, end: float, parts: int) -> list[float]:
-    """Rows/s in each of so many equal parts of begin..end, the oldest first; none for no time at all."""
+    """Rows/s in equal parts of begin..end, the oldest first; empty if that is no time."""
     if end <= begin:
         return []
     width = (end - begin) / parts
@@ -44,17 +44,14 @@ def history(commits: Sequence[Commit], *, begin: float, end: float, parts: int) 
     return [number / width for number in rows]
 
 
-# complete: nothing is left to do. running: a driver is at work. gone: one was, and fell silent. stopped: the
-# last run has ended and said so. new: no run has begun.
+# complete: nothing is left to do. running: a driver is at work. gone: the last driver stopped writing without
+# ending its run. stopped: the last run has ended. new: no run has started.
 State = Literal["complete", "running", "gone", "stopped", "new"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunStatus:
-    """A run, and the last sign of life of its driver. beat: what that said; None where there is none.
-
-    quiet_seconds: since then, or since the run's record was written.
-    """
+    """A run. beat: its last heartbeat, if any. quiet_seconds: since that heartbeat, or the run's record."""
 
     record: RunRecord
     quiet_seconds: float
@@ -67,9 +64,9 @@ class RunStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """num_rows: what the build is to have (build.rows_wanted), or has if that is more. now: the store's time.
+    """How a build is doing. num_rows: rows requested, or committed if that is more. now: the store's time.
 
-    commits: one for each of `records` whose time the store tells, in the order of time.
+    commits: one for each of `records` whose time the store reports, the oldest first.
     """
 
     url: str
@@ -93,13 +90,13 @@ class Status:
 
     @property
     def driver(self) -> RunStatus | None:
-        """The run that works, or did so last."""
+        """The run that is at work, or was last."""
         candidates = [run for run in self.runs if run.alive] or self.runs
         return candidates[-1] if candidates else None
 
     @property
     def tally(self) -> Tally:
-        """All attempts behind what is committed."""
+        """All attempts behind the committed rows."""
         return Tally.sum(Tally.of_record(record) for record in self.records)
 
     @property
@@ -111,13 +108,14 @@ class Status:
 def read_status(storage: Storage) -> Status:
     """How far the build is. PreflightError without one; CorruptBuildError when its files contradict it."""
     record = require_build(storage)
-    runs = _read_runs(storage)
+    now = storage.now()
+    runs = _read_runs(storage, now)
     listed = storage.list_objects(DATA_PREFIX)
     records = tuple(manifest.read_committed(storage, record, listed=listed))
     num_rows = rows_wanted([run.record for run in runs], records)
     missing = manifest.pending(num_rows, record, records)
     written = {item.key: item.modified for item in listed}
-    times = [(written.get(found.partition.key), found.rows) for found in records]
+    times = [(written.get(item.partition.key), item.rows) for item in records]
     commits = [Commit(at=at, rows=rows) for at, rows in times if at is not None]
     return Status(
         url=storage.url,
@@ -126,26 +124,25 @@ def read_status(storage: Storage) -> Status:
         records=records,
         num_rows=num_rows,
         complete=num_rows > 0 and not missing and manifest.is_marked_complete(storage),
-        now=storage.now(),
+        now=now,
         commits=tuple(sorted(commits, key=lambda commit: commit.at)),
     )
 
 
-def _read_runs(storage: Storage) -> tuple[RunStatus, ...]:
+def _read_runs(storage: Storage, now: float) -> tuple[RunStatus, ...]:
     records = run_records.read_runs(storage)
     written = {item.key: item.modified for item in storage.list_objects(RUNS_PREFIX)}
-    now = storage.now()
-    found = []
+    runs = []
     for record in records:
         times = [written.get(key) for key in (record.key, run_records.heartbeat_key(record.number))]
         last = max((at for at in times if at is not None), default=now)
         beat = _read_beat(storage, record.number) if record.outcome == "running" else None
-        found.append(RunStatus(record=record, quiet_seconds=max(0.0, now - last), beat=beat))
-    return tuple(found)
+        runs.append(RunStatus(record=record, quiet_seconds=max(0.0, now - last), beat=beat))
+    return tuple(runs)
 
 
 def _read_beat(storage: Storage, run: int) -> Mapping[str, object] | None:
     try:
         return run_records.read_heartbeat(storage, run)
-    except CorruptBuildError:  # it is for readers alone, and the next beat replaces it
+    except CorruptBuildError:  # nothing depends on it, and the next beat replaces it
         return None

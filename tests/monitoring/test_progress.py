@@ -9,7 +9,6 @@ from rich.console import Console
 
 from magpie_ray.coordinator.watcher import Snapshot
 from magpie_ray.counters import Tally
-from magpie_ray.monitoring import progress
 from magpie_ray.monitoring.progress import ProgressDisplay, line
 
 HALF_WAY = Snapshot(
@@ -67,12 +66,11 @@ def test_a_log_record_carries_the_numbers_as_fields(caplog: pytest.LogCaptureFix
 
 
 def test_a_log_gets_a_line_now_and_then_and_the_last_one(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, logger="magpie_ray.monitoring.progress")
     now = [5.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with ProgressDisplay(Console(file=io.StringIO()), log_seconds=30.0) as display:
+    with ProgressDisplay(Console(file=io.StringIO()), log_seconds=30.0, clock=lambda: now[0]) as display:
         display.show(replace(HALF_WAY, rows=1))
         now[0] += 15.0
         display.show(replace(HALF_WAY, rows=2))

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from magpie_ray.cli.views.status import bars, status_fields, status_text
 from magpie_ray.dataset import build_record, layout, run_records
 from magpie_ray.dataset.run_records import GONE_SECONDS, heartbeat_key
-from magpie_ray.monitoring.status import read_status
+from magpie_ray.monitoring.status import Commit, history, rate, read_status
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import StoredObject
 from tests.monitoring.test_progress import HALF_WAY
@@ -174,3 +176,28 @@ def test_status_asks_for_few_objects(clock: dict[str, float], monkeypatch: pytes
         "_magpie/runs/000001.heartbeat.json",
         "_magpie/runs/000001.json",
     ]
+
+
+# ---- rates over time, by when files were committed
+
+COMMITS = [Commit(at=at, rows=10) for at in (100.0, 110.0, 119.0, 120.0)]
+
+
+def test_a_rate_counts_what_was_committed_in_its_time() -> None:
+    assert rate(COMMITS, begin=100.0, end=120.0) == 1.5
+    assert rate(COMMITS, begin=115.0, end=120.0) == 4.0
+    assert rate(COMMITS, begin=120.0, end=140.0) == 0.0
+    assert rate(COMMITS, begin=120.0, end=120.0) == 0.0
+
+
+def test_a_history_has_a_rate_for_each_part_of_the_time() -> None:
+    assert history(COMMITS, begin=99.0, end=119.0, parts=2) == [1.0, 2.0]
+    assert history(COMMITS, begin=110.0, end=120.0, parts=5) == [0, 0, 0, 0, 10]
+    assert history(COMMITS, begin=120.0, end=120.0, parts=5) == []
+
+
+@given(st.lists(st.tuples(st.floats(-10, 110), st.integers(1, 50))), st.integers(1, 9))
+def test_the_parts_of_a_history_make_up_the_whole(made: list[tuple[float, int]], parts: int) -> None:
+    commits = [Commit(at=at, rows=rows) for at, rows in made]
+    told = history(commits, begin=0.0, end=100.0, parts=parts)
+    assert abs(sum(told) / parts - rate(commits, begin=0.0, end=100.0)) < 1e-9
