@@ -1,29 +1,37 @@
 """Magpie datasets at scale: Ray actors with vLLM engines write exact rows of Parquet to object storage."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from magpie_ray.config.schema import Config, load_config, parse_config
+from magpie_ray.config import Config, load_config, parse_config
+from magpie_ray.errors import MagpieError
 
 if TYPE_CHECKING:
     from magpie_ray.chat_format import ChatFormat, derive
     from magpie_ray.coordinator.run import BuildResult
     from magpie_ray.driver.run_build import generate
 
-__all__ = ["BuildResult", "ChatFormat", "Config", "derive", "generate", "load_config", "parse_config"]
+__all__ = [
+    "BuildResult",
+    "ChatFormat",
+    "Config",
+    "MagpieError",
+    "derive",
+    "generate",
+    "load_config",
+    "parse_config",
+]
+
+# Imported at the first use: a config needs neither Ray nor a tokenizer.
+_LAZY = {
+    "BuildResult": "magpie_ray.coordinator.run",
+    "ChatFormat": "magpie_ray.chat_format",
+    "derive": "magpie_ray.chat_format",
+    "generate": "magpie_ray.driver.run_build",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Ray is imported only by those who run a job.
-    if name == "generate":
-        from magpie_ray.driver.run_build import generate
-
-        return generate
-    if name == "BuildResult":
-        from magpie_ray.coordinator.run import BuildResult
-
-        return BuildResult
-    if name in ("ChatFormat", "derive"):
-        from magpie_ray import chat_format
-
-        return getattr(chat_format, name)
+    if module := _LAZY.get(name):
+        return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
-"""Frozen carriers that cross module borders: what to generate, what was generated, what was committed.
+"""Frozen values that several rooms exchange: partitions, stored objects, prompts, messages, rows, rejections.
 
-Owns no behaviour beyond derived views. Everything here is picklable and is never changed after creation.
+Invariants: a value is picklable, never changes after its creation, and has no behaviour but derived views.
 """
 
 from collections.abc import Mapping

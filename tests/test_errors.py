@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 
+import magpie_ray
 from magpie_ray import errors
 from magpie_ray.errors import MagpieError
 
@@ -29,3 +30,8 @@ def test_exit_codes_say_whose_turn_it_is() -> None:
     assert {name for name, code in codes.items() if code == 2} == usage
     assert {name for name, code in codes.items() if code == 3} == {"InterruptedJobError"}
     assert all(code == 1 for name, code in codes.items() if name not in {*usage, "InterruptedJobError"})
+
+
+def test_the_base_of_all_errors_is_a_part_of_the_public_face() -> None:
+    assert magpie_ray.MagpieError is MagpieError
+    assert all(hasattr(magpie_ray, name) for name in magpie_ray.__all__)

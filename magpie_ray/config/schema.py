@@ -1,8 +1,8 @@
-"""What the user asks for: a frozen, fully checked `Config`, made from a YAML file and `key=value` overrides.
+"""The whole config: a frozen, fully checked `Config`, made from a YAML file and `key=value` overrides.
 
-Owns: the keys of the top, what may be combined, and what follows from the keys alone (prompts, columns,
-which keys a build may not change); the sections are in config_parts and config_sampling. Nothing heavy is
-imported here, so that a mistake is told in milliseconds.
+Owns: the keys of the top level, what may be combined, and what follows from the keys alone (prompts, columns,
+the keys that a build may not change). Invariant: nothing heavy is imported, so that a mistake is reported in
+milliseconds.
 """
 
 import os
@@ -43,8 +43,8 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
     output: OutputConfig = OutputConfig()
 
-    # Combinations are checked field by field, against the fields before: pydantic would skip a check of the
-    # whole when any field is wrong, and the user would see the problems in two helpings.
+    # Each field is checked against those before it. pydantic would skip a check of the whole config when any
+    # field is wrong, and the user would see some problems only after the others are solved.
     @field_validator("include_system_prompt")
     @classmethod
     def _has_a_conversation_to_be_in(cls, value: bool, info: ValidationInfo) -> bool:
@@ -55,8 +55,7 @@ class Config(Section):
     @field_validator("model")
     @classmethod
     def _has_an_answer_to_think_about(cls, model: ModelConfig, info: ValidationInfo) -> ModelConfig:
-        ends_after_user = info.data.get("end_with_user") and info.data.get("n_turns") == 1
-        if model.thinking and (info.data.get("only_instruction") or ends_after_user):
+        if model.thinking and not _has_answers(info.data):
             must = "must be false where rows have no answers (only_instruction, end_with_user)"
             raise BadValueError(Problem(at=("thinking",), value=True, must=must))
         return model
@@ -67,8 +66,7 @@ class Config(Section):
         sampling, room = info.data.get("sampling"), engine.max_model_len
         if sampling is None or room is None:
             return engine
-        ends_after_user = info.data.get("end_with_user") and info.data.get("n_turns") == 1
-        for role in ROLES[:1] if info.data.get("only_instruction") or ends_after_user else ROLES:
+        for role in ROLES if _has_answers(info.data) else ROLES[:1]:
             if (max_tokens := sampling.max_tokens(role)) >= room:
                 rule = f"must be more than sampling.{role}.max_tokens, which is {max_tokens}"
                 must = f"{rule}: a message needs room beside its prompt"
@@ -116,51 +114,48 @@ class Config(Section):
 
     @property
     def seed_number(self) -> int:
-        """The seed. One that is left to us is 0, but of a build of a schedule (see output_path.Tick)."""
+        """The seed; `auto` is 0. A scheduled build puts a seed of its own in its place (output_path.Tick)."""
         return 0 if self.seed == "auto" else self.seed
 
     @property
     def turns(self) -> int:
-        """Turns of a row; 1 with only_instruction, which ignores n_turns."""
+        """Turns of a row. It is 1 with only_instruction, which ignores n_turns."""
         return 1 if self.only_instruction else self.n_turns
 
     @property
     def messages_per_row(self) -> int:
-        """Generated messages of a row. A system message is not generated."""
-        if self.only_instruction:
-            return 1
-        return 2 * self.n_turns - (1 if self.end_with_user else 0)
+        """Generated messages of a row, without the system message."""
+        return 1 if self.only_instruction else 2 * self.n_turns - self.end_with_user
 
     @property
     def max_tokens_per_row(self) -> int:
-        """The most tokens that a row can have generated."""
+        """The largest number of tokens that can be generated for a row."""
         answers = self.messages_per_row // 2
         users = self.messages_per_row - answers
         return users * self.sampling.max_tokens("user") + answers * self.sampling.max_tokens("assistant")
 
     @property
     def prompts(self) -> tuple[SystemPrompt, ...]:
-        """The system prompts that rows choose from, () when they have none. Resolved anew at each access."""
+        """The system prompts that rows choose from, () when they have none. Resolved at each access."""
         return resolve_prompts(self.system_prompt, multi_turn=self.turns > 1)
 
     @property
     def prompts_are_default(self) -> bool:
-        """Whether the prompt is the paper's, put in by us: a template with no system role leaves it out."""
+        """Whether rows get the paper's prompt by default. A template without a system role leaves it out."""
         return self.system_prompt is None and self.turns > 1
 
     @property
     def has_prompt_keys(self) -> bool:
-        """Whether rows say which prompt they were started with, in `system_prompt_key`."""
+        """Whether rows have the column `system_prompt_key`, which names the prompt they started with."""
         return isinstance(self.system_prompt, dict)
 
     def columns(self) -> tuple[str, ...]:
-        """The names of the Parquet columns, in order. Decided by the config, never by the data."""
-        ends_with_assistant = not (self.only_instruction or self.end_with_user)
+        """The names of the Parquet columns, in order. The config decides them, never the data."""
         present = {
             "row_id": True,
             "conversation": not self.only_instruction,
             "instruction": self.turns == 1,
-            "response": self.turns == 1 and ends_with_assistant,
+            "response": self.turns == 1 and self.messages_per_row == 2,
             "reasoning": self.model.thinking,
             "system_prompt": True,
             "system_prompt_key": self.has_prompt_keys,
@@ -174,14 +169,14 @@ class Config(Section):
         return tuple(name for name, is_present in present.items() if is_present)
 
     def identity(self) -> dict[str, object]:
-        """What a build may never mix, by dotted key and JSON-able: the config's part of the fingerprint.
+        """The config's part of the fingerprint: values that a build may never mix, JSON-able, by dotted key.
 
-        Keys count by what they mean, so that another way to write the same thing is no mismatch. Left out:
-        num_rows, which may grow; output, cluster, rounds and the engine's device, memory and parallelism, as
-        a resume may run elsewhere; model.revision, as the commit it resolves to stands for it;
-        model.trust_remote_code, a permission: the code comes with the commit, and what it does to the prompts
-        shows in the chat format; acceptance.max_attempts and min_accept_rate, which decide when to give up
-        and no row; rejects_per_reason; and whatever looks like a secret.
+        Keys count by their meaning: another way to write the same thing is no mismatch. Left out are:
+        num_rows, which may grow; output, cluster, rounds and the engine's device, memory and parallelism,
+        because a resume may run elsewhere; model.revision, because the commit that it resolves to is covered;
+        model.trust_remote_code, a permission (the code comes with the commit, and its effect on prompts shows
+        in the chat format); acceptance.max_attempts and min_accept_rate, which decide when to give up and
+        change no row; rejects_per_reason; and everything that looks like a secret.
         """
         prompts = [[prompt.key, prompt.text, float(f"{prompt.weight:.12g}")] for prompt in self.prompts]
         return {
@@ -212,11 +207,11 @@ class Config(Section):
         }
 
     def secrets(self) -> frozenset[str]:
-        """Texts that no message may show, for `redaction.scrub`: in this config, and in the environment."""
+        """Secrets in this config and in the environment, for `redaction.scrub`. No message may show them."""
         return secrets_of(self.engine.extra, self.output.storage_options)
 
     def recorded(self) -> dict[str, Any]:
-        """The resolved config for build.json, JSON-able: without num_rows, and with secrets left out."""
+        """The config for build.json, JSON-able and with its default prompt, without num_rows and secrets."""
         data = self.model_dump(exclude={"num_rows"})
         if self.prompts_are_default:
             data["system_prompt"] = self.prompts[0].text
@@ -226,12 +221,13 @@ class Config(Section):
 
 
 def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The config in the YAML file at `path`, with `a.b.c=value` overrides put on top.
+    """The config in the YAML file at `path`, changed by `a.b.c=value` overrides.
 
-    Values of overrides are YAML and the last one wins. It replaces the value of its key, mappings as a whole.
+    The value of an override is YAML and replaces the value of its key, also where that is a mapping. The last
+    override of a key wins.
 
     Raises:
-        ConfigError: with all that is wrong, one problem a line.
+        ConfigError: with all problems, one a line.
     """
     return _validated(read_source(path, overrides), "the config" if path is None else os.fspath(path))
 
@@ -246,7 +242,12 @@ def _validated(data: dict[Any, object], source: str) -> Config:
         return Config.model_validate(data)
     except ValidationError as error:
         lines = problem_lines(error, Config)
-    # Raised out here: pydantic's error quotes values, secrets among them, and a traceback would show it.
+    # Raised outside of the except block: pydantic's error quotes values, secrets too, and would be chained.
     if len(lines) == 1:
         raise ConfigError(f"{source}: {lines[0]}")
     raise ConfigError("\n  ".join([f"{source} has {len(lines)} problems:", *lines]))
+
+
+def _has_answers(keys: Mapping[str, Any]) -> bool:
+    """Whether rows have answers, by the keys of the config that are checked already."""
+    return not keys.get("only_instruction") and not (keys.get("end_with_user") and keys.get("n_turns") == 1)

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of builds: logs, secrets, import paths, text for people."""
+"""Helpers that know nothing of builds: text for people, logs, secrets, import paths. Modules stand alone."""
