@@ -1,1 +1,6 @@
-"""What is made of a build for others."""
+"""What others get of a build: its dataset card and report, exported rows, and a copy on the Hugging Face hub.
+
+Read card, then export, then push with hub (the repository), then survey and survey_reader (counts over rows),
+then report/ (the page that shows them). Invariants: everything here is made from storage alone, so it can be
+made again at any time; the data of a build is never changed. Importing this package imports nothing else.
+"""

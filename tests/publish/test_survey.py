@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magpie_ray.dataset.parquet import TableFormat, _value
-from magpie_ray.publish.survey import COLUMNS, Survey, first_words, mean, quantile
+from magpie_ray.publish.survey import COLUMNS, Survey, first_words, mean, quantile, word_tree
 from magpie_ray.types import Message, Row, SystemPrompt
 from tests.support.builds import row_of
 
@@ -137,3 +137,13 @@ def test_a_row_that_took_two_attempts_is_counted_as_such() -> None:
     found = Survey.of_batch(batch_of([row]))
     assert found.attempts == {2: 1}
     assert found.finish_reasons == {("user", 1): {"length": 1}}
+
+
+def test_the_word_tree_is_ordered_and_cut() -> None:
+    words = {("what", "is"): 5, ("what", "are"): 7, ("how", ""): 3, ("write", "a"): 20, ("", ""): 1}
+    tree = word_tree(Survey(rows=36, first_words=words), first=3, second=1)
+    assert [(branch.word, branch.rows, branch.then) for branch in tree] == [
+        ("write", 20, [("a", 20)]),
+        ("what", 12, [("are", 7)]),
+        ("how", 3, [("", 3)]),
+    ]

@@ -13,8 +13,8 @@ from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.parquet import make_table_format, to_parquet
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import Message, PartitionRecord, Row, SystemPrompt
-from tests.support.builds import config_of
+from magpie_ray.types import Message, PartitionRecord, Rejection, Row, SystemPrompt
+from tests.support.builds import config_of, row_of
 
 # What a page must show and never do.
 HOSTILE = (
@@ -102,6 +102,21 @@ def rich_build(folder: Path, *, rows: int = 240, grid: int = 8, num_gpus: float 
     manifest.write_manifest(storage, record, records, num_rows=rows)
     manifest.mark_complete(storage)
     return storage
+
+
+def rejection_of(row_id: int, reason: str) -> Rejection:
+    return Rejection(
+        row_id=row_id,
+        attempt=2,
+        role="assistant",
+        turn=1,
+        reason=reason,
+        text=f"{HOSTILE[0]} number {row_id}",
+        messages=(row_of(0).messages[0],),
+        system_prompt=PROMPTS[0],
+        user_tokens=1,
+        assistant_tokens=1,
+    )
 
 
 def _row(row_id: int, random: Random) -> Row:

@@ -1,0 +1,58 @@
+"""The figures of a report: runs laid one after the other, shares against weights."""
+
+from dataclasses import replace
+
+import pytest
+
+from magpie_ray.publish.report.facts import Facts
+from magpie_ray.publish.report.page import render
+from magpie_ray.publish.report.report import REPORT_KEY, read_facts, write_report
+from tests.support.builds import complete_build, config_of, memory_storage
+from tests.support.html_elements import Elements
+from tests.support.report_builds import PROMPTS
+
+
+def test_runs_are_laid_one_after_the_other_and_files_fall_into_theirs(facts: Facts) -> None:
+    assert [(s.begin, s.seconds) for s in facts.stretches] == [(0, 4500), (4500, 4500), (9000, 4500)]
+    assert len(facts.commits) == 30
+    for at, record in facts.commits:
+        begin = facts.stretches[record.run - 1].begin
+        assert begin + 600 <= at <= begin + 4200
+    assert sum(span.rows for span in facts.bins) == 240
+    assert sum(span.tokens for span in facts.bins) == facts.tally.tokens
+
+
+def test_of_a_copied_build_no_times_are_told(facts: Facts) -> None:
+    later = {key: at + 10**6 for key, at in facts.written.items()}
+    copied = replace(facts, written=later)
+    assert copied.commits == ()
+    assert copied.bins == ()
+    assert "they were copied since" in render(copied, {})
+
+
+def test_prompts_stand_against_their_weights(facts: Facts) -> None:
+    shares = {share.name: share for share in facts.prompts}
+    assert list(shares) == [prompt.key for prompt in PROMPTS]
+    assert sum(share.rows for share in facts.prompts) == 240
+    for share in facts.prompts:
+        assert share.share == pytest.approx(share.weight, abs=0.12)
+
+
+def test_settings_that_rows_chose_from_stand_against_their_weights() -> None:
+    storage = memory_storage()
+    user = [
+        {"temperature": 1.0, "first_tokens": {"ban": ["#"]}, "weight": 3},
+        {"temperature": 0.7, "weight": 1},
+    ]
+    config = config_of(sampling={"user": user, "assistant": [{}, {"max_tokens": 9}]})
+    complete_build(storage, config=config)
+    shares = read_facts(storage).samplings
+    assert [(share.name, share.rows, share.weight) for share in shares] == [
+        ("0", 10, 0.375),
+        ("1", 0, 0.375),
+        ("2", 0, 0.125),
+        ("3", 0, 0.125),
+    ]
+    assert shares[1].text == 'user.first_tokens.ban ["#"], user.temperature 1.0, assistant.max_tokens 9'
+    write_report(storage)
+    assert shares[3].text in " ".join(Elements(storage.read(REPORT_KEY).decode()).texts)

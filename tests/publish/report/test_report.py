@@ -1,0 +1,99 @@
+"""The report as a whole: a page for every state of a build, written where the build is."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from magpie_ray.dataset import build_record, run_records
+from magpie_ray.dataset.rejects import write_rejects
+from magpie_ray.errors import PreflightError, ReportError
+from magpie_ray.publish.report.facts import Facts
+from magpie_ray.publish.report.report import REPORT_KEY, charts_of, read_facts, write_report
+from magpie_ray.storage.storage import Storage
+from magpie_ray.types import Partition
+from tests.support.builds import build_of, commit, complete_build, memory_storage
+from tests.support.html_elements import Elements
+from tests.support.report_builds import rejection_of
+from tests.support.s3_server import S3Server
+
+
+def test_examples_of_rejected_messages_are_of_different_parts_of_the_build() -> None:
+    storage = memory_storage()
+    complete_build(storage)
+    for start in range(0, 4000, 4):
+        partition = Partition(start=start, stop=start + 4)
+        write_rejects(storage, partition, [rejection_of(start + i, reason="empty") for i in range(3)])
+    rows = sorted(int(str(reject["row_id"])) for reject in read_facts(storage).rejects)
+    assert len(rows) == 3
+    assert rows[0] < 2000 < rows[2]
+    assert all(later - row > 400 for row, later in pairwise(rows))
+
+
+def builds() -> Iterator[tuple[str, Storage]]:
+    nothing = memory_storage()
+    build_record.open_build(nothing, build_of())
+    yield "no run yet", nothing
+    begun = memory_storage()
+    build_record.open_build(begun, build_of())
+    run_records.start_run(begun, num_rows=10, host="here", config={})
+    yield "no rows yet", begun
+    half = memory_storage()
+    record = build_record.open_build(half, build_of())
+    run_records.start_run(half, num_rows=10, host="here", config={})
+    commit(half, record, 4, 8)
+    yield "a run that died without a word", half
+    whole = memory_storage()
+    complete_build(whole)
+    yield "complete, without lives", whole
+    empty = memory_storage()
+    complete_build(empty, texts=("???", ""))
+    yield "texts without words", empty
+
+
+@pytest.mark.parametrize("storage", [pytest.param(found, id=name) for name, found in builds()])
+def test_there_is_a_page_whatever_state_a_build_is_in(storage: Storage) -> None:
+    where = write_report(storage)
+    assert where == storage.display(REPORT_KEY)
+    text = " ".join(Elements(storage.read(REPORT_KEY).decode()).texts)
+    complete = storage.exists("_SUCCESS")
+    assert ("not complete" in text) == (not complete)
+
+
+def test_where_there_is_no_build_there_is_no_report() -> None:
+    storage = memory_storage()
+    with pytest.raises(PreflightError, match="holds no build"):
+        write_report(storage)
+    assert storage.list_objects("") == []
+
+
+def test_charts_that_take_too_long_leave_the_old_report() -> None:
+    storage = memory_storage()
+    complete_build(storage)
+    storage.replace(REPORT_KEY, b"old")
+    with pytest.raises(ReportError, match="timed out"):
+        write_report(storage, drawing_seconds=0.001)
+    assert storage.read(REPORT_KEY) == b"old"
+
+
+def test_every_chart_is_named_for_those_who_cannot_see_it(facts: Facts) -> None:
+    charts = charts_of(facts)
+    assert set(charts) >= {"rows", "rate", "actors", "engines", "user-tokens", "reasons", "prompts", "words"}
+    assert all(len(chart.title) > 10 for chart in charts.values())
+
+
+def test_a_report_goes_where_the_build_is(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    complete_build(storage)
+    write_report(storage)
+    assert (tmp_path / "_magpie" / "report.html").read_bytes().startswith(b"<!doctype html>")
+
+
+def test_a_report_goes_to_an_object_store_too_with_times_of_its_listing(s3_server: S3Server) -> None:
+    storage = Storage(f"s3://{s3_server.bucket}/report", s3_server.storage_options)
+    complete_build(storage)
+    where = write_report(storage)
+    assert where == f"s3://{s3_server.bucket}/report/{REPORT_KEY}"
+    assert b"<!doctype html>" in storage.read(REPORT_KEY)
+    assert len(read_facts(storage).commits) == 3
