@@ -1,7 +1,7 @@
-"""Pure arithmetic of a build: rows to partitions to shards, what is drawn per row, seeds, the fingerprint.
+"""Draws that follow from the build's seed: a row's prompt and sampling settings, request and engine seeds.
 
-What always holds: partitions are cut at multiples of the grid and never overlap; pending partitions and
-committed ones together are exactly 0..num_rows-1; nothing here depends on the number of actors but `shards`.
+Pure arithmetic. Invariants: a draw depends on its arguments alone, so a row is the same in any run, on any
+actor, in any order; no two engine starts of a build have the same seed.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from magpie_ray.types import SystemPrompt
 
-# Seeds of vLLM must fit NumPy's 32 bits: 12 bits count the runs of a build, 20 the engine starts of a run.
+# vLLM's seed must fit NumPy's 32 bits: 12 bits count the runs of a build, 20 the engine starts of a run.
 _RUN_BITS, _START_BITS = 12, 20
 MAX_RUNS, MAX_ENGINE_STARTS = 1 << _RUN_BITS, 1 << _START_BITS
 
@@ -27,7 +27,7 @@ def system_prompt_of(row_id: int, *, seed: int, prompts: Sequence[SystemPrompt])
 
 
 def sampling_of(row_id: int, *, seed: int, weights: Sequence[float]) -> int:
-    """Which of several sampling settings the row is made with, drawn by weight from (seed, row_id) alone."""
+    """The index of the row's sampling settings, drawn by weight from (seed, row_id) alone."""
     return _choice(weights, seed, row_id, _SAMPLING_STREAM) if len(weights) > 1 else 0
 
 
@@ -37,10 +37,10 @@ def request_seed(row_id: int, *, seed: int, attempt: int, message: int) -> int:
 
 
 def engine_seed(*, seed: int, run: int, start: int) -> int:
-    """A 32-bit engine seed that no other engine start of the build has had.
+    """A 32-bit engine seed that no other engine start of the build has.
 
-    run counts from 1 within the build, start from 0 within the run. The build's own seed shifts the whole
-    range, so that two builds of different seeds differ.
+    run counts from 1 within the build, start from 0 within the run. The build's seed shifts the whole range,
+    so that builds with different seeds differ. ValueError beyond MAX_RUNS and MAX_ENGINE_STARTS.
     """
     if not 0 < run < MAX_RUNS or not 0 <= start < MAX_ENGINE_STARTS:
         raise ValueError(
@@ -51,7 +51,7 @@ def engine_seed(*, seed: int, run: int, start: int) -> int:
 
 
 def _choice(weights: Sequence[float], *words: int) -> int:
-    """An index of `weights`, which sum to one, a function of `words`."""
+    """An index of `weights`, which sum to one, as a function of `words`."""
     draw = _draw(*words) / 2**64
     uppers = accumulate(weights)
     # The weights sum to one only up to rounding.
@@ -59,6 +59,6 @@ def _choice(weights: Sequence[float], *words: int) -> int:
 
 
 def _draw(*words: int) -> int:
-    """A uniform 64-bit number, a function of `words` (each 0..2**64-1)."""
+    """A uniform 64-bit number as a function of `words` (each 0..2**64-1)."""
     packed = struct.pack(f"<{len(words)}Q", *words)
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")

@@ -1,4 +1,4 @@
-"""What follows from a seed: prompts, sampling settings, seeds of engines and requests."""
+"""Draws from a seed: prompts, sampling settings, seeds of engines and requests."""
 
 from collections import Counter
 

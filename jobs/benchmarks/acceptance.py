@@ -92,18 +92,18 @@ def _cut(text: str) -> list[str]:
 def _microseconds(rule: Rule, texts: Sequence[str]) -> float:
     draw = random.Random(0)
     ids = [draw.randrange(min(_SPECIAL_TOKENS)) for _ in range(_TOKENS)]
-    judged = []
+    messages = []
     for index, text in enumerate(texts):
         before = [texts[(index + other) % len(texts)] for other in range(1, 2 * _TURNS - 1)]
         dialogue = Dialogue(messages=tuple(_message(i, said) for i, said in enumerate(before)))
-        judged.append((Utterance(role="user", text=text, token_ids=ids, finish_reason="stop"), dialogue))
+        messages.append((Utterance(role="user", text=text, token_ids=ids, finish_reason="stop"), dialogue))
     seconds = []
     for _ in range(_REPEATS):
         started = time.process_time()
-        for utterance, dialogue in judged:
+        for utterance, dialogue in messages:
             rule(utterance, dialogue)
         seconds.append(time.process_time() - started)
-    return 1e6 * min(seconds) / len(judged)
+    return 1e6 * min(seconds) / len(messages)
 
 
 def _message(index: int, text: str) -> Message:

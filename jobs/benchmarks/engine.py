@@ -120,7 +120,7 @@ def make_spec(output: str, *, rows: int, turns: int, slots: int = SLOTS) -> Work
 
 
 def worker_loop(engine: DrawnEngine, spec: WorkerSpec, *, rows: int) -> Measured:
-    """ShardWorker as it is, without Ray: cohorts, judging, Parquet files on a local disk."""
+    """ShardWorker as it is, without Ray: cohorts, acceptance, Parquet files on a local disk."""
     engine.begin(spec)
     worker = ShardWorker(spec, lambda _: engine)
     for start in range(0, rows, _ROWS_PER_PARTITION):

@@ -97,8 +97,8 @@ class ShardWorker:
         window = make_window(spec, engine.figures)
         log.info("engine start %d is up: %s, %s", spec.engine_start, engine.figures, window)
         yield Ready(figures=engine.figures, seconds=time.monotonic() - started)
-        with ThreadPoolExecutor(1) as judge, ThreadPoolExecutor(_UPLOADERS) as uploader:
-            rounds = Rounds(engine, recipe, window, executor=judge)
+        with ThreadPoolExecutor(1) as decider, ThreadPoolExecutor(_UPLOADERS) as uploader:
+            rounds = Rounds(engine, recipe, window, executor=decider)
             try:
                 yield from self._generate(engine, rounds, window, uploader)
                 while self._uploads:

@@ -1,10 +1,11 @@
-"""The labelled messages, good ones and bad ones by reason, and what the rules make of them.
+"""The labelled messages, good ones and bad ones by reason, and how well the rules tell them apart.
 
-What always holds: every second message of a file is held out, so that thresholds are not tuned on it.
+Invariants: every second message of a file is held out, so that thresholds are not tuned on it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labelled:
-    """A message and what is right: the reason to reject it, or None. language: what a build asks for."""
+    """A message and the right reason to reject it, or None. language: the one that the build wants."""
 
     reason: str | None
     utterance: Utterance
@@ -62,14 +63,14 @@ def _message(role: Role, text: str) -> Message:
     return Message(role=role, text=text, finish_reason="stop", prompt_tokens=1, completion_tokens=1)
 
 
-class Judged:
-    """What each rule says of each message, by itself. A language is asked for where a message says so."""
+class RuleScores:
+    """Which messages each rule rejects by itself. A language is wanted where a message names one."""
 
     def __init__(self, messages: Sequence[Labelled]) -> None:
         self.messages = messages
         usual = build_rules(AcceptanceConfig(), role_words=("assistant", "model"))
         self.rules = [*usual, "language"]
-        self.found = [
+        self.rejected_by = [
             {
                 name
                 for name, rule in _with_language(usual, m.language).items()
@@ -79,7 +80,7 @@ class Judged:
         ]
 
     def recall(self, rule: str | None = None, *, held_out: bool) -> tuple[int, int]:
-        """Bad messages that the rule exists for (None: any rule, any message): found, and all."""
+        """Bad messages that the rule exists for (None: any rule, any message): rejected ones, and all."""
         return self._count(
             rule, held_out, [m.reason is not None and rule in (None, m.reason) for m in self.messages]
         )
@@ -89,13 +90,13 @@ class Judged:
         tried = [m.reason is None and (rule != "language" or m.language is not None) for m in self.messages]
         return self._count(rule, held_out, tried)
 
-    def _count(self, rule: str | None, held_out: bool, meant: Sequence[bool]) -> tuple[int, int]:
-        found = [
-            bool(found) if rule is None else rule in found
-            for m, found, is_meant in zip(self.messages, self.found, meant, strict=True)
-            if is_meant and m.held_out == held_out
+    def _count(self, rule: str | None, held_out: bool, counted: Sequence[bool]) -> tuple[int, int]:
+        rejected = [
+            bool(names) if rule is None else rule in names
+            for m, names, is_counted in zip(self.messages, self.rejected_by, counted, strict=True)
+            if is_counted and m.held_out == held_out
         ]
-        return sum(found), len(found)
+        return sum(rejected), len(rejected)
 
     def table(self) -> str:
         """All figures as Markdown."""
@@ -116,15 +117,11 @@ class Judged:
 def _with_language(rules: Mapping[str, Any], wanted: str | Sequence[str] | None) -> dict[str, Any]:
     if wanted is None:
         return dict(rules)
-    asked = AcceptanceConfig.model_validate({"rules": {"language": {"is": wanted}}})
-    return {**rules, "language": _language_rule(asked)}
+    return {**rules, "language": _language_rule(wanted if isinstance(wanted, str) else tuple(wanted))}
 
 
-_BY_LANGUAGE: dict[str, Any] = {}
-
-
-def _language_rule(asked: AcceptanceConfig) -> Any:
-    key = repr(asked.rules.language)
-    if key not in _BY_LANGUAGE:
-        _BY_LANGUAGE[key] = build_rules(asked)["language"]
-    return _BY_LANGUAGE[key]
+@cache
+def _language_rule(wanted: str | tuple[str, ...]) -> Any:
+    languages = wanted if isinstance(wanted, str) else [*wanted]
+    config = AcceptanceConfig.model_validate({"rules": {"language": {"is": languages}}})
+    return build_rules(config)["language"]

@@ -32,8 +32,8 @@ def takes_too_little(message: Utterance) -> None:
     return None
 
 
-class Judge:
-    """Judges by a method."""
+class Rules:
+    """Has a rule as a method."""
 
     @staticmethod
     def is_wordy(message: Utterance, conversation: Dialogue) -> str | None:
@@ -61,8 +61,8 @@ def test_thresholds_are_given_as_keywords() -> None:
 
 def test_a_function_stands_for_its_import_path() -> None:
     assert custom(too_wordy).custom == [f"{__name__}:too_wordy"]
-    assert custom(Judge.is_wordy).custom == [f"{__name__}:Judge.is_wordy"]
-    assert last_rule(Judge.is_wordy)(WORDY, Dialogue()) == "too_wordy"
+    assert custom(Rules.is_wordy).custom == [f"{__name__}:Rules.is_wordy"]
+    assert last_rule(Rules.is_wordy)(WORDY, Dialogue()) == "too_wordy"
 
 
 @pytest.mark.parametrize("function", [lambda message, conversation: None, too_wordy.__call__])
@@ -87,11 +87,11 @@ def test_a_module_of_the_current_directory_is_found(tmp_path: Path, monkeypatch:
 def test_a_rule_that_fails_is_an_error_that_names_rule_and_message() -> None:
     with pytest.raises(RuleError) as caught:
         last_rule(failing)(WORDY, Dialogue())
-    said = str(caught.value)
-    assert f"{__name__}:failing failed with KeyError: 'score'" in said
-    assert "the user's message of turn 1: 'one two three four'" in said
+    error = str(caught.value)
+    assert f"{__name__}:failing failed with KeyError: 'score'" in error
+    assert "the user's message of turn 1: 'one two three four'" in error
     assert isinstance(caught.value.__cause__, KeyError)
-    assert str(pickle.loads(pickle.dumps(caught.value))) == said
+    assert str(pickle.loads(pickle.dumps(caught.value))) == error
 
 
 @pytest.mark.parametrize("returned", [True, 7, "", "two\nlines", "x" * 61])

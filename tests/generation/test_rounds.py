@@ -1,121 +1,47 @@
 """Cohorts over a simulated engine: every row once, nobody ahead of its cohort, prompts of token ids alone."""
 
 import random
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magpie_ray import draws
-from magpie_ray.acceptance.empty import empty
-from magpie_ray.acceptance.role_marker import role_marker
-from magpie_ray.acceptance.rule import RuleContext
 from magpie_ray.acceptance.truncated import truncated
-from magpie_ray.config.acceptance import RoleMarkerRule
 from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.counters import Tally
 from magpie_ray.engine.protocol import EngineFigures, Request, Sampling
-from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
-from magpie_ray.errors import AcceptRateError, RowExhaustedError
+from magpie_ray.engine.simulated.engine import Answer
+from magpie_ray.errors import RowExhaustedError
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.generation.conversation import Conversation, Recipe, SamplingPair
-from magpie_ray.generation.early_stop import TRIAL_ATTEMPTS
+from magpie_ray.generation.conversation import Conversation, SamplingPair
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.types import Rejection, Row, SystemPrompt
+from tests.support.rounds import (
+    ASKS_ANSWER,
+    ASSISTANT,
+    FIGURES,
+    MARKER,
+    NEXT_USER,
+    PREFIX,
+    USER,
+    WAS_ANSWERED,
+    LateExecutor,
+    MarkedFormat,
+    WatchedEngine,
+    finished,
+    generated,
+    recipe,
+    run_to_end,
+    unique_words,
+    window,
+)
 
 some = settings(max_examples=40, derandomize=True, deadline=None)
-
-FIGURES = EngineFigures(max_num_seqs=8, kv_cache_tokens=10_000, max_model_len=10_000)
-MAX_TOKENS = 50
-USER = Sampling(settings=SamplingSettings(max_tokens=MAX_TOKENS))
-ASSISTANT = Sampling(settings=SamplingSettings(temperature=0.0, max_tokens=60))
-PREFIX, ASKS_ANSWER, WAS_ANSWERED, NEXT_USER, MARKER = 1, 2, 3, 4, 9
-SPECIAL_TOKENS = RuleContext(special_token_ids=frozenset({MARKER}))
-
-
-def window(cohort_size: int = 4, cohorts_in_flight: int = 3) -> AdmissionWindow:
-    return AdmissionWindow(FIGURES, cohort_size=cohort_size, cohorts_in_flight=cohorts_in_flight)
-
-
-class MarkedFormat:
-    """A chat format of one token a marker: prompts can be read back. Records its calls."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[tuple[int, ...], list[list[int]]]] = []
-
-    def prefix(self, system_prompt: str | None) -> tuple[int, ...]:
-        return (PREFIX, *(1000 + ord(c) for c in system_prompt or ""))
-
-    def prompt(self, prefix: Sequence[int], messages: Sequence[Sequence[int]]) -> list[int]:
-        self.calls.append((tuple(prefix), [list(message) for message in messages]))
-        ids = list(prefix)
-        for index, message in enumerate(messages):
-            ids += message
-            last = index + 1 == len(messages)
-            ids.append(NEXT_USER if index % 2 else ASKS_ANSWER if last else WAS_ANSWERED)
-        return ids
-
-
-def recipe(**changes: object) -> Recipe:
-    ordinary = Recipe(
-        chat_format=MarkedFormat(),
-        decode=lambda messages: [" ".join(map(str, ids)) for ids in messages],
-        rules=(empty, truncated(answers=False), role_marker(RoleMarkerRule(), SPECIAL_TOKENS)),
-        samplings=(SamplingPair(user=USER, assistant=ASSISTANT),),
-        messages_per_row=4,
-        prompts=(),
-        seed=5,
-        reproducible=False,
-        max_attempts=1000,
-    )
-    return replace(ordinary, **changes)
-
-
-class WatchedEngine(SimulatedEngine):
-    """Keeps every request submitted, in order."""
-
-    def __init__(self, respond: Callable[[Request], Answer], figures: EngineFigures = FIGURES) -> None:
-        super().__init__(respond, figures=figures)
-        self.requests: list[Request] = []
-
-    def submit(self, request: Request) -> None:
-        self.requests.append(request)
-        super().submit(request)
-
-
-def unique_words(seed: int = 0, *, longest: int = 12, reject_every: int = 0) -> Callable[[Request], Answer]:
-    """Messages of random lengths, no two alike; one in `reject_every` holds a marker."""
-    draw, used = random.Random(seed), iter(range(10_000, 10**9))
-
-    def respond(request: Request) -> Answer:
-        ids = [next(used) for _ in range(draw.randint(1, longest))]
-        return [*ids, MARKER] if reject_every and draw.randrange(reject_every) == 0 else ids, "stop"
-
-    return respond
-
-
-def run_to_end(rounds: Rounds) -> list[Row | Rejection]:
-    outcomes: list[Row | Rejection] = []
-    while rounds.busy:
-        outcomes += rounds.step()
-        assert len(rounds.live) <= rounds.window.live
-    return outcomes
-
-
-def finished(outcomes: list[Row | Rejection]) -> dict[int, Row]:
-    rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
-    assert len({row.row_id for row in rows}) == len(rows), "a row came out twice"
-    return {row.row_id: row for row in rows}
-
-
-def generated(row: Row) -> list[list[int]]:
-    return [[int(word) for word in message.text.split()] for message in row.messages]
 
 
 @some
@@ -259,17 +185,6 @@ def test_a_rejection_tells_where_why_and_what_it_cost() -> None:
         user_tokens=3 + 3,
         assistant_tokens=2,
     )
-
-
-def test_a_row_out_of_attempts_ends_the_job_with_reason_example_and_remedy() -> None:
-    answers = iter([([], "stop"), ([70, MARKER], "stop"), ([71, MARKER], "stop")])
-    engine = WatchedEngine(lambda request: next(answers))
-    rounds = Rounds(engine, recipe(max_attempts=3), window())
-    rounds.add([17])
-    with pytest.raises(RowExhaustedError) as caught:
-        run_to_end(rounds)
-    for part in ("row 17", "3 times", "2 role_marker", f"'70 {MARKER}'", "lower sampling.user"):
-        assert part in str(caught.value)
 
 
 def test_prompts_are_the_prefix_and_the_messages_as_token_ids_from_start_to_end() -> None:
@@ -440,92 +355,6 @@ def test_rows_in_a_narrow_context_end_as_rows_of_the_build_do(
         assert sum(map(len, generated(row))) < max_model_len
     if stops:
         assert sorted(finished(outcomes)) == list(range(15)) or len(outcomes) >= 200
-
-
-# ---- models that write nothing that counts
-
-
-def endless(request: Request) -> Answer:
-    return [7] * 1000, "stop"
-
-
-def test_a_model_that_never_ends_its_turns_stops_the_job_with_its_first_messages() -> None:
-    engine = WatchedEngine(endless, replace(FIGURES, max_num_seqs=256))
-    rounds = Rounds(engine, recipe(max_attempts=8, min_accept_rate=0.1), window(64, 12))
-    rounds.add(range(100_000))
-    with pytest.raises(AcceptRateError) as caught:
-        run_to_end(rounds)
-    assert engine.stats().steps == USER.settings.max_tokens
-    for part in (
-        f"116 of an engine's first {TRIAL_ATTEMPTS} attempts were rejected",
-        "acceptance.min_accept_rate is 0.1",
-        "116 truncated, the user's message, as in turn 1: '7 7 7",
-        "sampling.user.max_tokens",
-        "use the instruct or chat version",
-    ):
-        assert part in str(caught.value)
-
-
-def test_in_a_small_build_it_is_the_attempts_of_a_row_that_end_the_job() -> None:
-    rounds = Rounds(WatchedEngine(endless), recipe(max_attempts=8, min_accept_rate=0.1), window())
-    rounds.add(range(3))
-    with pytest.raises(RowExhaustedError, match="was rejected 8 times"):
-        run_to_end(rounds)
-
-
-def test_a_few_rows_with_many_attempts_are_given_up_on_all_the_same() -> None:
-    engine = WatchedEngine(endless)
-    rounds = Rounds(engine, recipe(max_attempts=10_000, min_accept_rate=0.1), window())
-    rounds.add(range(3))
-    with pytest.raises(AcceptRateError):
-        run_to_end(rounds)
-    assert len(engine.requests) <= TRIAL_ATTEMPTS
-
-
-def test_questions_may_be_good_and_answers_never() -> None:
-    def respond(request: Request) -> Answer:
-        return ([] if request.prompt_token_ids[-1] == ASKS_ANSWER else [7, 7]), "stop"
-
-    rounds = Rounds(WatchedEngine(respond), recipe(min_accept_rate=0.1), window())
-    rounds.add(range(1000))
-    with pytest.raises(AcceptRateError, match=r"116 empty, the assistant's message.*\n.*sampling\.assistant"):
-        run_to_end(rounds)
-
-
-def test_the_reasons_are_told_with_the_most_frequent_first() -> None:
-    kinds = iter([[MARKER], [], []] * 100)
-    rounds = Rounds(
-        WatchedEngine(lambda request: (next(kinds), "stop")), recipe(min_accept_rate=0.5), window()
-    )
-    rounds.add(range(1000))
-    with pytest.raises(AcceptRateError) as caught:
-        run_to_end(rounds)
-    error = str(caught.value)
-    assert re.search(r"4\d empty, .*\n.*what to try.*\n.*2\d role_marker, .*\n.*what to try", error), error
-
-
-def test_short_messages_that_end_first_do_not_speak_for_the_others() -> None:
-    draw = random.Random(1)
-    short = [draw.random() < 0.3 for _ in range(2000)]
-
-    def respond(request: Request) -> Answer:
-        return ([] if short[request.request_id % len(short)] else [7] * 9), "stop"
-
-    engine = WatchedEngine(respond, replace(FIGURES, max_num_seqs=1000))
-    rounds = Rounds(engine, recipe(messages_per_row=2, min_accept_rate=0.3), window(1000, 1))
-    rounds.add(range(1000))
-    assert sum(short[:1000]) > TRIAL_ATTEMPTS
-    assert len(finished(run_to_end(rounds))) == 1000
-
-
-def test_after_enough_good_attempts_a_job_goes_on_whatever_comes() -> None:
-    accepted = iter([True] * 13)  # a tenth of the first attempts
-    engine = WatchedEngine(lambda request: ([7] if next(accepted, False) else [MARKER], "stop"))
-    rounds = Rounds(engine, recipe(messages_per_row=1, min_accept_rate=0.1), window())
-    rounds.add(range(1000))
-    for _ in range(2000):
-        rounds.step()
-    assert len(engine.requests) > 10 * TRIAL_ATTEMPTS
 
 
 # ---- rows that go on after their last good turn
@@ -728,23 +557,6 @@ def test_discarded_rows_never_come_out_and_all_others_once(
     assert engine.outstanding == 0
 
 
-class LateExecutor(Executor):
-    """Runs nothing until it is told to."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        self._waiting.append((future, lambda: fn(*args, **kwargs)))
-        return future
-
-    def catch_up(self) -> None:
-        for future, work in self._waiting:
-            future.set_result(work())
-        self._waiting.clear()
-
-
 def test_the_engine_is_free_at_once_of_rows_that_are_discarded() -> None:
     engine = WatchedEngine(unique_words())
     rounds = Rounds(engine, recipe(), window())
@@ -808,19 +620,6 @@ def test_a_row_that_was_discarded_may_be_added_again() -> None:
             executor.catch_up()
         outcomes += rounds.step()
     assert sorted(finished(outcomes)) == [0]
-
-
-def test_discarded_rows_have_no_part_in_giving_up_on_a_build() -> None:
-    engine = WatchedEngine(endless)
-    rounds = Rounds(engine, recipe(min_accept_rate=0.1), window())
-    for start in range(0, 10 * TRIAL_ATTEMPTS, 10):
-        rounds.add(range(start, start + 10))
-        for _ in range(3):
-            rounds.step()
-        rounds.discard(range(start, start + 10))
-    rounds.add(range(1000))
-    with pytest.raises(AcceptRateError):
-        run_to_end(rounds)
 
 
 def seeds_by_row(

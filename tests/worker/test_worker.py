@@ -424,7 +424,7 @@ def test_an_engine_never_steps_while_its_worker_is_thought_to_wait_for_storage(
 ) -> None:
     monkeypatch.setattr(worker_module, "PROGRESS_SECONDS", 0.01)
     storage = GatedStorage(str(tmp_path))
-    # Few at once: a simulated engine is quicker than whoever judges, and would be done with all rows.
+    # Few at once: a simulated engine is quicker than acceptance, and would be done with all rows.
     few = ("rounds.cohort_size=8", "rounds.cohorts_in_flight=1")
     spec = make_spec(tmp_path, "only_instruction=true", *few, storage=storage)
     told = ["nothing"]
@@ -474,7 +474,9 @@ def test_the_recipe_takes_everything_from_the_spec(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("on_truncated", "accepted"), [("keep", True), ("reject", False)])
-def test_cut_answers_are_judged_as_the_config_says(tmp_path: Path, on_truncated: str, accepted: bool) -> None:
+def test_cut_answers_are_accepted_as_the_config_says(
+    tmp_path: Path, on_truncated: str, accepted: bool
+) -> None:
     from magpie_ray.acceptance import Dialogue, Utterance, reason_to_reject
 
     recipe = make_recipe(make_spec(tmp_path, f"acceptance.truncated_response={on_truncated}"))
