@@ -49,8 +49,7 @@ def plan(
     config: ConfigPath,
     overrides: Overrides = None,
     gpu: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Estimate how the model fits this GPU, e.g. H100-80GB."),
+        str | None, typer.Option(metavar="NAME", help="Estimate how the model fits this GPU, e.g. H100-80GB.")
     ] = None,
     tokens_per_second: Annotated[
         float | None,
@@ -87,8 +86,7 @@ def plan(
 
 def template(
     model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="builtin:tiny-chat, a folder, or a Hugging Face id."),
+        str, typer.Argument(metavar="MODEL", help="builtin:tiny-chat, a folder, or a Hugging Face id.")
     ],
     system: Annotated[str | None, typer.Option(help="Show the prefix with this system prompt.")] = None,
     thinking: Annotated[
@@ -103,8 +101,7 @@ def template(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of the model.")] = None,
     trust_remote_code: Annotated[
-        bool,
-        typer.Option("--trust-remote-code", help="Allow the model's own Python code to run here."),
+        bool, typer.Option("--trust-remote-code", help="Allow the model's own Python code to run here.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

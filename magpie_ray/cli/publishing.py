@@ -31,12 +31,10 @@ def export(
         typer.Argument(metavar="DEST", help="File or fsspec URL, e.g. rows.jsonl.zst; - is standard output."),
     ],
     to: Annotated[
-        ExportFormat,
-        typer.Option(metavar="FORMAT", help="messages, sharegpt or alpaca, as JSON lines."),
+        ExportFormat, typer.Option(metavar="FORMAT", help="messages, sharegpt or alpaca, as JSON lines.")
     ],
     system_prompts: Annotated[
-        bool,
-        typer.Option("--system-prompts", help="Include the system prompts that generated the rows."),
+        bool, typer.Option("--system-prompts", help="Include the system prompts that generated the rows.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     storage_option: StorageOption = None,
@@ -58,12 +56,10 @@ def push(
     output: Output,
     repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME on the Hugging Face hub.")],
     public: Annotated[
-        bool,
-        typer.Option("--public", help="Push to a public repository; a new one is private otherwise."),
+        bool, typer.Option("--public", help="Push to a public repository; a new one is private otherwise.")
     ] = False,
     revision: Annotated[
-        str | None,
-        typer.Option(metavar="BRANCH", help="Push to this branch; it is created if missing."),
+        str | None, typer.Option(metavar="BRANCH", help="Push to this branch; it is created if missing.")
     ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Push the rows so far of an incomplete build.")

@@ -64,8 +64,7 @@ def show(
         typer.Option("--rows", "-n", min=1, help="Number of rows, or of rejects per reason; 3 by default."),
     ] = None,
     row: Annotated[
-        int | None,
-        typer.Option(metavar="ID", min=0, help="Show this row; with -n, the rows from it on."),
+        int | None, typer.Option(metavar="ID", min=0, help="Show this row; with -n, the rows from it on.")
     ] = None,
     where: Annotated[
         list[str] | None,

@@ -13,14 +13,14 @@ from tests.support.builds import config_of, memory_storage
 KEY = "hf_abcdefghijklmnop"
 
 
-def told(inputs: CostInputs | None = None, **keys: object) -> str:
+def text_of(inputs: CostInputs | None = None, **keys: object) -> str:
     keys = {"output": {"path": memory_storage().url}, "engine": {"device": "cuda"}} | keys
     return plan_text(make_plan(config_of(num_rows=1000, n_turns=2, **keys), inputs))
 
 
 def line(text: str, name: str) -> str:
-    [found] = [line for line in text.splitlines() if line.startswith(f"{name} ")]
-    return found.removeprefix(name).strip()
+    [match] = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+    return match.removeprefix(name).strip()
 
 
 def test_the_config_is_at_the_end_as_yaml_and_without_secrets() -> None:
@@ -33,18 +33,18 @@ def test_the_config_is_at_the_end_as_yaml_and_without_secrets() -> None:
 
 
 def test_white_space_in_the_first_prompt_can_be_seen() -> None:
-    assert line(told(), "first prompt").endswith("<|end_header_id|>⏎⏎")
+    assert line(text_of(), "first prompt").endswith("<|end_header_id|>⏎⏎")
 
 
 def test_settings_that_rows_choose_from_are_shown_by_what_sets_them_apart() -> None:
     user = [{"temperature": 1.0, "weight": 3}, {"temperature": 0.7, "weight": 1}]
-    text = told(sampling={"user": user})
+    text = text_of(sampling={"user": user})
     assert "sampling_key\n   75.00%  0  user.temperature 1.0\n   25.00%  1  user.temperature 0.7\n" in text
-    assert "sampling_key\n" not in told()
+    assert "sampling_key\n" not in text_of()
 
 
 def test_a_gpu_shows_how_the_model_lies_on_it() -> None:
-    text = told(CostInputs(gpu=find_gpu("H100-80GB"), price_per_gpu_hour=2.0))
+    text = text_of(CostInputs(gpu=find_gpu("H100-80GB"), price_per_gpu_hour=2.0))
     assert line(text, "engine").startswith("1 x H100-80GB, of each 73.6 GB used: ")
     assert "KiB on each GPU" in line(text, "cache")
     assert "about 1,024 sequences at once" in line(text, "batch")
@@ -53,7 +53,7 @@ def test_a_gpu_shows_how_the_model_lies_on_it() -> None:
 
 
 def test_a_sample_shows_one_figure_each() -> None:
-    text = told(CostInputs(sample=SAMPLE))
+    text = text_of(CostInputs(sample=SAMPLE))
     assert line(text, "sample") == (
         "1,000 rows by 2 engines in 30 s, up after 20 s: 1,000 tokens/s each, 50 tokens a row, "
         "90.9% of attempts accepted"
@@ -64,4 +64,4 @@ def test_a_sample_shows_one_figure_each() -> None:
 
 @pytest.mark.parametrize("word", ["engine", "batch", "sample", "tokens", "time", "GPU-hours", "cost"])
 def test_what_is_not_known_is_not_shown(word: str) -> None:
-    assert not [line for line in told().splitlines() if line.startswith(f"{word} ")]
+    assert not [line for line in text_of().splitlines() if line.startswith(f"{word} ")]

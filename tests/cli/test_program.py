@@ -179,7 +179,7 @@ def test_secrets_in_the_file_are_not_warned_of(
     assert not caplog.records
 
 
-def test_a_failure_is_told_without_the_errors_behind_it(
+def test_a_failure_is_reported_without_the_errors_behind_it(
     run: Run, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -298,8 +298,8 @@ def test_show_has_what_was_rejected_and_why(run: Run, output: str) -> None:
         assistant_tokens=0,
     )
     write_rejects(Storage(output), Partition(start=4, stop=8), [rejection])
-    for asked in (["--rejects"], ["--reason", "refusal"], ["--rejects", "--where", "role=user"]):
-        out = run("show", output, *asked).out
+    for selection in (["--rejects"], ["--reason", "refusal"], ["--rejects", "--where", "role=user"]):
+        out = run("show", output, *selection).out
         assert "refusal: row 5, attempt 2, turn 1" in out
         assert "No." in out
     code, _, err = run("show", output, "--reason", "empty")
@@ -341,17 +341,17 @@ def test_report_refuses_what_is_no_build_and_what_is_no_price(run: Run, output: 
 def test_an_output_on_s3_is_reached_with_storage_options(run: Run, s3_server: S3Server) -> None:
     url = f"s3://{s3_server.bucket}/cli"
     complete_build(Storage(url, s3_server.storage_options))
-    given = []
+    typed = []
     for option in (
         f"endpoint_url={s3_server.endpoint_url}",
         "key=testing-key-id",
         "secret=testing-secret-key",
         "client_kwargs.region_name=us-east-1",
     ):
-        given += ["--storage-option", option]
-    assert run("verify", url, *given).code == 0
-    assert run("show", url, *given).code == 0
-    code, _, err = run("status", "s3://missing-bucket/x", *given)
+        typed += ["--storage-option", option]
+    assert run("verify", url, *typed).code == 0
+    assert run("show", url, *typed).code == 0
+    code, _, err = run("status", "s3://missing-bucket/x", *typed)
     assert code == 1
     assert "Create the bucket" in err
     assert "testing-secret" not in err

@@ -23,9 +23,9 @@ def queries() -> list[str]:
 def selectors(query: str) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Names with their label matchers. ValueError when it is no PromQL."""
     expression = query.replace("$__rate_interval", "1m").replace("$__range", "1h")
-    found: list[Any] = []
-    promql_parser.walk(promql_parser.parse(expression), found.append)
-    for node in found:
+    nodes: list[Any] = []
+    promql_parser.walk(promql_parser.parse(expression), nodes.append)
+    for node in nodes:
         if isinstance(node, promql_parser.VectorSelector):
             yield node.name, {matcher.name: matcher.value for matcher in node.matchers.matchers}
 

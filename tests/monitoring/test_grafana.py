@@ -42,16 +42,16 @@ def names_of_ray() -> set[str]:
     return set(re.findall(r"ray_node_\w+", text))
 
 
-def kept(given: Any, taken: Any, path: str = "") -> Iterator[str]:
+def kept(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
     """Where a value is not the same after Grafana's own types have read and written it."""
-    if isinstance(given, dict) and isinstance(taken, dict):
-        for key, value in given.items():
-            yield from kept(value, taken.get(key, "nothing"), f"{path}/{key}")
-    elif isinstance(given, list) and isinstance(taken, list) and len(given) == len(taken):
-        for number, pair in enumerate(zip(given, taken, strict=True)):
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key, value in ours.items():
+            yield from kept(value, theirs.get(key, "nothing"), f"{path}/{key}")
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for number, pair in enumerate(zip(ours, theirs, strict=True)):
             yield from kept(*pair, f"{path}/{number}")
-    elif given != taken:
-        yield f"{path}: {given!r} is read as {taken!r}"
+    elif ours != theirs:
+        yield f"{path}: {ours!r} is read as {theirs!r}"
 
 
 def test_grafanas_own_types_know_every_key_and_keep_every_value() -> None:

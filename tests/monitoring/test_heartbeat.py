@@ -133,7 +133,7 @@ def test_requests_run_in_a_thread_of_their_own() -> None:
             time.sleep(0.01)
 
 
-def test_a_store_that_fails_is_told_once_and_stops_nothing(beat: Beats) -> None:
+def test_a_store_that_fails_is_warned_of_once_and_stops_nothing(beat: Beats) -> None:
     storage = TroubledStorage()
     run = run_of(storage)
     storage.trouble = "replace"
@@ -152,7 +152,7 @@ def test_a_run_alone_is_never_warned(beat: Beats) -> None:
     assert beat(storage, run_of(storage)) == []
 
 
-def test_two_runs_at_once_are_both_told(beat: Beats) -> None:
+def test_two_runs_at_once_are_both_warned(beat: Beats) -> None:
     storage = single_writer()
     first, second = run_of(storage, "a"), run_of(storage, "b")
     for run, other in (
@@ -166,7 +166,7 @@ def test_two_runs_at_once_are_both_told(beat: Beats) -> None:
         assert "end one of the two" in warning
 
 
-def test_a_run_is_told_of_another_one_that_begins_later(beat: Beats) -> None:
+def test_a_run_is_warned_of_another_one_that_begins_later(beat: Beats) -> None:
     storage = single_writer()
     first = run_of(storage, "a")
     assert beat(storage, first) == []
@@ -181,7 +181,7 @@ def test_a_store_with_exclusive_creation_needs_no_warning(beat: Beats) -> None:
     assert [beat(storage, run) for run in (first, second, first)] == [[], [], []]
 
 
-def test_two_runs_that_got_one_number_are_both_told(beat: Beats) -> None:
+def test_two_runs_that_got_one_number_are_both_warned(beat: Beats) -> None:
     """Without exclusive creation two drivers can take the same number in the same moment."""
     storage = single_writer()
     first = run_of(storage, "a")
@@ -226,7 +226,7 @@ def test_a_run_that_died_is_warned_of_at_the_start_until_its_heartbeat_is_old(
     assert beat(storage, later) == [], "it has not written since"
 
 
-def test_a_heartbeat_that_changed_is_told_whatever_the_times_say(beat: Beats) -> None:
+def test_a_heartbeat_that_changed_is_warned_of_whatever_the_times_say(beat: Beats) -> None:
     storage = single_writer()
     first, second = run_of(storage), run_of(storage)
     beat(storage, first)
@@ -245,7 +245,7 @@ def test_a_store_that_tells_no_times_is_read_for_what_changed(beat: Beats) -> No
     assert len(beat(storage, second)) == 1
 
 
-def test_a_heartbeat_of_an_earlier_version_has_no_token_and_is_told_all_the_same(beat: Beats) -> None:
+def test_a_heartbeat_of_an_earlier_version_has_no_token_and_is_warned_of_all_the_same(beat: Beats) -> None:
     storage = single_writer()
     run = run_of(storage)
     storage.replace(heartbeat_key(1), to_json({"rows": 0, "written": "2026-11-30T10:55:17+00:00"}))

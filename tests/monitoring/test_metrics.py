@@ -72,20 +72,24 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
 
 
 def test_counters_tell_what_is_committed_and_what_was_generated_apart() -> None:
-    told = values(list(Telemetry().counters(SNAPSHOT)))
-    assert told["rows_total"] == 400
-    assert (told["tokens_total user"], told["tokens_total assistant"]) == (500, 3000)
-    assert told["attempts_total accepted"] == 400
-    assert (told["attempts_total empty"], told["attempts_total truncated"]) == (20, 3)
-    assert (told["generated_rows_total"], told["generated_tokens_total assistant"]) == (520, 4000)
-    assert (told["retries_total partition"], told["retries_total request"]) == (5, 7)
-    assert (told["lost_actors_total"], told["lost_rows_total"]) == (4, 20)
+    samples = values(list(Telemetry().counters(SNAPSHOT)))
+    assert samples["rows_total"] == 400
+    assert (samples["tokens_total user"], samples["tokens_total assistant"]) == (500, 3000)
+    assert samples["attempts_total accepted"] == 400
+    assert (samples["attempts_total empty"], samples["attempts_total truncated"]) == (20, 3)
+    assert (samples["generated_rows_total"], samples["generated_tokens_total assistant"]) == (520, 4000)
+    assert (samples["retries_total partition"], samples["retries_total request"]) == (5, 7)
+    assert (samples["lost_actors_total"], samples["lost_rows_total"]) == (4, 20)
 
 
 def test_gauges_tell_the_state_of_actors_and_of_the_build() -> None:
-    told = values(list(Telemetry().gauges(SNAPSHOT, 0.0)))
-    assert [told[f"actors {state}"] for state in ("up", "starting", "waiting")] == [2, 1, 3]
-    assert (told["build_rows"], told["build_target_rows"], told["rows_per_second"]) == (900, 2000, 5.0)
+    samples = values(list(Telemetry().gauges(SNAPSHOT, 0.0)))
+    assert [samples[f"actors {state}"] for state in ("up", "starting", "waiting")] == [2, 1, 3]
+    assert (samples["build_rows"], samples["build_target_rows"], samples["rows_per_second"]) == (
+        900,
+        2000,
+        5.0,
+    )
 
 
 def test_shares_are_those_of_the_last_minute() -> None:
@@ -94,9 +98,9 @@ def test_shares_are_those_of_the_last_minute() -> None:
     list(telemetry.gauges(replace(SNAPSHOT, engines=EngineStats()), 0.0))
     list(telemetry.gauges(replace(SNAPSHOT, engines=idle), 100.0))
     busy = EngineStats.sum([idle, SNAPSHOT.engines])
-    told = values(list(telemetry.gauges(replace(SNAPSHOT, engines=busy), 100.0 + RECENT_SECONDS)))
-    assert (told["batch_occupancy_ratio"], told["kv_cache_use_ratio"]) == (0.9, 0.4)
-    assert "prefix_hit_ratio" not in told
+    samples = values(list(telemetry.gauges(replace(SNAPSHOT, engines=busy), 100.0 + RECENT_SECONDS)))
+    assert (samples["batch_occupancy_ratio"], samples["kv_cache_use_ratio"]) == (0.9, 0.4)
+    assert "prefix_hit_ratio" not in samples
 
 
 @given(st.lists(st.dictionaries(st.text(min_size=1, max_size=3), st.integers(1, 9), max_size=40), max_size=6))
@@ -113,5 +117,5 @@ def test_reasons_are_bounded_in_number_none_is_lost_and_no_total_falls(growth: l
 
 
 def test_a_commit_is_one_observation_of_each_duration() -> None:
-    told = values(list(Telemetry.durations(EVENT)))
-    assert told == {"partition_seconds": 12.0, "upload_seconds": 0.5}
+    samples = values(list(Telemetry.durations(EVENT)))
+    assert samples == {"partition_seconds": 12.0, "upload_seconds": 0.5}

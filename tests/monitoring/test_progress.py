@@ -31,11 +31,11 @@ def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_the_line_has_rows_rates_acceptance_time_left_and_actors() -> None:
-    told = "1,000/2,000 rows, 5.0 rows/s, 500 tokens/s, 97.5% accepted, ETA 3:20, 2 actors up"
-    assert line(replace(HALF_WAY, actors_wanted=2)) == told
-    assert line(HALF_WAY) == f"{told}, 1 waiting for a node"
+    text = "1,000/2,000 rows, 5.0 rows/s, 500 tokens/s, 97.5% accepted, ETA 3:20, 2 actors up"
+    assert line(replace(HALF_WAY, actors_wanted=2)) == text
+    assert line(HALF_WAY) == f"{text}, 1 waiting for a node"
     assert line(replace(HALF_WAY, actors_up=1, actors_wanted=1)).endswith(", 1 actor up")
-    assert line(replace(HALF_WAY, actors_starting=1, lost=4)) == f"{told}, 1 starting, 4 replaced"
+    assert line(replace(HALF_WAY, actors_starting=1, lost=4)) == f"{text}, 1 starting, 4 replaced"
 
 
 def test_before_anything_happened_there_are_no_rates_and_no_time_left() -> None:
@@ -49,8 +49,8 @@ def test_a_log_record_carries_the_numbers_as_fields(caplog: pytest.LogCaptureFix
     with ProgressDisplay(Console(file=io.StringIO())) as display:
         display.show(HALF_WAY)
     [record] = caplog.records
-    told = {name: getattr(record, name) for name in HALF_WAY.fields()}
-    assert told == {
+    fields = {name: getattr(record, name) for name in HALF_WAY.fields()}
+    assert fields == {
         "num_rows": 2000,
         "rows": 1000,
         "committed_rows": 900,

@@ -56,7 +56,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("fault", "remedy"), REFUSALS)
-def test_what_does_not_pass_is_told_at_once_with_its_code_and_what_to_do(
+def test_what_does_not_pass_is_reported_at_once_with_its_code_and_what_to_do(
     proxy: FaultProxy, fault: str, remedy: str
 ) -> None:
     storage = on_s3(proxy.server)
@@ -69,23 +69,23 @@ def test_what_does_not_pass_is_told_at_once_with_its_code_and_what_to_do(
         "list": lambda: storage.list_objects("data"),
     }
     for verb, action in actions.items():
-        told_at_once = f"Could not {verb} s3://.*{fault.split()[1]}.*{remedy}"
-        with pytest.raises(StorageError, match=told_at_once) as told:
+        message = f"Could not {verb} s3://.*{fault.split()[1]}.*{remedy}"
+        with pytest.raises(StorageError, match=message) as error:
             action()
-        assert "tried for" not in str(told.value)
+        assert "tried for" not in str(error.value)
     proxy.calm()
     storage.create("data/b", b"y")
 
 
-def test_a_bucket_that_is_deleted_in_the_middle_is_told_at_once(s3: S3Server) -> None:
+def test_a_bucket_that_is_deleted_in_the_middle_is_reported_at_once(s3: S3Server) -> None:
     with contextlib.closing(s3.client()) as client:
         client.create_bucket(Bucket="short-lived")
         storage = Storage("s3://short-lived/x", s3.storage_options)
         assert storage.probe()
         client.delete_bucket(Bucket="short-lived")
-    with pytest.raises(StorageError, match=r"NoSuchBucket.*Create the bucket") as told:
+    with pytest.raises(StorageError, match=r"NoSuchBucket.*Create the bucket") as error:
         storage.create("data/a", b"x")
-    assert "tried for" not in str(told.value)
+    assert "tried for" not in str(error.value)
 
 
 def test_a_clock_that_is_set_right_meanwhile_loses_nothing(proxy: FaultProxy) -> None:
@@ -143,7 +143,7 @@ def test_no_secret_is_in_a_message_a_log_or_a_repr(caplog: pytest.LogCaptureFixt
         storage.create("a", b"x")
     with pytest.raises(PreflightError) as refused:
         storage.probe()
-    told = f"{stored.value} {refused.value} {storage!r} {storage} {storage.url} {caplog.text}"
-    assert "trying again" in told
-    assert "hunter2" not in told
-    assert "4711" not in told
+    texts = f"{stored.value} {refused.value} {storage!r} {storage} {storage.url} {caplog.text}"
+    assert "trying again" in texts
+    assert "hunter2" not in texts
+    assert "4711" not in texts

@@ -163,12 +163,12 @@ def test_all_pages_of_uploads_are_looked_through(s3: S3Server, monkeypatch: pyte
         begin_upload(s3, storage, f"data/{count}")
     call = S3FileSystem.call_s3
 
-    def two_a_page(fs: S3FileSystem, method: str, **asked: str) -> dict[str, object]:
+    def two_a_page(fs: S3FileSystem, method: str, **arguments: str) -> dict[str, object]:
         """This server knows no pages."""
-        after = (asked.pop("KeyMarker", ""), asked.pop("UploadIdMarker", ""))
-        found = call(fs, method, **asked).get("Uploads", [])
-        left = sorted((u["Key"], u["UploadId"]) for u in found if (u["Key"], u["UploadId"]) > after)
-        page = [upload for upload in found if (upload["Key"], upload["UploadId"]) in left[:2]]
+        after = (arguments.pop("KeyMarker", ""), arguments.pop("UploadIdMarker", ""))
+        uploads = call(fs, method, **arguments).get("Uploads", [])
+        left = sorted((u["Key"], u["UploadId"]) for u in uploads if (u["Key"], u["UploadId"]) > after)
+        page = [upload for upload in uploads if (upload["Key"], upload["UploadId"]) in left[:2]]
         last = left[:2][-1] if left else ("", "")
         more = {"IsTruncated": len(left) > 2, "NextKeyMarker": last[0], "NextUploadIdMarker": last[1]}
         return {"Uploads": page, **more}

@@ -156,7 +156,7 @@ def test_any_sequence_of_operations_acts_like_a_dict(
         assert {key: storage.read(key) for key in expected} == expected
 
 
-def test_the_size_of_an_object_is_told(tmp_path: Path) -> None:
+def test_the_size_of_an_object_is_known(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path / "out"))
     storage.create("data/a", b"12345")
     assert storage.size("data/a") == 5
