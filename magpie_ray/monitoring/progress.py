@@ -62,14 +62,15 @@ class ProgressDisplay(Watcher):
     def show(self, snapshot: Snapshot) -> None:
         """Draw, or log if it is time. The last snapshot is logged on leaving the context."""
         if self._live:
+            rows, rates, eta, actors = parts(snapshot)
             self._bar.update(
                 self._task,
                 total=snapshot.num_rows,
                 completed=snapshot.rows,
-                description=f"{rows_text(snapshot)}, ETA {eta_text(snapshot)}",
+                description=f"{rows}, {eta}",
             )
-            rates = f"{rates_text(snapshot)}, " if snapshot.seconds else ""
-            self._live.update(Group(self._bar, Text(f"{rates}{actors_text(snapshot)}", overflow="ellipsis")))
+            below = f"{rates}, {actors}" if snapshot.seconds else actors
+            self._live.update(Group(self._bar, Text(below, overflow="ellipsis")))
             return
         self._last = snapshot
         if self._clock() - self._logged_at >= self._log_seconds:
@@ -94,31 +95,23 @@ def _log(snapshot: Snapshot) -> None:
 
 def line(snapshot: Snapshot) -> str:
     """A snapshot in one line."""
-    parts = [rows_text(snapshot), rates_text(snapshot), f"ETA {eta_text(snapshot)}", actors_text(snapshot)]
-    return ", ".join(parts)
+    return ", ".join(parts(snapshot))
 
 
-def rows_text(snapshot: Snapshot) -> str:
-    return f"{snapshot.rows:,}/{snapshot.num_rows:,} rows"
-
-
-def rates_text(snapshot: Snapshot) -> str:
+def parts(snapshot: Snapshot) -> tuple[str, str, str, str]:
+    """Rows, rates, time left (at the mean rate so far) and actors. Figures that do not exist yet are "-"."""
     accepted = "-" if snapshot.accepted is None else percent(snapshot.accepted)
-    rates = f"{snapshot.rows_per_second:,.1f} rows/s, {snapshot.tokens_per_second:,.0f} tokens/s"
-    return f"{rates}, {accepted} accepted"
-
-
-def actors_text(snapshot: Snapshot) -> str:
-    """Actors by state; states without actors are left out, except "up"."""
-    more = {
+    eta = "-" if snapshot.seconds_left is None else clock_text(snapshot.seconds_left)
+    states = {
         "starting": snapshot.actors_starting,
         "waiting for a node": snapshot.actors_waiting,
         "replaced": snapshot.lost,
     }
-    up = f"{counted(snapshot.actors_up, 'actor')} up"
-    return ", ".join([up, *(f"{n} {what}" for what, n in more.items() if n)])
-
-
-def eta_text(snapshot: Snapshot) -> str:
-    """Time left at the mean rate so far; "-" before there is a rate."""
-    return "-" if snapshot.seconds_left is None else clock_text(snapshot.seconds_left)
+    others = [f"{number} {state}" for state, number in states.items() if number]
+    return (
+        f"{snapshot.rows:,}/{snapshot.num_rows:,} rows",
+        f"{snapshot.rows_per_second:,.1f} rows/s, {snapshot.tokens_per_second:,.0f} tokens/s, "
+        f"{accepted} accepted",
+        f"ETA {eta}",
+        ", ".join([f"{counted(snapshot.actors_up, 'actor')} up", *others]),
+    )
