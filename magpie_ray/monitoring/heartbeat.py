@@ -66,7 +66,7 @@ class Heartbeat(Watcher):
 
     def show(self, snapshot: Snapshot) -> None:
         if self._beat and self._beat.done():
-            self._beat.result()  # raises what nobody expected
+            self._beat.result()  # raises any unexpected error
             self._beat = None
         if self._beat is None and self._clock() >= self._next:
             self._next = self._clock() + BEAT_SECONDS
@@ -98,7 +98,7 @@ class OtherRuns:
         self._versions: dict[str, object] | None = None
 
     def look(self) -> str | None:
-        """A warning that names another run at work, or says why the look failed; None when there is none."""
+        """A warning about other runs at work, or about a failure to find them; None if there is none."""
         try:
             others = [name for number in self._active() if (name := self._name(number))]
         except (StorageError, CorruptBuildError) as exc:
@@ -115,7 +115,7 @@ class OtherRuns:
         """Numbers of the runs whose files are recent, at the first look, or have changed since the last."""
         listed = self._storage.list_objects(RUNS_PREFIX)
         before = self._versions
-        # A store that does not tell when an object was written is asked for the object.
+        # If the store does not report when an object was written, its content is compared.
         self._versions = {
             item.key: self._storage.read(item.key) if item.modified is None else item.modified
             for item in listed

@@ -103,7 +103,7 @@ class LocalStore:
                 file.flush()
                 os.fsync(file.fileno())
                 yield file.name
-            except FileNotFoundError as exc:  # somebody removed it, or a directory: retry the write
+            except FileNotFoundError as exc:  # the file or a directory was removed: retry the write
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), file.name) from exc
             finally:
                 with suppress(FileNotFoundError):
