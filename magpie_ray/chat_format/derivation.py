@@ -8,7 +8,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from magpie_ray.chat_format.encoder import MESSAGE, Encoder
 from magpie_ray.chat_format.format import ChatFormat
@@ -138,7 +138,7 @@ def _assemble(template: Template, encoder: Encoder, ends: Sequence[int]) -> Chat
         user_stop_token_ids=_unique([user_end.token_id, *ends]),
         assistant_stop_token_ids=_unique([assistant_end.token_id, *ends]),
         stop_strings=_unique(end.text for end in (user_end, assistant_end) if end.text),
-        system_role=_system_role(turns),
+        system_role=turns.system_role,
         role_markers=_unique(role_markers(turns, _written_markers(turns, encoder))),
         special_token_ids=encoder.special_ids,
         trimmed_roles=trimmed,
@@ -146,12 +146,6 @@ def _assemble(template: Template, encoder: Encoder, ends: Sequence[int]) -> Chat
         multi_turn_problem=turns.multi_turn_problem,
     )
     return replace(form, warnings=_warnings(form, turns, encoder))
-
-
-def _system_role(turns: Turns) -> Literal["supported", "folded_into_user", "rejected"]:
-    if turns.around_system is None:
-        return "rejected"
-    return "folded_into_user" if turns.folds_system else "supported"
 
 
 def _written_markers(turns: Turns, encoder: Encoder) -> tuple[str, ...]:
@@ -194,12 +188,6 @@ def _pre_query_only(text: str, encoder: Encoder, ends: tuple[int, ...], reason: 
     return ChatFormat(
         pre_query=text,
         pre_query_ids=ids,
-        user_to_assistant="",
-        user_to_assistant_ids=(),
-        history_user_to_assistant="",
-        history_user_to_assistant_ids=(),
-        next_user="",
-        next_user_ids=(),
         user_stop_token_ids=ends,
         assistant_stop_token_ids=ends,
         system_role="rejected",

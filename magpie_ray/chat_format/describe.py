@@ -1,7 +1,6 @@
 """The chat format of a model as plain fields, for the `template` command."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,16 @@ from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.errors import FormatError
 from magpie_ray.model.resolve import resolve_model
 from magpie_ray.model.tokenizer import load_tokenizer
+
+_AFTER_ANSWERS = ("next_user", "next_user_ids", "user_stop_token_ids", "stop_strings")
+_ANSWERS = (
+    "user_to_assistant",
+    "user_to_assistant_ids",
+    "history_user_to_assistant",
+    "history_user_to_assistant_ids",
+    "assistant_stop_token_ids",
+    "reasoning",
+)
 
 
 def make_template(
@@ -45,26 +54,20 @@ def make_template(
         form = derive(thinking, (system,))  # a template may refuse a dialogue without a system message
     text, with_system, refused = _with_system(form, partial(derive, thinking), system)
     prompts = tuple(prefix.system_prompt for prefix in form.system_prefixes)
+    fields = form.to_dict()
     stops = {*form.user_stop_token_ids, *form.assistant_stop_token_ids}
     return {
         "model": model.name,
         "commit": model.commit,
         "tokenizer": type(loaded.tokenizer).__name__,
-        "pre_query": form.pre_query,
-        "pre_query_ids": list(form.pre_query_ids),
-        "system_role": form.system_role,
+        **{name: fields[name] for name in ("pre_query", "pre_query_ids", "system_role")},
         "system_prompt": text if with_system else None,
         "pre_query_with_system": with_system.prefix_text(text) if with_system else None,
         "pre_query_with_system_ids": list(with_system.prefix(text)) if with_system else None,
         **_answers(form),
-        "next_user": form.next_user,
-        "next_user_ids": list(form.next_user_ids),
-        "user_stop_token_ids": list(form.user_stop_token_ids),
-        "stop_strings": list(form.stop_strings),
+        **{name: fields[name] for name in _AFTER_ANSWERS},
         "tokens": {str(i): loaded.tokenizer.convert_ids_to_tokens(i) or "" for i in sorted(stops)},
-        "role_markers": list(form.role_markers),
-        "trimmed_roles": list(form.trimmed_roles),
-        "multi_turn_problem": form.multi_turn_problem,
+        **{name: fields[name] for name in ("role_markers", "trimmed_roles", "multi_turn_problem")},
         "thinking": thinking,
         "can_think": form.can_think,
         "thinking_on": _answers(derive(True, prompts)) if form.can_think else None,
@@ -90,11 +93,5 @@ def _with_system(
 
 def _answers(form: ChatFormat) -> dict[str, Any]:
     """The fields about answers: what asks for them, what ends them, how reasoning is split off."""
-    return {
-        "user_to_assistant": form.user_to_assistant,
-        "user_to_assistant_ids": list(form.user_to_assistant_ids),
-        "history_user_to_assistant": form.history_user_to_assistant,
-        "history_user_to_assistant_ids": list(form.history_user_to_assistant_ids),
-        "assistant_stop_token_ids": list(form.assistant_stop_token_ids),
-        "reasoning": asdict(form.reasoning) if form.reasoning else None,
-    }
+    fields = form.to_dict()
+    return {name: fields[name] for name in _ANSWERS}

@@ -86,12 +86,12 @@ class ChatFormat:
 
     pre_query: str
     pre_query_ids: tuple[int, ...]
-    user_to_assistant: str
-    user_to_assistant_ids: tuple[int, ...]
-    history_user_to_assistant: str
-    history_user_to_assistant_ids: tuple[int, ...]
-    next_user: str
-    next_user_ids: tuple[int, ...]
+    user_to_assistant: str = ""
+    user_to_assistant_ids: tuple[int, ...] = ()
+    history_user_to_assistant: str = ""
+    history_user_to_assistant_ids: tuple[int, ...] = ()
+    next_user: str = ""
+    next_user_ids: tuple[int, ...] = ()
     user_stop_token_ids: tuple[int, ...]
     assistant_stop_token_ids: tuple[int, ...]
     stop_strings: tuple[str, ...] = ()

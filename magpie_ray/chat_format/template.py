@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from magpie_ray.chat_format.format import SystemRole
 from magpie_ray.errors import FormatError
 
 # Errors of a template that refuses a dialogue: on purpose (raise_exception is a TemplateError), or because it
@@ -168,13 +169,13 @@ class Turns:
     around_system: tuple[str, str] | None
 
     @property
-    def folds_system(self) -> bool:
-        """Whether the system text stands inside the user's message."""
+    def system_role(self) -> SystemRole:
+        """Where the system text stands: in a place of its own, inside the user's message, nowhere."""
         if self.around_system is None:
-            return False
+            return "rejected"
         # A system text in a place of its own is followed by the same opener as every user message.
         opener = _common_end([self.around_system[1], self.pre_query, self.next_user or self.pre_query])
-        return not opener.strip()
+        return "supported" if opener.strip() else "folded_into_user"
 
     def dialogue(self) -> tuple[str, ...]:
         """The six texts around the five messages of three turns; the last turn has no answer yet."""

@@ -58,10 +58,10 @@ def test_thinking_is_shown_on_and_off_and_as_asked_for(tmp_path: Path) -> None:
     assert make_template(folder, thinking=False)["user_to_assistant"] == f"{HEADER}<think></think>"
     shown = results.template_text(found)
     assert "thinking on       <|eot_id|><|start_header_id|>assistant<|end_header_id|>⏎⏎<think>⏎\n" in shown
-    assert "reasoning       that text opens it, ends with </think>, is dropped from history" in shown
+    assert "reasoning       opened by that text, ends with </think>, is dropped from history" in shown
     with pytest.raises(FormatError, match="no place for reasoning"):
         make_template("builtin:tiny-chat", thinking=True)
-    assert "none that the template knows of" in results.template_text(make_template("builtin:tiny-chat"))
+    assert "not in this template" in results.template_text(make_template("builtin:tiny-chat"))
 
 
 def test_fields_are_json_and_stops_are_shown_with_their_tokens_and_spaces_as_marks(tmp_path: Path) -> None:
