@@ -42,7 +42,7 @@ def test_an_actor_with_a_spot_notice_commits_what_it_has_finished_and_another_ta
         [started] = job.wait_for(STARTS)
         job.wait_for(r"[1-9]\d*/600 rows")
         os.kill(int(started[2]), signal.SIGTERM)
-        job.wait_for("lost the actor of slot 0: it left on notice")
+        job.wait_for("the actor of slot 0 left: ")
         job.hurry()
         assert job.end() == 0, job.log
     assert row_ids(output) == list(range(600))
@@ -71,11 +71,11 @@ def test_a_node_that_comes_is_used_and_one_that_goes_is_missed_by_no_row(
         job.wait_for(UP)
         added = nodes.add_node(num_cpus=1)
         job.wait_for("room for another actor: slot 1")
-        job.wait_for("engine 1 is up")
+        job.wait_for("the engine of slot 1 is up")
         nodes.remove_node(added, allow_graceful=False)
         job.wait_for("lost the actor of slot 1")
         nodes.add_node(num_cpus=1)
-        job.wait_for("engine 1 is up", times=2)
+        job.wait_for("the engine of slot 1 is up", times=2)
         job.hurry()
         assert job.end() == 0, job.log
     assert row_ids(output) == list(range(4000))
@@ -113,9 +113,9 @@ def test_actors_that_find_no_place_are_waited_for_while_the_others_work(
     output = tmp_path / "build"
     settings = rows_settings(output, 300, 50, "engine.device=cpu", "cluster.num_actors=2")
     with RunningJob("Paced(0.01)", *settings, env={"RAY_ADDRESS": nodes.address}) as job:
-        job.wait_for("engine 0 is up")
+        job.wait_for("the engine of slot 0 is up")
         assert job.end() == 0, job.log
-        assert "engine 1 is up" not in job.log
+        assert "the engine of slot 1 is up" not in job.log
     assert row_ids(output) == list(range(300))
 
 
@@ -128,7 +128,7 @@ def test_a_job_whose_cluster_is_gone_says_so_and_goes_on_on_another(nodes: Clust
         nodes.head_node.kill_raylet(check_alive=False)
         assert job.end() == 1
         assert f"the Ray cluster at {address} is gone" in job.log, job.log
-        assert "the same command goes on" in job.log
+        assert "the same command resumes" in job.log
     assert outcomes(output) == ["failed"]
     with RunningJob("Paced(0)", *settings, env={"RAY_ADDRESS": "local"}) as job:
         assert job.end() == 0, job.log

@@ -95,7 +95,7 @@ def test_the_report_lies_beside_the_data(s3_server: S3Server, output: str) -> No
     ]
     page = body.read().decode()
     assert re.search(r"<dt>Rows</dt>\s*<dd>105</dd>\s*<dd>all rows of the build</dd>", page)
-    assert "When each actor was starting, working and lost" in page
+    assert "When each actor was starting, working, lost or left" in page
     assert "Tokens per second over time" in page
 
 
