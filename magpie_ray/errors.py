@@ -1,13 +1,13 @@
-"""The exception tree: every failure a user can meet, and the exit code each one ends in.
+"""The exception tree: every failure that a user can meet, with its exit code.
 
-Owns: the classes that `magpie-ray` turns into one clear message and an exit code. Errors of libraries are
-translated at the edge (`raise ... from exc`). All of them carry a single message, so that they survive
+`magpie-ray` turns each into one message and the exit code. Invariants: errors of libraries are translated
+where they are raised (`raise ... from exc`); every error carries a single message, so that it survives
 pickling between a Ray actor and the driver.
 """
 
 
 class MagpieError(Exception):
-    """Base of all errors of this project. `exit_code` is what the command line ends with."""
+    """Base of all errors of this project. The command line ends with `exit_code`."""
 
     exit_code = 1
 
@@ -25,7 +25,7 @@ class ModelError(MagpieError, ValueError):
 
 
 class FormatError(MagpieError, ValueError):
-    """No chat format can be derived from the model's tokenizer, or it does not take what was asked of it."""
+    """No chat format can be derived from the tokenizer, or the format lacks a feature of the config."""
 
     exit_code = 2
 
@@ -41,7 +41,7 @@ class BuildMismatchError(PreflightError):
 
 
 class BuildExistsError(PreflightError):
-    """The output already holds a build, and the user wants a new one or none (--if-exists fail)."""
+    """The output already holds a build, and the user asked to fail then (--if-exists fail)."""
 
 
 class StorageError(MagpieError):
@@ -49,7 +49,7 @@ class StorageError(MagpieError):
 
 
 class AlreadyExistsError(StorageError):
-    """Exclusive creation found an object under that name: somebody else was first."""
+    """Exclusive creation found an object under that name: another writer was first."""
 
 
 class ObjectNotFoundError(StorageError):
@@ -57,15 +57,15 @@ class ObjectNotFoundError(StorageError):
 
 
 class CorruptBuildError(MagpieError):
-    """A file of the build is foreign, unreadable, or contradicts another. It is named; nothing is deleted."""
+    """A file of the build is foreign, unreadable or contradicts another. Names it; deletes nothing."""
 
 
 class ReportError(MagpieError):
-    """The report can't be made. The build is as it is."""
+    """The report can't be made. The build is unchanged."""
 
 
 class HubError(MagpieError):
-    """The Hugging Face hub could not be reached, or refused. What is committed there stays."""
+    """The Hugging Face hub could not be reached, or refused a request. Files committed there stay."""
 
 
 class EngineError(MagpieError):
@@ -73,26 +73,26 @@ class EngineError(MagpieError):
 
 
 class RuleError(MagpieError):
-    """A rule of the user's own failed, or returned what is no reason. Names the rule and the message."""
+    """A rule of the user failed, or returned something that is no reason. Names the rule and the message."""
 
 
 class RowExhaustedError(MagpieError):
-    """A row used up its attempts. Says for which reasons, with examples, and what to try."""
+    """A row used up its attempts. Gives the reasons, with examples and remedies."""
 
 
 class AcceptRateError(MagpieError):
-    """Too few of the first attempts were accepted. Says for which reasons, with examples, and what to try."""
+    """Too few of the first attempts were accepted. Gives the reasons, with examples and remedies."""
 
 
 class GenerationFailedError(MagpieError):
-    """The job gave up: actors or partitions failed too often. Holds the cause from the actor."""
+    """The job gave up because actors or partitions failed too often. Holds the actor's error."""
 
 
 class ClusterLostError(MagpieError):
-    """The Ray cluster is gone. What is committed stays; the same command resumes on another one."""
+    """The Ray cluster is gone. Committed rows stay; the same command resumes the build on another cluster."""
 
 
 class InterruptedJobError(MagpieError):
-    """The job was told to stop. What is committed stays; the same command resumes."""
+    """The job was told to stop. Committed rows stay; the same command resumes the build."""
 
     exit_code = 3

@@ -50,8 +50,8 @@ class Partition:
 class StoredObject:
     """One object as a listing shows it. `key` is relative to the output; `size` is in bytes.
 
-    modified: when it was written, in seconds since 1970 (UTC), by the store's clock; None where it has none.
-    Of a copy it is when it was copied.
+    modified: the time of writing in seconds since 1970 (UTC), by the store's clock; None where there is no
+    clock. A copy has the time of copying.
     """
 
     key: str
@@ -82,9 +82,9 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """A finished row. `attempt` counts from 1. `system_prompt` is null when the row had none.
+    """A finished row. `attempt` counts from 1. `system_prompt` is None when the row has none.
 
-    sampling_key: which of the build's sampling settings it was made with.
+    sampling_key: the index of its sampling among the build's.
     """
 
     row_id: int
@@ -96,10 +96,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
-    """A rejected attempt: which message, why, and the tokens it cost.
+    """A rejected attempt: the message, the reason, and the tokens lost.
 
-    text: of the rejected message, "" when there was no room for one; messages: those before it. Tokens are
-    those of messages that are dropped, and not of turns that the next attempt goes on after.
+    text: of the rejected message, "" when there was no room for one. messages: those before the rejected one.
+    Tokens are those of dropped messages, without the turns that the next attempt keeps.
     """
 
     row_id: int
@@ -121,10 +121,10 @@ class Rejection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartitionRecord:
-    """What a committed file says of itself in its footer, plus its size as listed.
+    """A committed file: the facts in its footer, and its size as listed, in bytes.
 
-    rejected: rejected attempts by reason; with `rows` accepted ones these are all attempts at its rows.
-    Tokens are sums over accepted and rejected attempts, by role of the message generated.
+    rejected: rejected attempts by reason. Together with one accepted attempt a row these are all attempts.
+    Tokens are sums over accepted and rejected attempts, by the role of the generated message.
     """
 
     start: int

@@ -1,6 +1,6 @@
-"""The rules of acceptance as the user sets them: which are on, with what thresholds, and the user's own.
+"""The section `acceptance`: attempts, the rules that are on with their thresholds, and the user's own rules.
 
-Owns: the keys under `acceptance.rules`, in the order in which the rules are tried, and `acceptance.custom`.
+Owns: the keys under `acceptance`. Those under `acceptance.rules` are in the order in which rules are tried.
 """
 
 import sys
@@ -18,7 +18,7 @@ from magpie_ray.utils.import_path import is_import_path
 
 _CUSTOM = "my_module:my_rule, or {my_module:my_rule: {threshold: value}}"
 
-# What the detector of the extra `language` tells apart, by ISO 639 code.
+# Languages that the detector of the extra `language` knows, by ISO 639 code.
 _CODES = """
 af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs
 cv cy da de diq dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr
@@ -52,13 +52,13 @@ LanguagesByPrompt = Annotated[
 
 
 class RoleMarkerRule(Section):
-    """Pieces of a chat template. other_formats: also of other models' than the build's."""
+    """Pieces of a chat template. other_formats: also those of other models."""
 
     other_formats: bool = True
 
 
 class NotTextRule(Section):
-    """How many doubtful characters are still text: U+FFFD, pairs like "Ã¼", changes of script in words."""
+    """How many doubtful characters text may have: U+FFFD, pairs like "Ã¼", changes of script in words."""
 
     replacement_characters: fields.Whole = 0
     mojibake: fields.Whole = 4
@@ -86,7 +86,7 @@ class LengthRule(Section):
 
 
 class RepetitionRule(Section):
-    """What makes a loop: characters and repeats of what is said again, or how well the end compresses."""
+    """Signs of a loop: characters and repeats of a repeated piece, or how well the end compresses."""
 
     min_characters: fields.Count = 160
     min_repeats: fields.Count = 4
@@ -94,7 +94,7 @@ class RepetitionRule(Section):
 
 
 class RefusalRule(Section):
-    """Refusals of the user are always meant; assistant: also the assistant's."""
+    """Refusals in the user's messages. assistant: also in the assistant's."""
 
     assistant: bool = False
 
@@ -107,7 +107,7 @@ class RepeatedTurnRule(Section):
 
 
 class LanguageRule(Section):
-    """Which language is asked for: `is` in all rows, or `by_prompt` in those of a system prompt's key."""
+    """Languages of messages: `is` in all rows, `by_prompt` in the rows of a system prompt's key."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
@@ -127,7 +127,7 @@ _SectionT = TypeVar("_SectionT", bound=Section)
 
 
 def _switch(value: object) -> object:
-    """true: with its defaults; false: off, None from here on; a mapping: on, with these thresholds."""
+    """true: on with the defaults. false: off, None from here on. A mapping: on with these thresholds."""
     if isinstance(value, bool):
         return {} if value else None
     if isinstance(value, dict | Section):
@@ -175,7 +175,7 @@ def _custom_rule(rule: object) -> str | dict[str, dict[str, Any]]:
 
 
 def _path_of(function: Any) -> str:
-    """The import path of a function that was given as it is, from Python."""
+    """The import path of a function object, which a config from Python may hold."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     found: Any = sys.modules.get(module or "")
     for part in name.split("."):
@@ -194,7 +194,7 @@ CustomRules = Annotated[
 
 
 class AcceptanceConfig(Section):
-    """What becomes of messages that are not what was asked for."""
+    """When a message is rejected, and how often and from where a row is tried again."""
 
     max_attempts: fields.Count = 8
     truncated_response: Literal["keep", "reject"] = "keep"

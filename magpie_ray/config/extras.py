@@ -1,7 +1,7 @@
 """The two free-form mappings of a config: `engine.extra` and `output.storage_options`.
 
-Owns: that they hold plain values only, that `engine.extra` takes no name which another key owns, and which of
-its names can change what a model writes.
+Owns: the rule that they hold plain values only and that `engine.extra` takes no name which another key owns,
+and the list of its names that can't change the text a model writes.
 """
 
 import copy
@@ -32,8 +32,8 @@ _OWNERS = {
     "max_tokens": "sampling.user.max_tokens",
 }
 
-# Arguments that only decide speed, memory and logging. Whatever is not in this list counts as part of the
-# build: to refuse a resume by mistake is better than to mix two models in one dataset.
+# Arguments that only decide speed, memory and logging. All others count as part of the build: refusing a
+# resume by mistake is better than mixing two models in one dataset.
 _TUNING = frozenset(
     {
         "async_scheduling",
@@ -64,8 +64,8 @@ _TUNING = frozenset(
 )
 
 
-# Arguments under which vLLM holds no first tokens: it refuses custom logits processors then, or takes a model
-# runner that has others.
+# Arguments under which vLLM can't apply first_tokens: it refuses custom logits processors then, or takes a
+# model runner with another interface for them.
 _WITHOUT_FIRST_TOKENS = {
     **dict.fromkeys(
         ("speculative_config", "spec_method", "spec_model", "spec_tokens"), "under speculative decoding"
@@ -78,18 +78,17 @@ _WITHOUT_FIRST_TOKENS = {
 
 
 def first_tokens_refused_by(extra: dict[str, object]) -> tuple[str, str] | None:
-    """The first name in `engine.extra` under which vLLM holds no sampling.*.first_tokens, and why."""
+    """The first name in `engine.extra` under which vLLM can't apply first_tokens, and the reason."""
     return next(((name, why) for name, why in _WITHOUT_FIRST_TOKENS.items() if extra.get(name)), None)
 
 
-def shapes_text(name: str) -> bool:
-    """Whether this argument of the engine counts as part of the build: two values of it must not mix."""
-    return name not in _TUNING and not is_secret_name(name)
-
-
 def identity_of(extra: dict[str, object]) -> dict[str, object]:
-    """The part of `engine.extra` that the fingerprint covers, without what looks like a secret."""
-    return {name: redact_secrets(value, name) for name, value in extra.items() if shapes_text(name)}
+    """The part of `engine.extra` that the fingerprint covers, without values that look like secrets."""
+    return {
+        name: redact_secrets(value, name)
+        for name, value in extra.items()
+        if name not in _TUNING and not is_secret_name(name)
+    }
 
 
 def engine_extra(value: object, *, section: Collection[str]) -> dict[str, object]:

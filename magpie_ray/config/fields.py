@@ -125,7 +125,7 @@ def must_be_text(phrase: str = "text", *, null: bool = False) -> PlainValidator:
     return must_be(phrase, lambda value: value if is_text(value) else None, null=null, hint=hint)
 
 
-def _is_there(name: str) -> str:
+def _is_bundled(name: str) -> str:
     if name.startswith("builtin:") and name not in BUILTIN_MODELS:
         raise bad_value(name, f"one of the bundled models: {', '.join(BUILTIN_MODELS)}")
     return name
@@ -156,7 +156,7 @@ Weight = Annotated[float, must_be_number(WEIGHT_PHRASE, lambda x: MIN_WEIGHT <= 
 OptionalText = Annotated[str | None, must_be_text(null=True)]
 OptionalImportPath = Annotated[str | None, must_be(IMPORT_PATH_FORM, _as_import_path, null=True)]
 ModelName = Annotated[
-    str, must_be_text("a Hugging Face id, a local path or a bundled model"), AfterValidator(_is_there)
+    str, must_be_text("a Hugging Face id, a local path or a bundled model"), AfterValidator(_is_bundled)
 ]
 
 

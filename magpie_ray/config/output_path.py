@@ -1,7 +1,7 @@
-"""Placeholders in output.path: what may stand in braces, and the place that such paths have in common.
+"""The keys output.path and output.build_id, and the placeholders in a path: {date}, {datetime}, {build_id}.
 
-A literal brace is written twice. What always holds: the first placeholder stands behind a literal folder, the
-parent, in which `latest` and the records of the builds are.
+A literal brace is written twice. Invariant: the first placeholder stands behind a literal folder, the parent,
+which holds `latest` and the records of all builds of the path.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ LATEST = "latest"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where the builds of a path with placeholders lie together.
+    """The place that all builds of a path with placeholders share.
 
-    parent: the literal folder before the first placeholder, as a URL. latest: the path, but for what changes
-    from build to build, below the parent: of s3://b/daily/{date} it is `latest`, of
-    s3://b/en-{date}/llama `en-latest/llama`.
+    parent: the literal folder before the first placeholder, as a URL. latest: the path below the parent,
+    without the parts that change from build to build: `latest` for s3://b/daily/{date}, `en-latest/llama` for
+    s3://b/en-{date}/llama.
     """
 
     parent: str
@@ -38,7 +38,7 @@ class Place:
 
 
 def problem(path: str) -> str | None:
-    """What is wrong with the braces of a path: completes "must be ..."; None when nothing is."""
+    """How the braces of a path are wrong, to complete "must be ..."; None when they are right."""
     known = "; ".join(["known are " + ", ".join(f"{{{name}}}" for name in PLACEHOLDERS), "{{ is a brace"])
     try:
         parts = list(_parts(path))
@@ -89,20 +89,20 @@ def has_placeholders(path: str) -> bool:
 
 
 def fill(path: str, values: Mapping[str, str]) -> str:
-    """The path with its placeholders replaced, and doubled braces single."""
+    """The path with its placeholders replaced and its doubled braces single."""
     return "".join(text + (values[name] if name is not None else "") for text, name in _parts(path))
 
 
 def values_at(moment: datetime, build_id: str) -> dict[str, str]:
-    """What the placeholders of a build stand for. `moment` in UTC."""
+    """The values of all placeholders for one build. `moment` is in UTC."""
     return {"date": f"{moment:%Y-%m-%d}", "datetime": f"{moment:%Y%m%dT%H%M%SZ}", "build_id": build_id}
 
 
 def place_of(path: str) -> Place:
-    """Where the builds of a path with placeholders lie together."""
+    """The place that all builds of a path with placeholders share."""
     parts = list(_parts(path))
     parent, slash, stem = parts[0][0].rpartition("/")
-    # What stands behind the first placeholder, each further one marked by a character no path has.
+    # The rest of the path, with a character that no path has in place of each further placeholder.
     rest = "".join(text + ("\0" if name is not None else "") for text, name in parts[1:])
     first, *others = rest.split("/")
     names = [stem + LATEST + first.rpartition("\0")[2], *(name for name in others if "\0" not in name)]
@@ -110,7 +110,7 @@ def place_of(path: str) -> Place:
 
 
 def _parts(path: str) -> Iterator[tuple[str, str | None]]:
-    """Literal texts, each with the name of the placeholder behind it. ValueError for braces without sense."""
+    """Literal texts, each with the name of the placeholder behind it. ValueError for malformed braces."""
     text = ""
     for literal, name, spec, conversion in string.Formatter().parse(path):
         text += literal
@@ -125,7 +125,7 @@ def _parts(path: str) -> Iterator[tuple[str, str | None]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tick:
-    """One build of a path with placeholders. time: that they stand for, UTC in ISO 8601, whole seconds."""
+    """One build of a path with placeholders. time: of the placeholders, UTC in ISO 8601, whole seconds."""
 
     template: str
     time: str
@@ -133,7 +133,7 @@ class Tick:
 
     @property
     def path(self) -> str:
-        """Where this build goes."""
+        """The path of this build."""
         return fill(self.template, values_at(datetime.fromisoformat(self.time), self.build_id))
 
     @property
@@ -142,12 +142,12 @@ class Tick:
 
     @property
     def is_unique(self) -> bool:
-        """Whether the next run of the same config makes a build of its own, not only that of another day."""
+        """Whether each run of the config makes a build of its own, rather than one build a day."""
         return bool({name for _, name in _parts(self.template)} - {None, "date"})
 
     @property
     def order(self) -> str:
-        """Sorts as the builds of a place do in time."""
+        """A text that sorts the builds of a place by time."""
         return f"{values_at(datetime.fromisoformat(self.time), '')['datetime']}-{self.build_id}"
 
     @property

@@ -29,7 +29,7 @@ _repr.maxlevel = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """One value that can't be: `at` is its path below the field whose rule found it."""
+    """One wrong value. at: its path below the field whose rule found it. must: the rest of the sentence."""
 
     value: object
     must: str
@@ -45,12 +45,12 @@ class BadValueError(ValueError):
 
 
 def bad_value(value: object, must: str) -> BadValueError:
-    """The error of a field with a single thing wrong: `must` completes the sentence "must be ..."."""
+    """The error of a field with one problem. `must` completes the sentence "must be ..."."""
     return BadValueError(Problem(value=value, must=f"must be {must}"))
 
 
 def show(value: object) -> str:
-    """A value as a message shows it: on one line, shortened, in YAML's words for null and the booleans."""
+    """A value for a message: on one line, shortened, with YAML's words for null and the booleans."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -62,7 +62,7 @@ def show(value: object) -> str:
 
 
 def dotted(path: tuple[object, ...]) -> str:
-    """The path of a key as the command line writes it; unprintable keys are escaped to stay on one line."""
+    """The path of a key as on the command line. Keys that can't be printed are escaped."""
     return ".".join(part if isinstance(part, str) and part.isprintable() else ascii(part) for part in path)
 
 
@@ -112,9 +112,9 @@ def _unknown_key_line(path: tuple[object, ...], model: type[BaseModel]) -> str:
     siblings = [candidate[-1] for candidate in known if candidate[:-1] == section]
     similar = [(*parent, name) for name in difflib.get_close_matches(leaf, siblings, n=1)]
     elsewhere = [candidate for candidate in known if candidate[-1] == leaf and _ITEM not in candidate]
-    nearest = min(map(len, elsewhere), default=0)  # temperature is of all tokens, rather than of the first
-    found = similar or [candidate for candidate in elsewhere if len(candidate) == nearest]
-    if suggestions := [dotted(candidate) for candidate in found]:
+    nearest = min(map(len, elsewhere), default=0)  # user.temperature rather than first_tokens.temperature
+    candidates = similar or [candidate for candidate in elsewhere if len(candidate) == nearest]
+    if suggestions := [dotted(candidate) for candidate in candidates]:
         return f"{key}: unknown key; did you mean {' or '.join(suggestions)}?"
     where = dotted(parent) or "the top level"
     return f"{key}: unknown key; the keys of {where} are {', '.join(siblings)}"

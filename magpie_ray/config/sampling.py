@@ -1,6 +1,6 @@
-"""How messages are sampled: one setting for each role, or several with weights that rows choose from.
+"""The section `sampling`: for each role one setting, or several with weights that rows choose from.
 
-Owns: the keys under `sampling`, and what they mean for a build's identity.
+Owns: the keys under `sampling` and their part of a build's identity.
 """
 
 import json
@@ -51,7 +51,11 @@ Penalties = Annotated[
 
 
 class FirstTokens(Section):
-    """What messages never begin with, what they begin with less often, and how varied they begin."""
+    """Beginnings of messages: banned texts, penalised texts, and how varied the first tokens are.
+
+    penalties: taken from the logits of tokens that begin the message with the text or a part of it.
+    temperature: of the first `count` tokens; None: as of the others. White space before a message is ignored.
+    """
 
     ban: Beginnings = Field(default=[])
     penalties: Penalties = Field(default={})
@@ -65,7 +69,10 @@ class FirstTokens(Section):
 
 
 class SamplingSettings(Section):
-    """How one kind of message is sampled, in vLLM's names. The defaults from top_k on change nothing."""
+    """How messages of a role are sampled, in vLLM's names. The defaults from top_k on change nothing.
+
+    max_tokens: of one message.
+    """
 
     temperature: fields.Temperature = 1.0
     top_p: fields.Share = 1.0
@@ -79,7 +86,7 @@ class SamplingSettings(Section):
 
 
 class UserSettings(SamplingSettings):
-    """The user's messages may be cut at their first line break, as answers never are."""
+    """The user's messages, unlike answers, can be cut at their first line break."""
 
     first_line_only: bool = False
 
@@ -139,7 +146,7 @@ class SamplingConfig(Section):
     reproducible: bool = False
 
     def mix(self, role: Role) -> tuple[tuple[SamplingSettings, float], ...]:
-        """The settings that rows choose from for messages of the role, with weights that sum to one."""
+        """The settings that rows choose from for the role, with weights that sum to one."""
         settings = self.user if role == "user" else self.assistant
         if not isinstance(settings, list):
             return ((settings, 1.0),)
@@ -147,7 +154,7 @@ class SamplingConfig(Section):
         return tuple((choice, (choice.weight or 1.0) / total) for choice in settings)
 
     def max_tokens(self, role: Role) -> int:
-        """The most that a message of the role may have."""
+        """The largest number of tokens that a message of the role may have."""
         return max(settings.max_tokens for settings, _ in self.mix(role))
 
     @property
@@ -157,7 +164,7 @@ class SamplingConfig(Section):
 
     @property
     def is_mixed(self) -> bool:
-        """Whether rows say which settings they were made with, in `sampling_key`."""
+        """Whether rows have the column `sampling_key`, which names the settings they were made with."""
         return len(self.mix("user")) * len(self.mix("assistant")) > 1
 
     def identity(self) -> dict[str, object]:
@@ -176,9 +183,10 @@ class SamplingConfig(Section):
 
 
 def sampling_choices(identity: Mapping[str, object]) -> list[tuple[str, float]]:
-    """What each sampling_key of a build stands for, by what sets it apart, and its weight; these sum to one.
+    """For each sampling_key of a build: the settings that set it apart, as text, and its weight.
 
-    `identity`: the build's; one choice, with nothing to tell, where all rows are made with the same settings.
+    `identity` is the build's. The weights sum to one. Where all rows share their settings, the one text is
+    empty.
     """
     mixes = [_choices(role, identity.get(f"sampling.{role}")) for role in ROLES]
     return [
@@ -188,7 +196,7 @@ def sampling_choices(identity: Mapping[str, object]) -> list[tuple[str, float]]:
 
 
 def _choices(role: Role, mix: object) -> list[tuple[str, float]]:
-    """The same for one role's messages. `mix`: a list where there are several settings."""
+    """The same for one role. `mix` is a list where there are several settings."""
     if not isinstance(mix, list):
         return [("", 1.0)]
     choices = [_by_dotted_key(role, choice) for choice in mix]

@@ -1,7 +1,8 @@
-"""What the user wrote, as one plain mapping: a YAML file, and `key=value` overrides on top of it.
+"""The user's input as one plain mapping: a YAML file, changed by `key=value` overrides.
 
-Owns: reading YAML safely (no tags that build objects, no key twice) and the override syntax. Nothing here
-knows which keys exist. Messages give line and column but never quote the file, which may hold credentials.
+Owns: reading YAML safely (no tags that build objects, no key twice) and the syntax of overrides. Invariants:
+no module knowledge of keys; messages give line and column but never quote the file, which may hold
+credentials.
 """
 
 import os
@@ -13,15 +14,15 @@ import yaml
 
 from magpie_ray.errors import ConfigError
 
-# Thousands of system prompts fit. What is larger is another file, and would take minutes to parse.
+# Thousands of system prompts fit. A larger file is not a config, and would take minutes to parse.
 _MAX_BYTES = 4 << 20
 
-# PyYAML lets errors of Python through where a value contradicts its tag, as in `!!int x` or 2026-13-45.
+# PyYAML raises errors of Python where a value contradicts its tag, as in `!!int x` or 2026-13-45.
 _YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, except that a key written twice is an error and not the loss of the first."""
+    """The safe loader, for which a key that is written twice is an error."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -36,7 +37,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def read_source(path: str | os.PathLike[str] | None, overrides: Sequence[str]) -> dict[object, object]:
-    """The mapping in the YAML file at `path` (empty without one), with the overrides put in, in their order.
+    """The mapping in the YAML file at `path` (empty without one), changed by the overrides in their order.
 
     Raises:
         ConfigError: the file can't be read or holds no mapping, or an override is malformed.
@@ -48,7 +49,15 @@ def read_source(path: str | os.PathLike[str] | None, overrides: Sequence[str]) -
 
 
 def _read_file(path: Path) -> dict[object, object]:
-    content = _read_bytes(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError as exc:
+        raise ConfigError(f"{path}: there is no such config file") from exc
+    except IsADirectoryError as exc:
+        raise ConfigError(f"{path}: is a directory; give the YAML file in it") from exc
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{path}: can't be read: {exc}") from exc
     if len(content) > _MAX_BYTES:
         raise ConfigError(f"{path}: has more than {_MAX_BYTES >> 20} MiB; a config is a short YAML file")
     try:
@@ -63,19 +72,6 @@ def _read_file(path: Path) -> dict[object, object]:
     return data
 
 
-def _read_bytes(path: Path) -> bytes:
-    """What is in the file; of one that is too large its beginning."""
-    try:
-        with path.open("rb") as file:
-            return file.read(_MAX_BYTES + 1)
-    except FileNotFoundError as exc:
-        raise ConfigError(f"{path}: there is no such config file") from exc
-    except IsADirectoryError as exc:
-        raise ConfigError(f"{path}: is a directory; give the YAML file in it") from exc
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"{path}: can't be read: {exc}") from exc
-
-
 def _apply(data: dict[object, object], override: str) -> None:
     key, separator, text = override.partition("=")
     key = key.strip()
@@ -87,14 +83,14 @@ def _apply(data: dict[object, object], override: str) -> None:
             f"{_printable(key)}=...: is not a key; write it such as sampling.user.temperature=0.9"
         )
     if not text.strip():
-        # A shell turns key="" into this, so that null is not always what was meant.
+        # A shell turns key="" into this, so null may not be meant.
         raise ConfigError(f"{key}=: has no value; write {key}=null, or {key}='\"\"' for empty text")
     value = _parse(text, f"{key}=...")
     if isinstance(value, str) and " #" in text and " #" not in value:
         raise ConfigError(
             f"{key}=...: YAML takes what follows # for a comment; put the value in double quotes"
         )
-    # Copied on the way down: two sections may be one object, by a YAML alias.
+    # Copied on the way down: a YAML alias can make two sections one object.
     section = data
     for depth, name in enumerate(path[:-1], start=1):
         below = section.get(name)

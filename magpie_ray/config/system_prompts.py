@@ -1,20 +1,20 @@
-"""System prompts: the shapes a user may write them in, resolved to one tuple of weighted texts.
+"""System prompts: the shapes in which a user may write them, resolved to one tuple of weighted texts.
 
-Owns: what a valid `system_prompt` looks like and what it means. A resolved prompt is never blank, and the
-weights of a build's prompts are positive and sum to one.
+Owns: the shapes of the key `system_prompt` and their meaning. Invariants: a resolved prompt is never blank;
+the weights of a build's prompts are positive and sum to one.
 """
 
 import math
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from magpie_ray.config.fields import MAX_WEIGHT, MIN_WEIGHT, as_number, is_text
+from magpie_ray.config.fields import MAX_WEIGHT, MIN_WEIGHT, WEIGHT_PHRASE, as_number, is_text
 from magpie_ray.config.problems import BadValueError, Problem
 from magpie_ray.types import SystemPrompt
 
 SystemPromptValue: TypeAlias = str | list[str] | dict[str, str] | dict[str, list[str | float]] | None
 
-# arXiv 2406.08464: what makes a model go on with a conversation in later turns.
+# arXiv 2406.08464: this prompt makes a model continue a conversation in later turns.
 MULTI_TURN_PROMPT = (
     "You are a helpful AI assistant. The user will engage in a multi-round conversation with you, asking "
     "initial questions and following up with additional related questions. Your goal is to provide thorough, "
@@ -23,12 +23,11 @@ MULTI_TURN_PROMPT = (
 
 _SHAPES = "text, a list of texts, a mapping of keys to texts, or a mapping of keys to [text, weight]"
 _TEXT = "must be text that is not blank, in quotes where YAML reads it as something else"
-_WEIGHT = f"must be a weight from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}; weights need not sum to one"
 _PAIR = "must be [text, weight], such as [You are a math tutor., 0.3]"
 
 
 def check_system_prompt(value: object) -> SystemPromptValue:
-    """A copy of the value as the user wrote it, with all weights as floats.
+    """A copy of the value in the user's shape, with all weights as floats.
 
     Raises:
         BadValueError: with every problem found in it.
@@ -44,7 +43,7 @@ def check_system_prompt(value: object) -> SystemPromptValue:
 
 
 def resolve_prompts(value: SystemPromptValue, *, multi_turn: bool) -> tuple[SystemPrompt, ...]:
-    """The prompts that rows choose from, in the order they were written; () when rows have none."""
+    """The prompts that rows choose from, in the user's order; () when rows have none."""
     if value is None:
         value = MULTI_TURN_PROMPT if multi_turn else ""
     if isinstance(value, dict):
@@ -102,7 +101,7 @@ def _mapping_problems(value: dict[object, object]) -> Iterator[Problem]:
                 yield Problem(at=(*at, "0"), value=entry[0], must=_TEXT)
             weight = as_number(entry[1])
             if weight is None or not MIN_WEIGHT <= weight <= MAX_WEIGHT:
-                yield Problem(at=(*at, "1"), value=entry[1], must=_WEIGHT)
+                yield Problem(at=(*at, "1"), value=entry[1], must=f"must be {WEIGHT_PHRASE}")
         elif not is_text(entry):
             yield Problem(at=at, value=entry, must=f"{_TEXT}, or [text, weight]")
         elif weighted:

@@ -1,8 +1,8 @@
-"""A user's own code, by import path: "module:name" to the object that it names.
+"""Import paths: from "module:name" to the object of the user's code that it names.
 
-Owns: how such a path is written, where modules are looked for, and what is said when there is none. What
-always holds: the current directory is searched first, as `python -m` does; Ray takes it, or a submitted job's
-working directory, to every worker, so a path means the same everywhere.
+Owns: the form of such a path, the search for its module, and the errors. Invariant: the current directory is
+searched first, as `python -m` does. Ray takes this directory, or a submitted job's working directory, to
+every worker, so a path means the same everywhere.
 """
 
 import importlib
@@ -22,9 +22,10 @@ def is_import_path(text: str) -> bool:
 
 
 def load_attribute(path: str, *, key: str) -> Any:
-    """What the import path names. Runs the module's code.
+    """The object that the import path names. Runs the module's code.
 
-    ConfigError, naming the config's `key`, when it can't be imported or there is no such name in it.
+    Raises:
+        ConfigError: the module can't be imported or has no such name. Names the config's `key`.
     """
     if not is_import_path(path):
         raise ConfigError(f"{key}: got {path!r}, must be {IMPORT_PATH_FORM}")
@@ -34,7 +35,7 @@ def load_attribute(path: str, *, key: str) -> Any:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
-        found: Any = importlib.import_module(name)
+        value: Any = importlib.import_module(name)
     except Exception as exc:
         if isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}."):
             raise ConfigError(
@@ -46,7 +47,7 @@ def load_attribute(path: str, *, key: str) -> Any:
             f"{key}: got {path!r}, but importing {name} failed: {type(exc).__name__}: {exc}"
         ) from exc
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise ConfigError(f"{key}: got {path!r}, but {name} ({found!r}) has no {part}")
-        found = getattr(found, part)
-    return found
+        if not hasattr(value, part):
+            raise ConfigError(f"{key}: got {path!r}, but {name} ({value!r}) has no {part}")
+        value = getattr(value, part)
+    return value

@@ -1,8 +1,7 @@
-"""How a process of a job logs: for people at a terminal, in plain lines, or as one JSON object a line.
+"""Logging of a job's process: for people at a terminal, in plain lines, or as one JSON object a line.
 
-Owns the handlers: the command line and each actor's process set them up here, and nobody else does. What
-always holds: what libraries log goes the same way; they are heard from WARNING on, and from INFO on in a
-verbose job.
+Owns the handlers: only the command line and each actor's process set them up, and they do it here. Invariant:
+records of libraries take the same way, from WARNING on, and from INFO on in a verbose job.
 """
 
 import logging
@@ -19,7 +18,7 @@ _PLAIN = "%(asctime)s %(levelname)s %(message)s"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogStyle:
-    """verbose: this project's debug lines, and what libraries tell. json: for machines."""
+    """verbose: with this project's debug lines and the libraries' info lines. json: for machines."""
 
     verbose: bool = False
     json: bool = False
@@ -30,17 +29,17 @@ _style = LogStyle()
 
 @cache
 def terminal() -> Console:
-    """Standard error. One console for the display and the log, so that neither writes into the other."""
+    """The console on standard error. Display and log share it, so that neither writes into the other."""
     return Console(stderr=True)
 
 
 def current() -> LogStyle:
-    """How this process logs; the default before anything was set up."""
+    """The style in which this process logs: the default until `set_up` was called."""
     return _style
 
 
 def set_up(style: LogStyle) -> None:
-    """Log to standard error in this style, from now on."""
+    """Log to standard error in this style from now on."""
     global _style
     _style = style
     handler: logging.Handler = logging.StreamHandler()
@@ -60,7 +59,7 @@ def set_up(style: LogStyle) -> None:
 
 
 def take_over(library: str) -> None:
-    """Let the records of a library that has handlers of its own come to ours."""
+    """Send the records of a library that has handlers of its own to ours."""
     logger = logging.getLogger(library)
     logger.handlers.clear()
     logger.propagate = True

@@ -1,8 +1,8 @@
-"""What may be a secret: which values of a config or of the environment no message, log or record may show.
+"""Secrets: the values of a config or of the environment that no message, log or record may show.
 
-Owns: the names that give a secret away, the redacted copy of a mapping, and the scrubbing of other people's
-texts, which may quote anything. `output.storage_options` is taken to be secret throughout, since every file
-system calls its credentials something else.
+Owns: the names that give a secret away, redacted copies of mappings, and the scrubbing of texts from
+libraries, which may quote anything. All of `output.storage_options` counts as secret, because every file
+system has its own names for credentials.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote
 
 REDACTED = "(left out)"
-# As texts of others have it. Shorter values are no secrets, and would be found in the middle of words.
+# In texts of libraries. Shorter values are no secrets, and would be found in the middle of words.
 _SCRUBBED = "***"
 _SHORTEST_SECRET = 5
 
@@ -19,7 +19,7 @@ _SECRET_NAME = re.compile(
     r"(?:^|_)token$|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|auth|cookie|header",
     re.IGNORECASE,
 )
-# Values that give themselves away: well-known token prefixes, and URLs with a password in them.
+# Values that are secrets under any name: well-known token prefixes, and URLs with a password in them.
 _SECRET_VALUE = re.compile(
     r"\b(?:hf_|sk-|gh[pousr]_|AKIA|ASIA)[A-Za-z0-9_-]{8,}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
@@ -40,7 +40,7 @@ _PUBLIC_OPTIONS = frozenset(
 
 
 def hides_value(path: tuple[object, ...]) -> bool:
-    """Whether a message may not show the value at this path of the config."""
+    """Whether messages must hide the value at this path of the config."""
     if path[:2] == ("engine", "extra"):
         return any(is_secret_name(str(part)) for part in path[2:])
     return path[:2] == ("output", "storage_options")
@@ -52,7 +52,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def redact_secrets(value: object, name: str = "") -> object:
-    """A copy of a JSON-like value in which whatever looks like a secret is `REDACTED`; keys are kept."""
+    """A copy of a JSON-like value with `REDACTED` in place of everything that looks like a secret."""
     if is_secret_name(name):
         return redact_all(value)
     if isinstance(value, Mapping):
@@ -63,7 +63,7 @@ def redact_secrets(value: object, name: str = "") -> object:
 
 
 def redact_all(value: object) -> object:
-    """A copy of a JSON-like value that keeps its keys, its booleans and its nulls, and nothing else."""
+    """A copy of a JSON-like value that keeps only its keys, booleans and nulls."""
     if isinstance(value, Mapping):
         return {key: redact_all(item) for key, item in value.items()}
     return value if value is None or isinstance(value, bool) else REDACTED
@@ -72,7 +72,7 @@ def redact_all(value: object) -> object:
 def secret_leaves(
     data: Mapping[str, object], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Path and text of whatever may be a secret in a config, or a part of one, as the user wrote it."""
+    """Path and text of every value in the user's config, or in a part of it, that may be a secret."""
     for name, value in data.items():
         at = (*path, str(name))
         if isinstance(value, list):
@@ -88,15 +88,15 @@ def _is_hidden(path: tuple[str, ...]) -> bool:
 
 
 def secrets_of(extra: Mapping[str, object], storage_options: Mapping[str, object]) -> frozenset[str]:
-    """The texts that no message may show: those in a config, and in the environment of this process."""
+    """The secrets of a config and of this process's environment."""
     config = {"engine": {"extra": extra}, "output": {"storage_options": storage_options}}
     variables = {text for name, text in os.environ.items() if _SECRET_VARIABLE.search(name)}
-    found = {text for _, text in secret_leaves(config)} | {t for t in variables if not t.startswith("/")}
-    return frozenset(text for text in found if len(text) >= _SHORTEST_SECRET)
+    secrets = {text for _, text in secret_leaves(config)} | {t for t in variables if not t.startswith("/")}
+    return frozenset(text for text in secrets if len(text) >= _SHORTEST_SECRET)
 
 
 def scrub(text: str, secrets: Iterable[str]) -> str:
-    """A text of others without the secrets, also where it shows them quoted or as part of a URL."""
+    """A library's text without the secrets, also where they are quoted or part of a URL."""
     for secret in sorted(secrets, key=len, reverse=True):
         for form in (secret, repr(secret)[1:-1], quote(secret), quote(secret, safe="")):
             text = text.replace(form, _SCRUBBED)
