@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WrapSer
 from magpie_ray.config import fields
 from magpie_ray.config.extras import plain_mapping
 from magpie_ray.config.fields import Section, must_be, must_be_a
-from magpie_ray.config.problems import BadValueError, Problem, bad_value
+from magpie_ray.config.problems import BadValueError, bad_value
 from magpie_ray.utils.import_path import is_import_path
 
 _CUSTOM = "my_module:my_rule, or {my_module:my_rule: {threshold: value}}"
@@ -80,8 +80,7 @@ class LengthRule(Section):
         for role in ("user", "assistant"):
             low, high = getattr(self, f"min_{role}"), getattr(self, f"max_{role}")
             if low is not None and high is not None and low > high:
-                must = f"must be at least min_{role}, which is {low}"
-                raise BadValueError(Problem(at=(f"max_{role}",), value=high, must=must))
+                raise bad_value(high, f"at least min_{role}, which is {low}", at=(f"max_{role}",))
         return self
 
 
@@ -167,7 +166,7 @@ def _custom_rule(rule: object) -> str | dict[str, dict[str, Any]]:
     if thresholds is None:
         return path
     if not isinstance(thresholds, dict):
-        raise BadValueError(Problem(at=(path,), value=thresholds, must="must be a mapping of thresholds"))
+        raise bad_value(thresholds, "a mapping of thresholds", at=(path,))
     try:
         return {path: plain_mapping(thresholds, has_numbers=True)}
     except BadValueError as exc:

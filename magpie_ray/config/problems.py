@@ -44,9 +44,9 @@ class BadValueError(ValueError):
         self.problems = problems
 
 
-def bad_value(value: object, must: str) -> BadValueError:
-    """The error of a field with one problem. `must` completes the sentence "must be ..."."""
-    return BadValueError(Problem(value=value, must=f"must be {must}"))
+def bad_value(value: object, phrase: str, *, at: tuple[str, ...] = ()) -> BadValueError:
+    """The error of a field with one problem, `at` a path below it. `phrase` completes "must be ..."."""
+    return BadValueError(Problem(value=value, must=f"must be {phrase}", at=at))
 
 
 def show(value: object) -> str:

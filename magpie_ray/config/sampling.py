@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from magpie_ray.config import fields
 from magpie_ray.config.fields import Section, is_text, must_be, must_be_a, must_be_number
-from magpie_ray.config.problems import NO_KEY, BadValueError, Problem, bad_value
+from magpie_ray.config.problems import NO_KEY, bad_value
 from magpie_ray.types import ROLES, Role
 
 # The share of max_tokens that messages use on average: a row of the paper has 426 of 512 + 1024 tokens.
@@ -120,8 +120,7 @@ def _check_mix(mix: list[Any]) -> list[Any]:
     unweighted = [index for index, choice in enumerate(mix) if choice.weight is None]
     if 0 < len(unweighted) < len(mix):
         # A silent weight of 1 among shares that sum to one would drown them.
-        problem = Problem(at=(str(unweighted[0]), "weight"), value=None, must="must be given, as others have")
-        raise BadValueError(problem)
+        raise bad_value(None, "given, as others have", at=(str(unweighted[0]), "weight"))
     return mix
 
 

@@ -15,7 +15,7 @@ from magpie_ray.config import fields
 from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.config.extras import first_tokens_refused_by, identity_of
 from magpie_ray.config.fields import Section
-from magpie_ray.config.problems import BadValueError, Problem, bad_value, problem_lines
+from magpie_ray.config.problems import bad_value, problem_lines
 from magpie_ray.config.sampling import SamplingConfig
 from magpie_ray.config.sections import ClusterConfig, EngineConfig, ModelConfig, OutputConfig, RoundsConfig
 from magpie_ray.config.source import read_source
@@ -56,8 +56,8 @@ class Config(Section):
     @classmethod
     def _has_an_answer_to_think_about(cls, model: ModelConfig, info: ValidationInfo) -> ModelConfig:
         if model.thinking and not _has_answers(info.data):
-            must = "must be false where rows have no answers (only_instruction, end_with_user)"
-            raise BadValueError(Problem(at=("thinking",), value=True, must=must))
+            phrase = "false where rows have no answers (only_instruction, end_with_user)"
+            raise bad_value(True, phrase, at=("thinking",))
         return model
 
     @field_validator("engine")
@@ -68,9 +68,8 @@ class Config(Section):
             return engine
         for role in ROLES if _has_answers(info.data) else ROLES[:1]:
             if (max_tokens := sampling.max_tokens(role)) >= room:
-                rule = f"must be more than sampling.{role}.max_tokens, which is {max_tokens}"
-                must = f"{rule}: a message needs room beside its prompt"
-                raise BadValueError(Problem(at=("max_model_len",), value=room, must=must))
+                phrase = f"more than sampling.{role}.max_tokens, which is {max_tokens}: a message needs room"
+                raise bad_value(room, f"{phrase} beside its prompt", at=("max_model_len",))
         return engine
 
     @field_validator("sampling")
@@ -81,9 +80,9 @@ class Config(Section):
         model = info.data.get("model")
         for settings, _ in sampling.mix("assistant"):
             if settings.first_tokens.is_active and model is not None and model.thinking:
-                must = "must be left out with model.thinking: true, where answers begin with their reasoning"
+                phrase = "left out with model.thinking: true, where answers begin with their reasoning"
                 value = settings.first_tokens.model_dump(exclude_defaults=True)
-                raise BadValueError(Problem(at=("assistant", "first_tokens"), value=value, must=must))
+                raise bad_value(value, phrase, at=("assistant", "first_tokens"))
         return sampling
 
     @field_validator("engine")
@@ -93,8 +92,8 @@ class Config(Section):
         if sampling is None or refusal is None or not sampling.uses_first_tokens:
             return engine
         name, why = refusal
-        must = f"must be left out: vLLM holds no sampling.*.first_tokens {why}"
-        raise BadValueError(Problem(at=("extra", name), value=engine.extra[name], must=must))
+        phrase = f"left out: vLLM holds no sampling.*.first_tokens {why}"
+        raise bad_value(engine.extra[name], phrase, at=("extra", name))
 
     @field_validator("acceptance")
     @classmethod
@@ -105,11 +104,10 @@ class Config(Section):
         if language is None or "system_prompt" not in info.data:
             return acceptance
         known = list(prompts) if isinstance(prompts, dict) else []
-        for key in language.by_prompt:
+        for key, codes in language.by_prompt.items():
             if key not in known:
-                must = f"must be under a key of system_prompt, which has {', '.join(known) or 'no keys'}"
-                at = ("rules", "language", "by_prompt", key)
-                raise BadValueError(Problem(at=at, value=language.by_prompt[key], must=must))
+                phrase = f"under a key of system_prompt, which has {', '.join(known) or 'no keys'}"
+                raise bad_value(codes, phrase, at=("rules", "language", "by_prompt", key))
         return acceptance
 
     @property
