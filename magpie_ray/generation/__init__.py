@@ -16,3 +16,9 @@ Read `conversation`, then `rounds`, then the parts that Rounds drives: `attempt_
 
 Invariants: every row comes out once; a conversation stays token ids; nothing here knows Ray, vLLM or storage.
 """
+
+from magpie_ray.generation.admission import AdmissionWindow
+from magpie_ray.generation.conversation import Recipe, SamplingPair
+from magpie_ray.generation.rounds import Rounds
+
+__all__ = ["AdmissionWindow", "Recipe", "Rounds", "SamplingPair"]

