@@ -36,7 +36,7 @@ class Lost:
 class Left:
     """The slot's actor ended its run in order."""
 
-    cause: str = "it left on notice (SIGTERM, or its node's)"
+    cause: str = "on notice (SIGTERM to it or to its node)"
     loss: Loss = Loss.LEFT
     error: None = None
 

@@ -22,7 +22,7 @@ from tests.support.s3_server import FaultProxy, S3Server
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 STARTS = r"the actor of slot (\d+) starts on \S+, process (\d+)"
-UP = r"engine (\d+) is up"
+UP = r"the engine of slot (\d+) is up"
 
 
 def row_ids(output: Path) -> list[int]:
@@ -94,7 +94,7 @@ def test_a_node_that_is_told_to_stop_commits_what_it_has_finished(nodes: Cluster
             job.wait_for(UP, times=2)
             job.wait_for(r"[1-9]\d*/2,000 rows")
             node.send_signal(signal.SIGTERM)
-            job.wait_for("it left on notice")
+            job.wait_for("left: on notice")
             node.wait(timeout=40)
         finally:
             node.kill()
