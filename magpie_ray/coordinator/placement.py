@@ -3,11 +3,14 @@
 Plain numbers in, frozen values out; the driver reads the numbers and asks Ray for what comes out.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
 from magpie_ray.config.schema import Config
-from magpie_ray.errors import PreflightError
+from magpie_ray.errors import ConfigError, PreflightError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,18 +61,24 @@ class Placement:
         return f"{self.num_cpus:g} CPU" + (f" and {self.num_gpus:g} GPU" if self.num_gpus else "")
 
 
-def choose_device(config: Config, resources: ClusterResources) -> str:
-    """cuda or cpu: as configured, or cuda where the cluster has, or can have, GPUs."""
-    if config.engine.device != "auto":
-        return config.engine.device
-    return "cuda" if resources.most_gpus > 0 else "cpu"
+def place(config: Config, resources: ClusterResources) -> Placement:
+    """What one actor takes: on the configured device, or on GPUs where the cluster has, or can have, any.
 
-
-def place(config: Config, *, device: str, resources: ClusterResources) -> Placement:
-    """What one actor takes on that device."""
-    if device == "cpu":
-        return Placement(device=device, num_cpus=1, num_gpus=0)
+    ConfigError for an engine over several devices on CPUs.
+    """
     world = config.engine.tensor_parallel_size * config.engine.pipeline_parallel_size
+    device = config.engine.device
+    if device == "auto":
+        device = "cuda" if resources.most_gpus > 0 else "cpu"
+        if device == "cpu":
+            log.warning("the cluster has no GPU: engines run on CPUs (engine.device: auto)")
+    if device == "cpu":
+        if world > 1:
+            raise ConfigError(
+                "engine.tensor_parallel_size and engine.pipeline_parallel_size must be 1 with engine.device: "
+                "cpu"
+            )
+        return Placement(device=device, num_cpus=1, num_gpus=0)
     if world == 1:
         return Placement(device=device, num_cpus=1, num_gpus=1)
     largest = max(resources.node_gpus, default=0.0)
@@ -89,32 +98,39 @@ def place(config: Config, *, device: str, resources: ClusterResources) -> Placem
     )
 
 
-def choose_num_actors(config: Config, *, placement: Placement, resources: ClusterResources) -> int:
+def choose_num_actors(config: Config, placement: Placement, resources: ClusterResources) -> int:
     """As configured, or as many as the cluster can hold. PreflightError when it can't hold one.
 
-    Most autoscalers don't tell what they may bring: a number that was asked for is believed where the cluster
+    Most autoscalers don't say which nodes they may bring: a configured number is believed where the cluster
     may grow, and the job then waits for nodes up to cluster.start_timeout_seconds.
     """
-    world = config.engine.tensor_parallel_size * config.engine.pipeline_parallel_size
+    configured = config.cluster.num_actors
+    if configured != "auto" and resources.may_grow:
+        return configured
+    most = most_actors(placement, resources)
+    return most if configured == "auto" else configured
+
+
+def most_actors(placement: Placement, resources: ClusterResources) -> int:
+    """How many actors the cluster can hold. PreflightError when it can't hold one."""
     if placement.device == "cpu":
         kind, each = "CPU", placement.num_cpus
         nodes, limit, has = resources.node_cpus, resources.limit_cpus, resources.most_cpus
         advice = "add CPUs to its nodes"
     else:
-        kind, each = "GPU", float(world)
+        kind, each = "GPU", placement.all_gpus
         nodes, limit, has = resources.node_gpus, resources.limit_gpus, resources.most_gpus
         advice = "add nodes, lower engine.tensor_parallel_size, or set engine.device: cpu for a small model"
     spread = placement.strategy == "PACK"  # one actor over several nodes
     fits = sum(nodes) // each if spread else sum(node // each for node in nodes)
     fits = int(max(fits, limit // each))
-    asked = config.cluster.num_actors
-    if fits < 1 and (asked == "auto" or not resources.may_grow):
+    if fits < 1:
         grows = ", or, where an autoscaler brings nodes, set cluster.num_actors" if resources.may_grow else ""
         raise PreflightError(
             f"one actor needs {_units(each, kind)} (engine.device {placement.device}, tensor_parallel_size x "
             f"pipeline_parallel_size), and the cluster has {_units(has, kind)}: {advice}{grows}"
         )
-    return fits if asked == "auto" else asked
+    return fits
 
 
 def _units(number: float, kind: str) -> str:

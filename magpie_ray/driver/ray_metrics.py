@@ -1,7 +1,6 @@
 """A run's metrics on Ray's own metrics endpoint, where Prometheus finds them."""
 
 import time
-from types import TracebackType
 from typing import Self
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -39,9 +38,7 @@ class RayMetrics(Watcher):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._last:
             self._publish(self._last)
 

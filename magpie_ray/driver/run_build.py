@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from magpie_ray.config.schema import Config
-from magpie_ray.coordinator.placement import choose_num_actors
+from magpie_ray.coordinator.placement import choose_num_actors, place
 from magpie_ray.coordinator.run import BuildResult, carry_out, left_alone, nothing_to_do
 from magpie_ray.dataset import manifest, run_records, schedule
 from magpie_ray.driver.cluster_watch import ClusterWatch
 from magpie_ray.driver.connect import ray_session
 from magpie_ray.driver.ray_metrics import RayMetrics
 from magpie_ray.driver.stop_signals import stop_signals
-from magpie_ray.driver.wiring import make_job, place_actor
+from magpie_ray.driver.wiring import make_job
 from magpie_ray.errors import MagpieError
 from magpie_ray.monitoring.heartbeat import Heartbeat
 from magpie_ray.monitoring.progress import ProgressDisplay
@@ -116,8 +116,9 @@ def _run(
             checks.warn_of_local_output(build_spec, storage, nodes=len(watch.view.alive))
         elif engine_factory is None:
             checks.check_engine_is_installed()
-        placement = place_actor(build_spec, watch.view.resources)
-        num_actors = choose_num_actors(config, placement=placement, resources=watch.view.resources)
+        resources = watch.view.resources
+        placement = place(config, resources)
+        num_actors = choose_num_actors(config, placement, resources)
 
         committed = target.committed
         if committed is None:

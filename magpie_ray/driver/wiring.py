@@ -8,19 +8,12 @@ from magpie_ray.coordinator.fleet import progress_seconds
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.output_sync import OutputSync
-from magpie_ray.coordinator.placement import (
-    ClusterResources,
-    Placement,
-    choose_device,
-    choose_num_actors,
-    place,
-)
+from magpie_ray.coordinator.placement import Placement, most_actors
 from magpie_ray.dataset import partitioning, run_records
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.driver.cluster_watch import ClusterView, ClusterWatch
 from magpie_ray.driver.ray_actors import RayActors
 from magpie_ray.errors import PreflightError
-from magpie_ray.preflight import checks
 from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.target import CommittedBuild
 from magpie_ray.storage.storage import Storage
@@ -28,16 +21,6 @@ from magpie_ray.utils import logs
 from magpie_ray.worker.spec import EngineFactory, WorkerSpec
 
 log = logging.getLogger(__name__)
-
-
-def place_actor(build_spec: BuildSpec, resources: ClusterResources) -> Placement:
-    """What one actor takes on this cluster. ConfigError for an engine that can't run on its device."""
-    config = build_spec.config
-    device = choose_device(config, resources)
-    if device == "cpu" and config.engine.device == "auto":
-        log.warning("the cluster has no GPU: engines run on CPUs (engine.device: auto)")
-    checks.check_engine_device(build_spec, device=device)
-    return place(config, device=device, resources=resources)
 
 
 def make_job(
@@ -86,7 +69,7 @@ def make_job(
         if config.cluster.num_actors != "auto":
             return num_actors
         try:
-            return choose_num_actors(config, placement=placement, resources=view.resources)
+            return most_actors(placement, view.resources)
         except PreflightError:  # all nodes are gone for now
             return 0
 

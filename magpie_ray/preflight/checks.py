@@ -1,10 +1,10 @@
-"""Checks of the output, of the engine's device and of this machine, before anything costly starts."""
+"""Checks of the output and of this machine, before anything costly starts."""
 
 import importlib.util
 import logging
 from collections.abc import Callable
 
-from magpie_ray.errors import ConfigError, PreflightError, StorageError
+from magpie_ray.errors import PreflightError, StorageError
 from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.storage.storage import Storage
 
@@ -70,12 +70,3 @@ def remove_leftovers(storage: Storage) -> None:
             log.info("removed %d leftovers of dead writers", removed)
     except StorageError as exc:  # many users may not list uploads
         log.info("leftovers of dead writers stay: %s", exc)
-
-
-def check_engine_device(build_spec: BuildSpec, *, device: str) -> None:
-    """ConfigError for an engine that can't run on that device."""
-    engine = build_spec.config.engine
-    if device == "cpu" and engine.tensor_parallel_size * engine.pipeline_parallel_size > 1:
-        raise ConfigError(
-            "engine.tensor_parallel_size and engine.pipeline_parallel_size must be 1 with engine.device: cpu"
-        )

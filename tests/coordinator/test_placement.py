@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from magpie_ray.config.schema import Config, load_config
-from magpie_ray.coordinator.placement import ClusterResources, choose_device, choose_num_actors, place
-from magpie_ray.errors import PreflightError
+from magpie_ray.coordinator.placement import ClusterResources, choose_num_actors, place
+from magpie_ray.errors import ConfigError, PreflightError
 
 CPUS_ONLY = ClusterResources(node_cpus=(4.0, 2.0), node_gpus=(0.0, 0.0))
 TWO_NODES_OF_EIGHT = ClusterResources(node_cpus=(16.0, 16.0), node_gpus=(8.0, 8.0))
@@ -17,28 +17,26 @@ def config(*overrides: str) -> Config:
 
 
 def actors(settings: Config, resources: ClusterResources) -> int:
-    device = choose_device(settings, resources)
-    placement = place(settings, device=device, resources=resources)
-    return choose_num_actors(settings, placement=placement, resources=resources)
+    return choose_num_actors(settings, place(settings, resources), resources)
 
 
 def test_the_device_is_cuda_where_the_cluster_has_or_can_have_gpus() -> None:
     can_have = ClusterResources(node_cpus=(4.0,), node_gpus=(0.0,), limit_gpus=8.0)
-    assert choose_device(config(), CPUS_ONLY) == "cpu"
-    assert choose_device(config(), TWO_NODES_OF_EIGHT) == "cuda"
-    assert choose_device(config(), can_have) == "cuda"
-    assert choose_device(config("engine.device=cpu"), TWO_NODES_OF_EIGHT) == "cpu"
+    assert place(config(), CPUS_ONLY).device == "cpu"
+    assert place(config(), TWO_NODES_OF_EIGHT).device == "cuda"
+    assert place(config(), can_have).device == "cuda"
+    assert place(config("engine.device=cpu"), TWO_NODES_OF_EIGHT).device == "cpu"
 
 
 def test_an_actor_on_cpu_takes_one_cpu() -> None:
-    placement = place(config(), device="cpu", resources=CPUS_ONLY)
+    placement = place(config(), CPUS_ONLY)
     assert (placement.num_cpus, placement.num_gpus, placement.bundles) == (1, 0, ())
     assert str(placement) == "1 CPU"
     assert actors(config(), CPUS_ONLY) == 6
 
 
 def test_an_engine_of_one_gpu_needs_no_placement_group() -> None:
-    placement = place(config(), device="cuda", resources=TWO_NODES_OF_EIGHT)
+    placement = place(config(), TWO_NODES_OF_EIGHT)
     assert (placement.num_cpus, placement.num_gpus, placement.bundles) == (1, 1, ())
     assert placement.distributed_executor_backend is None
     assert str(placement) == "1 CPU and 1 GPU"
@@ -47,7 +45,7 @@ def test_an_engine_of_one_gpu_needs_no_placement_group() -> None:
 
 def test_an_engine_over_gpus_of_one_node_gets_one_bundle_there() -> None:
     settings = config("engine.tensor_parallel_size=4")
-    placement = place(settings, device="cuda", resources=TWO_NODES_OF_EIGHT)
+    placement = place(settings, TWO_NODES_OF_EIGHT)
     assert [dict(bundle) for bundle in placement.bundles] == [{"GPU": 4.0, "CPU": 1.0}]
     assert (placement.strategy, placement.distributed_executor_backend) == ("STRICT_PACK", "mp")
     assert placement.num_gpus == 4
@@ -61,7 +59,7 @@ def test_gpus_left_over_on_each_node_do_not_add_up_to_an_engine() -> None:
 
 def test_an_engine_larger_than_a_node_spreads_over_nodes_through_ray() -> None:
     settings = config("engine.tensor_parallel_size=8", "engine.pipeline_parallel_size=2")
-    placement = place(settings, device="cuda", resources=TWO_NODES_OF_EIGHT)
+    placement = place(settings, TWO_NODES_OF_EIGHT)
     assert len(placement.bundles) == 16
     assert {dict(bundle)["GPU"] for bundle in placement.bundles} == {1.0}
     assert (placement.strategy, placement.distributed_executor_backend) == ("PACK", "ray")
@@ -102,3 +100,10 @@ def test_a_cluster_without_cpus_is_not_told_to_use_cpus() -> None:
     with pytest.raises(PreflightError, match=r"needs 1 CPU .*has 0 CPUs") as caught:
         actors(config(), nothing)
     assert "engine.device: cpu" not in str(caught.value)
+
+
+def test_an_engine_of_several_devices_needs_gpus() -> None:
+    settings = config("engine.tensor_parallel_size=2")
+    place(settings, TWO_NODES_OF_EIGHT)
+    with pytest.raises(ConfigError, match="tensor_parallel_size"):
+        place(settings, CPUS_ONLY)

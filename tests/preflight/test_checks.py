@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from magpie_ray.errors import ConfigError, PreflightError, StorageError
+from magpie_ray.errors import PreflightError, StorageError
 from magpie_ray.preflight import checks
 from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.preflight.target import find_output
@@ -61,13 +61,6 @@ def test_a_place_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PreflightError, match=r"file can't be used") as caught:
         checks.check_output(find_output(config, claim=False).storage, single_writer=True)
     assert caught.value.exit_code == 2
-
-
-def test_an_engine_of_several_devices_needs_gpus() -> None:
-    build_spec = resolve_build(config_of(engine={"tensor_parallel_size": 2}))
-    checks.check_engine_device(build_spec, device="cuda")
-    with pytest.raises(ConfigError, match="tensor_parallel_size"):
-        checks.check_engine_device(build_spec, device="cpu")
 
 
 def test_an_output_that_other_processes_can_not_see_is_refused() -> None:
