@@ -4,7 +4,6 @@ Invariants: Ray restarts no actor, because the dispatcher decides which slot get
 does not answer, no method blocks on it.
 """
 
-import logging
 import re
 import time
 from collections.abc import Callable
@@ -34,8 +33,6 @@ from magpie_ray.types import Partition
 from magpie_ray.utils.redaction import scrub
 from magpie_ray.worker.events import Event, Placed
 from magpie_ray.worker.spec import EngineFactory, WorkerSpec
-
-log = logging.getLogger(__name__)
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _BRIEF_CHARACTERS = 600

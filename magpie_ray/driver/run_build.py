@@ -27,7 +27,7 @@ from magpie_ray.errors import MagpieError
 from magpie_ray.monitoring.heartbeat import Heartbeat
 from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.if_exists import exists, reason_to_leave
+from magpie_ray.preflight.if_exists import exists_error, reason_to_leave
 from magpie_ray.preflight.target import (
     Output,
     Target,
@@ -126,7 +126,7 @@ def _run(
                 build_spec, storage, num_actors=num_actors, device=placement.device
             )
             if not is_new and if_exists == "fail":
-                raise exists(storage)
+                raise exists_error(storage)
             if not is_new and if_exists == "skip":
                 return left_alone(storage, config.num_rows, "another run has just begun it")
         if not committed.pending:  # another driver was quicker

@@ -37,7 +37,7 @@ def reason_to_leave(
     if if_exists == "resume":
         return None
     if if_exists == "fail":
-        raise exists(storage)
+        raise exists_error(storage)
     before, until = _signs(storage), clock() + WATCH_SECONDS
     while True:
         if manifest.is_marked_complete(storage):
@@ -51,8 +51,8 @@ def reason_to_leave(
         sleep(_LOOK_SECONDS)
 
 
-def exists(storage: Storage) -> BuildExistsError:
-    """The error of `fail`."""
+def exists_error(storage: Storage) -> BuildExistsError:
+    """The error that if_exists: fail ends in."""
     return BuildExistsError(
         f"{storage.url} holds a build already, and --if-exists is fail: choose another output.path, or "
         "--if-exists resume to resume it"
