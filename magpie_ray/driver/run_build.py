@@ -75,7 +75,7 @@ def generate(
     if output.tick:
         log.info("output.path is %s", output.storage.url)
     try:
-        result = _generate(output, if_exists, engine_factory, timing)
+        result = _settle(output, if_exists, engine_factory, timing)
     except MagpieError:
         if setting := schedule.goes_on_with(config, output.tick):
             log.warning("the same command begins another build: add %s to resume this one", setting)
@@ -85,10 +85,10 @@ def generate(
     return result
 
 
-def _generate(
+def _settle(
     output: Output, if_exists: IfExists, engine_factory: EngineFactory | None, timing: Timing
 ) -> BuildResult:
-    """Look at the output, settle what needs no engine, and run the rest."""
+    """Look at the output, and settle what needs no engine; open and work for the rest."""
     existing = read_existing(output.reader)
     if existing and (reason := reason_to_leave(output.reader, if_exists)):
         return left_alone(output.storage, output.config.num_rows, reason)
@@ -116,10 +116,11 @@ def _run(
             checks.warn_of_local_output(build_spec, storage, nodes=len(watch.view.alive))
         elif engine_factory is None:
             checks.check_engine_is_installed()
+
+        # Open: an actor must fit the cluster before the build is created.
         resources = watch.view.resources
         placement = place(config, resources)
         num_actors = choose_num_actors(config, placement, resources)
-
         committed = target.committed
         if committed is None:
             committed, is_new = open_build(
@@ -132,6 +133,7 @@ def _run(
         if not committed.pending:  # another driver was quicker
             return nothing_to_do(build_spec, storage, committed)
 
+        # Work.
         manifest.mark_growing(storage)
         host = socket.gethostname()
         run = run_records.start_run(storage, num_rows=config.num_rows, host=host, config=config.recorded())

@@ -54,8 +54,8 @@ def reason_to_leave(
 def exists_error(storage: Storage) -> BuildExistsError:
     """The error that if_exists: fail ends in."""
     return BuildExistsError(
-        f"{storage.url} holds a build already, and --if-exists is fail: choose another output.path, or "
-        "--if-exists resume to resume it"
+        f"{storage.url} holds a build already, and --if-exists is fail: choose another output.path, "
+        "or --if-exists resume"
     )
 
 

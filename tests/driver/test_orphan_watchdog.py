@@ -29,7 +29,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 """
 
-# A spawned process with shared memory, as vLLM's are. Its name is told.
+# A spawned process with shared memory, as vLLM's are. It prints the memory's name.
 _SHARED_MEMORY = """
 import multiprocessing, sys, time
 from multiprocessing.shared_memory import SharedMemory

@@ -1,4 +1,4 @@
-"""What is wrong with an output, what it holds or where engines are to run is refused before they start."""
+"""An output that can't be used, or a machine without an engine, is refused before anything starts."""
 
 import os
 from pathlib import Path

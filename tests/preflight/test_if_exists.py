@@ -1,4 +1,4 @@
-"""Whether a build that is there is gone on with, left alone or refused."""
+"""Whether an existing build is resumed, skipped or refused."""
 
 from collections.abc import Callable
 

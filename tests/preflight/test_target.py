@@ -1,4 +1,4 @@
-"""What a run would find at its output, and what is refused there."""
+"""The build at an output before a run, and what is refused."""
 
 from pathlib import Path
 from typing import Any
