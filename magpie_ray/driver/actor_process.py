@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import ray
 from ray._private.worker import global_worker
@@ -30,7 +30,8 @@ class ShardProcess(ShardWorker):
             logs.take_over("ray")
         super().__init__(spec, engine_factory)
         watch_over_children()
-        on_sigterm(self.stop)
+        # Ray's own handler ends the actor without a word to `run`. Ray calls __init__ in the main thread.
+        signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def run(self) -> Iterator[Event]:
         """Events of the worker, after one that says where this process runs."""
@@ -43,20 +44,10 @@ class ShardProcess(ShardWorker):
         )
         yield from super().run()
 
+    def _on_sigterm(self, _number: int, _frame: object) -> None:
+        # A handler may interrupt code that holds a lock which `stop` needs: hence the thread.
+        threading.Thread(target=self._leave_on_notice, name="sigterm", daemon=True).start()
 
-def on_sigterm(callback: Callable[[], None]) -> None:
-    """From now on SIGTERM calls `callback`, in a thread of its own, and does nothing else to this process.
-
-    Ray's own handler ends the actor without a word to the method that runs. Call this in the actor's
-    `__init__`, which Ray runs in the main thread. `callback` must be idempotent: every SIGTERM calls it.
-    """
-
-    def leave() -> None:
+    def _leave_on_notice(self) -> None:
         log.warning("SIGTERM: this actor commits its finished rows and leaves")
-        callback()
-
-    def handle(_number: int, _frame: object) -> None:
-        # A handler may interrupt code that holds a lock which the callback needs: hence the thread.
-        threading.Thread(target=leave, name="sigterm", daemon=True).start()
-
-    signal.signal(signal.SIGTERM, handle)
+        self.stop()

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -58,12 +59,10 @@ def ray_session(configured: str | None) -> Iterator[bool]:
         logs.take_over("ray")
     try:
         yield address is None
-    except ClusterLostError:
-        raise  # ray.shutdown would wait for the lost head, longer than Ray lets this process live
-    except BaseException:
-        ray.shutdown()
-        raise
-    ray.shutdown()
+    finally:
+        # ray.shutdown would wait for a lost head, longer than Ray lets this process live.
+        if not isinstance(sys.exception(), ClusterLostError):
+            ray.shutdown()
 
 
 def choose_address(

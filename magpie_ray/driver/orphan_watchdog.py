@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 
 import psutil
 
@@ -101,12 +102,9 @@ def _is_tracker(process: psutil.Process) -> bool:
 
 
 def _kill(process: psutil.Process, *, started_by: int) -> None:
-    try:
+    with suppress(psutil.Error):  # it has ended
         name = process.name()
         process.kill()
-    except psutil.Error as exc:  # it has ended
-        log.debug("%s", exc)
-    else:
         log.warning("killed %s (process %d), which had outlived process %d", name, process.pid, started_by)
 
 
