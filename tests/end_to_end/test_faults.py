@@ -128,7 +128,7 @@ def test_a_job_whose_cluster_is_gone_says_so_and_goes_on_on_another(nodes: Clust
         nodes.head_node.kill_raylet(check_alive=False)
         assert job.end() == 1
         assert f"the Ray cluster at {address} is gone" in job.log, job.log
-        assert "the same command resumes" in job.log
+        assert "the same command resumes the build" in job.log
     assert outcomes(output) == ["failed"]
     with RunningJob("Paced(0)", *settings, env={"RAY_ADDRESS": "local"}) as job:
         assert job.end() == 0, job.log

@@ -180,7 +180,7 @@ def test_a_job_told_to_stop_exits_with_3_and_the_same_command_finishes_it(
                 break
         told = running.communicate(timeout=120)[1]
     assert running.returncode == 3, told
-    assert "run the same command again to go on" in told
+    assert "run the same command again to resume" in told
     assert not (output / "_SUCCESS").exists()
     finished = run_command(command, env=env)
     assert finished.returncode == 0, finished.stderr
