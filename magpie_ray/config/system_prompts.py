@@ -66,6 +66,8 @@ def _problems(value: object) -> Iterator[Problem]:
     if isinstance(value, str):
         if not is_text(value):
             yield Problem(value=value, must=f'{_TEXT}, or "" for no system prompt at all')
+    elif value in ([], {}):
+        yield Problem(value=value, must='must not be empty; write "" for no system prompt at all')
     elif isinstance(value, list):
         yield from _list_problems(value)
     elif isinstance(value, dict):
@@ -75,9 +77,7 @@ def _problems(value: object) -> Iterator[Problem]:
 
 
 def _list_problems(value: list[object]) -> Iterator[Problem]:
-    if not value:
-        yield Problem(value=value, must='must not be empty; write "" for no system prompt at all')
-    elif len(value) == 2 and is_text(value[0]) and as_number(value[1]) is not None:
+    if len(value) == 2 and is_text(value[0]) and as_number(value[1]) is not None:
         yield Problem(value=value, must="must have a key where it has a weight: {key: [text, weight]}")
     else:
         for index, text in enumerate(value):
@@ -86,9 +86,7 @@ def _list_problems(value: list[object]) -> Iterator[Problem]:
 
 
 def _mapping_problems(value: dict[object, object]) -> Iterator[Problem]:
-    if not value:
-        yield Problem(value=value, must='must not be empty; write "" for no system prompt at all')
-    weighted = sum(isinstance(entry, list) for entry in value.values())
+    weighted = any(isinstance(entry, list) for entry in value.values())
     for key, entry in value.items():
         at = (str(key),)
         if not is_text(key):

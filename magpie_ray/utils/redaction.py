@@ -79,12 +79,10 @@ def secret_leaves(
             value = dict(enumerate(value))
         if isinstance(value, Mapping):
             yield from secret_leaves(value, at)
-        elif isinstance(value, str) and (_is_hidden(at) or _SECRET_VALUE.search(value)):
-            yield at, value
-
-
-def _is_hidden(path: tuple[str, ...]) -> bool:
-    return hides_value(path) and path[-1] not in _PUBLIC_OPTIONS
+        elif isinstance(value, str):
+            is_hidden = hides_value(at) and at[-1] not in _PUBLIC_OPTIONS
+            if is_hidden or _SECRET_VALUE.search(value):
+                yield at, value
 
 
 def secrets_of(extra: Mapping[str, object], storage_options: Mapping[str, object]) -> frozenset[str]:

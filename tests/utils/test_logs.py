@@ -19,7 +19,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     handlers, levels = root.handlers[:], (root.level, ours.level)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     yield
-    logs._style = LogStyle()
+    logs.set_up(LogStyle())
     logging.captureWarnings(False)
     root.handlers = handlers
     root.setLevel(levels[0])
