@@ -36,6 +36,10 @@ class PreflightError(MagpieError):
     exit_code = 2
 
 
+class BuildNotFoundError(PreflightError):
+    """There is no build at the output."""
+
+
 class BuildMismatchError(PreflightError):
     """The output already holds a build of another config or grid. Names the keys that differ."""
 

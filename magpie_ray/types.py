@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pydantic import ConfigDict, NonNegativeInt
+
 Role = Literal["user", "assistant"]
 ROLES: tuple[Role, ...] = ("user", "assistant")
 FinishReason = Literal["stop", "length"]
@@ -123,18 +125,21 @@ class Rejection:
 class PartitionRecord:
     """A committed file: the facts in its footer, and its size as listed, in bytes.
 
-    rejected: rejected attempts by reason. Together with one accepted attempt a row these are all attempts.
-    Tokens are sums over accepted and rejected attempts, by the role of the generated message.
+    fingerprint: of the file's build. rejected: rejected attempts by reason. Together with one accepted
+    attempt a row these are all attempts. Tokens are sums over accepted and rejected attempts, by the role of
+    the generated message.
     """
 
-    start: int
-    stop: int
-    fingerprint: str
-    run: int
-    size: int
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    user_tokens: int = 0
-    assistant_tokens: int = 0
+    __pydantic_config__ = ConfigDict(extra="forbid")  # where a stored one is read
+
+    start: NonNegativeInt
+    stop: NonNegativeInt
+    fingerprint: str = ""
+    run: NonNegativeInt
+    size: NonNegativeInt = 0
+    rejected: Mapping[str, NonNegativeInt] = field(default_factory=dict)
+    user_tokens: NonNegativeInt = 0
+    assistant_tokens: NonNegativeInt = 0
 
     @property
     def partition(self) -> Partition:

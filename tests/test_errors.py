@@ -24,6 +24,7 @@ def test_exit_codes_say_whose_turn_it_is() -> None:
         "FormatError",
         "ModelError",
         "PreflightError",
+        "BuildNotFoundError",
         "BuildExistsError",
         "BuildMismatchError",
     }

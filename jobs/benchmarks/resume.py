@@ -19,6 +19,7 @@ from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest
+from magpie_ray.dataset.layout import MANIFEST_KEY
 from magpie_ray.dataset.parquet import make_table_format, to_parquet
 from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.preflight.target import check_existing, read_existing
@@ -166,7 +167,7 @@ def resume(output: str, *, num_rows: int, num_workers: int) -> dict[str, Any]:
 
 def storage_size(storage: Storage) -> int:
     """Bytes of the manifest, 0 where there is none."""
-    return len(storage.read(manifest.MANIFEST_KEY)) if storage.exists(manifest.MANIFEST_KEY) else 0
+    return len(storage.read(MANIFEST_KEY)) if storage.exists(MANIFEST_KEY) else 0
 
 
 def resume_in_own_process(

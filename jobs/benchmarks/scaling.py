@@ -16,6 +16,7 @@ from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.virtual_job import VirtualRun, bare_build, run_virtually
 from magpie_ray.coordinator.output_sync import LOOK_SHARE
 from magpie_ray.dataset import manifest
+from magpie_ray.dataset.layout import MANIFEST_KEY
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord
 
@@ -159,7 +160,7 @@ def _measure_records() -> _Records:
     written = time.thread_time()
     manifest.read_manifest(storage)
     read = time.thread_time()
-    size = len(storage.read(manifest.MANIFEST_KEY))
+    size = len(storage.read(MANIFEST_KEY))
     tracemalloc.start()
     held = manifest.read_manifest(storage)
     memory, _ = tracemalloc.get_traced_memory()

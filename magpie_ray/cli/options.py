@@ -59,11 +59,11 @@ def load(path: Path, overrides: list[str] | None) -> Config:
 
 def storage_at(url: str, options: list[str] | None) -> "Storage":
     """A build's storage, opened with --storage-option; `latest` stands for a schedule's newest build."""
-    from magpie_ray.dataset.schedule import follow
+    from magpie_ray.dataset.schedule import follow_latest
     from magpie_ray.storage.storage import READ_SECONDS, Storage  # fsspec takes time to import
 
     storage_options = _mapping(options)
-    url = follow(url, storage_options, retry_seconds=READ_SECONDS)
+    url = follow_latest(url, storage_options, retry_seconds=READ_SECONDS)
     return Storage(url, storage_options, retry_seconds=READ_SECONDS)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ConfigDict
 
 from magpie_ray.config.fields import must_be_text
 from magpie_ray.config.problems import bad_value
@@ -126,6 +126,8 @@ def _parts(path: str) -> Iterator[tuple[str, str | None]]:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tick:
     """One build of a path with placeholders. time: of the placeholders, UTC in ISO 8601, whole seconds."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # where a stored one is read
 
     template: str
     time: str

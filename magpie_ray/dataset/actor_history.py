@@ -1,34 +1,33 @@
-"""The lives of a run's actors: who worked where, from when to when, and how it ended.
+"""The history of a run's actors: which node each ran on, from when to when, and how it ended.
 
-Owns _magpie/runs/NNNNNN.actors.json, beside the run's record. What always holds: the file's size is bounded,
-whatever happens to however many actors; what is left out of its list is in its sums. It decides nothing: it
-is for readers.
+For readers: nothing is decided by it. Invariants: the size of the stored record is bounded, however many
+actors come and go; its sums include the lives that its list leaves out.
 """
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from magpie_ray.dataset.layout import RUNS_PREFIX, parse_json
-from magpie_ray.errors import CorruptBuildError
-from magpie_ray.storage.storage import ObjectNotFoundError, Storage
+from pydantic import ConfigDict, TypeAdapter
+
+from magpie_ray.dataset import layout
+from magpie_ray.storage.storage import Storage
 
 # About 150 bytes each.
 MAX_LIVES = 5_000
-_CAUSE_CHARACTERS = 200
 
-# lost: it is replaced, or given up. left: on notice, its own or its node's. ended: the run was over.
+# lost: the actor died or was given up. left: it was on notice, or its node was. ended: the run was over.
 End = Literal["lost", "left", "ended"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActorLife:
-    """One actor of a slot. Times are seconds since the run began; None for what did not happen, or not yet.
+    """One actor of a slot. Times are seconds since the run began; None for what has not happened.
 
-    placed, ready: it has found its node; its engine is up. rows: that it has committed.
+    asked: the actor was requested. placed: it got a node. ready: its engine was up. rows: that it committed.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     slot: int
     asked: float
@@ -41,26 +40,28 @@ class ActorLife:
     cause: str = ""
 
     def held_seconds(self, now: float) -> float:
-        """How long it has had its place, and the GPUs there."""
+        """How long the actor has held its place, and the GPUs there."""
         until = now if self.ended is None else self.ended
         return until - self.placed if self.placed is not None else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActorHistoryRecord:
-    """The lives of run number `run` up to `seconds`, in the order in which they began.
+    """The lives of the actors of run number `run` up to `seconds`, in the order in which they began.
 
     device, num_gpus: what one actor takes. left_out, left_out_seconds: how many lives are not in the list,
-    and how long they held their places together.
+    and how long those actors held their places together.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     run: int
     device: str
     num_gpus: float
     seconds: float
-    lives: tuple[ActorLife, ...] = ()
-    left_out: int = 0
-    left_out_seconds: float = 0.0
+    lives: tuple[ActorLife, ...]
+    left_out: int
+    left_out_seconds: float
 
     @property
     def held_seconds(self) -> float:
@@ -69,41 +70,18 @@ class ActorHistoryRecord:
 
     @property
     def gpu_hours(self) -> float:
-        """Time for which GPUs were held, whatever was done in it."""
+        """For which the actors held GPUs, busy or not."""
         return self.held_seconds * self.num_gpus / 3600
 
-    def to_json(self) -> bytes:
-        """As it is stored: compact, without what is not set."""
-        stored = asdict(replace(self, lives=())) | {"lives": [_entry(life) for life in self.lives]}
-        return json.dumps(stored, ensure_ascii=False, separators=(",", ":")).encode()
+
+_RECORD = TypeAdapter(ActorHistoryRecord)
 
 
 def write_actor_history(storage: Storage, record: ActorHistoryRecord) -> None:
-    """What is known so far, in place of what was."""
-    storage.replace(_key(record.run), record.to_json())
+    """Store the history so far, in place of an earlier one: compact, without the defaults of a life."""
+    storage.replace(layout.actors_key(record.run), _RECORD.dump_json(record, exclude_defaults=True))
 
 
 def read_actor_history(storage: Storage, run: int) -> ActorHistoryRecord | None:
-    """The lives of a run's actors; None where they were not recorded. CorruptBuildError for what is none."""
-    key = _key(run)
-    try:
-        stored = parse_json(storage.read(key), key)
-    except ObjectNotFoundError:
-        return None
-    try:
-        record = ActorHistoryRecord(
-            **(stored | {"lives": tuple(ActorLife(**entry) for entry in stored["lives"])})
-        )
-        record.held_seconds  # noqa: B018  of numbers
-    except (KeyError, TypeError) as exc:
-        raise CorruptBuildError(f"{storage.display(key)} is foreign or damaged: {exc}") from exc
-    return record
-
-
-def _key(run: int) -> str:
-    return f"{RUNS_PREFIX}{run:06d}.actors.json"
-
-
-def _entry(life: ActorLife) -> Mapping[str, object]:
-    values = ((field.name, getattr(life, field.name), field.default) for field in fields(life))
-    return {name: value for name, value, default in values if value != default}
+    """The history of a run's actors, None where none was recorded. CorruptBuildError for a damaged one."""
+    return layout.read_record(storage, layout.actors_key(run), _RECORD)

@@ -1,18 +1,26 @@
-"""The records of a build under _magpie/: what it is (build.json) and who worked on it (runs/).
+"""build.json: what a build is.
 
-What always holds: build.json is created exclusively before anything else and never changes; a build has one
-identity, and whoever comes with another one is refused with the keys that differ; a run number is taken by
-exclusive creation, so no two runs of a build share one. No secret is in a record: the config comes redacted.
+Invariants: build.json is created exclusively before anything else of the build, and never changes. A build
+has one identity: a run with another one is refused, and the error names the keys that differ. The record
+holds no secret, as the config comes redacted.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from magpie_ray.config.output_path import LATEST
+from pydantic import ConfigDict, TypeAdapter
+
+from magpie_ray.config.output_path import LATEST, Tick
 from magpie_ray.dataset import layout
-from magpie_ray.dataset.layout import BUILD_KEY, LAYOUT_VERSION, now, parse_json, to_json
-from magpie_ray.errors import AlreadyExistsError, BuildMismatchError, CorruptBuildError, PreflightError
+from magpie_ray.dataset.layout import BUILD_KEY, LAYOUT_VERSION
+from magpie_ray.errors import (
+    AlreadyExistsError,
+    BuildMismatchError,
+    BuildNotFoundError,
+    CorruptBuildError,
+)
 from magpie_ray.storage.storage import ObjectNotFoundError, Storage
 from magpie_ray.types import DATA_PREFIX
 
@@ -21,12 +29,14 @@ _SHOWN_CHARACTERS = 120
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildRecord:
-    """What build.json holds.
+    """The content of build.json.
 
-    identity: everything that decides the rows, by dotted key; the fingerprint is its hash. `config`,
-    `versions` and `created` are recorded for readers and decide nothing. tick: an output_path.Tick, where
-    output.path had placeholders.
+    identity: everything that decides the rows, by dotted key. config, versions, created: for readers, they
+    decide nothing. tick: which build of an output.path with placeholders this is. fingerprint: SHA-256 (hex)
+    of identity and grid, which every footer of the build carries; it is computed, whatever is passed.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     identity: Mapping[str, object]
     rows_per_partition: int
@@ -35,14 +45,27 @@ class BuildRecord:
     compression: str
     config: Mapping[str, object]
     versions: Mapping[str, str]
-    created: str = field(default_factory=lambda: now())
-    tick: Mapping[str, str] | None = None
+    created: str = field(default_factory=layout.now)
+    tick: Tick | None = None
     layout_version: int = LAYOUT_VERSION
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fingerprint", fingerprint_of(self.identity_and_grid))
 
     @property
-    def fingerprint(self) -> str:
-        """Identity and grid, hashed: what every footer of the build carries."""
-        return layout.fingerprint({**self.identity, "output.rows_per_partition": self.rows_per_partition})
+    def identity_and_grid(self) -> Mapping[str, object]:
+        """Everything that a build never changes."""
+        return {**self.identity, "output.rows_per_partition": self.rows_per_partition}
+
+
+_RECORD = TypeAdapter(BuildRecord)
+
+
+def fingerprint_of(identity: Mapping[str, object]) -> str:
+    """SHA-256 (hex) over the canonical JSON of an identity."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def read_build(storage: Storage) -> BuildRecord | None:
@@ -51,68 +74,67 @@ def read_build(storage: Storage) -> BuildRecord | None:
         raw = storage.read(BUILD_KEY)
     except ObjectNotFoundError:
         return None
-    fields = parse_json(raw, BUILD_KEY)
-    found = fields.pop("fingerprint", None)
-    if fields.get("layout_version") != LAYOUT_VERSION:
+    name = storage.display(BUILD_KEY)
+    stored = layout.parse_record(raw, layout.JSON_OBJECT, name)
+    if stored.get("layout_version") != LAYOUT_VERSION:
         raise CorruptBuildError(
-            f"{storage.display(BUILD_KEY)} has layout version {fields.get('layout_version')!r}, this "
-            f"magpie-ray reads {LAYOUT_VERSION}: use the version that began the build, or another output.path"
+            f"{name} has layout version {stored.get('layout_version')!r}, this magpie-ray reads "
+            f"{LAYOUT_VERSION}: use the version that began the build, or another output.path"
         )
-    try:
-        record = BuildRecord(**(fields | {"columns": tuple(fields["columns"])}))
-        fingerprint = record.fingerprint
-    except (KeyError, TypeError) as exc:
-        raise CorruptBuildError(f"{storage.display(BUILD_KEY)} is incomplete or foreign: {exc}") from exc
-    if fingerprint != found:
+    record = layout.parse_record(raw, _RECORD, name)
+    if record.fingerprint != stored.get("fingerprint"):
         raise CorruptBuildError(
-            f"{storage.display(BUILD_KEY)} was changed by hand: its fingerprint does not match its identity. "
-            "Restore it, or choose another output.path"
+            f"{name} was changed by hand: its fingerprint does not match its identity. Restore it, or choose "
+            "another output.path"
         )
     return record
 
 
-def open_build(storage: Storage, wanted: BuildRecord) -> BuildRecord:
-    """Create the build, or join the one that is there. BuildMismatchError when that is another one.
-
-    `wanted` itself where it was created.
-    """
-    fields = asdict(wanted) | {"fingerprint": wanted.fingerprint}
-    try:
-        storage.create(BUILD_KEY, to_json(fields))
-    except AlreadyExistsError:
-        found = read_build(storage)
-        assert found is not None, "build.json is never deleted"
-        check_same_build(found, wanted, storage)
-        return found
-    return wanted
-
-
 def require_build(storage: Storage) -> BuildRecord:
-    """The build at the output. PreflightError when there is none, as where builds lie beside each other."""
+    """The build at the output. BuildNotFoundError where there is none, such as beside a schedule's builds."""
     record = read_build(storage)
     if record is not None:
         return record
-    where = ""
-    if storage.exists(f"{LATEST}.json"):
-        where = f". It holds the builds of a schedule: name one, or {storage.display(LATEST)}, the newest"
-    raise PreflightError(f"{storage.url} holds no build: there is no {storage.display(BUILD_KEY)}{where}")
+    hint = ""
+    if storage.exists(layout.latest_key(LATEST)):
+        hint = f". It holds the builds of a schedule: name one, or {storage.display(LATEST)}, the newest"
+    raise BuildNotFoundError(f"{storage.url} holds no build: there is no {storage.display(BUILD_KEY)}{hint}")
 
 
-def check_same_build(found: BuildRecord, wanted: BuildRecord, storage: Storage) -> None:
-    """BuildMismatchError naming every key in which the two differ, with both values."""
-    if found.fingerprint == wanted.fingerprint:
+def open_build(storage: Storage, wanted: BuildRecord) -> BuildRecord:
+    """Create the build, or join the one at the output. Returns `wanted` itself where it was created.
+
+    BuildMismatchError when the output holds another build.
+    """
+    try:
+        storage.create(BUILD_KEY, layout.to_json(asdict(wanted)))
+    except AlreadyExistsError:
+        existing = read_build(storage)
+        assert existing is not None, "build.json is never deleted"
+        check_same_build(existing, wanted, storage)
+        return existing
+    return wanted
+
+
+def check_same_build(existing: BuildRecord, wanted: BuildRecord, storage: Storage) -> None:
+    """BuildMismatchError naming every key in which the two builds differ, with both values."""
+    if existing.fingerprint == wanted.fingerprint:
         return
-    ours, theirs = _values(wanted), _values(found)
+    theirs, ours = (
+        {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in identity.items()}
+        for identity in (existing.identity_and_grid, wanted.identity_and_grid)
+    )
     lines = []
     # The config's keys first: the chat format follows from them.
     for key in sorted(ours.keys() | theirs.keys(), key=lambda key: (key.startswith("chat_format."), key)):
-        has, asked = theirs.get(key, "(not set)"), ours.get(key, "(not set)")
-        if has != asked:
-            same = next((i for i, (a, b) in enumerate(zip(has, asked, strict=False)) if a != b), 0)
-            lines.append(f"  {key}: the build has {_shown(has, same)}, now {_shown(asked, same)}")
+        before, after = theirs.get(key, "(not set)"), ours.get(key, "(not set)")
+        if before != after:
+            same = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0)
+            lines.append(f"  {key}: the build has {_excerpt(before, same)}, now {_excerpt(after, same)}")
     remedy = "set these back, or choose another output.path."
     if not storage.list_objects(DATA_PREFIX):
-        remedy = f"there are no rows yet, so delete {storage.display('_magpie')} to begin anew, or {remedy}"
+        folder = storage.display(layout.RECORDS_PREFIX.rstrip("/"))
+        remedy = f"there are no rows yet, so delete {folder} to start over, or {remedy}"
     raise BuildMismatchError(
         f"{storage.url} holds a build made with other settings:\n"
         + "\n".join(lines)
@@ -120,14 +142,8 @@ def check_same_build(found: BuildRecord, wanted: BuildRecord, storage: Storage) 
     )
 
 
-def _values(record: BuildRecord) -> dict[str, str]:
-    """Identity and grid as JSON texts: what the fingerprint hashes."""
-    identity = {**record.identity, "output.rows_per_partition": record.rows_per_partition}
-    return {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in identity.items()}
-
-
-def _shown(text: str, same: int) -> str:
-    """A value, or of a long one the part around its first difference, which is after `same` characters."""
+def _excerpt(text: str, same: int) -> str:
+    """A value; of a long one the part around its first difference, which follows `same` equal characters."""
     begin = max(0, same - _SHOWN_CHARACTERS // 2) if len(text) > _SHOWN_CHARACTERS else 0
     end = begin + _SHOWN_CHARACTERS
     return ("…" if begin else "") + text[begin:end] + ("…" if end < len(text) else "")

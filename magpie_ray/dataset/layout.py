@@ -1,21 +1,85 @@
-"""Where things lie at an output, and how records are written there: keys, versions, JSON."""
+"""Where everything lies at an output, and how its records are written and read.
 
-import hashlib
+    README.md                                 the dataset card
+    data/part-NNNNNNNNNNNN.parquet            rows, named by their first one (types.Partition.key)
+    _SUCCESS                                  empty, written last of all
+    _magpie/build.json                        what the build is
+    _magpie/manifest.json                     what is committed
+    _magpie/runs/NNNNNN.json                  one run; beside it .heartbeat.json and .actors.json
+    _magpie/rejects/part-NNNNNNNNNNNN.jsonl   samples of rejected messages
+    _magpie/report.html                       the report
+
+Beside the builds of a schedule, for each place that their paths have in common (such as "latest"):
+
+    PLACE.json                                where the newest complete build lies
+    _magpie/finished/PLACE/*.json             every build that was ever complete, in order
+    _magpie/builds/PLACE/BUILD_ID.json        what a name stands for
+
+Invariants: no other module spells these keys; names of stored fields never change, so that records of
+earlier versions stay readable; a stored record has exactly the fields and types of its class, or reading it
+raises CorruptBuildError.
+"""
+
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from magpie_ray.errors import CorruptBuildError
+from magpie_ray.storage.storage import ObjectNotFoundError, Storage
+from magpie_ray.types import DATA_PREFIX, Partition
 
-BUILD_KEY = "_magpie/build.json"
-RUNS_PREFIX = "_magpie/runs/"
+T = TypeVar("T")
+
 # Version of the layout and of all records of a build.
 LAYOUT_VERSION = 1
 
+CARD_KEY = "README.md"
+DATA_FILES = f"{DATA_PREFIX}*.parquet"
+SUCCESS_KEY = "_SUCCESS"
+RECORDS_PREFIX = "_magpie/"
+BUILD_KEY = f"{RECORDS_PREFIX}build.json"
+MANIFEST_KEY = f"{RECORDS_PREFIX}manifest.json"
+REPORT_KEY = f"{RECORDS_PREFIX}report.html"
+RUNS_PREFIX = f"{RECORDS_PREFIX}runs/"
+REJECTS_PREFIX = f"{RECORDS_PREFIX}rejects/"
+
+# Any JSON object.
+JSON_OBJECT = TypeAdapter(dict[str, Any])
+
+
+def run_key(run: int) -> str:
+    return f"{RUNS_PREFIX}{run:06d}.json"
+
+
+def heartbeat_key(run: int) -> str:
+    return f"{RUNS_PREFIX}{run:06d}.heartbeat.json"
+
+
+def actors_key(run: int) -> str:
+    return f"{RUNS_PREFIX}{run:06d}.actors.json"
+
+
+def rejects_key(partition: Partition) -> str:
+    return f"{REJECTS_PREFIX}part-{partition.start:012d}.jsonl"
+
+
+def latest_key(place: str) -> str:
+    return f"{place}.json"
+
+
+def finished_prefix(place: str) -> str:
+    return f"{RECORDS_PREFIX}finished/{place}/"
+
+
+def build_id_key(place: str, build_id: str) -> str:
+    return f"{RECORDS_PREFIX}builds/{place}/{build_id}.json"
+
 
 def now() -> str:
-    """The time in UTC, as all records have it: ISO 8601, whole seconds."""
+    """The time in UTC as all records have it: ISO 8601, whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -24,18 +88,20 @@ def to_json(fields: Mapping[str, object]) -> bytes:
     return (json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def parse_json(raw: bytes, key: str) -> dict[str, Any]:
-    """A stored record. CorruptBuildError names the object."""
+def read_record(storage: Storage, key: str, record: TypeAdapter[T]) -> T | None:
+    """The record under a key, None where there is none. CorruptBuildError names a damaged or foreign one."""
     try:
-        fields = json.loads(raw)
-    except (ValueError, RecursionError) as exc:
-        raise CorruptBuildError(f"{key} is not valid JSON: {exc}") from exc
-    if not isinstance(fields, dict):
-        raise CorruptBuildError(f"{key} is not a JSON object")
-    return fields
+        raw = storage.read(key)
+    except ObjectNotFoundError:
+        return None
+    return parse_record(raw, record, storage.display(key))
 
 
-def fingerprint(identity: Mapping[str, object]) -> str:
-    """SHA-256 (hex) over the canonical JSON of everything that decides what the rows of a build are."""
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+def parse_record(raw: bytes, record: TypeAdapter[T], name: str) -> T:
+    """A stored record. CorruptBuildError says that the object `name` is none, and why."""
+    try:
+        return record.validate_json(raw, strict=True)
+    except ValidationError as exc:
+        problem = exc.errors(include_url=False, include_input=False)[0]
+        field = "".join(f"{part}: " for part in [".".join(map(str, problem["loc"]))] if part)
+        raise CorruptBuildError(f"{name} is damaged or foreign ({field}{problem['msg']})") from exc

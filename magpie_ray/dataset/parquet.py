@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from magpie_ray.config.schema import Config
 from magpie_ray.counters import Tally
+from magpie_ray.dataset.layout import parse_record
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.types import PartitionRecord, Row
 
@@ -28,6 +30,8 @@ _COMPRESSION_LEVELS = {"zstd": 6}
 # A footer of ours is a few KB (schema, a few row groups, the metadata): one read of this size gets it.
 FOOTER_READ_BYTES = 64 << 10
 _TRAILER_BYTES = 8  # the footer's length and "PAR1" end a Parquet file
+
+_RECORD = TypeAdapter(PartitionRecord)
 
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 _TYPES = {
@@ -131,40 +135,12 @@ def read_record(tail: bytes, *, key: str, size: int) -> PartitionRecord:
         raise CorruptBuildError(
             f"{key} was not written by magpie-ray: keep other files out of data/, or use another output.path"
         )
-    try:
-        record = parse_record(json.loads(raw), size=size)
-    except ValueError as exc:
-        raise CorruptBuildError(f"{key} holds metadata of another version of magpie-ray: {exc}") from exc
-    partition = record.partition
-    if partition.key != key or metadata.num_rows != partition.num_rows:
+    record = replace(parse_record(raw, _RECORD, f"{key}: its footer"), size=size)
+    if record.start >= record.stop or record.partition.key != key or metadata.num_rows != record.rows:
         raise CorruptBuildError(
-            f"{key} says it holds {partition} and has {metadata.num_rows} rows: it was renamed or damaged"
+            f"{key} says it holds rows {record.start}..{record.stop - 1} but has {metadata.num_rows} rows: "
+            "it was renamed or damaged"
         )
-    return record
-
-
-def parse_record(fields: object, *, size: int | None = None) -> PartitionRecord:
-    """A stored record: the manifest's, or a footer's, which lacks the `size`. ValueError for others."""
-    if not isinstance(fields, dict):
-        raise ValueError(f"expected an object, got {type(fields).__name__}")
-    given = fields if size is None else fields | {"size": size}
-    try:
-        record = PartitionRecord(**given)
-    except TypeError as exc:
-        raise ValueError(str(exc)) from exc
-    numbers = (
-        record.start,
-        record.stop,
-        record.run,
-        record.size,
-        record.user_tokens,
-        record.assistant_tokens,
-    )
-    counts = record.rejected.values() if isinstance(record.rejected, dict) else (None,)
-    if not all(type(n) is int and n >= 0 for n in (*numbers, *counts)) or type(record.fingerprint) is not str:
-        raise ValueError("a field has a value of the wrong type")
-    if record.start >= record.stop:
-        raise ValueError(f"the range {record.start}..{record.stop} is empty")
     return record
 
 

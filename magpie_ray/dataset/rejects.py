@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 
+from magpie_ray.dataset.layout import REJECTS_PREFIX, rejects_key
 from magpie_ray.errors import ConfigError, CorruptBuildError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, Rejection
-
-REJECTS_PREFIX = "_magpie/rejects/"
 
 Reject = dict[str, object]
 
@@ -55,7 +54,7 @@ def write_rejects(storage: Storage, partition: Partition, rejections: Sequence[R
     """Put the sample of a partition beside the data; nothing where nothing was rejected."""
     if rejections:
         lines = [json.dumps(_fields(rejection), ensure_ascii=False) for rejection in rejections]
-        storage.replace(_key(partition), "\n".join([*lines, ""]).encode("utf-8", "backslashreplace"))
+        storage.replace(rejects_key(partition), "\n".join([*lines, ""]).encode("utf-8", "backslashreplace"))
 
 
 def reject_keys(storage: Storage) -> list[str]:
@@ -116,10 +115,6 @@ def in_turns(files: Iterable[Iterable[Reject]]) -> list[Reject]:
             ranked.append((times[reject["reason"]], reject))
             times[reject["reason"]] += 1
     return [reject for _, reject in sorted(ranked, key=itemgetter(0))]
-
-
-def _key(partition: Partition) -> str:
-    return f"{REJECTS_PREFIX}part-{partition.start:012d}.jsonl"
 
 
 def _fields(rejection: Rejection) -> Reject:

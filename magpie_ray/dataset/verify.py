@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.dataset.layout import MANIFEST_KEY, SUCCESS_KEY
 from magpie_ray.dataset.parquet import PARQUET_ERRORS, TableFormat
-from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.errors import CorruptBuildError, MagpieError
 from magpie_ray.storage.storage import Storage, StoredObject
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
@@ -48,7 +48,7 @@ def verify(storage: Storage, *, quick: bool = False) -> Verification:
     num_rows = max((found.stop for found in records), default=0)
     try:
         runs = run_records.read_runs(storage)
-        num_rows = rows_wanted(runs, records)
+        num_rows = run_records.rows_wanted(runs, records)
         most = max((run.num_rows for run in runs), default=0)
         problems += [
             f"{found.partition.key} holds {found.partition}, but no run asked for more than {most} rows"
@@ -66,13 +66,8 @@ def verify(storage: Storage, *, quick: bool = False) -> Verification:
     if not num_rows:
         problems.append("no rows yet: no run has begun; run it again")
     if not manifest.is_marked_complete(storage):
-        problems.append(f"{manifest.SUCCESS_KEY} is missing: the build was not finished; run it again")
+        problems.append(f"{SUCCESS_KEY} is missing: the build was not finished; run it again")
     return Verification(url=storage.url, num_rows=num_rows, records=tuple(records), problems=tuple(problems))
-
-
-def rows_wanted(runs: Sequence[RunRecord], records: Sequence[PartitionRecord]) -> int:
-    """The rows of 0..n-1 that there must be. Two runs at once may be asked for different numbers."""
-    return max([run_records.rows_wanted(runs), *(record.stop for record in records)])
 
 
 def _merged(partitions: Sequence[Partition]) -> Iterator[Partition]:
@@ -93,7 +88,7 @@ def _manifest_problems(storage: Storage, records: Sequence[PartitionRecord]) -> 
     told = manifest.read_manifest(storage)
     found = {r.partition.key: r for r in records}
     if not told:
-        yield f"{manifest.MANIFEST_KEY} is missing: the build was not finished; run it again"
+        yield f"{MANIFEST_KEY} is missing: the build was not finished; run it again"
         return
     for key in sorted(told.keys() - found.keys()):
         yield f"{key} stands in the manifest, but it is missing or unreadable"

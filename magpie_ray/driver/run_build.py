@@ -77,11 +77,11 @@ def generate(
     try:
         result = _settle(output, if_exists, engine_factory, timing)
     except MagpieError:
-        if setting := schedule.goes_on_with(config, output.tick):
+        if setting := schedule.resume_override(config, output.tick):
             log.warning("the same command begins another build: add %s to resume this one", setting)
         raise
     if not result.left_alone:
-        schedule.publish(output.config, output.storage)
+        schedule.update_latest(output.config, output.storage)
     return result
 
 

@@ -17,6 +17,7 @@ from magpie_ray import draws
 from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.placement import most_actors, place
 from magpie_ray.dataset import partitioning
+from magpie_ray.dataset.layout import DATA_FILES
 from magpie_ray.dataset.parquet import make_table_format, parquet_bytes
 from magpie_ray.driver.cluster_watch import ClusterWatch
 from magpie_ray.driver.connect import ray_session
@@ -113,7 +114,7 @@ def take_sample(
 
 def _bytes_of(folder: Path, config: Config) -> tuple[float, float]:
     """Bytes of a row, and of a file beside its rows, from the sample's files and one file of all rows."""
-    paths = sorted(folder.glob("data/*.parquet"))
+    paths = sorted(folder.glob(DATA_FILES))
     table = pa.concat_tables(pq.read_table(path) for path in paths)
     together = len(parquet_bytes(table, make_table_format(config)))
     apart = sum(path.stat().st_size for path in paths)

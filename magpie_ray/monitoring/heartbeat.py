@@ -18,15 +18,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Self
 
 from magpie_ray.coordinator.watcher import Snapshot, Watcher
-from magpie_ray.dataset.layout import RUNS_PREFIX, now, to_json
-from magpie_ray.dataset.run_records import (
-    BEAT_SECONDS,
-    GONE_SECONDS,
-    RunRecord,
-    heartbeat_key,
-    read_heartbeat,
-    read_run,
-)
+from magpie_ray.dataset.layout import RUNS_PREFIX, heartbeat_key, now, to_json
+from magpie_ray.dataset.run_records import BEAT_SECONDS, GONE_SECONDS, RunRecord, read_heartbeat, read_run
 from magpie_ray.errors import CorruptBuildError, StorageError
 from magpie_ray.storage.storage import Storage
 

@@ -10,9 +10,8 @@ from typing import Literal
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord, require_build
-from magpie_ray.dataset.layout import RUNS_PREFIX
+from magpie_ray.dataset.layout import RUNS_PREFIX, heartbeat_key
 from magpie_ray.dataset.run_records import RunRecord
-from magpie_ray.dataset.verify import rows_wanted
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import DATA_PREFIX, PartitionRecord
@@ -106,13 +105,13 @@ class Status:
 
 
 def read_status(storage: Storage) -> Status:
-    """How far the build is. PreflightError without one; CorruptBuildError when its files contradict it."""
+    """How far the build is. BuildNotFoundError without one; CorruptBuildError when files contradict it."""
     record = require_build(storage)
     now = storage.now()
     runs = _read_runs(storage, now)
     listed = storage.list_objects(DATA_PREFIX)
     records = tuple(manifest.read_committed(storage, record, listed=listed))
-    num_rows = rows_wanted([run.record for run in runs], records)
+    num_rows = run_records.rows_wanted([run.record for run in runs], records)
     missing = manifest.pending(num_rows, record, records)
     written = {item.key: item.modified for item in listed}
     times = [(written.get(item.partition.key), item.rows) for item in records]
@@ -134,7 +133,7 @@ def _read_runs(storage: Storage, now: float) -> tuple[RunStatus, ...]:
     written = {item.key: item.modified for item in storage.list_objects(RUNS_PREFIX)}
     runs = []
     for record in records:
-        times = [written.get(key) for key in (record.key, run_records.heartbeat_key(record.number))]
+        times = [written.get(key) for key in (record.key, heartbeat_key(record.number))]
         last = max((at for at in times if at is not None), default=now)
         beat = _read_beat(storage, record.number) if record.outcome == "running" else None
         runs.append(RunStatus(record=record, quiet_seconds=max(0.0, now - last), beat=beat))

@@ -11,7 +11,7 @@ import logging
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -74,7 +74,7 @@ class BuildSpec:
             compression=self.config.output.compression,
             config=self.config.recorded(),
             versions=_versions(),
-            tick=asdict(self.tick) if self.tick else None,
+            tick=self.tick,
         )
 
 

@@ -15,13 +15,11 @@ import yaml
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.dataset.layout import CARD_KEY, DATA_FILES, REPORT_KEY
 from magpie_ray.dataset.parquet import TableFormat
-from magpie_ray.dataset.verify import rows_wanted
 from magpie_ray.errors import ReportError
 from magpie_ray.storage.storage import ObjectNotFoundError, Storage
 from magpie_ray.types import PartitionRecord
-
-CARD_KEY = "README.md"
 
 _BEGIN = "<!-- magpie-ray writes what follows anew with every report -->"
 _END = "<!-- what stands below is kept -->"
@@ -77,7 +75,7 @@ def card_text(storage: Storage, record: BuildRecord, records: Sequence[Partition
         raise ReportError(
             f"{storage.display(CARD_KEY)} is not UTF-8 text: repair it or move it away"
         ) from exc
-    wanted = rows_wanted(run_records.read_runs(storage), records)
+    wanted = run_records.rows_wanted(run_records.read_runs(storage), records)
     try:
         return render_card(record, records, num_rows=wanted, present=present)
     except ReportError as exc:
@@ -135,7 +133,7 @@ def _facts(record: BuildRecord, rows: int) -> dict[str, object]:
     schema = TableFormat.schema_of(record.columns)
     return {
         "size_categories": [_size_category(rows)],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILES}]}],
         "dataset_info": {"features": [{"name": field.name, **_feature(field.type)} for field in schema]},
     }
 
@@ -204,7 +202,7 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
         "made up; nobody has read them all.\n"
         "- Instructions follow what the model saw in training: topics and languages are spread as that "
         "was, unless system prompts steer them.\n"
-        "- Exact duplicates are counted in the report (`_magpie/report.html`) and not removed.",
+        f"- Exact duplicates are counted in the report (`{REPORT_KEY}`) and not removed.",
     ]
 
 

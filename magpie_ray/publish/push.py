@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from magpie_ray.dataset import manifest, run_records
 from magpie_ray.dataset.build_record import require_build
-from magpie_ray.dataset.verify import rows_wanted
+from magpie_ray.dataset.layout import CARD_KEY, REPORT_KEY
 from magpie_ray.errors import ConfigError, PreflightError
-from magpie_ray.publish.card import CARD_KEY, card_text
+from magpie_ray.publish.card import card_text
 from magpie_ray.publish.hub import Hub, HubFile
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import DATA_PREFIX
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REPORT_KEY = "_magpie/report.html"
 # The hub advises a few dozen files a commit, and limits the commits of an hour.
 _FILES_PER_COMMIT = 48
 # The bytes in memory at a time; a larger file is in memory alone.
@@ -104,7 +103,7 @@ def _sources(storage: Storage, *, partial: bool, report: bool) -> list[_Source]:
     """The files to push, in order."""
     record = require_build(storage)
     records = manifest.read_committed(storage, record)
-    num_rows = rows_wanted(run_records.read_runs(storage), records)
+    num_rows = run_records.rows_wanted(run_records.read_runs(storage), records)
     rows = sum(committed.rows for committed in records)
     is_complete = manifest.is_marked_complete(storage) and not manifest.pending(num_rows, record, records)
     if not records or not (is_complete or partial):

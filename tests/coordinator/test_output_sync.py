@@ -18,7 +18,7 @@ from magpie_ray.coordinator.watcher import Ended, Requested
 from magpie_ray.dataset import manifest
 from magpie_ray.dataset.actor_history import read_actor_history
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.manifest import MANIFEST_KEY
+from magpie_ray.dataset.layout import MANIFEST_KEY
 from magpie_ray.errors import CorruptBuildError, StorageError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord, StoredObject

@@ -9,9 +9,9 @@ import pytest
 from magpie_ray.coordinator import run
 from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import build_record, manifest, run_records
+from magpie_ray.dataset.layout import REPORT_KEY
 from magpie_ray.errors import GenerationFailedError, InterruptedJobError, StorageError
 from magpie_ray.publish.report import report
-from magpie_ray.publish.report.report import REPORT_KEY
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import build_of, commit, memory_storage
 

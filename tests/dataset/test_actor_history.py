@@ -10,6 +10,7 @@ from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.actors import Loss, Lost
 from magpie_ray.coordinator.watcher import Ended, Requested
 from magpie_ray.dataset.actor_history import ActorLife, read_actor_history, write_actor_history
+from magpie_ray.dataset.layout import actors_key
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.worker.events import Committed, Placed, Ready
@@ -126,6 +127,8 @@ def test_the_file_of_a_thousand_actors_is_small() -> None:
         lives.hear(slot, committed(10_000))
     for slot in range(1000):
         lives.hear(slot, Ended())
-    data = lives.record().to_json()
+    storage = memory_storage()
+    write_actor_history(storage, lives.record())
+    data = storage.read(actors_key(1))
     assert len(data) < 200_000
     assert len(json.loads(data)["lives"]) == 1000

@@ -11,7 +11,7 @@ from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import build_record, run_records
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.layout import BUILD_KEY
-from magpie_ray.errors import BuildMismatchError, CorruptBuildError, PreflightError
+from magpie_ray.errors import BuildMismatchError, BuildNotFoundError, CorruptBuildError, PreflightError
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import build_of, config_of, memory_storage
 
@@ -29,6 +29,18 @@ def test_there_is_no_build_until_one_is_opened() -> None:
     assert build_record.open_build(storage, wanted) == wanted
     assert build_record.read_build(storage) == wanted
     assert json.loads(storage.read(BUILD_KEY))["fingerprint"] == wanted.fingerprint
+
+
+def test_the_fingerprint_ignores_the_order_of_keys_and_sees_every_value() -> None:
+    identity = {"a": 1, "b": {"x": [1, 2], "y": None}}
+    assert build_record.fingerprint_of(identity) == build_record.fingerprint_of(
+        {"b": {"y": None, "x": [1, 2]}, "a": 1}
+    )
+    assert build_record.fingerprint_of(identity) != build_record.fingerprint_of({**identity, "a": 1.5})
+    assert build_record.fingerprint_of(identity) != build_record.fingerprint_of(
+        {"a": 1, "b": {"x": [2, 1], "y": None}}
+    )
+    assert len(build_record.fingerprint_of({})) == 64
 
 
 def test_who_comes_second_joins_the_build_that_is_there() -> None:
@@ -60,10 +72,10 @@ def test_of_racing_builds_with_other_settings_one_is_made_and_the_others_are_ref
 
 def test_who_names_the_folder_of_a_schedule_is_told_where_its_builds_are() -> None:
     storage = memory_storage()
-    with pytest.raises(PreflightError, match=r"holds no build: there is no .*build\.json$"):
+    with pytest.raises(BuildNotFoundError, match=r"holds no build: there is no .*build\.json$"):
         build_record.require_build(storage)
     storage.replace("latest.json", b"{}")
-    with pytest.raises(PreflightError, match=r"name one, or .*/latest, the newest$"):
+    with pytest.raises(BuildNotFoundError, match=r"name one, or .*/latest, the newest$"):
         build_record.require_build(storage)
 
 
@@ -108,11 +120,11 @@ def test_of_long_values_a_mismatch_shows_where_they_differ() -> None:
         ({"rows_per_partition": 5}, "changed by hand"),
         ({"fingerprint": "0" * 64}, "changed by hand"),
         ({"fingerprint": None}, "changed by hand"),
-        ({"identity": 5}, "incomplete or foreign"),
-        ({"columns": None}, "incomplete or foreign"),
-        ({"columns": 5}, "incomplete or foreign"),
-        ({"versions": None}, "incomplete or foreign"),
-        ({"surprise": 1}, "incomplete or foreign"),
+        ({"identity": 5}, "damaged or foreign"),
+        ({"columns": None}, "damaged or foreign"),
+        ({"columns": 5}, "damaged or foreign"),
+        ({"versions": None}, "damaged or foreign"),
+        ({"surprise": 1}, "damaged or foreign"),
         ({"layout_version": 2}, "has layout version 2, this magpie-ray reads 1"),
         ({"layout_version": None}, "has layout version None"),
     ],
@@ -170,10 +182,10 @@ def test_a_run_says_how_it_ended() -> None:
 
 def test_the_last_run_says_how_many_rows_there_are_to_be() -> None:
     storage = memory_storage()
-    assert run_records.rows_wanted(run_records.read_runs(storage)) == 0
+    assert run_records.rows_wanted(run_records.read_runs(storage), ()) == 0
     for num_rows in (1_000_000, 100):
         run_records.start_run(storage, num_rows=num_rows, host="here", config={})
-    assert run_records.rows_wanted(run_records.read_runs(storage)) == 100
+    assert run_records.rows_wanted(run_records.read_runs(storage), ()) == 100
 
 
 def test_other_files_among_the_runs_are_left_alone() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from magpie_ray.dataset import manifest, run_records
-from magpie_ray.dataset.manifest import MANIFEST_KEY
+from magpie_ray.dataset.layout import MANIFEST_KEY
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import build_of, commit, complete_build, memory_storage
@@ -108,11 +108,11 @@ def test_every_file_that_does_not_belong_is_named_and_none_is_deleted() -> None:
     assert storage.list_objects("") == before
 
 
-def test_a_long_footer_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest, "FOOTER_READ_BYTES", 100)
+def test_a_long_footer_is_read_whole(tmp_path: Path) -> None:
     storage = CountingStorage(str(tmp_path))
     written = commit(storage, build_of(), 0, 4)
-    assert manifest.footer_of(storage, written.partition.key, size=written.size) == written
+    read = manifest.footer_of(storage, written.partition.key, size=written.size, read_bytes=100)
+    assert read == written
     assert len(storage.tails) == 2
 
 

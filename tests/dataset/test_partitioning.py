@@ -1,11 +1,11 @@
-"""Rows to partitions to shards, and the fingerprint."""
+"""Rows to partitions to shards."""
 
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magpie_ray.dataset import layout, partitioning
+from magpie_ray.dataset import partitioning
 from magpie_ray.types import Partition
 
 some = settings(max_examples=60, derandomize=True, deadline=None)
@@ -132,11 +132,3 @@ def test_auto_partitions_take_about_five_minutes_of_a_gpu() -> None:
         num_rows=10**7, num_actors=1, device="cuda", max_tokens_per_row=512 + 1024
     )
     assert 3000 < grid < 4000
-
-
-def test_the_fingerprint_ignores_the_order_of_keys_and_sees_every_value() -> None:
-    identity = {"a": 1, "b": {"x": [1, 2], "y": None}}
-    assert layout.fingerprint(identity) == layout.fingerprint({"b": {"y": None, "x": [1, 2]}, "a": 1})
-    assert layout.fingerprint(identity) != layout.fingerprint({**identity, "a": 1.5})
-    assert layout.fingerprint(identity) != layout.fingerprint({"a": 1, "b": {"x": [2, 1], "y": None}})
-    assert len(layout.fingerprint({})) == 64

@@ -29,7 +29,7 @@ from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.output_sync import OutputSync
 from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import build_record, manifest, run_records
-from magpie_ray.dataset.manifest import MANIFEST_KEY
+from magpie_ray.dataset.layout import MANIFEST_KEY
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.dataset.verify import verify
 from magpie_ray.errors import BuildMismatchError, GenerationFailedError, InterruptedJobError, MagpieError

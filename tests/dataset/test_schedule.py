@@ -1,15 +1,20 @@
-"""Which build a run works on: names, days, and records of both."""
+"""Which build a run works on: names, days, records of both. Which complete build is the newest."""
 
-import datetime
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from magpie_ray.config.output_path import Tick
 from magpie_ray.config.schema import Config
-from magpie_ray.dataset import schedule
-from magpie_ray.errors import PreflightError
-from tests.support.builds import config_of, memory_storage
+from magpie_ray.dataset import build_record, layout, manifest, schedule
+from magpie_ray.errors import CorruptBuildError, PreflightError
+from magpie_ray.storage.storage import Storage
+from tests.support.builds import build_of, config_of, memory_storage
 
 
 @pytest.fixture
@@ -21,13 +26,9 @@ def config_at(path: str, **output: Any) -> Config:
     return config_of(output={"path": path, **output})
 
 
-def on_day(monkeypatch: pytest.MonkeyPatch, day: int) -> None:
-    class Clock(datetime.datetime):
-        @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> "Clock":
-            return cls(2026, 11, day, 2, 0, tzinfo=tz)
-
-    monkeypatch.setattr(schedule, "datetime", Clock)
+def on_day(day: int) -> Callable[[], str]:
+    """A clock of that day."""
+    return lambda: f"2026-11-{day}T02:00:00+00:00"
 
 
 def test_a_path_without_placeholders_is_one_build(parent: str) -> None:
@@ -35,32 +36,25 @@ def test_a_path_without_placeholders_is_one_build(parent: str) -> None:
     assert (config.output.path, tick) == (f"{parent}/{{x}}", None)
 
 
-def test_runs_of_a_day_come_to_one_build(parent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_a_day_come_to_one_build(parent: str) -> None:
     config = config_at(f"{parent}/{{date}}")
-    on_day(monkeypatch, 25)
-    paths = [schedule.resolve(config)[0].output.path for _ in range(2)]
-    on_day(monkeypatch, 26)
-    paths.append(schedule.resolve(config)[0].output.path)
+    paths = [schedule.resolve(config, clock=on_day(day))[0].output.path for day in (25, 25, 26)]
     assert paths == [f"{parent}/2026-11-{day}" for day in (25, 25, 26)]
 
 
-def test_a_name_stands_for_the_same_build_on_another_day(
-    parent: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_stands_for_the_same_build_on_another_day(parent: str) -> None:
     config = config_at(f"{parent}/{{date}}-{{build_id}}/x", build_id="tick-7")
-    on_day(monkeypatch, 25)
-    first = schedule.resolve(config)
-    on_day(monkeypatch, 26)
-    assert schedule.resolve(config) == first
+    first = schedule.resolve(config, clock=on_day(25))
+    assert schedule.resolve(config, clock=on_day(26)) == first
     assert first[0].output.path == f"{parent}/2026-11-25-tick-7/x"
-    assert schedule.goes_on_with(config, first[1]) is None
+    assert schedule.resume_override(config, first[1]) is None
 
 
 def test_without_a_name_each_run_is_a_build_that_can_be_named(parent: str) -> None:
     config = config_at(f"{parent}/{{build_id}}")
     (one, tick), (other, _) = schedule.resolve(config), schedule.resolve(config)
     assert one.output.path != other.output.path
-    again = schedule.goes_on_with(config, tick)
+    again = schedule.resume_override(config, tick)
     assert again is not None
     named = config_at(f"{parent}/{{build_id}}", build_id=again.removeprefix("output.build_id="))
     assert schedule.resolve(named) == (
@@ -92,3 +86,96 @@ def test_a_record_that_is_none_is_refused(content: bytes) -> None:
     storage.create("_magpie/builds/latest/tick-7.json", content)
     with pytest.raises(PreflightError, match=r"tick-7"):
         schedule.resolve(config_at(f"{storage.url}/{{date}}", build_id="tick-7"))
+
+
+# ---- the newest complete build
+
+
+def made(parent: str, day: int, *, complete: bool = True, rest: str = "") -> Storage:
+    """A build of that day."""
+    tick = Tick(template=f"{parent}/{{date}}{rest}", time=f"2026-11-{day}T02:00:00+00:00", build_id=f"t{day}")
+    storage = Storage(tick.path)
+    build_record.open_build(storage, replace(build_of(), tick=tick))
+    if complete:
+        manifest.mark_complete(storage)
+    return storage
+
+
+def pointer(parent: str, name: str = "latest") -> str:
+    return str(json.loads(Storage(parent).read(f"{name}.json"))["path"])
+
+
+@pytest.mark.parametrize("days", list(permutations([10, 11, 12])))
+def test_it_is_the_newest_in_whatever_order_builds_end(days: tuple[int, ...]) -> None:
+    parent = memory_storage().url
+    for ended, day in enumerate(days, start=1):
+        schedule.update_latest(config_of(), made(parent, day))
+        assert pointer(parent) == f"{parent}/2026-11-{max(days[:ended])}"
+
+
+def test_an_older_build_that_writes_late_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = memory_storage().url
+    older, newer = made(parent, 10), made(parent, 11)
+    plain_replace = Storage.replace
+
+    def overtaken(storage: Storage, key: str, data: bytes) -> None:
+        """Between the older one's look and its write, the newer one ends."""
+        monkeypatch.setattr(Storage, "replace", plain_replace)
+        schedule.update_latest(config_of(), newer)
+        plain_replace(storage, key, data)
+
+    monkeypatch.setattr(Storage, "replace", overtaken)
+    schedule.update_latest(config_of(), older)
+    assert pointer(parent) == newer.url
+
+
+def test_a_build_that_is_not_complete_or_not_one_of_several_has_none() -> None:
+    parent = memory_storage().url
+    schedule.update_latest(config_of(), made(parent, 10, complete=False))
+    alone = Storage(f"{parent}/alone")
+    build_record.open_build(alone, build_of())
+    manifest.mark_complete(alone)
+    schedule.update_latest(config_of(), alone)
+    assert not Storage(parent).exists("latest.json")
+
+
+def test_a_copy_of_a_build_leaves_it_alone() -> None:
+    parent, elsewhere = memory_storage().url, memory_storage()
+    original = made(parent, 10)
+    for key in (layout.BUILD_KEY, layout.SUCCESS_KEY):
+        elsewhere.create(key, original.read(key))
+    schedule.update_latest(config_of(), elsewhere)
+    assert not Storage(parent).exists("latest.json")
+
+
+def test_it_is_followed_and_other_places_are_taken_as_they_are() -> None:
+    parent = memory_storage().url
+    storage = made(parent, 10, rest="/llama")
+    schedule.update_latest(config_of(), storage)
+    assert schedule.follow_latest(f"{parent}/latest/llama", {}, retry_seconds=1) == storage.url
+    assert schedule.follow_latest(f"{parent}/latest/llama/", {}, retry_seconds=1) == storage.url
+    for url in (storage.url, f"{parent}/latest/qwen", "s3://latest-bucket", "latest", "/x/latest"):
+        assert schedule.follow_latest(url, {}, retry_seconds=1) == url
+
+
+def test_a_pointer_that_is_none_is_named() -> None:
+    storage = memory_storage()
+    storage.create("latest.json", b'{"path": 3}')
+    with pytest.raises(CorruptBuildError, match=r"latest\.json is damaged or foreign \(path"):
+        schedule.follow_latest(f"{storage.url}/latest", {}, retry_seconds=1)
+
+
+def test_on_a_disk_there_is_a_link_too(tmp_path: Path) -> None:
+    for day in (10, 11):
+        schedule.update_latest(config_of(), made(str(tmp_path), day, rest="/llama"))
+    assert (tmp_path / "latest/llama").resolve() == tmp_path / "2026-11-11/llama"
+    assert (tmp_path / "latest/llama/_SUCCESS").exists()
+    assert sorted(path.name for path in (tmp_path / "latest").iterdir()) == ["llama", "llama.json"]
+
+
+def test_a_folder_in_the_way_of_the_link_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "latest").mkdir()
+    schedule.update_latest(config_of(), made(str(tmp_path), 10))
+    assert pointer(str(tmp_path)) == str(tmp_path / "2026-11-10")
+    assert (tmp_path / "latest").is_dir()
+    assert "is no link, so it stays" in caplog.text

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from magpie_ray.dataset import build_record, manifest, run_records
-from magpie_ray.dataset.manifest import MANIFEST_KEY, SUCCESS_KEY
+from magpie_ray.dataset.layout import MANIFEST_KEY, SUCCESS_KEY
 from magpie_ray.dataset.reader import messages_of, read_rows
 from magpie_ray.dataset.verify import verify
-from magpie_ray.errors import CorruptBuildError, PreflightError
+from magpie_ray.errors import BuildNotFoundError, CorruptBuildError
 from magpie_ray.monitoring.status import read_status
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import build_of, commit, complete_build, config_of, finish, memory_storage
@@ -185,7 +185,7 @@ def test_the_status_is_read_from_storage_alone(storage: Storage) -> None:
 
 def test_an_output_without_a_build_is_a_usage_error(tmp_path: Path) -> None:
     for look in (verify, read_status):
-        with pytest.raises(PreflightError, match=r"holds no build: there is no .*_magpie/build\.json"):
+        with pytest.raises(BuildNotFoundError, match=r"holds no build: there is no .*_magpie/build\.json"):
             look(Storage(str(tmp_path)))
 
 

@@ -9,7 +9,7 @@ from jobs.benchmarks.resume import GRID, make_build, resume
 from jobs.benchmarks.virtual_job import run_virtually
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.dataset import partitioning
-from magpie_ray.dataset.manifest import MANIFEST_KEY
+from magpie_ray.dataset.layout import MANIFEST_KEY
 from tests.support.builds import memory_storage
 
 

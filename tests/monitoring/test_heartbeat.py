@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from magpie_ray.dataset import run_records
-from magpie_ray.dataset.layout import to_json
+from magpie_ray.dataset.layout import heartbeat_key, to_json
 from magpie_ray.dataset.run_records import (
     BEAT_SECONDS,
     GONE_SECONDS,
     RunRecord,
     end_run,
-    heartbeat_key,
     read_heartbeat,
 )
 from magpie_ray.errors import StorageError
@@ -271,7 +270,7 @@ def test_a_record_that_is_none_is_warned_of_and_stops_nothing(beat: Beats) -> No
     storage.replace("_magpie/runs/000001.json", b"{")
     run = replace(run_of(storage), number=2)
     [warning] = beat(storage, run)
-    assert "_magpie/runs/000001.json is not valid JSON" in warning
+    assert "_magpie/runs/000001.json is damaged or foreign" in warning
     assert beat(storage, run) == []
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from magpie_ray.cli.views.status import bars, status_fields, status_text
 from magpie_ray.dataset import build_record, layout, run_records
-from magpie_ray.dataset.run_records import GONE_SECONDS, heartbeat_key
+from magpie_ray.dataset.layout import heartbeat_key
+from magpie_ray.dataset.run_records import GONE_SECONDS
 from magpie_ray.monitoring.status import Commit, history, rate, read_status
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import StoredObject

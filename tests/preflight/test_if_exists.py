@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from magpie_ray.dataset import build_record, manifest, run_records
-from magpie_ray.dataset.layout import to_json
-from magpie_ray.dataset.run_records import RunRecord, heartbeat_key
+from magpie_ray.dataset.layout import heartbeat_key, to_json
+from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.errors import BuildExistsError
 from magpie_ray.preflight.if_exists import WATCH_SECONDS, reason_to_leave
 from magpie_ray.storage.storage import Storage

@@ -6,8 +6,9 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
+from magpie_ray.dataset.layout import CARD_KEY
 from magpie_ray.errors import PreflightError, ReportError
-from magpie_ray.publish.card import CARD_KEY, render_card, write_card
+from magpie_ray.publish.card import render_card, write_card
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord
 from tests.support.builds import build_of, complete_build, config_of, memory_storage

@@ -154,7 +154,7 @@ def _end(storage: Storage, run: RunRecord) -> None:
         ended=_iso(began + 4500),
         outcome="done" if run.number == 3 else "failed",
         cause=None if run.number == 3 else f"the engine died {HOSTILE[0]}",
-        engines=asdict(engines),
+        engines=engines.recorded(),
     )
     storage.replace(run.key, layout.to_json(asdict(ended)))
 
@@ -180,7 +180,15 @@ def _lives(run: int, random: Random, num_gpus: float) -> ActorHistoryRecord:
                 )
             )
             at = until + 20
-    return ActorHistoryRecord(run=run, device="cuda", num_gpus=num_gpus, seconds=4500.0, lives=tuple(lives))
+    return ActorHistoryRecord(
+        run=run,
+        device="cuda",
+        num_gpus=num_gpus,
+        seconds=4500.0,
+        lives=tuple(lives),
+        left_out=0,
+        left_out_seconds=0.0,
+    )
 
 
 def _iso(seconds: float) -> str:

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 
 from magpie_ray.dataset import actor_history, build_record, layout, manifest, run_records
+from magpie_ray.dataset.layout import REPORT_KEY
 from magpie_ray.dataset.rejects import Reject, by_reason, in_turns, read_rejects, reject_keys
-from magpie_ray.dataset.verify import rows_wanted
 from magpie_ray.publish.report import charts_rows, charts_work
 from magpie_ray.publish.report.chart import Chart
 from magpie_ray.publish.report.facts import Facts
@@ -19,8 +19,6 @@ from magpie_ray.publish.report.svg import DRAWING_SECONDS, draw
 from magpie_ray.publish.survey_reader import most_repeated, spread_order, take_survey
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import DATA_PREFIX, PartitionRecord
-
-REPORT_KEY = "_magpie/report.html"
 
 _SAMPLES = 50
 _REPEATED = 20
@@ -87,7 +85,7 @@ def read_facts(
         build=record,
         runs=runs,
         records=records,
-        num_rows=rows_wanted(runs, records),
+        num_rows=run_records.rows_wanted(runs, records),
         survey=survey,
         today=layout.now()[:10],
         histories={run: history for run, history in histories.items() if history},

@@ -2,8 +2,9 @@
 
 import pytest
 
+from magpie_ray.dataset.layout import REPORT_KEY
 from magpie_ray.publish.report.facts import Facts
-from magpie_ray.publish.report.report import REPORT_KEY, read_facts, write_report
+from magpie_ray.publish.report.report import read_facts, write_report
 from magpie_ray.storage.storage import Storage
 from tests.support.report_builds import rich_build
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from magpie_ray.publish.report.report import REPORT_KEY, write_report
+from magpie_ray.dataset.layout import REPORT_KEY
+from magpie_ray.publish.report.report import write_report
 from tests.support.report_builds import HOSTILE, rich_build
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -14,7 +14,17 @@ def test_the_timeline_keeps_the_slots_with_losses_when_there_are_too_many() -> N
         for slot in range(1000)
     ]
     facts = facts_of(
-        {1: ActorHistoryRecord(run=1, device="cuda", num_gpus=1, seconds=10, lives=tuple(lives))}
+        {
+            1: ActorHistoryRecord(
+                run=1,
+                device="cuda",
+                num_gpus=1,
+                seconds=10,
+                lives=tuple(lives),
+                left_out=0,
+                left_out_seconds=0,
+            )
+        }
     )
     placed, slots = timeline(facts, 24)
     assert slots == 1000
@@ -26,7 +36,13 @@ def test_the_timeline_keeps_the_slots_with_losses_when_there_are_too_many() -> N
 
 def test_a_life_without_a_place_is_not_drawn_and_one_without_an_end_lasts_until_now() -> None:
     lives = (ActorLife(slot=0, asked=0), ActorLife(slot=1, asked=0, placed=1, ready=2))
-    facts = facts_of({1: ActorHistoryRecord(run=1, device="cuda", num_gpus=1, seconds=10, lives=lives)})
+    facts = facts_of(
+        {
+            1: ActorHistoryRecord(
+                run=1, device="cuda", num_gpus=1, seconds=10, lives=lives, left_out=0, left_out_seconds=0
+            )
+        }
+    )
     [placed], slots = timeline(facts, 24)
     assert (placed.life.slot, placed.ended, slots) == (1, 10, 1)
 

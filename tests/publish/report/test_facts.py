@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from magpie_ray.dataset.layout import REPORT_KEY
 from magpie_ray.publish.report.facts import Facts
 from magpie_ray.publish.report.page import render
-from magpie_ray.publish.report.report import REPORT_KEY, read_facts, write_report
+from magpie_ray.publish.report.report import read_facts, write_report
 from tests.support.builds import complete_build, config_of, memory_storage
 from tests.support.html_elements import Elements
 from tests.support.report_builds import PROMPTS

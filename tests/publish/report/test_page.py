@@ -3,8 +3,9 @@
 import re
 
 from magpie_ray.dataset import build_record
+from magpie_ray.dataset.layout import REPORT_KEY
 from magpie_ray.dataset.rejects import write_rejects
-from magpie_ray.publish.report.report import REPORT_KEY, write_report
+from magpie_ray.publish.report.report import write_report
 from magpie_ray.types import Partition
 from tests.support.builds import build_of, complete_build, config_of, memory_storage
 from tests.support.html_elements import Elements

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from magpie_ray.dataset import build_record, run_records
+from magpie_ray.dataset.layout import REPORT_KEY
 from magpie_ray.dataset.rejects import write_rejects
 from magpie_ray.errors import PreflightError, ReportError
 from magpie_ray.publish.report.facts import Facts
-from magpie_ray.publish.report.report import REPORT_KEY, charts_of, read_facts, write_report
+from magpie_ray.publish.report.report import charts_of, read_facts, write_report
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
 from tests.support.builds import build_of, commit, complete_build, memory_storage
