@@ -20,7 +20,7 @@ from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest
 from magpie_ray.dataset.layout import MANIFEST_KEY
-from magpie_ray.dataset.parquet import make_table_format, to_parquet
+from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.preflight.target import check_existing, read_existing
 from magpie_ray.storage.storage import Storage, StoredObject
@@ -94,7 +94,7 @@ def make_build(output: str, *, known: int, newer: int) -> None:
     for n in range(known, known + newer):
         data, written = to_parquet(
             [_row(row_id) for row_id in range(GRID * n, GRID * n + GRID)],
-            table_format=make_table_format(config),
+            config=config,
             fingerprint=fingerprint,
             run=1,
             tally=Tally(rows=GRID, user_tokens=30 * GRID, assistant_tokens=396 * GRID),

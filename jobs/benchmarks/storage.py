@@ -23,7 +23,7 @@ from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.s3_server import running_s3_server
 from magpie_ray.config.schema import Config, load_config
 from magpie_ray.counters import Tally
-from magpie_ray.dataset.parquet import make_table_format, to_parquet
+from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Message, PartitionRecord, Role, Row
@@ -132,7 +132,7 @@ def as_parquet(rows: Sequence[Row], *, turns: int) -> tuple[bytes, PartitionReco
     """As a worker writes them."""
     return to_parquet(
         rows,
-        table_format=make_table_format(make_config("memory://x", turns=turns)),
+        config=make_config("memory://x", turns=turns),
         fingerprint="0" * 64,
         run=1,
         tally=Tally.sum(Tally.of_row(row) for row in rows),

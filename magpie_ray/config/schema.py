@@ -147,25 +147,6 @@ class Config(Section):
         """Whether rows have the column `system_prompt_key`, which names the prompt they started with."""
         return isinstance(self.system_prompt, dict)
 
-    def columns(self) -> tuple[str, ...]:
-        """The names of the Parquet columns, in order. The config decides them, never the data."""
-        present = {
-            "row_id": True,
-            "conversation": not self.only_instruction,
-            "instruction": self.turns == 1,
-            "response": self.turns == 1 and self.messages_per_row == 2,
-            "reasoning": self.model.thinking,
-            "system_prompt": True,
-            "system_prompt_key": self.has_prompt_keys,
-            "sampling_key": self.sampling.is_mixed,
-            "model_name": True,
-            "finish_reasons": True,
-            "prompt_tokens": True,
-            "completion_tokens": True,
-            "attempt": True,
-        }
-        return tuple(name for name, is_present in present.items() if is_present)
-
     def identity(self) -> dict[str, object]:
         """The config's part of the fingerprint: values that a build may never mix, JSON-able, by dotted key.
 

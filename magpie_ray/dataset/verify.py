@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.dataset.columns import schema_of
 from magpie_ray.dataset.layout import MANIFEST_KEY, SUCCESS_KEY
-from magpie_ray.dataset.parquet import PARQUET_ERRORS, TableFormat
+from magpie_ray.dataset.parquet import PARQUET_ERRORS
 from magpie_ray.errors import CorruptBuildError, MagpieError
 from magpie_ray.storage.storage import Storage, StoredObject
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
@@ -119,7 +120,7 @@ def _read_through(data: bytes, key: str, found: PartitionRecord, record: BuildRe
             table.validate(full=True)
     except PARQUET_ERRORS as exc:
         raise CorruptBuildError(f"{key} is damaged: {exc}") from exc
-    expected = TableFormat.schema_of(record.columns)
+    expected = schema_of(record.columns)
     if not table.schema.equals(expected, check_metadata=False):
         raise CorruptBuildError(f"{key} has other columns than the build: {', '.join(table.column_names)}")
     if table.column("row_id").to_pylist() != list(range(found.start, found.stop)):

@@ -18,7 +18,7 @@ from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.placement import most_actors, place
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.layout import DATA_FILES
-from magpie_ray.dataset.parquet import make_table_format, parquet_bytes
+from magpie_ray.dataset.parquet import parquet_bytes
 from magpie_ray.driver.cluster_watch import ClusterWatch
 from magpie_ray.driver.connect import ray_session
 from magpie_ray.driver.ray_actors import RayActors
@@ -116,7 +116,7 @@ def _bytes_of(folder: Path, config: Config) -> tuple[float, float]:
     """Bytes of a row, and of a file beside its rows, from the sample's files and one file of all rows."""
     paths = sorted(folder.glob(DATA_FILES))
     table = pa.concat_tables(pq.read_table(path) for path in paths)
-    together = len(parquet_bytes(table, make_table_format(config)))
+    together = len(parquet_bytes(table, config.output.compression))
     apart = sum(path.stat().st_size for path in paths)
     each = max(0.0, (apart - together) / (len(paths) - 1)) if len(paths) > 1 else 0.0
     return (together - each) / table.num_rows, each

@@ -7,6 +7,7 @@ from magpie_ray import draws
 from magpie_ray.config.sampling import sampling_choices
 from magpie_ray.config.schema import Config
 from magpie_ray.dataset import partitioning
+from magpie_ray.dataset.columns import columns_of
 from magpie_ray.planning.estimate import Sample
 from magpie_ray.planning.forecast import CostInputs, forecast
 from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
@@ -58,7 +59,7 @@ def make_plan(config: Config, inputs: CostInputs | None = None) -> dict[str, Any
             for shard in partitioning.shards(pending, num_actors)
         ],
         "device": device,
-        "columns": list(config.columns()),
+        "columns": list(columns_of(config)),
         **_prompting(build_spec),
         "max_tokens_per_row": config.max_tokens_per_row,
         "model_size": asdict(cost.size) if cost.size else None,

@@ -23,6 +23,7 @@ from magpie_ray.config.problems import show
 from magpie_ray.config.schema import Config
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.dataset.columns import columns_of
 from magpie_ray.engine.first_tokens import FirstTokenTable
 from magpie_ray.engine.token_bytes import token_bytes
 from magpie_ray.errors import ConfigError
@@ -70,7 +71,7 @@ class BuildSpec:
             identity=self.identity(),
             rows_per_partition=rows_per_partition,
             chat_format=self.chat_format.to_dict(),
-            columns=self.config.columns(),
+            columns=columns_of(self.config),
             compression=self.config.output.compression,
             config=self.config.recorded(),
             versions=_versions(),

@@ -15,8 +15,8 @@ import yaml
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.dataset.columns import COLUMNS, schema_of
 from magpie_ray.dataset.layout import CARD_KEY, DATA_FILES, REPORT_KEY
-from magpie_ray.dataset.parquet import TableFormat
 from magpie_ray.errors import ReportError
 from magpie_ray.storage.storage import ObjectNotFoundError, Storage
 from magpie_ray.types import PartitionRecord
@@ -32,21 +32,6 @@ _ASK_FOR_LICENCE = (
 )
 # The bounds in the hub's names for the number of rows, from 1,000 on, each ten times the one before.
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
-_MEANINGS = {
-    "row_id": "0, 1, 2, ...: the same for a row whatever machines made it",
-    "conversation": "messages in turn, from the user's on",
-    "instruction": "the user's message",
-    "response": "the assistant's message",
-    "reasoning": "what the assistant wrote before each of its messages",
-    "system_prompt": "what the row was generated under; null for none",
-    "system_prompt_key": "the name of that prompt in the config",
-    "sampling_key": "which of the config's sampling settings",
-    "model_name": "the model",
-    "finish_reasons": "how each generated message ended: `stop`, or `length` where it was cut",
-    "prompt_tokens": "tokens before each generated message",
-    "completion_tokens": "tokens of each generated message",
-    "attempt": "which attempt at the row was accepted, from 1",
-}
 
 
 def write_card(storage: Storage, *, records: Sequence[PartitionRecord] | None = None) -> str:
@@ -130,7 +115,7 @@ def _defaults(record: BuildRecord) -> dict[str, object]:
 
 def _facts(record: BuildRecord, rows: int) -> dict[str, object]:
     """Front matter that follows from the build."""
-    schema = TableFormat.schema_of(record.columns)
+    schema = schema_of(record.columns)
     return {
         "size_categories": [_size_category(rows)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILES}]}],
@@ -176,7 +161,6 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
     rejected = sum(tally.rejected.values())
     reasons = ", ".join(f"{times:,} {reason}" for reason, times in sorted(tally.rejected.items()))
     config = yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True)
-    schema = TableFormat.schema_of(record.columns)
     return [
         f"# Magpie rows by {model}",
         *([_ASK_FOR_LICENCE.format(model=model)] if licence == _UNKNOWN_LICENCE else []),
@@ -191,8 +175,8 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
         "## Columns",
         "| column | type | meaning |\n|---|---|---|\n"
         + "\n".join(
-            f"| `{field.name}` | `{str(field.type).replace('<item: ', '<')}` | {_MEANINGS[field.name]} |"
-            for field in schema
+            f"| `{column.name}` | `{str(column.type).replace('<item: ', '<')}` | {column.meaning} |"
+            for column in map(COLUMNS.__getitem__, record.columns)
         ),
         "## How it was made",
         f"Build `{record.fingerprint}`, begun {record.created}. The config in full, secrets left out:",

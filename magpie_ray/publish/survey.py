@@ -16,25 +16,17 @@ from typing import Any, Self, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from magpie_ray.dataset import columns
 from magpie_ray.dataset.reader import Record
 from magpie_ray.types import Role
 
 MessageKey: TypeAlias = tuple[Role, int]
 Histogram: TypeAlias = Mapping[int, int]
 
+# Not surveyed: `conversation` has the response too, and the model is the same for all rows.
+_UNREAD = ("response", "model_name", "prompt_tokens")
 # A survey needs those of these columns that a build has, but not `instruction` beside `conversation`.
-COLUMNS = (
-    "row_id",
-    "conversation",
-    "instruction",
-    "reasoning",
-    "system_prompt",
-    "system_prompt_key",
-    "sampling_key",
-    "finish_reasons",
-    "completion_tokens",
-    "attempt",
-)
+COLUMNS = tuple(name for name in columns.COLUMNS if name not in _UNREAD)
 
 # Two characters count as a word in scripts without spaces (Thai to Khmer, kana, Han).
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from magpie_ray.counters import Tally
 from magpie_ray.dataset.manifest import footer_of
-from magpie_ray.dataset.parquet import make_table_format, to_parquet
+from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.dataset.rejects import RejectsSample, write_rejects
 from magpie_ray.errors import AlreadyExistsError, CorruptBuildError, StorageError
 from magpie_ray.types import Partition, PartitionRecord, Row
@@ -44,7 +44,6 @@ class Committer:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
-        self._table_format = make_table_format(spec.build_spec.config)
 
     def commit(self, opened: OpenPartition) -> Committed:
         """Write the finished head. On "exists" the winner's footer says where to write the rest, if any."""
@@ -66,7 +65,7 @@ class Committer:
         spec = self._spec
         data, record = to_parquet(
             rows,
-            table_format=self._table_format,
+            config=spec.build_spec.config,
             fingerprint=spec.fingerprint,
             run=spec.run,
             tally=Tally.sum(tally for row in rows for tally in opened.tallies[row.row_id]),

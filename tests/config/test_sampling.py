@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from magpie_ray.config.schema import parse_config
+from magpie_ray.dataset.columns import columns_of
 from tests.support.configs import config, message_of
 
 
@@ -58,8 +59,8 @@ def test_settings_in_a_list_are_chosen_by_weight_and_named_in_a_column() -> None
     [(plain, often), (hot, rarely)] = made.sampling.mix("user")
     assert (plain.temperature, often, hot.top_p, rarely) == (1.0, 0.75, 0.99, 0.25)
     assert made.sampling.mix("assistant")[0][0].temperature == 0.0
-    assert "sampling_key" in made.columns()
-    assert "sampling_key" not in config().columns()
+    assert "sampling_key" in columns_of(made)
+    assert "sampling_key" not in columns_of(config())
 
 
 def test_settings_without_weights_are_chosen_equally_often() -> None:
@@ -91,7 +92,7 @@ def test_what_is_wrong_in_a_mix_is_told_by_its_place(user: object, said: str) ->
 def test_one_setting_in_a_list_is_that_setting() -> None:
     plain, listed = config(sampling={"user": {"top_p": 0.9}}), config(sampling={"user": [{"top_p": 0.9}]})
     assert plain.identity() == listed.identity()
-    assert plain.columns() == listed.columns()
+    assert columns_of(plain) == columns_of(listed)
 
 
 def test_a_build_never_mixes_two_mixes() -> None:

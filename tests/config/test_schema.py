@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from magpie_ray.config.fields import as_number
 from magpie_ray.config.schema import load_config, parse_config
 from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
+from magpie_ray.dataset.columns import columns_of
 from magpie_ray.errors import ConfigError
 from magpie_ray.utils.redaction import REDACTED
 from tests.support.configs import config, message_of, overridden
@@ -74,26 +75,6 @@ def test_the_most_tokens_of_a_row_are_those_of_its_messages(keys: dict[str, Any]
     assert config(**keys).max_tokens_per_row == tokens
 
 
-LAST_COLUMNS = "model_name finish_reasons prompt_tokens completion_tokens attempt"
-
-
-@pytest.mark.parametrize(
-    ("mode", "columns"),
-    [
-        ({}, "row_id conversation instruction response system_prompt"),
-        ({"end_with_user": True}, "row_id conversation instruction system_prompt"),
-        ({"n_turns": 2}, "row_id conversation system_prompt"),
-        ({"n_turns": 2, "only_instruction": True}, "row_id instruction system_prompt"),
-        (
-            {"n_turns": 2, "system_prompt": {"math": "Do sums."}},
-            "row_id conversation system_prompt system_prompt_key",
-        ),
-    ],
-)
-def test_the_columns_are_decided_by_the_mode(mode: dict[str, Any], columns: str) -> None:
-    assert " ".join(config(**mode).columns()) == f"{columns} {LAST_COLUMNS}"
-
-
 def test_combinations_that_contradict_each_other_are_refused() -> None:
     contradictory = {"num_rows": 1, "only_instruction": True, "include_system_prompt": True}
     assert "include_system_prompt: got true, must be false with only_instruction: true" in message_of(
@@ -111,8 +92,9 @@ def test_combinations_that_contradict_each_other_are_refused() -> None:
 def test_thinking_is_refused_where_there_is_no_answer_to_think_about(mode: dict[str, Any]) -> None:
     thinking = {"num_rows": 1, "model": {"thinking": True}}
     assert "model.thinking: got true, must be false where rows have no answers" in message_of(thinking | mode)
-    assert "reasoning" in parse_config(thinking).columns()
-    assert "reasoning" in parse_config(thinking | mode | {"n_turns": 2, "only_instruction": False}).columns()
+    assert "reasoning" in columns_of(parse_config(thinking))
+    more_turns = parse_config(thinking | mode | {"n_turns": 2, "only_instruction": False})
+    assert "reasoning" in columns_of(more_turns)
 
 
 def test_the_identity_names_dotted_keys_and_leaves_out_what_a_resume_may_change() -> None:

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magpie_ray.counters import Tally
-from magpie_ray.dataset.parquet import footer_bytes, make_table_format, read_record, to_parquet
+from magpie_ray.dataset.columns import columns_of, schema_of
+from magpie_ray.dataset.parquet import footer_bytes, read_record, to_parquet
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.types import PartitionRecord, Row, SystemPrompt
 from tests.support.builds import PROMPT, config_of, row_of
@@ -27,9 +28,7 @@ TALLY = Tally(rows=3, rejected={"empty": 2}, user_tokens=60, assistant_tokens=63
 
 
 def written(rows: list[Row], **keys: Any) -> tuple[bytes, PartitionRecord]:
-    return to_parquet(
-        rows, table_format=make_table_format(config_of(**keys)), fingerprint="f" * 64, run=7, tally=TALLY
-    )
+    return to_parquet(rows, config=config_of(**keys), fingerprint="f" * 64, run=7, tally=TALLY)
 
 
 def table_of(data: bytes) -> pa.Table:
@@ -61,7 +60,7 @@ def test_the_schema_follows_from_the_config_alone(keys: dict[str, Any], columns:
     tables = [table_of(written(rows, **keys)[0]) for rows in (bare, full)]
     assert tables[0].schema.equals(tables[1].schema, check_metadata=False)
     assert tables[0].column_names == ["row_id", *columns, *ALWAYS]
-    assert tables[0].schema.equals(make_table_format(config_of(**keys)).schema, check_metadata=False)
+    assert tables[0].schema.equals(schema_of(columns_of(config_of(**keys))), check_metadata=False)
 
 
 def test_a_row_is_in_its_columns() -> None:

@@ -6,7 +6,6 @@ import yaml
 from pydantic import BaseModel
 
 from magpie_ray.config.schema import Config
-from magpie_ray.dataset.parquet import TableFormat
 from magpie_ray.monitoring.metrics import METRICS
 from tests.support.paths import ROOT
 
@@ -72,22 +71,3 @@ def test_the_table_of_metrics_has_every_metric() -> None:
     rows = [line.split("|")[1] for line in lines_of("docs/watching.md") if line.startswith("| `ray_")]
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert sorted(named) == sorted(f"ray_{metric.name}" for metric in METRICS)
-
-
-def test_the_column_table_has_every_column() -> None:
-    rows = [
-        line.split("|")[1]
-        for line in section("README.md", "What it writes").splitlines()
-        if line.startswith("| `")
-    ]
-    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
-    assert TableFormat.schema_of(named).names == named
-    every_column = {
-        "num_rows": 1,
-        "system_prompt": {"a": "b"},
-        "sampling": {"user": [{"temperature": 1}, {"temperature": 2}]},
-        "model": {"thinking": True},
-    }
-    every_mode = [{**every_column, "n_turns": n} for n in (1, 2)]
-    written = {name for mode in every_mode for name in Config.model_validate(mode).columns()}
-    assert set(named) == written

@@ -9,6 +9,7 @@ import pytest
 from magpie_ray.config.output_path import Tick
 from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.dataset.columns import columns_of
 from magpie_ray.errors import ConfigError, FormatError
 from magpie_ray.preflight import build_spec
 from magpie_ray.preflight.build_spec import check_prompts_fit, choose_grid, resolve_build
@@ -169,7 +170,7 @@ def test_the_grid_is_what_was_asked_for_or_chosen_from_what_a_row_can_take() -> 
 def test_the_record_says_what_it_was_made_with() -> None:
     record = resolve_build(config_of()).record(4)
     assert {"python", "pyarrow", "transformers"} <= set(record.versions)
-    assert record.columns == config_of().columns()
+    assert record.columns == columns_of(config_of())
     assert record.chat_format["pre_query"]
     assert "chat_format.warnings" not in record.identity
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magpie_ray.dataset.parquet import TableFormat, _value
+from magpie_ray.dataset.columns import to_table
 from magpie_ray.publish.survey import COLUMNS, Survey, first_words, mean, quantile, word_tree
 from magpie_ray.types import Message, Row, SystemPrompt
-from tests.support.builds import row_of
+from tests.support.builds import config_of, row_of
 
 PROMPTS = (None, SystemPrompt(key="a", text="Be kind.", weight=0.5))
 TEXTS = st.sampled_from(["Why?", "Because.", "why not", "", "日本語はどこで話されますか", "What is 1+1?"])
@@ -29,13 +29,9 @@ def rows_of(draw: st.DrawFn, *, include_system_prompt: bool = False) -> list[Row
 
 def batch_of(rows: list[Row], *, include_system_prompt: bool = False) -> pa.RecordBatch:
     """The rows as a file's columns."""
-    columns = ("row_id", "conversation", "system_prompt", "finish_reasons", "completion_tokens", "attempt")
-    form = TableFormat(
-        columns=columns, compression="zstd", include_system_prompt=include_system_prompt, model_name="m"
-    )
-    schema = form.schema
-    arrays = [pa.array([_value(f.name, row, form) for row in rows], type=f.type) for f in schema]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    table = to_table(rows, config_of(n_turns=4, include_system_prompt=include_system_prompt))
+    table = table.select([name for name in COLUMNS if name in table.column_names])
+    return pa.RecordBatch.from_arrays([c.combine_chunks() for c in table.columns], schema=table.schema)
 
 
 @settings(deadline=None)

@@ -10,7 +10,8 @@ from magpie_ray.config.schema import Config, parse_config
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.parquet import make_table_format, to_parquet
+from magpie_ray.dataset.columns import columns_of
+from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Message, PartitionRecord, Row, SystemPrompt
 
@@ -52,7 +53,7 @@ def build_of(grid: int = 4, config: Config | None = None, **identity: object) ->
         identity={"n_turns": 1, "sampling.user.temperature": 1.0} | identity,
         rows_per_partition=grid,
         chat_format={},
-        columns=config.columns(),
+        columns=columns_of(config),
         compression="zstd",
         config=config.recorded(),
         versions={},
@@ -73,7 +74,7 @@ def commit(
     rows = [row_of(row_id, texts, reasoning=reasoning) for row_id in range(start, stop)]
     data, written = to_parquet(
         rows,
-        table_format=make_table_format(config or config_of()),
+        config=config or config_of(),
         fingerprint=record.fingerprint,
         run=1,
         tally=Tally.sum(Tally.of_row(row) for row in rows),

@@ -10,7 +10,8 @@ from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset import build_record, layout, manifest, run_records
 from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife, write_actor_history
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.parquet import make_table_format, to_parquet
+from magpie_ray.dataset.columns import columns_of
+from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Message, PartitionRecord, Rejection, Row, SystemPrompt
@@ -76,13 +77,12 @@ def rich_build(folder: Path, *, rows: int = 240, grid: int = 8, num_gpus: float 
             },
             rows_per_partition=grid,
             chat_format={"pre_query": "<|start|>user\n", "user_stop_token_ids": [7]},
-            columns=config.columns(),
+            columns=columns_of(config),
             compression="zstd",
             config=config.recorded(),
             versions={"magpie-ray": "0.1.0", "python": "3.11"},
         ),
     )
-    form = make_table_format(config)
     records, at = list[PartitionRecord](), 0.0
     runs = [_run(storage, n, rows) for n in (1, 2, 3)]
     for index, start in enumerate(range(0, rows, grid)):
@@ -90,7 +90,7 @@ def rich_build(folder: Path, *, rows: int = 240, grid: int = 8, num_gpus: float 
         part = [_row(row_id, random) for row_id in range(start, start + grid)]
         tally = Tally.sum([*(Tally.of_row(row) for row in part), Tally(rejected={"empty": 1, "marker": 2})])
         data, written = to_parquet(
-            part, table_format=form, fingerprint=record.fingerprint, run=number, tally=tally
+            part, config=config, fingerprint=record.fingerprint, run=number, tally=tally
         )
         storage.create(written.partition.key, data)
         at = BEGAN + 86_400 * number + 600 + 3600 * (3 * index * grid % rows) / rows
