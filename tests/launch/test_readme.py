@@ -10,11 +10,6 @@ from magpie_ray.monitoring.metrics import METRICS
 from tests.support.paths import ROOT
 
 
-def section(path: str, title: str) -> str:
-    """The text below a heading of the second level."""
-    return (ROOT / path).read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
-
-
 def lines_of(path: str) -> list[str]:
     return (ROOT / path).read_text().splitlines()
 
