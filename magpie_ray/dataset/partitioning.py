@@ -1,4 +1,8 @@
-"""Rows to partitions to shards: pure arithmetic of a build's grid."""
+"""The arithmetic of a build's grid: rows to partitions, partitions to shards. Pure.
+
+Invariants: partitions are cut at multiples of the grid and never overlap; pending and committed partitions
+together are exactly rows 0..num_rows-1.
+"""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -7,7 +11,7 @@ from math import ceil
 from magpie_ray.config.sampling import EXPECTED_FILL
 from magpie_ray.types import Partition
 
-# Tokens a second of one actor, by device, without a measurement of this model on this machine.
+# Assumed tokens per second of one actor, where this model was not measured on this machine.
 _ASSUMED_TOKENS_PER_SECOND = {"cuda": 5000.0, "cpu": 3000.0}
 _PARTITION_SECONDS = 300.0
 _MIN_PARTITIONS_PER_ACTOR = 8
@@ -32,18 +36,21 @@ def pending(num_rows: int, grid: int, committed: Iterable[Partition]) -> list[Pa
 
 
 def _cells(start: int, stop: int, grid: int) -> list[Partition]:
-    """start..stop-1 cut at the multiples of `grid`; empty when there is nothing between."""
+    """Rows start..stop-1 cut at the multiples of `grid`; none when the range is empty."""
     cuts = [start, *range((start // grid + 1) * grid, stop, grid), stop]
     return [Partition(start=a, stop=b) for a, b in pairwise(cuts) if a < b]
 
 
 def rows_in(partitions: Iterable[Partition]) -> int:
-    """Rows of them all."""
+    """How many rows the partitions have together."""
     return sum(partition.num_rows for partition in partitions)
 
 
 def shards(partitions: Sequence[Partition], num_shards: int) -> list[list[Partition]]:
-    """Contiguous runs of `partitions`, as equal in rows as whole partitions allow; some may be empty."""
+    """Consecutive partitions in `num_shards` shards, as equal in rows as whole partitions allow.
+
+    Some shards may be empty.
+    """
     total = rows_in(partitions)
     runs: list[list[Partition]] = [[] for _ in range(num_shards)]
     before = 0

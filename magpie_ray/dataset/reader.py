@@ -1,6 +1,6 @@
-"""The readers' side: rows of a build, a few at a time, in row order.
+"""The rows of a build for readers: a few at a time, in row order, all or those that meet conditions.
 
-What always holds: files named as partitions are read, one at a time; of others `magpie-ray verify` tells.
+Invariant: reads files that are named as partitions, one at a time. `magpie-ray verify` reports other files.
 """
 
 import re
@@ -27,15 +27,15 @@ def read_rows(storage: Storage, *, first_row: int = 0) -> Iterator[Record]:
     """Committed rows from `first_row` on, as dicts by column. CorruptBuildError names a damaged file."""
     keys = [item.key for item in storage.list_objects(DATA_PREFIX) if _PARTITION_KEY.fullmatch(item.key)]
     # The last file that starts at or before the row; a hole before it is skipped.
-    named = Partition(start=first_row, stop=first_row + 1).key
-    begin = max((index for index, key in enumerate(keys) if key <= named), default=0)
+    first_key = Partition(start=first_row, stop=first_row + 1).key
+    begin = max((index for index, key in enumerate(keys) if key <= first_key), default=0)
     for key in keys[begin:]:
         data = pa.BufferReader(storage.read(key))
         try:
-            # In this thread: a command whose reader leaves ends while others may still be starting.
             with pq.ParquetFile(data) as file:
                 if not {"row_id", "system_prompt"} <= set(file.schema_arrow.names):
                     raise CorruptBuildError(f"{key} was not written by magpie-ray: see `magpie-ray verify`")
+                # Without threads: some may still be starting when a command ends because its reader left.
                 for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
                     yield from (row for row in batch.to_pylist() if row["row_id"] >= first_row)
         except PARQUET_ERRORS as exc:
@@ -43,7 +43,7 @@ def read_rows(storage: Storage, *, first_row: int = 0) -> Iterator[Record]:
 
 
 def messages_of(row: Record) -> list[tuple[str, str]]:
-    """(role, text) of a row, whatever columns its build has."""
+    """(role, text) of a row's messages, whatever columns its build has."""
     conversation = row.get("conversation")
     if isinstance(conversation, list):
         return [(message["role"], message["content"]) for message in conversation]
@@ -52,14 +52,14 @@ def messages_of(row: Record) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Condition:
-    """One of them: the column, the value, and the value as it was typed."""
+    """COLUMN=VALUE of --where. value: as YAML reads it. text: the value as it was typed."""
 
     column: str
     value: object
     text: str
 
     def holds(self, fields: Mapping[str, object]) -> bool:
-        """Whether a row, or a reject, is as it says."""
+        """Whether the row or reject has the value, or has it in its list."""
         cell = fields[self.column]
         return any(map(self._equals, cell)) if isinstance(cell, list) else self._equals(cell)
 
@@ -70,30 +70,29 @@ class Condition:
         return cell == self.value and isinstance(cell, bool) == isinstance(self.value, bool)
 
 
-def parse_conditions(texts: Iterable[str], columns: Sequence[str]) -> tuple[Condition, ...]:
-    """What --where was given. ConfigError for a column that is not there, or for what is no key=value."""
-    return tuple(_parse(text, columns) for text in texts)
-
-
-def _parse(text: str, columns: Sequence[str]) -> Condition:
-    name, separator, typed = text.partition("=")
-    name = name.strip()
-    if not separator:
-        raise ConfigError(f"--where: got {text!r}, must be COLUMN=VALUE, such as finish_reasons=length")
-    if name not in columns:
-        raise ConfigError(f"--where: there is no column {name!r}; there are {', '.join(columns)}")
-    return Condition(column=name, value=read_source(None, [f"{name}={typed}"])[name], text=typed)
+def parse_conditions(texts: Iterable[str], columns: Sequence[str]) -> list[Condition]:
+    """The conditions in texts of the form COLUMN=VALUE. ConfigError for another form or an unknown column."""
+    conditions = []
+    for text in texts:
+        name, separator, value = text.partition("=")
+        name = name.strip()
+        if not separator:
+            raise ConfigError(f"--where: got {text!r}, must be COLUMN=VALUE, such as finish_reasons=length")
+        if name not in columns:
+            raise ConfigError(f"--where: there is no column {name!r}; there are {', '.join(columns)}")
+        parsed = read_source(None, [f"{name}={value}"])[name]
+        conditions.append(Condition(column=name, value=parsed, text=value))
+    return conditions
 
 
 def select_rows(
     storage: Storage, conditions: Sequence[Condition], *, limit: int | None, row: int | None = None
 ) -> Iterator[Record]:
-    """Committed rows for which all conditions hold, in order; one partition is in memory at a time.
+    """The first `limit` committed rows that meet all conditions, in order. Holds one partition in memory.
 
-    row: the first to be looked at. limit: so many; None with a `row`: that row or none.
+    row: the id to begin at; with no limit, that row alone, or none.
     """
-    first = row or 0
-    rows: Iterator[Record] = read_rows(storage, first_row=first)
+    rows = read_rows(storage, first_row=row or 0)
     if limit is None:
-        rows = (found for found in islice(rows, 1) if found["row_id"] == first)
-    return islice((found for found in rows if all(c.holds(found) for c in conditions)), limit)
+        rows = (record for record in islice(rows, 1) if record["row_id"] == (row or 0))
+    return islice((record for record in rows if all(c.holds(record) for c in conditions)), limit)

@@ -1,6 +1,6 @@
-"""Is a build complete and consistent? The answer, read from storage alone.
+"""Whether a build is complete and consistent, read from storage alone.
 
-What always holds: every problem is listed, nothing is changed or deleted.
+Invariants: lists every problem; changes and deletes nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _READERS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verification:
-    """What there is, and everything that is wrong with it."""
+    """The partitions of a build, and every problem with them. num_rows: that the build is to have."""
 
     url: str
     num_rows: int
@@ -38,7 +38,7 @@ class Verification:
 
 
 def verify(storage: Storage, *, quick: bool = False) -> Verification:
-    """Check everything: records, footers, row ranges, and (unless `quick`) every page of every file."""
+    """Check records, footers, row ranges and, unless `quick`, every page of every file."""
     record = build_record.require_build(storage)
     listed = storage.list_objects(DATA_PREFIX)
     with ThreadPoolExecutor(_READERS) as pool:
@@ -46,15 +46,15 @@ def verify(storage: Storage, *, quick: bool = False) -> Verification:
     records = [result for result in results if isinstance(result, PartitionRecord)]
     problems = [result for result in results if isinstance(result, str)]
     problems += manifest.chain_problems(records, record)
-    num_rows = max((found.stop for found in records), default=0)
+    num_rows = run_records.rows_wanted((), records)
     try:
         runs = run_records.read_runs(storage)
         num_rows = run_records.rows_wanted(runs, records)
         most = max((run.num_rows for run in runs), default=0)
         problems += [
-            f"{found.partition.key} holds {found.partition}, but no run asked for more than {most} rows"
-            for found in records
-            if found.stop > most
+            f"{extra.partition.key} holds {extra.partition}, but no run asked for more than {most} rows"
+            for extra in records
+            if extra.stop > most
         ]
     except CorruptBuildError as exc:
         problems.append(str(exc))
@@ -71,57 +71,53 @@ def verify(storage: Storage, *, quick: bool = False) -> Verification:
     return Verification(url=storage.url, num_rows=num_rows, records=tuple(records), problems=tuple(problems))
 
 
-def _merged(partitions: Sequence[Partition]) -> Iterator[Partition]:
-    """Neighbours joined: what is missing reads better in a few ranges."""
-    joined: Partition | None = None
+def _merged(partitions: Sequence[Partition]) -> list[Partition]:
+    """The same rows in as few ranges as possible."""
+    ranges = list[Partition]()
     for partition in partitions:
-        if joined and joined.stop == partition.start:
-            joined = Partition(start=joined.start, stop=partition.stop)
-            continue
-        if joined:
-            yield joined
-        joined = partition
-    if joined:
-        yield joined
+        if ranges and ranges[-1].stop == partition.start:
+            ranges[-1] = Partition(start=ranges[-1].start, stop=partition.stop)
+        else:
+            ranges.append(partition)
+    return ranges
 
 
 def _manifest_problems(storage: Storage, records: Sequence[PartitionRecord]) -> Iterator[str]:
-    told = manifest.read_manifest(storage)
-    found = {r.partition.key: r for r in records}
-    if not told:
+    listed = manifest.read_manifest(storage)
+    committed = {record.partition.key: record for record in records}
+    if not listed:
         yield f"{MANIFEST_KEY} is missing: the build was not finished; run it again"
         return
-    for key in sorted(told.keys() - found.keys()):
-        yield f"{key} stands in the manifest, but it is missing or unreadable"
-    for key in sorted(found.keys() - told.keys()):
+    for key in sorted(listed.keys() - committed.keys()):
+        yield f"{key} is in the manifest, but it is missing or unreadable"
+    for key in sorted(committed.keys() - listed.keys()):
         yield f"{key} is committed, but not in the manifest: run the build again to bring it up to date"
-    for key in sorted(told.keys() & found.keys()):
-        if told[key] != found[key]:
+    for key in sorted(listed.keys() & committed.keys()):
+        if listed[key] != committed[key]:
             yield f"{key} is not the file that the manifest describes"
 
 
 def _check_file(
-    storage: Storage, item: StoredObject, record: BuildRecord, *, quick: bool
+    storage: Storage, item: StoredObject, build: BuildRecord, *, quick: bool
 ) -> PartitionRecord | str:
     try:
-        found = manifest.footer_of(storage, item.key, size=item.size)
+        record = manifest.footer_of(storage, item.key, size=item.size)
         if not quick:
-            _read_through(storage.read(item.key), item.key, found, record)
+            _check_pages(storage.read(item.key), item.key, record, build)
     except MagpieError as exc:
         return str(exc)
-    return found
+    return record
 
 
-def _read_through(data: bytes, key: str, found: PartitionRecord, record: BuildRecord) -> None:
-    """Decode every page, checksums included. CorruptBuildError for damage, wrong columns or row ids."""
+def _check_pages(data: bytes, key: str, record: PartitionRecord, build: BuildRecord) -> None:
+    """Decode every page, with checksums. CorruptBuildError for damage, wrong columns or wrong row ids."""
     try:
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             table = file.read()
             table.validate(full=True)
     except PARQUET_ERRORS as exc:
         raise CorruptBuildError(f"{key} is damaged: {exc}") from exc
-    expected = schema_of(record.columns)
-    if not table.schema.equals(expected, check_metadata=False):
+    if not table.schema.equals(schema_of(build.columns), check_metadata=False):
         raise CorruptBuildError(f"{key} has other columns than the build: {', '.join(table.column_names)}")
-    if table.column("row_id").to_pylist() != list(range(found.start, found.stop)):
-        raise CorruptBuildError(f"{key} does not hold {found.partition} in order")
+    if table.column("row_id").to_pylist() != list(range(record.start, record.stop)):
+        raise CorruptBuildError(f"{key} does not hold {record.partition} in order")

@@ -60,7 +60,7 @@ def test_a_missing_file_and_its_rows_are_named(storage: Storage) -> None:
     storage.delete(SECOND)
     assert problems(storage) == [
         "rows 4..7 of 0..9 are missing",
-        f"{SECOND} stands in the manifest, but it is missing or unreadable",
+        f"{SECOND} is in the manifest, but it is missing or unreadable",
     ]
 
 
