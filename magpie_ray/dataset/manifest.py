@@ -157,7 +157,7 @@ def is_up_to_date(storage: Storage, records: Iterable[PartitionRecord]) -> bool:
 def write_manifest(
     storage: Storage, build: BuildRecord, records: Iterable[PartitionRecord], *, num_rows: int
 ) -> None:
-    """Write the summary of what is committed. `records`: partitions of this build."""
+    """Write the summary of what is committed."""
     ordered = sorted(records, key=lambda record: record.start)
     tally = Tally.sum(Tally.of_record(record) for record in ordered)
     fields = {
@@ -175,8 +175,9 @@ def write_manifest(
     }
     # Compact, as a hundred thousand partitions make tens of megabytes; and by pydantic, as asdict takes ten
     # times as long, and holds the lock that the job's loop needs.
-    without = {"partitions": {"__all__": {"fingerprint"}}}
-    storage.replace(MANIFEST_KEY, layout.JSON_OBJECT.dump_json(fields, exclude=without))
+    is_shared = all(record.fingerprint == build.fingerprint for record in ordered)
+    left_out = {"partitions": {"__all__": {"fingerprint"}}} if is_shared else None
+    storage.replace(MANIFEST_KEY, layout.JSON_OBJECT.dump_json(fields, exclude=left_out))
 
 
 def finish(

@@ -9,7 +9,7 @@ import pytest
 
 from magpie_ray import generate, load_config
 from magpie_ray.config.schema import Config
-from magpie_ray.dataset import schedule
+from magpie_ray.dataset import layout
 from magpie_ray.dataset.build_record import read_build
 from magpie_ray.dataset.reader import read_rows
 from magpie_ray.dataset.run_records import read_runs
@@ -39,7 +39,7 @@ def on_day(monkeypatch: pytest.MonkeyPatch, day: int) -> None:
         def now(cls, tz: datetime.tzinfo | None = None) -> "Clock":
             return cls(2026, 11, day, 23, 59, tzinfo=tz)
 
-    monkeypatch.setattr(schedule, "datetime", Clock)
+    monkeypatch.setattr(layout, "datetime", Clock)
 
 
 def test_each_day_has_its_build_and_latest_is_the_last_of_them(
