@@ -26,6 +26,7 @@ from tests.launch.files import ROOT, entrypoint_of
 
 pytestmark = pytest.mark.slow  # Ray and Anyscale take seconds to import
 
+PACKAGE = ROOT / "magpie_ray"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
 LAUNCH_FILES = [
@@ -201,3 +202,13 @@ def headings(path: Path) -> set[str]:
 def test_links_to_headings_lead_to_one(path: Path) -> None:
     for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", path.read_text()):
         assert heading in headings(path.parent / target if target else path), heading
+
+
+NAMED = re.compile(r"`((?:[a-z_]+/)+(?:[a-z_]+\.(?:py|yaml))?)`")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_modules_and_folders_that_it_names_exist(path: Path) -> None:
+    named = [name for name in NAMED.findall(path.read_text()) if not name.startswith("_magpie")]
+    missing = [name for name in named if not any((base / name).exists() for base in (ROOT, PACKAGE))]
+    assert missing == []
