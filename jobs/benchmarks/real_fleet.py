@@ -41,7 +41,7 @@ from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.preflight.target import find_output
 from magpie_ray.worker.events import Event, Progress, Ready
 from magpie_ray.worker.parts import make_recipe
-from magpie_ray.worker.spec import WorkerSpec
+from magpie_ray.worker.spec import PROGRESS_SECONDS, WorkerSpec
 
 SLOTS = 16
 STEP_SECONDS = 0.5
@@ -186,6 +186,7 @@ def run_for(seconds: float, *, num_actors: int, output: Path) -> RealRun:
         max_failures_per_partition=3,
     )
     interval = progress_seconds(num_actors, stall_timeout_seconds=config.cluster.stall_timeout_seconds)
+    interval = max(PROGRESS_SECONDS, interval)
 
     def spec_of(engine_start: int) -> WorkerSpec:
         return WorkerSpec(

@@ -18,7 +18,7 @@ from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import InterruptedJobError
 from magpie_ray.storage.storage import Storage
-from magpie_ray.worker.worker import PROGRESS_SECONDS
+from magpie_ray.worker.spec import PROGRESS_SECONDS
 
 
 def bare_build(rows_per_partition: int) -> BuildRecord:

@@ -18,7 +18,7 @@ from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.target import CommittedBuild
 from magpie_ray.storage.storage import Storage
 from magpie_ray.utils import logs
-from magpie_ray.worker.spec import EngineFactory, WorkerSpec
+from magpie_ray.worker.spec import PROGRESS_SECONDS, EngineFactory, WorkerSpec
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,9 @@ def make_job(
             distributed_executor_backend=placement.distributed_executor_backend,
             on_ray=True,
             log_style=logs.current(),
-            progress_seconds=progress_seconds(dispatcher.num_slots, stall_timeout_seconds=stall),
+            progress_seconds=max(
+                PROGRESS_SECONDS, progress_seconds(dispatcher.num_slots, stall_timeout_seconds=stall)
+            ),
         )
 
     def capacity_in(view: ClusterView) -> int:

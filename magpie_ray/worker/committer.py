@@ -1,18 +1,22 @@
-"""From the rows of a partition to its files: Parquet, the sample of rejects, exclusive creation.
+"""From rows to files: the open partitions of a worker, and the uploads of finished ones.
 
-What always holds: rows that somebody else has committed are taken as they are, and never written twice.
+Invariants: rows that somebody else has committed are taken as they are and never written twice; the sample of
+rejects is stored before the rows are.
 """
 
 import logging
 import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from magpie_ray.counters import Tally
 from magpie_ray.dataset.manifest import footer_of
 from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.dataset.rejects import RejectsSample, write_rejects
 from magpie_ray.errors import AlreadyExistsError, CorruptBuildError, StorageError
-from magpie_ray.types import Partition, PartitionRecord, Row
+from magpie_ray.types import Partition, PartitionRecord, Rejection, Row
 from magpie_ray.worker.events import Committed
 from magpie_ray.worker.spec import WorkerSpec
 
@@ -20,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class OpenPartition:
+class _OpenPartition:
     """A partition that is being generated. opened: when it was given. tallies: of every attempt, by row."""
 
     partition: Partition
@@ -31,22 +35,105 @@ class OpenPartition:
 
     def finished_head(self) -> list[Row]:
         """The longest run of finished rows from the partition's start."""
-        head = []
-        for row_id in range(self.partition.start, self.partition.stop):
-            if row_id not in self.rows:
-                break
-            head.append(self.rows[row_id])
-        return head
+        ids = takewhile(self.rows.__contains__, range(self.partition.start, self.partition.stop))
+        return [self.rows[row_id] for row_id in ids]
 
 
 class Committer:
-    """Writes what a worker has finished. May be called from several threads at once."""
+    """Takes finished rows, and commits each partition once it has all of them. Called by one thread.
 
-    def __init__(self, spec: WorkerSpec) -> None:
+    uploader: runs the uploads. on_upload: called when one ends, from its thread. uploads: those under way, or
+    with an event that was not taken yet. tally: of every attempt. stored: partitions that storage has taken.
+    dropped_rows: finished rows of dropped partitions.
+    """
+
+    def __init__(
+        self, spec: WorkerSpec, uploader: Executor, on_upload: Callable[[], None] = lambda: None
+    ) -> None:
         self._spec = spec
+        self._uploader, self._on_upload = uploader, on_upload
+        self._open: list[_OpenPartition] = []
+        self.uploads: list[Future[Committed]] = []
+        self.tally = Tally()
+        self.stored = self.dropped_rows = 0
 
-    def commit(self, opened: OpenPartition) -> Committed:
-        """Write the finished head. On "exists" the winner's footer says where to write the rest, if any."""
+    def open(self, partition: Partition) -> None:
+        """Rows of the partition will come."""
+        rejects = RejectsSample(self._spec.build_spec.config.acceptance.rejects_per_reason)
+        self._open.append(_OpenPartition(partition, time.monotonic(), rejects))
+
+    def drop(self, partition: Partition) -> bool:
+        """Forget the partition, whose rows somebody else has committed. False when it is not open."""
+        for opened in self._open:
+            if opened.partition == partition:
+                log.info("%s was dropped: somebody else has committed it", partition)
+                self._open.remove(opened)
+                self.dropped_rows += len(opened.rows)
+                return True
+        return False
+
+    def book(self, outcomes: Iterable[Row | Rejection]) -> None:
+        """Put outcomes into their partitions; upload partitions that are finished."""
+        for outcome in outcomes:
+            opened = self._partition_of(outcome.row_id)
+            if isinstance(outcome, Row):
+                opened.rows[outcome.row_id] = outcome
+                tally = Tally.of_row(outcome)
+            else:
+                tally = Tally.of_rejection(outcome)
+                opened.rejects.note(outcome)
+            opened.tallies.setdefault(outcome.row_id, []).append(tally)
+            self.tally = Tally.sum([self.tally, tally])
+            if len(opened.rows) == opened.partition.num_rows:
+                self._open.remove(opened)
+                self._upload(opened)
+
+    def commit_heads(self) -> None:
+        """Close all partitions: the finished head of each is a legal file, and the rest is left to others."""
+        for opened in self._open:
+            if opened.finished_head():
+                self._upload(opened)
+        self._open.clear()
+
+    def keep_rejects(self, outcomes: Iterable[Row | Rejection]) -> None:
+        """Store the sample of rejects alone, as rejections end the worker and no row may ever be written."""
+        for rejection in outcomes:
+            if isinstance(rejection, Rejection):
+                self._partition_of(rejection.row_id).rejects.note(rejection)
+        for opened in self._open:
+            try:
+                self._write_rejects(opened, opened.partition)
+            except StorageError as exc:  # it must not hide what ended the worker
+                log.warning("what was rejected of %s could not be kept: %s", opened.partition, exc)
+
+    def ended_uploads(self) -> Iterator[Committed]:
+        """Events of the uploads that have ended since. Raises what made one fail."""
+        for upload in [upload for upload in self.uploads if upload.done()]:
+            self.uploads.remove(upload)
+            committed = upload.result()
+            self.stored += 1
+            yield committed
+
+    def last_uploads(self, *, start_more: bool) -> Iterator[Committed]:
+        """Events of the uploads that succeed; without `start_more` only of those that have begun."""
+        uploads = [upload for upload in self.uploads if start_more or not upload.cancel()]
+        for upload in uploads:
+            if upload.exception() is None:
+                yield upload.result()
+
+    def _partition_of(self, row_id: int) -> _OpenPartition:
+        for opened in self._open:
+            if opened.partition.start <= row_id < opened.partition.stop:
+                return opened
+        raise AssertionError(f"row {row_id} belongs to no open partition")
+
+    def _upload(self, opened: _OpenPartition) -> None:
+        future = self._uploader.submit(self._commit, opened)
+        future.add_done_callback(lambda _: self._on_upload())
+        self.uploads.append(future)
+
+    def _commit(self, opened: _OpenPartition) -> Committed:
+        """Write the finished head. Where a file exists already, its footer tells where the rest begins."""
         started = time.monotonic()
         rows = opened.finished_head()
         files: list[PartitionRecord] = []
@@ -61,34 +148,27 @@ class Committer:
             upload_seconds=now - started,
         )
 
-    def _create_or_find(self, rows: list[Row], opened: OpenPartition) -> PartitionRecord:
-        spec = self._spec
+    def _create_or_find(self, rows: list[Row], opened: _OpenPartition) -> PartitionRecord:
+        storage, fingerprint = self._spec.storage, self._spec.fingerprint
         data, record = to_parquet(
             rows,
-            config=spec.build_spec.config,
-            fingerprint=spec.fingerprint,
-            run=spec.run,
+            config=self._spec.build_spec.config,
+            fingerprint=fingerprint,
+            run=self._spec.run,
             tally=Tally.sum(tally for row in rows for tally in opened.tallies[row.row_id]),
         )
-        written = record.partition
-        write_rejects(spec.storage, written, opened.rejects.among(range(written.start, written.stop)))
+        self._write_rejects(opened, record.partition)
         key = record.partition.key
         try:
-            spec.storage.create(key, data)
+            storage.create(key, data)
         except AlreadyExistsError:
-            found = footer_of(spec.storage, key, size=spec.storage.size(key))
-            if found.fingerprint != spec.fingerprint:
+            theirs = footer_of(storage, key, size=storage.size(key))
+            if theirs.fingerprint != fingerprint:
                 raise CorruptBuildError(f"{key} belongs to another build: move it away") from None
-            log.info("%s (%s) was there already", key, found.partition)
-            return found
+            log.info("%s (%s) was there already", key, theirs.partition)
+            return theirs
         log.info("%s (%s) committed", key, record.partition)
         return record
 
-    def keep_rejects(self, opened: OpenPartition) -> None:
-        """Write the sample of a partition's rejects alone, where no row of it may ever be written."""
-        whole = opened.partition
-        kept = opened.rejects.among(range(whole.start, whole.stop))
-        try:
-            write_rejects(self._spec.storage, whole, kept)
-        except StorageError as exc:  # it must not hide what ended the worker
-            log.warning("what was rejected of %s could not be kept: %s", whole, exc)
+    def _write_rejects(self, opened: _OpenPartition, rows: Partition) -> None:
+        write_rejects(self._spec.storage, rows, opened.rejects.among(range(rows.start, rows.stop)))

@@ -1,4 +1,4 @@
-"""What a worker is made from: its spec as plain data, and the engine, recipe and window it leads to."""
+"""Makes the parts of a worker from its spec: the recipe of rows, the vLLM engine, the admission window."""
 
 from typing import Any
 
@@ -16,11 +16,9 @@ from magpie_ray.worker.spec import WorkerSpec
 
 
 def make_recipe(spec: WorkerSpec, tokenizer: Any = None) -> Recipe:
-    """What decides the content of the build's rows, with a tokenizer to decode them.
+    """The recipe of the build's rows. tokenizer: decodes them; None loads the model's own.
 
-    from magpie_ray.chat_format import ChatFormat, message_ids
-    from magpie_ray.config.sampling import EXPECTED_FILL
-    from magpie_ray.engine.protocol import EngineFigures, Sampling
+    ModelError when this machine does not have the build's model.
     """
     build_spec = spec.build_spec
     config, form = build_spec.config, build_spec.chat_format
@@ -69,9 +67,9 @@ def make_recipe(spec: WorkerSpec, tokenizer: Any = None) -> Recipe:
 
 
 def make_samplings(build_spec: BuildSpec) -> tuple[SamplingPair, ...]:
-    """What rows choose from: each setting of the user's messages with each of the assistant's.
+    """The pairs that rows choose from: each setting for the user's messages with each for the assistant's.
 
-    A row's sampling_key is its index: with n settings for answers, n times the user's and the answer's.
+    A row's sampling_key is its index: with n settings for answers, n times the user's plus the answer's.
     """
     config, form = build_spec.config, build_spec.chat_format
     return tuple(
@@ -92,7 +90,7 @@ def make_samplings(build_spec: BuildSpec) -> tuple[SamplingPair, ...]:
 
 
 def _assistant_names(form: ChatFormat) -> list[str]:
-    """What the template calls the assistant, in plain words: "assistant", "model"."""
+    """The plain words by which the template names the assistant, such as "assistant" or "model"."""
     header = form.user_to_assistant
     for marker in sorted(form.role_markers, key=len, reverse=True):
         header = header.replace(marker, "\n")
@@ -118,19 +116,19 @@ def vllm_engine(spec: WorkerSpec) -> VllmEngine:
 
 
 def make_window(spec: WorkerSpec, figures: EngineFigures) -> AdmissionWindow:
-    """How many conversations are alive at once on an engine of these figures."""
+    """The window that admits conversations to an engine of these figures."""
     rounds, messages = spec.build_spec.config.rounds, spec.build_spec.config.messages_per_row
     return AdmissionWindow(
         figures,
         cohort_size=None if rounds.cohort_size == "auto" else rounds.cohort_size,
         cohorts_in_flight=None if rounds.cohorts_in_flight == "auto" else rounds.cohorts_in_flight,
         turns=messages / 2,
-        tokens_per_turn=_expected_turn_tokens(spec, figures),
+        tokens_per_turn=expected_turn_tokens(spec, figures),
     )
 
 
-def _expected_turn_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
-    """Tokens that a turn adds to a conversation, before any has been seen."""
+def expected_turn_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
+    """Tokens that a turn adds to a conversation, before any turn has ended."""
     sampling, messages = spec.build_spec.config.sampling, spec.build_spec.config.messages_per_row
     allowed = sampling.max_tokens("user") + (sampling.max_tokens("assistant") if messages > 1 else 0)
     return min(figures.max_model_len, int(allowed * EXPECTED_FILL))

@@ -1,4 +1,4 @@
-"""What a worker is made from, as plain data."""
+"""What a worker is made from, as plain data that travels to its actor."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,13 +9,16 @@ from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.storage.storage import Storage
 from magpie_ray.utils.logs import LogStyle
 
+# Often enough for a progress line.
+PROGRESS_SECONDS = 2.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerSpec:
-    """Everything a worker is made from. `engine_start` numbers the engine starts of the run.
+    """Everything a worker is made from. engine_start: number of the engine start within the run.
 
-    on_ray: whether its process has joined a Ray cluster. progress_seconds: between two words of its
-    progress, at least, as the driver hears many workers.
+    on_ray: whether the worker's process has joined a Ray cluster. progress_seconds: between two reports of
+    progress; the more workers a run has, the longer.
     """
 
     build_spec: BuildSpec
@@ -27,7 +30,7 @@ class WorkerSpec:
     distributed_executor_backend: str | None
     on_ray: bool = False
     log_style: LogStyle = field(default_factory=LogStyle)
-    progress_seconds: float = 0.0
+    progress_seconds: float = PROGRESS_SECONDS
 
     @property
     def engine_seed(self) -> int:

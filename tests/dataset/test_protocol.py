@@ -1,7 +1,7 @@
 """The commit, resume and dispatch protocol as a whole, under any order of events and faults.
 
 Several drivers work on one output. Their parts are the real ones (build, manifest, plan, dispatch, ledger,
-the worker's booking and committing, Parquet files in a storage), except for what takes time: an engine is a
+the worker's committer, Parquet files in a storage), except for what takes time: an engine is a
 list of rows, uploads and the ledger's visits are done when a rule says so, and nobody has a thread.
 """
 
@@ -36,10 +36,10 @@ from magpie_ray.errors import BuildMismatchError, GenerationFailedError, Interru
 from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.target import CommittedBuild, check_existing, read_existing
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import DATA_PREFIX
+from magpie_ray.types import DATA_PREFIX, Partition
+from magpie_ray.worker.committer import Committer
 from magpie_ray.worker.events import Committed
 from magpie_ray.worker.spec import WorkerSpec
-from magpie_ray.worker.worker import ShardWorker
 from tests.support.builds import build_of, config_of, memory_storage, row_of
 
 
@@ -70,11 +70,6 @@ def quick_and_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFi
     """Damaged and late checkpoints are told a thousand times."""
     monkeypatch.setattr(manifest, "ThreadPoolExecutor", Serially)
     caplog.set_level(logging.CRITICAL, "magpie_ray")
-
-
-ENGINE: Any = SimpleNamespace(
-    stats=EngineStats, figures=SimpleNamespace(max_num_seqs=1, kv_cache_tokens=1000)
-)
 
 
 class RacyStorage(Storage):
@@ -121,59 +116,59 @@ class Later:
         """As far as its caller waits for it: not at all."""
 
 
-class Backlog:
-    """In place of Rounds: the rows that were given and have not begun."""
-
-    def __init__(self) -> None:
-        self.rows: list[int] = []
-        self.known_tokens = 0
-
-    @property
-    def unstarted(self) -> int:
-        return len(self.rows)
-
-    def add(self, rows: range) -> None:
-        self.rows += rows
-
-    def discard(self, rows: range) -> None:
-        self.rows = [row for row in self.rows if row not in rows]
-
-
 class Worker:
-    """A real worker but for its engine and its threads."""
+    """A worker's real committer; its engine is lists of rows."""
 
     def __init__(self, spec: WorkerSpec, *, window: int) -> None:
         self.name = f"run {spec.run}, engine {spec.engine_start}"
-        self.real = ShardWorker(spec)
         self.uploader: Any = Later()
-        self.backlog: Any = Backlog()
-        self.window: Any = SimpleNamespace(live=window)
+        self.committer = Committer(spec, self.uploader)
+        self.backlog: list[int] = []  # rows that have not begun
+        self.open: list[int] = []  # rows that are not finished
+        self.orders: list[tuple[str, Partition]] = []
+        self.window, self.received = window, 0
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
 
+    def give(self, partition: Partition) -> None:
+        self.orders.append(("give", partition))
+
+    def drop(self, partition: Partition) -> None:
+        self.orders.append(("drop", partition))
+
+    def take_orders(self) -> None:
+        for order, partition in self.orders:
+            rows = range(partition.start, partition.stop)
+            if order == "give":
+                self.committer.open(partition)
+                self.received += partition.num_rows
+                self.backlog += rows
+                self.open += rows
+            elif self.committer.drop(partition):
+                self.backlog = [row for row in self.backlog if row not in rows]
+                self.open = [row for row in self.open if row not in rows]
+        self.orders.clear()
+
     def unfinished(self) -> list[int]:
-        self.real._take_orders(self.backlog)
-        return [
-            row
-            for opened in self.real._open
-            for row in range(opened.partition.start, opened.partition.stop)
-            if row not in opened.rows
-        ]
+        self.take_orders()
+        return self.open
 
     def begin(self, number: int) -> None:
-        self.real._take_orders(self.backlog)
-        del self.backlog.rows[:number]
+        self.take_orders()
+        del self.backlog[:number]
 
     def finish(self, rows: list[int]) -> None:
         """Each worker writes other rows, as engines do."""
-        self.backlog.rows = [row for row in self.backlog.rows if row not in rows]
-        self.real._book([row_of(row, (f"Why {row}?", self.name)) for row in rows], self.uploader)
+        self.backlog = [row for row in self.backlog if row not in rows]
+        self.open = [row for row in self.open if row not in rows]
+        self.committer.book([row_of(row, (f"Why {row}?", self.name)) for row in rows])
 
     def leave(self) -> None:
         """On notice, or because the engine fails: heads are committed."""
-        self.real._take_orders(self.backlog)
-        self.real._commit_heads(self.uploader)
+        self.take_orders()
+        self.open.clear()
+        self.committer.commit_heads()
         self.uploader.run_all()
 
 
@@ -240,19 +235,18 @@ class Driver:
 
     def hear_progress(self, slot: int, now: float) -> None:
         worker = self.workers[slot]
-        worker.real._take_orders(worker.backlog)
-        event = worker.real._progress(ENGINE, worker.backlog, worker.window, busy=True)
+        worker.take_orders()
         for partition in self.dispatcher.progress(
             slot,
-            started=event.started,
-            finished=event.tally.rows,
-            live_window=event.live_window,
+            started=worker.received - len(worker.backlog),
+            finished=worker.committer.tally.rows,
+            live_window=worker.window,
             now=now,
         ):
-            worker.real.give(partition)
+            worker.give(partition)
 
     def hear_commits(self, slot: int, *, times: int = 1) -> int:
-        events = list(self.workers[slot].real._finished_uploads())
+        events = list(self.workers[slot].committer.ended_uploads())
         for event in events * times:
             self.hear_commit(slot, event)
         return len(events)
@@ -262,7 +256,7 @@ class Driver:
             self.ledger.note(record)
         files = [record.partition for record in event.files]
         for holder in self.dispatcher.committed(slot, event.partition, files):
-            self.workers[holder].real.drop(event.partition)
+            self.workers[holder].drop(event.partition)
 
     def lose(self, slot: int, loss: Loss) -> None:
         """GenerationFailedError when it gives up."""
@@ -275,7 +269,7 @@ class Driver:
         if checkpoint:
             self.clock += 1.0
         for slot, dropped in self.dispatcher.found([record.partition for record in self.output.poll()]):
-            self.workers[slot].real.drop(dropped)
+            self.workers[slot].drop(dropped)
 
     def end(self, error: MagpieError | None = None) -> None:
         """The last words. The last checkpoint comes when it comes, perhaps after them."""
@@ -434,7 +428,7 @@ class Protocol(RuleBasedStateMachine):
         """It reports, finishes rows, uploads files and tells of them; it may be slow with any of that."""
         self.now += self.rng.choice([1.0, 10.0, 100.0])
         steps = self.rng.randint(1, 6)
-        worker.begin(self.rng.randint(0, len(worker.backlog.rows)))
+        worker.begin(self.rng.randint(0, len(worker.backlog)))
         driver.hear_progress(slot, self.now)
         if steps > 1 and (rows := worker.unfinished()):
             head = rows[: self.rng.randint(1, len(rows))]

@@ -21,17 +21,21 @@ from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.worker import parts
-from magpie_ray.worker import worker as worker_module
 from magpie_ray.worker.events import Committed, Event, Progress, Ready
 from magpie_ray.worker.parts import make_recipe
-from magpie_ray.worker.spec import WorkerSpec
+from magpie_ray.worker.spec import PROGRESS_SECONDS, WorkerSpec
 from magpie_ray.worker.worker import ShardWorker
 from tests.support.engines import FIGURES, ScriptedEngine
 
 FIRST, SECOND, THIRD = (Partition(start=n, stop=n + 8) for n in (0, 8, 16))
 
 
-def make_spec(output: Path | str, *overrides: str, storage: Storage | None = None) -> WorkerSpec:
+def make_spec(
+    output: Path | str,
+    *overrides: str,
+    storage: Storage | None = None,
+    progress_seconds: float = PROGRESS_SECONDS,
+) -> WorkerSpec:
     config = load_config(
         None,
         ["num_rows=100", "n_turns=2", "acceptance.max_attempts=100", f"output.path={output}", *overrides],
@@ -45,6 +49,7 @@ def make_spec(output: Path | str, *overrides: str, storage: Storage | None = Non
         engine_start=0,
         device="cpu",
         distributed_executor_backend=None,
+        progress_seconds=progress_seconds,
     )
 
 
@@ -55,12 +60,6 @@ def spec(tmp_path: Path) -> WorkerSpec:
 
 def with_storage(spec: WorkerSpec, storage_type: type[Storage]) -> WorkerSpec:
     return replace(spec, storage=storage_type(spec.build_spec.config.output.path))
-
-
-@pytest.fixture
-def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Progress after every step."""
-    monkeypatch.setattr(worker_module, "PROGRESS_SECONDS", 0.0)
 
 
 def run(
@@ -240,9 +239,8 @@ def test_a_file_of_another_build_in_the_place_of_a_partition_ends_the_worker(spe
         list(run(ShardWorker(spec, ScriptedEngine()), FIRST))
 
 
-@pytest.mark.usefixtures("talkative")
 def test_a_partition_that_is_not_wanted_any_more_is_dropped_and_the_others_go_on(spec: WorkerSpec) -> None:
-    worker = ShardWorker(spec, ScriptedEngine(reject_every=6))
+    worker = ShardWorker(replace(spec, progress_seconds=0.0), ScriptedEngine(reject_every=6))
     dropped = False
 
     def act(event: Event) -> None:
@@ -279,9 +277,8 @@ def test_a_foreign_file_in_the_place_of_a_partition_ends_the_worker(spec: Worker
         list(run(ShardWorker(spec, ScriptedEngine()), FIRST))
 
 
-@pytest.mark.usefixtures("talkative")
 def test_a_worker_told_to_stop_commits_the_finished_heads_of_its_partitions(tmp_path: Path) -> None:
-    spec = make_spec(tmp_path, "only_instruction=true")
+    spec = make_spec(tmp_path, "only_instruction=true", progress_seconds=0.0)
     ids = word(spec)
     slow = {5, 8}  # rows: the sixth of the first partition, the first of the second
 
@@ -317,8 +314,10 @@ class GatedStorage(Storage):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.gate = threading.Event()
+        self.entered = threading.Event()
 
     def create(self, key: str, data: bytes) -> None:
+        self.entered.set()
         assert self.gate.wait(timeout=30)
         super().create(key, data)
 
@@ -367,7 +366,6 @@ def test_a_storage_that_fails_ends_the_worker_and_what_succeeded_is_told(spec: W
     assert committed == {item.key for item in spec.storage.list_objects("data")}
 
 
-@pytest.mark.usefixtures("talkative")
 def test_the_engine_waits_for_storage_only_when_the_buffer_of_finished_partitions_is_full(
     tmp_path: Path,
 ) -> None:
@@ -378,15 +376,13 @@ def test_the_engine_waits_for_storage_only_when_the_buffer_of_finished_partition
         "rounds.cohort_size=8",
         "rounds.cohorts_in_flight=1",
         storage=storage,
+        progress_seconds=0.0,
     )
     partitions = [Partition(start=8 * n, stop=8 * n + 8) for n in range(12)]
-    worker = ShardWorker(spec, ScriptedEngine())
+    worker = ShardWorker(spec, ScriptedEngine(), max_uploads=3)
     waiting: list[Progress] = []
-    most_uploads = 0
 
     def act(event: Event) -> None:
-        nonlocal most_uploads
-        most_uploads = max(most_uploads, len(worker._uploads))
         if isinstance(event, Progress) and event.doing == "storing" and not storage.gate.is_set():
             waiting.append(event)
             if len(waiting) == 3:
@@ -396,9 +392,8 @@ def test_the_engine_waits_for_storage_only_when_the_buffer_of_finished_partition
 
     events = list(run(worker, *partitions, act=act))
     assert {c.partition for c in commits(events)} == set(partitions)
-    assert most_uploads == worker_module._MAX_UPLOADS + 1
     assert len({event.engine.steps for event in waiting}) == 1  # it stood still, and told so
-    assert waiting[0].tally.rows == 8 * most_uploads
+    assert waiting[0].tally.rows == 8 * (3 + 1)
 
 
 @dataclass(frozen=True)
@@ -420,13 +415,12 @@ class WatchedEngine:
 
 
 def test_an_engine_never_steps_while_its_worker_is_thought_to_wait_for_storage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(worker_module, "PROGRESS_SECONDS", 0.01)
     storage = GatedStorage(str(tmp_path))
     # Few at once: a simulated engine is quicker than acceptance, and would be done with all rows.
     few = ("rounds.cohort_size=8", "rounds.cohorts_in_flight=1")
-    spec = make_spec(tmp_path, "only_instruction=true", *few, storage=storage)
+    spec = make_spec(tmp_path, "only_instruction=true", *few, storage=storage, progress_seconds=0.01)
     told = ["nothing"]
     steps_after = Counter[str]()
     worker = ShardWorker(spec, WatchedEngine(lambda: steps_after.update([told[-1]])))
@@ -445,14 +439,13 @@ def test_an_engine_never_steps_while_its_worker_is_thought_to_wait_for_storage(
     assert "storing" not in steps_after
 
 
-@pytest.mark.usefixtures("talkative")
 def test_a_run_that_is_given_up_from_outside_ends_quietly(tmp_path: Path) -> None:
     storage = GatedStorage(str(tmp_path))
-    worker = ShardWorker(make_spec(tmp_path, storage=storage), ScriptedEngine())
+    worker = ShardWorker(make_spec(tmp_path, storage=storage, progress_seconds=0.0), ScriptedEngine())
     worker.give(FIRST)
     events = worker.run()
     for _ in events:
-        if worker._uploads:
+        if storage.entered.is_set():
             storage.gate.set()
             break
     events.close()  # type: ignore[attr-defined]
@@ -489,7 +482,7 @@ def test_what_a_turn_is_expected_to_add_counts_the_messages_it_has(tmp_path: Pat
     user, assistant = 512, 1024
 
     def expected(*overrides: str) -> int:
-        return parts._expected_turn_tokens(make_spec(tmp_path, *overrides), figures)
+        return parts.expected_turn_tokens(make_spec(tmp_path, *overrides), figures)
 
     assert expected("only_instruction=true") == int(0.28 * user)
     assert expected("n_turns=1") == expected("n_turns=3") == int(0.28 * (user + assistant))
