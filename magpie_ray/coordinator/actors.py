@@ -42,7 +42,10 @@ class Left:
 
 
 class Actors(Protocol):
-    """The actors of a run, one a slot, wherever they run. Only `poll` may wait."""
+    """The actors of a run, one a slot, wherever they run. Only `poll` may wait.
+
+    give, drop, finish and stop are passed on to the slot's worker (see worker.ShardWorker).
+    """
 
     def start(self, slot: int, *, engine_start: int) -> None:
         """Request an actor for the slot. An earlier one has been ended."""

@@ -1,9 +1,10 @@
-"""Pure decisions of a running job: which partition to whom, when to replace a worker, when to give up.
+"""The decisions of a running job: which partition goes to which worker, when to replace a worker or give up.
 
-A worker is a slot's current actor. Events go in, decisions come out; the job carries them out. What always
-holds: a row that is not committed is pending in one slot, or open with one worker or two, never both; a
-partition handed out is taken back only when its rows are committed or its worker is lost; while anything is
-left to do, some slot has a worker. An event costs no more with ten thousand slots than with ten.
+A worker is a slot's current actor. Events go in and decisions come out; the job carries them out.
+
+Invariants: a row that is not committed is pending in one slot, or open with one or two workers, never both. A
+partition that was given is taken back only when its rows are committed or its worker is lost. While anything
+is left to do, some slot has a worker. An event costs no more with ten thousand slots than with ten.
 """
 
 from collections import Counter, defaultdict, deque
@@ -11,24 +12,24 @@ from collections.abc import Iterable, Sequence
 
 from magpie_ray.coordinator.actors import Loss
 from magpie_ray.coordinator.ranking import SlotRanking
-from magpie_ray.coordinator.slot import Pace, Slot
+from magpie_ray.coordinator.slot import Slot
 from magpie_ray.coordinator.stragglers import Stragglers
 from magpie_ray.dataset import partitioning
 from magpie_ray.errors import GenerationFailedError
 from magpie_ray.types import Partition
 
-# Workers of a slot that fail in a row without having been given anything: by then it is not bad luck.
+# Losses in a row of a slot's workers that had not been given anything: by then it is not bad luck.
 _MAX_FRUITLESS = 3
 # A worker takes from other shards when its unstarted rows are below this part (1/4) of its live window.
 _STEAL_BELOW = 4
 
 
 class Dispatcher:
-    """The state of one run. Call the method of each event; do what it returns.
+    """The state of one run. Call the method of each event, and do what it returns.
 
-    With `backwards` every shard is worked on from its end: a second driver on the same build then meets the
-    first one in the middle. Without `copies` no partition is ever open twice, as a store without exclusive
-    creation wants it.
+    backwards: work on every shard from its end, so that a second driver on the same build meets the first one
+    in the middle. copies: a partition may be open twice; not so where a store can't create exclusively.
+    slots, fullest, stragglers: the state, to look at.
     """
 
     def __init__(
@@ -42,25 +43,24 @@ class Dispatcher:
         copies: bool = True,
     ) -> None:
         shards = partitioning.shards(pending, num_slots)
-        self._slots = [Slot(deque(reversed(shard) if backwards else shard)) for shard in shards]
+        self.slots = [Slot(deque(reversed(shard) if backwards else shard)) for shard in shards]
         self._grid = grid
         self._copies = copies
         self._max_failures = max_failures_per_partition
         self._failures = defaultdict[int, float](float)  # by the partition's first row
         self._times_lost = Counter[int]()
-        self._files = defaultdict[int, list[Partition]](list)  # by cell; those this run has heard of
+        self._files = defaultdict[int, list[Partition]](list)  # by cell; those this run knows
         self._holders: dict[Partition, list[int]] = {}  # slots, by open partition
         self._num_pending = self._num_open = 0
-        self._fullest = SlotRanking[
-            tuple[int, int]
-        ]()  # by pending partitions, the lower slot last among equals
-        self._stragglers = Stragglers(self._slots, self._holders)
-        for number in range(len(self._slots)):
+        # By pending partitions, the lower slot last among equals.
+        self.fullest = SlotRanking[tuple[int, int]]()
+        self.stragglers = Stragglers(self.slots, self._holders)
+        for number in range(len(self.slots)):
             self._refill(number)
 
     @property
     def num_slots(self) -> int:
-        return len(self._slots)
+        return len(self.slots)
 
     @property
     def done(self) -> bool:
@@ -74,32 +74,32 @@ class Dispatcher:
 
     def open_rows(self, slot: int) -> int:
         """Rows of the partitions that the slot's worker has open."""
-        return partitioning.rows_in(self._slots[slot].open)
+        return partitioning.rows_in(self.slots[slot].open)
 
     def to_redo(self, slot: int) -> list[Partition]:
-        """What the slot's worker would leave undone if it were lost now; a copy of some of it may be open."""
-        own = self._slots[slot]
+        """Partitions that are undone if the slot's worker is lost now. Some may be open elsewhere, too."""
+        own = self.slots[slot]
         return [*own.open, *own.behind]
 
     def add_slot(self) -> int:
-        """Room for another actor, which takes from the shards of the others; its number."""
-        self._slots.append(Slot(deque()))
-        return len(self._slots) - 1
+        """Make room for another actor, which takes from the shards of the others. Returns its number."""
+        self.slots.append(Slot(deque()))
+        return len(self.slots) - 1
 
     def progress(
         self, slot: int, *, started: int, finished: int, live_window: int, now: float
     ) -> list[Partition]:
-        """The slot's worker has begun and finished so many rows since it started: what to give it now.
+        """The slot's worker has begun and finished so many rows since it started. Returns what to give it.
 
-        It gets partitions until its unstarted rows fill its live window, counting those that are on their way
-        to it. Its own shard comes first. From another shard it takes only when it is about to run dry, and
-        one at a time, so that a worker that is up early leaves something to the others. When nothing is
-        pending anywhere, it gets a copy of what a much slower worker has open.
+        It gets partitions until its unstarted rows fill its live window; partitions on their way to it count.
+        Its own shard comes first. It takes from another shard only when it is about to run dry, one partition
+        at a time, so that a worker that is up early leaves something to the others. When nothing is pending
+        anywhere, it gets a copy of what a much slower worker has open.
         """
-        own = self._slots[slot]
+        own = self.slots[slot]
         if own.pace:
             own.pace.note(finished, now)
-            self._stragglers.note(slot)
+            self.stragglers.note(slot)
         if own.behind:
             return []  # it is ending
         given: list[Partition] = []
@@ -108,68 +108,62 @@ class Dispatcher:
                 break
             partition = self._next(slot)
             if partition is None and self._copies:
-                partition = self._stragglers.worth_copying(slot, now)
+                partition = self.stragglers.worth_copying(slot, now)
             if partition is None:
                 break
-            own.pace = own.pace or Pace.starting(now)
-            self._open(slot, partition)
-            own.given_rows += partition.num_rows
-            own.fruitless = 0.0
+            own.give(partition, now)
+            holders = self._holders.setdefault(partition, [])
+            holders.append(slot)
+            self._num_open += 1
+            self.stragglers.note(*holders)
             given.append(partition)
         return given
 
     def _next(self, slot: int) -> Partition | None:
-        """Of its own shard the first, of the fullest other one the last."""
-        own = self._slots[slot]
+        """The first partition of its own shard, or the last one of the fullest other shard."""
+        own = self.slots[slot]
         if own.pending:
             partition = own.pending.popleft()
-        elif fullest := self._fullest.last():
+        elif fullest := self.fullest.last():
             slot = fullest[1]
-            partition = self._slots[slot].pending.pop()
+            partition = self.slots[slot].pending.pop()
         else:
             return None
         self._refill(slot)
         return partition
 
     def _refill(self, slot: int, *front: Partition) -> None:
-        """Put partitions before those that are pending there; to be called after every other change, too."""
-        pending = self._slots[slot].pending
+        """Put partitions first in the slot's shard. Called after every other change of a shard, too."""
+        pending = self.slots[slot].pending
         pending.extendleft(reversed(front))
-        before, _ = self._fullest.key(slot) or (0, 0)
+        before, _ = self.fullest.key(slot) or (0, 0)
         self._num_pending += len(pending) - before
-        self._fullest.put(slot, (len(pending), -slot) if pending else None)
-
-    def _open(self, slot: int, partition: Partition) -> None:
-        self._slots[slot].open.append(partition)
-        holders = self._holders.setdefault(partition, [])
-        holders.append(slot)
-        self._num_open += 1
-        self._stragglers.note(*holders)
+        self.fullest.put(slot, (len(pending), -slot) if pending else None)
 
     def _close(self, slot: int, partition: Partition, *, dropped: bool = False) -> None:
-        self._slots[slot].close(partition, dropped=dropped)
+        self.slots[slot].close(partition, dropped=dropped)
         self._let_go(slot, partition)
 
     def _let_go(self, slot: int, partition: Partition) -> None:
         holders = self._holders[partition]
-        self._stragglers.note(*holders)
+        self.stragglers.note(*holders)
         self._num_open -= 1
         holders.remove(slot)
         if not holders:
             del self._holders[partition]
 
     def committed(self, slot: int, partition: Partition, files: Iterable[Partition]) -> list[int]:
-        """The slot's partition ended in these files, its own or such as were there: who is to drop it.
+        """The slot's partition ended in these files, some perhaps of others. Returns the slots that drop it.
 
-        What they do not cover is left to another worker that has the partition, or pending again.
+        Rows that the files do not cover are left to another worker that has the partition, or pending again.
         """
         self._note(files)
         if slot not in self._holders.get(partition, ()):
-            return []  # told to drop it, or told twice
+            return []  # it was told to drop the partition, or the event came twice
         self._close(slot, partition)
         holders = sorted(self._holders.get(partition, ()))
         left = self._uncovered(partition)
-        self._slots[slot].behind += left
+        self.slots[slot].behind += left
         if left and not holders:
             self._refill(slot, *left)
         if left:
@@ -179,10 +173,10 @@ class Dispatcher:
         return holders
 
     def found(self, files: Iterable[Partition]) -> list[tuple[int, Partition]]:
-        """Somebody else has committed these files: which slots are to drop which partitions."""
+        """Somebody else has committed these files. Returns which slots drop which partitions."""
         touched = self._note(files)
         drops = []
-        for number, slot in enumerate(self._slots if touched else ()):
+        for number, slot in enumerate(self.slots if touched else ()):
             if any(self._cell(p) in touched for p in slot.pending):
                 slot.pending = deque(
                     hole for partition in slot.pending for hole in self._uncovered(partition)
@@ -195,7 +189,7 @@ class Dispatcher:
         return drops
 
     def _note(self, files: Iterable[Partition]) -> set[int]:
-        """Remember files; returns the cells they are in."""
+        """Remember files; returns their cells."""
         touched = set()
         for file in files:
             touched.add(self._cell(file))
@@ -206,7 +200,7 @@ class Dispatcher:
         return partition.start // self._grid
 
     def _uncovered(self, partition: Partition) -> list[Partition]:
-        """What of a partition is in no file that this run has heard of."""
+        """The parts of a partition that are in no file that this run knows."""
         files = self._files.get(self._cell(partition))
         if not files:
             return [partition]
@@ -214,12 +208,12 @@ class Dispatcher:
         return partitioning.pending(partition.stop, self._grid, [*before, *files])
 
     def lost(self, slot: int, *, cause: str, loss: Loss) -> bool:
-        """The slot's worker is lost, and what it had open pending again. Whether to start another one there.
+        """The slot's worker is lost; its open partitions are pending again. Returns whether to replace it.
 
-        None is started where there is nothing to be done, or where workers are lost before they do anything.
+        It is not replaced where nothing is to be done, or where workers are lost before they do anything.
         GenerationFailedError when a partition was lost too often, or no slot has a worker any more.
         """
-        own = self._slots[slot]
+        own = self.slots[slot]
         for partition in own.open:
             self._failures[partition.start] += loss.value
             self._times_lost[partition.start] += loss is not Loss.LEFT
@@ -227,8 +221,8 @@ class Dispatcher:
                 raise GenerationFailedError(
                     f"{partition} failed {self._times_lost[partition.start]} times "
                     f"(cluster.max_failures_per_partition is {self._max_failures}; actors that die without "
-                    f"a word count for {Loss.DIED.value:g}). The last one said: {cause}. What is committed "
-                    "is kept: fix the cause and run the same command again"
+                    f"a word count for {Loss.DIED.value:g}). The last cause: {cause}. Committed rows are "
+                    "kept: fix the cause and run the same command again"
                 )
         if not own.given_rows:
             own.fruitless += loss.value
@@ -236,15 +230,12 @@ class Dispatcher:
             self._let_go(slot, partition)
         left = [hole for p in own.open if p not in self._holders for hole in self._uncovered(p)]
         self._refill(slot, *left)
-        own.open.clear()
-        own.behind.clear()
-        own.given_rows = own.ended_rows = 0
-        own.pace = None
-        self._stragglers.note(slot)
+        own.clear()
+        self.stragglers.note(slot)
         own.staffed = own.fruitless < _MAX_FRUITLESS and self._num_pending > 0
-        if not self.done and not any(s.staffed for s in self._slots):
+        if not self.done and not any(s.staffed for s in self.slots):
             raise GenerationFailedError(
-                "actors died again and again before they generated anything, and none is left. The last one "
-                f"said: {cause}. What is committed is kept: fix the cause and run the same command again"
+                "actors died again and again before they generated anything, and none is left. The last "
+                f"cause: {cause}. Committed rows are kept: fix the cause and run the same command again"
             )
         return own.staffed

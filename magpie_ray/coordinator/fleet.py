@@ -102,12 +102,10 @@ class Fleet:
 
     def request(self, slot: int, now: float) -> None:
         """A worker is requested for the slot, which is the next new one or one whose worker is gone."""
-        waiting = WorkerState(stage="waiting", since=now, advanced=now)
         if slot == len(self._workers):
-            self._workers.append(waiting)
-            self._stages["waiting"] += 1
-        else:
-            self._set(slot, waiting)
+            self._workers.append(WorkerState(stage="gone", since=now, advanced=now))
+            self._stages["gone"] += 1
+        self._set(slot, WorkerState(stage="waiting", since=now, advanced=now))
 
     def place(self, slot: int, now: float) -> None:
         self._change(slot, stage="starting", since=now)

@@ -98,18 +98,16 @@ class Job:
             except ClusterLostError:
                 raise
             except MagpieError:
-                self._stop_workers()
+                self._see_off(self._actors.stop, _NOTICE_SECONDS)
                 raise
             if not done:
-                self._stop_workers()
+                self._see_off(self._actors.stop, _NOTICE_SECONDS)
                 raise InterruptedJobError(
                     f"stopped with {self._ledger.rows:,} of {self._config.num_rows:,} rows committed in "
                     f"{self._storage.url}; run the same command again to resume"
                 )
             self._ended = self._clock()
-            for slot in self._fleet.ready:
-                self._actors.finish(slot)
-            self._see_off(_FAREWELL_SECONDS)
+            self._see_off(self._actors.finish, _FAREWELL_SECONDS)
         finally:
             for slot in range(len(self._fleet)):
                 self._actors.end(slot)
@@ -277,16 +275,11 @@ class Job:
             self._logged_waiting = now
             log.info("%d of %d actors wait: %s", waiting, self._fleet.num_wanted, self._actors.describe())
 
-    def _stop_workers(self) -> None:
-        """Let the workers commit what they have finished."""
+    def _see_off(self, order: Callable[[int], None], seconds: float) -> None:
+        """Give the workers that are up a last order; take events until all have ended, or for so long."""
         for slot in self._fleet.ready:
-            self._actors.stop(slot)
-        self._see_off(_NOTICE_SECONDS)
-
-    def _see_off(self, seconds: float) -> None:
-        """Take the last events of the workers that are up, until all have ended or the time is over."""
-        deadline = self._clock() + seconds
-        staying = set(self._fleet.ready)
+            order(slot)
+        staying, deadline = set(self._fleet.ready), self._clock() + seconds
         while staying and (left := deadline - self._clock()) > 0:
             for slot, event in self._actors.poll(min(left, _POLL_SECONDS)):
                 match event:

@@ -1,25 +1,25 @@
-"""Slots in the order of a key that changes now and then: who is first, and what is in the middle.
+"""Slots ranked by a key that changes now and then.
 
-A sorted list: a change costs a search and a short move in memory, a question nothing. With 10,000 slots that
-is microseconds, where looking at all of them would be milliseconds an event.
+A sorted list: a change costs a search and a short move in memory, a question costs nothing. With 10,000 slots
+that is microseconds an event, where a look at all of them takes milliseconds.
 """
 
 from bisect import bisect_left, insort
 from typing import Any, Generic, TypeVar
 
-# Whatever can be compared with its like.
+# Anything that can be compared with its like.
 Key = TypeVar("Key", bound=Any)
 
 
 class SlotRanking(Generic[Key]):
-    """Slots that have a key, by that key and then by number."""
+    """Slots that have a key, ordered by key and then by number."""
 
     def __init__(self) -> None:
         self._keys: dict[int, Key] = {}
         self._order: list[tuple[Key, int]] = []
 
     def put(self, slot: int, key: Key | None) -> None:
-        """The slot has another key now; None: it has none and is in no order."""
+        """Change the slot's key; None takes it out of the ranking."""
         old = self._keys.get(slot)
         if key == old:
             return

@@ -1,6 +1,6 @@
-"""One run of a build, from its job to its last words. Knows no Ray.
+"""One run of a build, from its job to its result. Knows no Ray.
 
-What always holds: whatever ends a run, what is committed stays and its record says how it ended.
+Invariant: whatever ends a run, committed rows stay and the run's record says how the run ended.
 """
 
 import logging
@@ -29,55 +29,40 @@ from magpie_ray.types import PartitionRecord
 
 log = logging.getLogger(__name__)
 
-# Whoever stops a job has given it a notice of half a minute.
-_LAST_WORDS_SECONDS = 5.0
-# The cluster is there all the while.
+# A job that is stopped has a notice of half a minute for all of its end.
+_END_SECONDS = 5.0
+# The cluster is held meanwhile.
 _SURVEY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildResult:
-    """A complete build. Rows, tokens and attempts of this run; `seconds` from the first engine's start on.
+    """A build that is complete, or left alone.
 
-    report: where it is; None where there was nothing to do, or where it could not be written.
-    left_alone: why nothing was done about a build that is there (if_exists: skip); "" where it was not so.
+    new_rows, tokens, attempts, rejected, engine_use: of this run. seconds: since its first engine was up.
+    report: its URL; None where nothing was to be done or the report could not be written. left_alone: why
+    the existing build was not touched (if_exists: skip), else "".
     """
 
     url: str
     num_rows: int
-    new_rows: int
-    tokens: int
-    seconds: float
-    attempts: int
-    rejected: int
+    new_rows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    attempts: int = 0
+    rejected: int = 0
     engine_use: EngineStats = field(default_factory=EngineStats)
     report: str | None = None
     left_alone: str = ""
 
 
-def left_alone(storage: Storage, num_rows: int, reason: str) -> BuildResult:
-    """A build that is there, and not ours to work on."""
-    return BuildResult(
-        url=storage.url,
-        num_rows=num_rows,
-        new_rows=0,
-        tokens=0,
-        seconds=0.0,
-        attempts=0,
-        rejected=0,
-        left_alone=reason,
-    )
-
-
 def nothing_to_do(build_spec: BuildSpec, storage: Storage, committed: CommittedBuild) -> BuildResult:
-    """Everything is committed: see to it that the last words are written too."""
+    """All rows are committed. Writes the manifest, report and _SUCCESS if an earlier run could not."""
     num_rows = build_spec.config.num_rows
     if not manifest.is_up_to_date(storage, committed.records):
         write_report(storage, committed.records)
         manifest.finish(storage, committed.build, committed.records, num_rows=num_rows, run=None)
-    return BuildResult(
-        url=storage.url, num_rows=num_rows, new_rows=0, tokens=0, seconds=0.0, attempts=0, rejected=0
-    )
+    return BuildResult(url=storage.url, num_rows=num_rows)
 
 
 def carry_out(
@@ -88,7 +73,7 @@ def carry_out(
     stop_requested: Callable[[], bool],
     watchers: Sequence[Watcher] = (),
 ) -> BuildResult:
-    """Work, then write the last words of the run whatever happened."""
+    """Run the job; then complete the build, and record how the run ended whatever happened."""
     num_rows = run.num_rows
     try:
         job = make_job()
@@ -127,12 +112,12 @@ def carry_out(
 
 
 def write_report(storage: Storage, records: Sequence[PartitionRecord] | None = None) -> str | None:
-    """The card and the page of the build; returns where the page is. A failure is a warning and no more."""
+    """Write the build's card and report. Returns the report's URL; a failure is only logged as a warning."""
     try:
-        patient = storage.retrying_for(READ_SECONDS)
-        write_card(patient, records=records)
-        return report.write_report(patient, records=records, seconds=_SURVEY_SECONDS)
-    except Exception as exc:  # rows are worth more than a page about them, whatever is wrong with it
+        storage = storage.retrying_for(READ_SECONDS)
+        write_card(storage, records=records)
+        return report.write_report(storage, records=records, seconds=_SURVEY_SECONDS)
+    except Exception as exc:  # no bug in a report may end a run that has made its rows
         log.warning(
             "the report could not be written: %s. The build is none the worse for it; `magpie-ray report %s` "
             "tries again",
@@ -144,9 +129,9 @@ def write_report(storage: Storage, records: Sequence[PartitionRecord] | None = N
 
 
 def _note_end(storage: Storage, run: RunRecord, outcome: str, exc: BaseException) -> None:
-    """Record how the run ended. A store that is gone must neither hide why it did nor hold up the end."""
+    """Record how the run ended. A store that is gone must neither hide the cause nor delay the end."""
     cause = str(exc) if isinstance(exc, MagpieError) else f"{type(exc).__name__}: {exc}"
     try:
-        run_records.end_run(storage.retrying_for(_LAST_WORDS_SECONDS), run, outcome=outcome, cause=cause)
+        run_records.end_run(storage.retrying_for(_END_SECONDS), run, outcome=outcome, cause=cause)
     except StorageError as error:
         log.warning("how run %d ended could not be recorded: %s", run.number, error)

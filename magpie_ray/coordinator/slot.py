@@ -1,4 +1,4 @@
-"""One actor's share of a job: what is pending for it, and what its current worker has open."""
+"""One slot of a job: its pending partitions, and the work and pace of its current worker."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from magpie_ray.types import Partition
 
 @dataclass(slots=True)
 class Pace:
-    """One worker's rows over time. since: when it was first given any. moved: when the last one ended."""
+    """One worker's rows over time. since: when it got its first rows. moved: when its last row ended."""
 
     since: float
     moved: float
@@ -17,7 +17,7 @@ class Pace:
 
     @classmethod
     def starting(cls, now: float) -> "Pace":
-        """Of a worker that is given its first rows now."""
+        """The pace of a worker that gets its first rows now."""
         return cls(since=now, moved=now)
 
     def note(self, finished: int, now: float) -> None:
@@ -27,11 +27,11 @@ class Pace:
 
     @property
     def rows_per_second(self) -> float | None:
-        """Until its last row: who waits for work is not slow. None before the first one."""
+        """Up to the last row, as a worker that waits for work is not slow. None before the first row."""
         return self.finished / max(self.moved - self.since, 1e-9) if self.finished else None
 
     def seconds_left(self, rows: int, now: float) -> float:
-        """Until so many more are finished. Who stood still for a minute is expected to do so for another."""
+        """Until so many more rows end. A worker that stood still is expected to do so as long again."""
         if rows <= 0:
             return 0.0
         rate = self.rows_per_second
@@ -40,12 +40,12 @@ class Pace:
 
 @dataclass(slots=True)
 class Slot:
-    """One actor's share: its shard's pending partitions, and what its worker has open.
+    """One actor's share of a job.
 
-    behind: what is behind the heads that the worker committed, as one does that ends. given_rows: rows
-    given to the current worker. ended_rows: those of them that it finished in partitions that are not open
-    any more. fruitless: what workers count that were lost in a row before they were given anything.
-    staffed: whether there is, or is to be, a worker.
+    pending: of its shard. open: partitions that its worker has. behind: what that worker left behind the
+    heads that it committed, which it does when it ends. given_rows: rows given to the worker; ended_rows:
+    those of them that it finished in partitions that are not open any more. fruitless: the sum of losses in a
+    row of workers that had not been given anything. staffed: there is a worker, or one is to come.
     """
 
     pending: deque[Partition]
@@ -57,18 +57,37 @@ class Slot:
     fruitless: float = 0.0
     staffed: bool = True
 
+    @property
+    def rows_per_second(self) -> float | None:
+        """Of its worker; None before its first row."""
+        return self.pace.rows_per_second if self.pace else None
+
+    def give(self, partition: Partition, now: float) -> None:
+        """The worker gets the partition."""
+        self.pace = self.pace or Pace.starting(now)
+        self.open.append(partition)
+        self.given_rows += partition.num_rows
+        self.fruitless = 0.0
+
     def close(self, partition: Partition, *, dropped: bool) -> None:
-        """The partition is not open any more: all of it was finished, or the worker is told to drop it."""
+        """The partition is not open any more: its worker has finished it, or is told to drop it."""
         unfinished = min(partition.num_rows, self.unfinished(partition)) if dropped else 0
         self.ended_rows += partition.num_rows - unfinished
         self.open.remove(partition)
 
+    def clear(self) -> None:
+        """The worker is gone."""
+        self.open.clear()
+        self.behind.clear()
+        self.given_rows = self.ended_rows = 0
+        self.pace = None
+
     def unfinished(self, last: Partition) -> int:
-        """Rows that are to be finished of its open partitions up to the last; they are finished in order."""
+        """Unfinished rows of the open partitions up to the last one; the worker finishes them in order."""
         rows = partitioning.rows_in(self.open[: self.open.index(last) + 1])
         return max(0, rows - max(0, self.pace.finished - self.ended_rows)) if self.pace else rows
 
     def seconds_left(self, partition: Partition, now: float) -> float:
-        """Until the worker is done with its open partitions up to this one."""
+        """Until the worker has finished its open partitions up to this one."""
         assert self.pace is not None, "nothing is open before anything was given"
         return self.pace.seconds_left(self.unfinished(partition), now)

@@ -16,7 +16,7 @@ from functools import partial
 
 from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.placement import choose_num_actors, place
-from magpie_ray.coordinator.run import BuildResult, carry_out, left_alone, nothing_to_do
+from magpie_ray.coordinator.run import BuildResult, carry_out, nothing_to_do
 from magpie_ray.dataset import manifest, run_records, schedule
 from magpie_ray.driver.cluster_watch import ClusterWatch
 from magpie_ray.driver.connect import ray_session
@@ -91,7 +91,7 @@ def _settle(
     """Look at the output, and settle what needs no engine; open and work for the rest."""
     existing = read_existing(output.reader)
     if existing and (reason := reason_to_leave(output.reader, if_exists)):
-        return left_alone(output.storage, output.config.num_rows, reason)
+        return BuildResult(url=output.storage.url, num_rows=output.config.num_rows, left_alone=reason)
     target = find_target(output, existing)
     for warning in target.build_spec.warnings:
         log.warning("%s", warning)
@@ -129,7 +129,8 @@ def _run(
             if not is_new and if_exists == "fail":
                 raise exists_error(storage)
             if not is_new and if_exists == "skip":
-                return left_alone(storage, config.num_rows, "another run has just begun it")
+                reason = "another run has just begun it"
+                return BuildResult(url=storage.url, num_rows=config.num_rows, left_alone=reason)
         if not committed.pending:  # another driver was quicker
             return nothing_to_do(build_spec, storage, committed)
 

@@ -135,7 +135,7 @@ class Workers(RuleBasedStateMachine):
 
     def progress(self, slot: int) -> list[Partition]:
         worker, before = self.workers[slot], [p for held in self.open for p in held]
-        idle = not any(s.pending for s in self.dispatcher._slots)
+        idle = not any(s.pending for s in self.dispatcher.slots)
         given = report(
             self.dispatcher,
             slot,
@@ -244,7 +244,7 @@ class Workers(RuleBasedStateMachine):
     def every_row_is_pending_or_open_or_committed(self) -> None:
         if self.given_up:
             return
-        slots = self.dispatcher._slots
+        slots = self.dispatcher.slots
         assert [slot.open for slot in slots] == self.open
         pending = Counter(rows_of([p for slot in slots for p in slot.pending]))
         opened = Counter(rows_of([p for slot in slots for p in slot.open]))
@@ -264,24 +264,22 @@ class Workers(RuleBasedStateMachine):
     def what_it_finds_by_rank_is_what_a_look_at_everything_finds(self) -> None:
         if self.given_up:
             return
-        slots, now = self.dispatcher._slots, self.now
+        slots, now = self.dispatcher.slots, self.now
         longest = max((len(slot.pending) for slot in slots), default=0)
-        fullest = self.dispatcher._fullest.last()
+        fullest = self.dispatcher.fullest.last()
         if longest:
             assert fullest is not None
             assert -fullest[0][1] == next(i for i, slot in enumerate(slots) if len(slot.pending) == longest)
         else:
             assert fullest is None
         for number, own in enumerate(slots):
-            assert self.dispatcher._stragglers.worth_copying(number, now) == slowest_elsewhere(
-                slots, own, now
-            )
+            assert self.dispatcher.stragglers.worth_copying(number, now) == slowest_elsewhere(slots, own, now)
 
     @invariant()
     def what_it_says_of_itself_is_so(self) -> None:
         if self.given_up:
             return
-        slots = self.dispatcher._slots
+        slots = self.dispatcher.slots
         assert self.dispatcher.num_slots == len(self.workers)
         assert self.dispatcher.num_left == sum(len(slot.pending) + len(slot.open) for slot in slots)
         assert self.dispatcher.done == (self.dispatcher.num_left == 0)
@@ -610,7 +608,7 @@ class Race:
         for partition in report(
             self.d,
             slot,
-            started=self.d._slots[slot].given_rows - unstarted,
+            started=self.d.slots[slot].given_rows - unstarted,
             finished=int(machine.finished + 1e-6),
             live_window=self.window,
             now=self.now,
@@ -742,7 +740,7 @@ def test_engines_that_never_start_end_the_job_with_the_cause() -> None:
     d = dispatcher(cells(4), slots=2)
     assert [d.lost(0, cause="no CUDA", loss=Loss.FAILED) for _ in range(3)] == [True, True, False]
     assert [d.lost(1, cause="no CUDA", loss=Loss.FAILED) for _ in range(2)] == [True, True]
-    with pytest.raises(GenerationFailedError, match=r"again and again before.*said: no CUDA"):
+    with pytest.raises(GenerationFailedError, match=r"again and again before.*cause: no CUDA"):
         d.lost(1, cause="no CUDA", loss=Loss.FAILED)
 
 

@@ -8,10 +8,9 @@ import pytest
 
 from magpie_ray.coordinator import run
 from magpie_ray.counters import EngineStats
-from magpie_ray.dataset import build_record, manifest, run_records
-from magpie_ray.dataset.layout import REPORT_KEY
+from magpie_ray.dataset import build_record, run_records
+from magpie_ray.dataset.layout import REPORT_KEY, SUCCESS_KEY
 from magpie_ray.errors import GenerationFailedError, InterruptedJobError, StorageError
-from magpie_ray.publish.report import report
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import build_of, commit, memory_storage
 
@@ -51,15 +50,23 @@ def test_however_a_run_ends_its_record_says_so(error: BaseException, outcome: st
     assert str(error) in str(record.cause)
 
 
-def test_a_store_that_is_gone_does_not_hide_why_the_run_ended(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise StorageError("the bucket is gone")
+class FailingStorage(Storage):
+    """Raises the error for every replacement of a key that begins so."""
 
-    monkeypatch.setattr(run_records, "end_run", fail)
+    def __init__(self, error: Exception, *, prefix: str) -> None:
+        super().__init__(memory_storage().url)
+        self._error, self._prefix = error, prefix
+
+    def replace(self, key: str, data: bytes) -> None:
+        if key.startswith(self._prefix):
+            raise self._error
+        super().replace(key, data)
+
+
+def test_a_store_that_is_gone_does_not_hide_why_the_run_ended(caplog: pytest.LogCaptureFixture) -> None:
+    gone = FailingStorage(StorageError("the bucket is gone"), prefix="")
     with pytest.raises(GenerationFailedError, match="no engine"):
-        carried_out(memory_storage(), GenerationFailedError("no engine came up"))
+        carried_out(gone, GenerationFailedError("no engine came up"))
     assert "the bucket is gone" in caplog.text
 
 
@@ -84,17 +91,16 @@ def completed(storage: Storage) -> run.BuildResult:
     return run.carry_out(lambda: job, begun, storage, record, lambda: False)
 
 
-def test_a_run_that_completes_the_build_leaves_a_report_before_the_mark_of_success(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    storage = memory_storage()
-    mark, order = manifest.mark_complete, []
+def test_a_run_that_completes_the_build_leaves_a_report_before_the_mark_of_success() -> None:
+    order = []
 
-    def told(storage: Storage) -> None:
-        order.append(storage.exists(REPORT_KEY))
-        mark(storage)
+    class Marked(Storage):
+        def replace(self, key: str, data: bytes) -> None:
+            if key == SUCCESS_KEY:
+                order.append(self.exists(REPORT_KEY))
+            super().replace(key, data)
 
-    monkeypatch.setattr(manifest, "mark_complete", told)
+    storage = Marked(memory_storage().url)
     result = completed(storage)
     assert order == [True]
     assert result.report == storage.display(REPORT_KEY)
@@ -105,13 +111,9 @@ def test_a_run_that_completes_the_build_leaves_a_report_before_the_mark_of_succe
 
 @pytest.mark.parametrize("error", [StorageError("no room"), ZeroDivisionError("a bug")])
 def test_a_report_that_cannot_be_made_is_a_warning_with_a_remedy_and_no_more(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+    caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    def fail(*_: object, **__: object) -> str:
-        raise error
-
-    monkeypatch.setattr(report, "write_report", fail)
-    storage = memory_storage()
+    storage = FailingStorage(error, prefix=REPORT_KEY)
     assert completed(storage).report is None
     assert storage.exists("_SUCCESS")
     [warning] = [entry for entry in caplog.records if "report" in entry.message]
