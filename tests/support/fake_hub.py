@@ -1,4 +1,4 @@
-"""A hub of a few calls: those that a push makes, over real HTTP, and what it was sent."""
+"""A fake Hugging Face hub over real HTTP. It answers the calls that a push makes and keeps the files."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ TOKEN = "hf_abcdefghijklmnop"
 
 @dataclass
 class Repo:
-    """What it holds, by revision and path; which files are Git's own and which large."""
+    """A repository. branches: files by revision and path. commits: summary, added and deleted paths."""
 
     private: bool
     branches: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"main": {}})
@@ -26,7 +26,7 @@ class Repo:
 
 @dataclass
 class FakeHub:
-    """Everything there is. `refuse`: a status for the paths that match, with an answer in words."""
+    """The state of the hub. large: bytes by SHA-256. refuse: status of the answer, by pattern of a path."""
 
     url: str = ""
     repos: dict[str, Repo] = field(default_factory=dict)
@@ -65,12 +65,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._create(json.loads(body))
         if path == "/api/validate-yaml":
             return self._answer(200, {"warnings": [], "errors": []})
-        found = re.fullmatch(r"(?:/api)?/datasets/([^/]+/[^/]+?)(?:\.git)?(?:/(\w+)(?:/(.+))?)?", path)
-        assert found, path
-        repo = self.hub.repos.get(found[1])
+        match = re.fullmatch(r"(?:/api)?/datasets/([^/]+/[^/]+?)(?:\.git)?(?:/(\w+)(?:/(.+))?)?", path)
+        assert match, path
+        repo = self.hub.repos.get(match[1])
         if repo is None:
             return self._answer(404, {"error": "none"}, code="RepoNotFound")
-        return getattr(self, f"_{found[2] or 'about'}")(found[1], repo, found[3], body)
+        return getattr(self, f"_{match[2] or 'about'}")(match[1], repo, match[3], body)
 
     def _chunks(self) -> Iterator[bytes]:
         while size := int(self.rfile.readline(), 16):
@@ -88,11 +88,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def _create(self, asked: dict[str, Any]) -> None:
-        name = f"{asked['organization']}/{asked['name']}"
+    def _create(self, fields: dict[str, Any]) -> None:
+        name = f"{fields['organization']}/{fields['name']}"
         if name in self.hub.repos:
             return self._answer(409, {"error": "there already", "url": f"{self.hub.url}/datasets/{name}"})
-        private = asked.get("private", asked.get("visibility") == "private")
+        private = fields.get("private", fields.get("visibility") == "private")
         self.hub.repos[name] = Repo(private=private)
         return self._answer(200, {"url": f"{self.hub.url}/datasets/{name}"})
 
@@ -134,10 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, _: str, __: Repo, rest: str, body: bytes) -> None:
         assert rest == "lfs/objects/batch"
         objects = []
-        for asked in json.loads(body)["objects"]:
-            here = asked["oid"] in self.hub.large
-            action = {"actions": {"upload": {"href": f"{self.hub.url}/large/{asked['oid']}"}}}
-            objects.append(asked | ({} if here else action))
+        for large in json.loads(body)["objects"]:
+            action = {"actions": {"upload": {"href": f"{self.hub.url}/large/{large['oid']}"}}}
+            objects.append(large if large["oid"] in self.hub.large else large | action)
         self._answer(200, {"transfer": "basic", "objects": objects})
 
     def _commit(self, name: str, repo: Repo, revision: str, body: bytes) -> None:
@@ -162,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def fake_hub() -> Iterator[FakeHub]:
-    """One that listens on this machine."""
+    """A hub that listens on this machine."""
     hub = FakeHub()
     handler = type("Handler", (_Handler,), {"hub": hub})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
