@@ -1,4 +1,4 @@
-"""What magpie_ray costs beside its engines, measured side by side:
+"""The cost of magpie_ray beside its engines:
 
 python jobs/benchmark.py all --json results.json
 python jobs/benchmark.py rounds
@@ -39,7 +39,7 @@ def main(
     """Run a benchmark and print its tables."""
     if name not in (*NAMES, "all"):
         raise typer.BadParameter(f"got {name!r}: it is one of {', '.join(NAMES)}, or all")
-    # Each in a process of its own, so that none measures what another left in memory.
+    # Each in a process of its own, so that no benchmark measures another's memory.
     results = [_in_own_process(each) for each in NAMES] if name == "all" else [_run(name)]
     report = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": _machine()}
     if json_file:
@@ -66,7 +66,7 @@ def _run(name: str) -> dict[str, Any]:
 def _in_own_process(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
-        # A claim that is not met is told at the end; without a file something broke.
+        # A claim that is not met is reported at the end. Without a file the benchmark failed.
         subprocess.run([sys.executable, __file__, name, "--json", str(file)], check=False)
         if not file.exists():
             raise typer.Exit(1)
@@ -123,7 +123,7 @@ def _shown(value: Any) -> str:
 
 
 def _console() -> Console:
-    """Wide enough for all columns where the output is no terminal."""
+    """Wide enough for all columns if the output is not a terminal."""
     return Console() if sys.stdout.isatty() else Console(width=180)
 
 

@@ -1,6 +1,6 @@
-"""What each rule of acceptance costs, which like writing happens beside the engine's loop.
+"""The cost of each acceptance rule. Like writing, acceptance happens beside the engine's loop.
 
-All rules are on, and every message is a good one: each rule sees all of it, and so does the next.
+All rules are on and no message is rejected, so every rule sees every message whole.
 """
 
 import os
@@ -19,7 +19,7 @@ from magpie_ray.types import Message, Role
 
 _ROOT = Path(__file__).resolve().parents[2]
 _ON = {"length": {"min_user": 1}, "language": {"is": "en"}, "refusal": {"assistant": True}}
-# About what 470 tokens of English are, and as many tokens as such a message has.
+# A message of English with 470 tokens has about so many characters.
 _CHARACTERS, _TOKENS = 2000, 470
 _MESSAGES, _REPEATS = 120, 40
 _TURNS = 3
@@ -83,7 +83,7 @@ def _languages() -> list[str]:
 
 
 def _cut(text: str) -> list[str]:
-    """Messages from all over the text."""
+    """Messages from the whole text, evenly spread."""
     step = max(_CHARACTERS, len(text) // _MESSAGES)
     starts = range(0, len(text) - _CHARACTERS, step)
     return [text[start : start + _CHARACTERS].strip() for start in starts][:_MESSAGES]

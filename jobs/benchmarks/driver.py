@@ -1,8 +1,8 @@
-"""What the driver costs: with real actors on this machine, and with thousands that are no processes.
+"""The cost of the driver: with real actors on this machine, and with thousands of virtual ones.
 
-Shown apart: what Ray takes to bring an event (100 real actors with engines of a fixed speed), what this
-project's own logic takes to handle it (1,000 and 10,000 workers in virtual time), and a resume of a build of
-100,000 partitions, stage by stage.
+Measured apart: Ray's cost of an event (100 real actors with engines of a fixed speed), the cost of handling
+it in this project's own logic (1,000 and 10,000 workers in virtual time), and a resume of a build of 100,000
+partitions, stage by stage.
 """
 
 import math
@@ -152,7 +152,7 @@ def _stage_rows(found: dict[str, Any]) -> list[dict[str, Cell]]:
 
 
 class _Silent:
-    """An actor whose many streams have said one thing each and say nothing more."""
+    """An actor whose many streams yield one event each and then nothing."""
 
     def run(self) -> Any:
         yield 0
@@ -160,7 +160,7 @@ class _Silent:
 
 
 def _wait_milliseconds(streams: int, *, processes: int = 2) -> float:
-    """What asking Ray for the events of so many actors takes this thread when there is none, in ms."""
+    """Milliseconds that this thread takes to ask Ray for events of `streams` actors when there are none."""
     each = streams // processes
     actors = [ray.remote(num_cpus=0, max_concurrency=each + 1)(_Silent).remote() for _ in range(processes)]
     events = [actor.run.options(num_returns="streaming").remote() for actor in actors for _ in range(each)]
@@ -237,7 +237,7 @@ def _assign_row(workers: int) -> dict[str, Cell]:
 
 
 def _share_at_1000(real: RealRun, virtual: VirtualRun, waits: dict[int, float]) -> float:
-    """Of a core: events of 1,000 actors at what one costs with 100 real ones, and longer questions to Ray."""
+    """The share of a core: 1,000 actors' events at the cost of an event of 100, and longer waits on Ray."""
     events = virtual.events / virtual.seconds * real.cpu_seconds / real.events
     longer = _POLLS_PER_SECOND * (waits[1000] - waits[100]) / 1000
     return events + longer + 1 / LOOK_SHARE

@@ -1,9 +1,9 @@
-"""The job on real vLLM against the same rows without it: the bundled model, on this machine's CPUs.
+"""The job on real vLLM against the same rows without the job: the bundled model on this machine's CPUs.
 
 Several systems generate messages of the same drawn lengths (drawn_engine.py), one after the other on one
 engine in one process: a bare loop in which every conversation advances by itself; the worker's loop; and
-phases that are given to the engine at once and waited for, as with `LLM.generate`. Last the whole job in
-processes of its own: the driver, an actor under Ray, acceptance, and an S3 server.
+phases that the engine gets at once and finishes before the next, as with `LLM.generate`. Last comes the whole
+job in processes of its own: the driver, an actor under Ray, acceptance, and an S3 server.
 """
 
 import json
@@ -37,11 +37,11 @@ from magpie_ray.worker.spec import WorkerSpec
 from magpie_ray.worker.worker import ShardWorker
 
 SLOTS = 32
-# Forty rows a slot, so that the tail counts for little; fewer where a row takes twice as long.
+# Forty rows a slot, so that the tail counts for little; fewer rows when each takes twice as long.
 ROWS = {1: 40 * SLOTS, 2: 24 * SLOTS}
 FULL_PATH_ROWS = 20 * SLOTS
 _WARM_UP_ROWS = 2 * SLOTS
-# The batch of a generator that waits for each phase: its rows are fewer, as steps a row are what counts.
+# The batch of a generator that waits for each phase. It needs fewer rows, because only steps a row count.
 _BATCH, _BATCHED_ROWS = 2 * SLOTS, 8 * SLOTS
 _ROWS_PER_PARTITION = 160
 
@@ -49,8 +49,8 @@ _ROWS_PER_PARTITION = 160
 def run() -> Result:
     """Under four minutes on two cores."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    # As Ray gives an actor of one CPU. Torch takes all cores otherwise, and then whatever else runs on one of
-    # them makes each of its parallel loops wait.
+    # As Ray sets it for an actor of one CPU. By default torch takes all cores, and then any other process on
+    # one of them makes each of torch's parallel loops wait.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     tables: list[Table] = []
     claims: list[Claim] = []
@@ -88,7 +88,7 @@ def run() -> Result:
 
 
 def make_config(output: str, *, rows: int, turns: int, slots: int = SLOTS, **output_keys: object) -> Config:
-    """A build whose requests carry seeds, which say their lengths."""
+    """A build whose requests carry seeds, which decide their lengths."""
     keys = {
         "num_rows": rows,
         "n_turns": turns,
@@ -105,7 +105,7 @@ def make_config(output: str, *, rows: int, turns: int, slots: int = SLOTS, **out
 
 
 def make_spec(output: str, *, rows: int, turns: int, slots: int = SLOTS) -> WorkerSpec:
-    """What a worker of such a build is made from."""
+    """The spec of a worker of such a build."""
     config = make_config(output, rows=rows, turns=turns, slots=slots)
     build_spec = resolve_build(config)
     return WorkerSpec(
@@ -120,7 +120,7 @@ def make_spec(output: str, *, rows: int, turns: int, slots: int = SLOTS) -> Work
 
 
 def worker_loop(engine: DrawnEngine, spec: WorkerSpec, *, rows: int) -> Measured:
-    """ShardWorker as it is, without Ray: cohorts, acceptance, Parquet files on a local disk."""
+    """ShardWorker without Ray: cohorts, acceptance, Parquet files on a local disk."""
     engine.begin(spec)
     worker = ShardWorker(spec, lambda _: engine)
     for start in range(0, rows, _ROWS_PER_PARTITION):
@@ -132,15 +132,15 @@ def worker_loop(engine: DrawnEngine, spec: WorkerSpec, *, rows: int) -> Measured
 
 
 def bare_loop(engine: DrawnEngine, spec: WorkerSpec, *, rows: int, live: int | None = None) -> Measured:
-    """Nothing but the engine's two calls: every conversation goes on as soon as its message is there.
+    """Only the engine's two calls: every conversation goes on as soon as its message is there.
 
-    live: how many are under way at once; None for all.
+    live: conversations under way at once; None for all.
     """
     engine.begin(spec)
     asker, fresh = _Asker(engine, spec), iter(range(rows))
     for row in islice(fresh, live):
         asker.ask(row)
-    while asker.asked:
+    while asker.outstanding:
         for row in asker.step():
             if len(asker.messages[row]) < spec.build_spec.config.messages_per_row:
                 asker.ask(row)
@@ -150,14 +150,14 @@ def bare_loop(engine: DrawnEngine, spec: WorkerSpec, *, rows: int, live: int | N
 
 
 def lockstep(engine: DrawnEngine, spec: WorkerSpec, *, rows: int, batch: int) -> Measured:
-    """As with `LLM.generate`, batch after batch: all first messages, then all answers, and so on."""
+    """Batch after batch as with `LLM.generate`: all first messages, then all answers, and so on."""
     engine.begin(spec)
     asker = _Asker(engine, spec)
     for start in range(0, rows, batch):
         for _ in range(spec.build_spec.config.messages_per_row):
             for row in range(start, min(rows, start + batch)):
                 asker.ask(row)
-            while asker.asked:
+            while asker.outstanding:
                 asker.step()
     return engine.end()
 
@@ -171,11 +171,11 @@ class _Asker:
         self._prefix = self._format.prefix(
             spec.build_spec.prompts[0].text if spec.build_spec.prompts else None
         )
-        self.asked = 0
+        self.outstanding = 0
         self.messages: dict[int, list[list[int]]] = defaultdict(list)
 
     def ask(self, row: int) -> None:
-        """For the row's next message."""
+        """Ask for the row's next message."""
         messages = self.messages[row]
         role: Role = "assistant" if len(messages) % 2 else "user"
         seed = draws.request_seed(row, seed=self._config.seed_number, attempt=1, message=len(messages))
@@ -184,14 +184,14 @@ class _Asker:
             {"type": "token", "prompt_token_ids": self._format.prompt(self._prefix, messages)},
             self._engine.params(self._sampling.of(role), drawn_length(seed, role)),
         )
-        self.asked += 1
+        self.outstanding += 1
 
     def step(self) -> list[int]:
-        """The rows that have a message more."""
+        """One step; the rows whose message has ended."""
         ended = [output for output in self._engine.timed.step() if output.finished]
         for output in ended:
             self.messages[int(output.request_id)].append(list(output.outputs[0].token_ids))
-        self.asked -= len(ended)
+        self.outstanding -= len(ended)
         return [int(output.request_id) for output in ended]
 
 

@@ -1,7 +1,7 @@
-"""What `plan --sample` foretells, against what `generate` then takes: time of the whole command, and tokens.
+"""The forecast of `plan --sample` against `generate`: the time of the whole command, and the tokens.
 
-Pairs, one after the other on this machine, each of both commands as a process of its own: the demo, which a
-sample of a minute makes whole, and a build of several times its rows, of which it makes a part.
+Each pair runs both commands, one after the other in processes of their own. The builds are the demo, which a
+sample of a minute makes whole, and a build with several times its rows, of which the sample makes a part.
 """
 
 import json
@@ -18,14 +18,14 @@ from typing import Any
 from jobs.benchmarks.result import Claim, Result, Table
 
 _ROOT = Path(__file__).resolve().parents[2]
-_COMMAND = [sys.executable, "-c", "from magpie_ray.cli import main; main()"]
+_COMMAND = [sys.executable, "-c", "from magpie_ray.cli.program import main; main()"]
 _CONFIG = "jobs/configs/demo.yaml"
 _WITHIN = 0.15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """A plan and the build that it was for. load: processes that wanted a core, before each."""
+    """A plan and its build. load_before_*: the load average before each."""
 
     build: str
     foretold_s: float

@@ -1,4 +1,4 @@
-"""What a benchmark found, as plain values: tables to read, and claims that hold or do not."""
+"""The result of a benchmark as plain values: tables to read, and claims that are met or not."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +17,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """A figure and what it has to be. `why`: the measurement that explains a claim that is not met."""
+    """A figure and its bound. why: the measurement that explains a claim that is not met."""
 
     what: str
     value: float
@@ -27,13 +27,13 @@ class Claim:
 
     @property
     def met(self) -> bool:
-        """Whether the figure is what it has to be."""
+        """Whether the figure keeps its bound."""
         return self.value <= self.bound if self.must_be == "at most" else self.value >= self.bound
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """One benchmark's figures. `notes`: what was assumed, and where assumed numbers come from."""
+    """One benchmark's figures. notes: assumptions, and the sources of assumed numbers."""
 
     name: str
     tables: Sequence[Table]

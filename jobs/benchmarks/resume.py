@@ -1,7 +1,7 @@
 """Resuming a build of many partitions, stage by stage, in a process of its own.
 
-What `generate` does between its start and its first actor, without a cluster: read what the build is, derive
-its chat format, look at what is committed, plan the rest, give every worker its first partitions.
+The stages are those of `generate` between its start and its first actor, without a cluster: read the build,
+derive its chat format, list what is committed, plan the rest, give every worker its first partitions.
 """
 
 import json
@@ -32,7 +32,7 @@ _WITHOUT_TORCH = "--without-torch"
 
 
 class CountingStorage(Storage):
-    """A storage that counts the calls for it, by kind."""
+    """A storage that counts its calls by kind."""
 
     calls: Counter[str]
 
@@ -61,9 +61,9 @@ def config_of(output: str, num_rows: int) -> Config:
 
 
 def make_build(output: str, *, known: int, newer: int) -> None:
-    """A build with so many partitions that its manifest knows, and so many real files that came after it.
+    """A build with `known` partitions in its manifest and `newer` real files that came after the manifest.
 
-    Files that the manifest knows are never opened: here they are one byte.
+    Files of the manifest are never opened: here they hold one byte.
     """
     config = config_of(output, GRID * (known + newer))
     storage = Storage(output)
@@ -113,7 +113,7 @@ def _row(row_id: int) -> Row:
 
 
 def resume(output: str, *, num_rows: int, num_workers: int) -> dict[str, Any]:
-    """Seconds of each stage and MB at its end, the storage's calls, and what came of it."""
+    """Seconds of each stage, peak MB at its end, the storage's calls, and the outcome."""
     stages = list[dict[str, Any]]()
 
     @contextmanager
@@ -173,10 +173,10 @@ def storage_size(storage: Storage) -> int:
 def resume_in_own_process(
     output: str, *, num_rows: int, num_workers: int, with_torch: bool
 ) -> dict[str, Any]:
-    """As `resume`; `wall_seconds` have the process's own start and imports, too.
+    """As `resume`; `wall_seconds` include the start of the process and its imports.
 
-    with_torch: where torch is installed, transformers imports it with every tokenizer. A plain install of
-    magpie-ray, enough for a driver, has none.
+    with_torch: if torch is installed, transformers imports it with every tokenizer. A plain install of
+    magpie-ray, enough for a driver, has no torch.
     """
     command = [sys.executable, "-m", "jobs.benchmarks.resume", output, str(num_rows), str(num_workers)]
     command += [] if with_torch else [_WITHOUT_TORCH]
@@ -189,7 +189,7 @@ def resume_in_own_process(
 
 
 def _peak_mb() -> float:
-    """The most memory that this process has had (its own, not its parent's as in ru_maxrss)."""
+    """The peak memory of this process alone; ru_maxrss would include its parent's."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e6
@@ -198,7 +198,7 @@ def _peak_mb() -> float:
 
 if __name__ == "__main__":
     if _WITHOUT_TORCH in sys.argv:
-        sys.modules["torch"] = None  # type: ignore[assignment]  # Python's way to say that there is none
+        sys.modules["torch"] = None  # type: ignore[assignment]  # an import of torch now fails
 
     import magpie_ray.driver.run_build  # noqa: F401  what the driver's process holds, Ray included
 

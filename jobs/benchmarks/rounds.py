@@ -1,7 +1,8 @@
-"""What turn-synchronous rounds cost: the real scheduler over an engine in virtual time, on two GPUs' figures.
+"""The cost of turn-synchronous rounds: the real scheduler over an engine in virtual time, on two GPUs.
 
-Side by side: no barrier at all (every conversation free, its window as good as it gets), the rounds as a
-worker has them, and plain lockstep over batches. Then what each choice of the window is worth.
+Three systems are compared: no barrier (every conversation goes on by itself, in the best window there is),
+the rounds of a worker, and plain lockstep over batches. A second table shows the effect of each choice of the
+window.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from magpie_ray.generation.admission import AdmissionWindow
 
 ROWS_PER_SLOT = 40
 TURNS = (1, 3, 5)
-# As a worker expects it from max_tokens 512 and 1024, before it has seen any.
+# A worker's expectation from max_tokens 512 and 1024, before any turn has ended.
 EXPECTED_TURN_TOKENS = 430
 # Lockstep needs fewer rows: each batch is like the others.
 _LOCKSTEP_BATCHES = 4
@@ -23,17 +24,17 @@ _CHOICE_ROWS_PER_SLOT = 8
 
 
 class WellInformedWindow(AdmissionWindow):
-    """For conversations without a cohort: knows their lengths from the start.
+    """A window for conversations without cohorts, which knows their mean length from the start.
 
-    Those that end first are the short ones; a window of cohorts learns from whole ones.
+    It must not learn: the first conversations to end are the short ones.
     """
 
     def learn(self, **_: float) -> None:
-        """Nothing is left to learn."""
+        """Ignore the lengths seen."""
 
 
 def no_barrier(card: Card, *, turns: int, rows: int) -> Run:
-    """Every conversation goes on as soon as it can."""
+    """Every conversation goes on as soon as its message is there."""
     sample = draw_lengths(1000, turns)
     mean = sum(map(sum, sample)) / (len(sample) * turns) + 2 * 5
     window = WellInformedWindow(card.figures, cohort_size=1, turns=turns, tokens_per_turn=mean)
@@ -43,7 +44,7 @@ def no_barrier(card: Card, *, turns: int, rows: int) -> Run:
 def our_rounds(
     card: Card, *, turns: int, rows: int, cohort_size: int | None = None, refresh: bool = True
 ) -> Run:
-    """Cohorts, as a worker starts them."""
+    """A worker's rounds, in cohorts."""
     window = AdmissionWindow(
         card.figures, cohort_size=cohort_size, turns=turns, tokens_per_turn=EXPECTED_TURN_TOKENS
     )
@@ -51,7 +52,7 @@ def our_rounds(
 
 
 def fixed_rounds(card: Card, *, turns: int, rows: int, live: float) -> Run:
-    """Cohorts of 16, so many conversations alive whatever the cache holds."""
+    """Cohorts of 16, with `live` conversations whatever the cache holds."""
     window = AdmissionWindow(card.figures, cohort_size=16, cohorts_in_flight=int(live) // 16)
     return run_rounds(card, turns=turns, rows=rows, window=window, refresh=False)
 
@@ -78,19 +79,19 @@ def run() -> Result:
     # The longest first, so that both cores end at about the same time.
     tasks = sorted([*comparison, *choices], key=lambda task: -task.rows * task.turns**2)
     with ProcessPoolExecutor(2) as pool:
-        found = dict(zip(tasks, pool.map(_call, tasks), strict=True))
-    free = {(t.card, t.turns): found[t] for t in comparison if t.what is no_barrier}
-    ours = {(t.card, t.turns): found[t] for t in comparison if t.what is our_rounds}
+        runs = dict(zip(tasks, pool.map(_call, tasks), strict=True))
+    free = {(t.card, t.turns): runs[t] for t in comparison if t.what is no_barrier}
+    ours = {(t.card, t.turns): runs[t] for t in comparison if t.what is our_rounds}
     return Result(
         name="rounds",
         tables=[
             Table(
                 title="an 8B model in virtual time; s and us are simulated",
-                rows=[_row(task, found[task], free[task.card, task.turns]) for task in comparison],
+                rows=[_row(task, runs[task], free[task.card, task.turns]) for task in comparison],
             ),
             Table(
                 title=f"what each choice is worth ({_CHOICE_ROWS_PER_SLOT} rows a slot)",
-                rows=[_row(task, found[task], found[_first_like(task, choices)]) for task in choices],
+                rows=[_row(task, runs[task], runs[_first_like(task, choices)]) for task in choices],
             ),
         ],
         claims=[
@@ -127,7 +128,7 @@ def _compared(card: Card, turns: int) -> list[_Task]:
 
 
 def _choices() -> list[_Task]:
-    """Variants of three turns, each kind behind the rounds it is compared with."""
+    """Variants with three turns. Each GPU's variants follow the rounds that they are compared with."""
     large = replace(L4, max_num_batched_tokens=8192)
     fp8 = replace(H200, kv_cache_tokens=2 * H200.kv_cache_tokens, cache_bytes=H200.cache_bytes // 2)
     tasks = []

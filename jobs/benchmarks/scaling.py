@@ -1,7 +1,7 @@
 """Whether 64 engines make 64 times the rows of one, and what breaks first at 10,000.
 
-Engines of a fixed speed, so that whatever is lost is the job's: real Ray actors in the middle of a job, and
-whole jobs, start and tail included, in virtual time. Then figures measured here, taken to 10,000 GPUs.
+The engines have a fixed speed, so any loss is the job's: real Ray actors in the middle of a job, and whole
+jobs in virtual time, start and tail included. A third table extends the measured figures to 10,000 GPUs.
 """
 
 import tempfile
@@ -30,7 +30,7 @@ _MEASURED_PARTITIONS = 50_000
 
 
 def run() -> Result:
-    """Measure, then reckon."""
+    """Measure, then extrapolate."""
     virtual = [_virtually(workers) for workers in _VIRTUAL]
     uneven = [_virtually(workers, uneven=True) for workers in (64, 1000)]
     records = _measure_records()
@@ -131,7 +131,7 @@ def _virtual_row(run: VirtualRun, base: VirtualRun, speeds: str) -> dict[str, Ce
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Records:
-    """What a committed partition takes: bytes in the manifest and of memory, seconds to write and to read."""
+    """The cost of one committed partition: bytes in the manifest and in memory, seconds to write and read."""
 
     manifest_bytes: float
     memory_bytes: float
@@ -174,7 +174,7 @@ def _measure_records() -> _Records:
 
 
 def _paper(real: RealRun, thousand: VirtualRun, records: _Records) -> list[dict[str, Cell]]:
-    """The longest first."""
+    """The parts of a build, the longest first."""
     gpus, rows = 10_000, 10**10
     hours = rows / (gpus * _ROWS_PER_SECOND) / 3600
     partitions = rows / _ROWS_PER_PARTITION

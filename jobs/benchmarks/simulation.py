@@ -1,8 +1,8 @@
-"""The real rounds over the simulated engine: rows of drawn lengths, one after another system.
+"""The real rounds over the simulated engine, and plain lockstep, with rows of drawn lengths.
 
 Lengths are "magpie-lengths": user messages lognormal with median 30 tokens and sigma 0.6, clipped to 4..256;
-assistant messages normal 400+-210, clipped to 16..1024. A message's length depends on its row and turn alone,
-so that every system does the same work.
+assistant messages normal 400+-210, clipped to 16..1024. A message's length depends only on its row and turn,
+so every system does the same work.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.conversation import Recipe, SamplingPair
 from magpie_ray.generation.rounds import Rounds
 
-# Of a chat template with the paper's system prompt, and of what stands between two messages.
+# Tokens of a chat template with the paper's system prompt, and of the markup between two messages.
 _PREFIX_TOKENS, _BETWEEN_TOKENS = 70, 5
 _SAMPLING = Sampling(settings=SamplingSettings(max_tokens=4096))
 
@@ -35,22 +35,22 @@ def draw_lengths(rows: int, turns: int) -> list[list[int]]:
 
 
 class NumberedFormat:
-    """A chat format whose prompts tell which row and message they are for.
+    """A chat format whose prompts say which row and message they are for.
 
-    A conversation's first tokens are the same in all rows but for the last one of them, the row's number;
-    rounds asks for the prefixes in the order of the rows, as none is rejected.
+    The last token of a conversation's prefix is the number of its row; the others are the same in all rows.
+    Rounds ask for the prefixes in the order of the rows, because no row is rejected.
     """
 
     def __init__(self) -> None:
         self._next_row = 0
 
     def prefix(self, system_prompt: str | None) -> tuple[int, ...]:
-        """The next row's."""
+        """The prefix of the next row."""
         row, self._next_row = self._next_row, self._next_row + 1
         return (*range(_PREFIX_TOKENS - 1), row)
 
     def prompt(self, prefix: Sequence[int], messages: Sequence[Sequence[int]]) -> list[int]:
-        """What stands between two messages ends with the number of those before it."""
+        """The markup between two messages ends with the number of messages before it."""
         ids = list(prefix)
         for number, message in enumerate(messages, 1):
             ids += message
@@ -60,12 +60,12 @@ class NumberedFormat:
 
 
 def place_of(prompt: Sequence[int]) -> tuple[int, int]:
-    """The row that a prompt belongs to, and how many messages are in it."""
+    """The row that a prompt belongs to, and the number of its messages."""
     return prompt[_PREFIX_TOKENS - 1], prompt[-1] if len(prompt) > _PREFIX_TOKENS else 0
 
 
 class DrawnAnswers:
-    """Answers of the drawn lengths, and an account of how much of the prompts had been read before."""
+    """Answers of the drawn lengths, and a count of the prompts' new and known tokens."""
 
     def __init__(self, lengths: list[list[int]]) -> None:
         self._lengths = lengths
@@ -74,7 +74,7 @@ class DrawnAnswers:
 
     def __call__(self, request: Request) -> Answer:
         row, messages = place_of(request.prompt_token_ids)
-        # The last token of a message is its end, which no prompt repeats; the last before it is read anew.
+        # No prompt repeats the end of a message, its last token. The token before that is prefilled again.
         new = _BETWEEN_TOKENS if messages else 1
         self.new_tokens += new
         self.known_tokens += len(request.prompt_token_ids) - new
@@ -83,10 +83,10 @@ class DrawnAnswers:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One system's figures. The body ends when the last row has begun; the tail is what comes behind.
+    """One system's figures. The body ends when the last row has begun; the tail follows.
 
-    body, tail: simulated seconds. body_tokens: written in the body. known: tokens of prompts that had been
-    read or written before; missed: those of them that the cache did not have any more.
+    body, tail: simulated seconds. body_tokens: generated in the body. known: prompt tokens that had been
+    prefilled or generated before; missed: those of them that the cache had evicted.
     """
 
     rows: int
@@ -100,22 +100,22 @@ class Run:
 
     @property
     def seconds_per_token(self) -> float:
-        """Of the body, simulated."""
+        """Simulated seconds of the body for one token."""
         return self.body / self.body_tokens
 
     @property
     def hit_rate(self) -> float:
-        """The part of what had been read before that was found in the cache."""
+        """The share of known prompt tokens that the cache still held."""
         return 1 - self.missed / max(1, self.known)
 
     @property
     def read_again(self) -> float:
-        """Tokens read that had been read before, preempted ones included, for each one written."""
+        """Known tokens prefilled again, after preemptions too, for each generated token."""
         return (self.missed + self.stats.recomputed_tokens) / self.stats.generated_tokens
 
 
 def run_rounds(card: Card, *, turns: int, rows: int, window: AdmissionWindow, refresh: bool = True) -> Run:
-    """The worker's own rounds, in that window."""
+    """A worker's rounds in that window."""
     answers, engine = _engine(card, draw_lengths(rows, turns))
     if not refresh:
         engine.refresh = lambda token_ids: None  # type: ignore[method-assign]
@@ -141,7 +141,7 @@ def run_rounds(card: Card, *, turns: int, rows: int, window: AdmissionWindow, re
 
 
 def run_lockstep(card: Card, *, turns: int, rows: int) -> Run:
-    """As a generator over batches does it: a batch of rows, all of whose messages end before the next."""
+    """A generator over batches: all messages of a batch end before the next messages begin."""
     answers, engine = _engine(card, draw_lengths(rows, turns))
     form, body = NumberedFormat(), _Body(engine)
     for start in range(0, rows, card.max_num_seqs):
@@ -166,7 +166,7 @@ def _engine(card: Card, lengths: list[list[int]]) -> tuple[DrawnAnswers, Simulat
 
 
 class _Body:
-    """Notes where an engine stood when the last row began."""
+    """The state of an engine when the last row began."""
 
     def __init__(self, engine: SimulatedEngine) -> None:
         self._engine = engine

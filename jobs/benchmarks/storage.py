@@ -1,6 +1,6 @@
-"""The writer: rows to one Parquet object, and that to a local disk and to an S3 server over HTTP.
+"""The cost of writing: rows to one Parquet object, on a local disk and on an S3 server over HTTP.
 
-Also what a message costs to decode, which like writing happens beside the engine's loop.
+Also the cost of decoding a message. Like writing, decoding happens beside the engine's loop.
 """
 
 import io
@@ -30,9 +30,9 @@ from magpie_ray.types import Message, PartitionRecord, Role, Row
 from magpie_ray.worker.parts import make_recipe
 from magpie_ray.worker.spec import WorkerSpec
 
-# What one actor is taken to generate, and so what writing is measured against.
+# The assumed speed of one actor, against which writing is measured.
 TOKENS_PER_SECOND = 5000
-# One actor's rows of five minutes, the size of a partition.
+# A partition: one actor's rows of five minutes.
 ROWS = {1: 3500, 3: 1200}
 _REPEATS = 5
 _DECODED = 256
@@ -65,9 +65,9 @@ def run() -> Result:
 
 
 class Text:
-    """English: what Python's own modules and its manual say, 2 MB, cut into messages one after the other.
+    """English text from Python's own modules and its manual, 2 MB, cut into messages one after the other.
 
-    At its end it begins again, from further away than anything compressed at once reaches back.
+    The text starts again at its end, at a distance that no compression window covers.
     """
 
     def __init__(self, *, seed: int) -> None:
@@ -75,7 +75,7 @@ class Text:
         self.source, self._position = _documentation(), 0
 
     def message(self, tokens: int) -> str:
-        """About so many tokens of it."""
+        """The next message of about `tokens` tokens."""
         end = self._position + round(tokens * _CHARACTERS_PER_TOKEN)
         message = self.source[self._position : end]
         self._position = end if end < len(self.source) else 0
@@ -98,7 +98,7 @@ def _documentation() -> str:
 
 
 def make_rows(text: Text, num_rows: int, *, turns: int) -> list[Row]:
-    """Rows 0..num_rows-1 as the rounds hand them out."""
+    """Rows 0..num_rows-1, as rounds return them."""
     return [_row(text, row_id, turns) for row_id in range(num_rows)]
 
 
@@ -124,12 +124,12 @@ def _row(text: Text, row_id: int, turns: int) -> Row:
 
 
 def make_config(output: str, *, turns: int) -> Config:
-    """A build whose rows have the model name of a real one."""
+    """The config of a build with the bundled model."""
     return load_config(None, ["num_rows=1", f"n_turns={turns}", f"output.path={output}"])
 
 
 def as_parquet(rows: Sequence[Row], *, turns: int) -> tuple[bytes, PartitionRecord]:
-    """As a worker writes them."""
+    """The file that a worker writes of the rows, and its record."""
     return to_parquet(
         rows,
         config=make_config("memory://x", turns=turns),
@@ -140,7 +140,7 @@ def as_parquet(rows: Sequence[Row], *, turns: int) -> tuple[bytes, PartitionReco
 
 
 def tokens_of(rows: Sequence[Row]) -> int:
-    """Generated for all of them."""
+    """Generated tokens of all rows."""
     return sum(message.completion_tokens for row in rows for message in row.messages)
 
 
@@ -149,7 +149,7 @@ def tokens_of(rows: Sequence[Row]) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Cost:
-    """Of one partition: medians. cpu_seconds: of this process, all threads."""
+    """Medians for one partition. cpu_seconds: of all threads of this process."""
 
     step: str
     seconds: float
@@ -157,7 +157,7 @@ class _Cost:
     megabytes: float
 
     def cores(self, rows: Sequence[Row]) -> float:
-        """What an engine of TOKENS_PER_SECOND keeps busy with it."""
+        """The cores that the step keeps busy beside an engine of TOKENS_PER_SECOND."""
         return self.cpu_seconds / tokens_of(rows) * TOKENS_PER_SECOND
 
     def figures(self, rows: Sequence[Row]) -> dict[str, Cell]:
@@ -172,7 +172,7 @@ class _Cost:
 
 
 def _measure_writing(rows: Sequence[Row], *, turns: int) -> list[_Cost]:
-    """Building the file, and doing so and storing it; the last on S3."""
+    """Building the file alone, then building and storing it; the last is on S3."""
     data, _ = as_parquet(rows, turns=turns)
     names = iter(range(1000))
 
@@ -203,7 +203,7 @@ def _cost(step: str, action: Callable[[], object], megabytes: float) -> _Cost:
 
 
 def sizes_of(rows: Sequence[Row], *, turns: int) -> list[dict[str, Cell]]:
-    """The same rows in the formats they might be in."""
+    """The size of the same rows in several formats."""
     ours = pq.read_table(pa.BufferReader(as_parquet(rows, turns=turns)[0]))
     jsonl = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ours.to_pylist()).encode()
     text = sum(len(message.text.encode()) for row in rows for message in row.messages)
@@ -224,7 +224,7 @@ def sizes_of(rows: Sequence[Row], *, turns: int) -> list[dict[str, Cell]]:
 
 
 def _distilabel_row(row: Row) -> Mapping[str, Any]:
-    """The columns of its MagpieGenerator (its steps/tasks/magpie/base.py): one turn has no conversation."""
+    """The columns of distilabel's MagpieGenerator (steps/tasks/magpie/base.py); one turn is no conversation."""
     if len(row.messages) == 2:
         texts: dict[str, Any] = {"instruction": row.messages[0].text, "response": row.messages[1].text}
     else:
@@ -247,7 +247,7 @@ def _parquet_size(table: pa.Table, compression: str) -> int:
 
 
 def _measure_decoding(text: Text) -> Table:
-    """What a message costs to decode."""
+    """The cost of decoding a message."""
     build_spec = resolve_build(make_config("memory://x", turns=1))
     recipe = make_recipe(
         WorkerSpec(
