@@ -1,7 +1,7 @@
 """`python -m tests.chaos [--seed 0] [--faults 200] [--rows 20000]`: the real job under injected faults.
 
-Prints a table; exit code 0 when no row was lost or doubled, every build finished and verifies, every recovery
-was in time, and that many faults were injected. Takes some minutes on two cores.
+Prints a table. The exit code is 0 when no row is lost or doubled, every build finishes and verifies, every
+recovery is in time, and all faults were injected. Takes some minutes on two cores.
 """
 
 import argparse
@@ -20,15 +20,15 @@ from tests.chaos.ground import Ground, prepared
 from tests.chaos.report import print_table, problems
 
 _CPUS = 4
-# How many of all faults go where; what is left, the larger part, spoils requests.
+# Shares and numbers of the faults. The remaining faults, the larger part, spoil requests.
 _HARM, _STRIKES, _NODE_KILLS, _OUTAGES = 0.26, 0.03, 4, 3
-# Some spoiled requests never come: a few more lie in wait.
+# Some requests to spoil never come, so a few more faults wait for them.
 _SPARE = 1.1
 _SCENARIOS = ("actors", "drivers", "rivals", "nodes")
 
 
 def run(ground: Ground, scale: scenarios.Scale, *, faults: int, only: list[str]) -> list[Ended]:
-    """All builds, one after another; all but the last on one cluster."""
+    """Run the builds one after another, all but the last on one cluster."""
     harm, strikes = round(_HARM * faults), round(_STRIKES * faults)
     s3 = round(_SPARE * (faults - harm - strikes - _NODE_KILLS - _OUTAGES))
     ended = []
@@ -54,24 +54,24 @@ def main() -> int:
     parser.add_argument("--home", type=Path, help="where logs go; default: a new folder, kept if need be")
     parser.add_argument("--only", nargs="+", choices=_SCENARIOS, default=list(_SCENARIOS))
     parser.add_argument("--skip", nargs="+", default=[], help="parts of names of actor faults to leave out")
-    asked = parser.parse_args()
-    # Through the contexts, which end what was started.
+    options = parser.parse_args()
+    # By an exception, so that the contexts end all processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console, began = Console(width=118), time.monotonic()
-    home = asked.home or Path(tempfile.mkdtemp(prefix="chaos-"))
+    home = options.home or Path(tempfile.mkdtemp(prefix="chaos-"))
     home.mkdir(exist_ok=True)
     with prepared(home) as ground:
-        scale = scenarios.Scale(seed=asked.seed, rows=asked.rows, skip=tuple(asked.skip))
-        builds = run(ground, scale, faults=asked.faults, only=asked.only)
+        scale = scenarios.Scale(seed=options.seed, rows=options.rows, skip=tuple(options.skip))
+        builds = run(ground, scale, faults=options.faults, only=options.only)
     print_table(builds, console)
-    found = problems(builds, asked.faults)
-    for problem in found:
+    failures = problems(builds, options.faults)
+    for problem in failures:
         console.print(f"- {problem}", markup=False)
-    told = f"{len(found)} problems, logs in {home}" if found else "no problem"
-    console.print(f"seed {asked.seed}, {time.monotonic() - began:.0f} s: {told}")
-    if not (found or asked.home):
+    outcome = f"{len(failures)} problems, logs in {home}" if failures else "no problem"
+    console.print(f"seed {options.seed}, {time.monotonic() - began:.0f} s: {outcome}")
+    if not (failures or options.home):
         shutil.rmtree(home)
-    return 1 if found else 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""One chaos build: its drivers one after another or side by side, what was injected, and what came of it.
+"""One chaos build: its drivers, one after another or side by side, its injections and its outcome.
 
-What always holds: whatever must not happen is noted as a complaint and the build goes on, so that one run
-tells all that is wrong; no driver outlives the build.
+Invariants: a violation becomes a complaint and the build goes on, so that one run reports all of them; no
+driver outlives the build.
 """
 
 import random
@@ -25,12 +25,12 @@ _STALL_SECONDS = 8
 _SETTINGS = (
     f"output.rows_per_partition={ROWS_PER_PARTITION}",
     f"cluster.stall_timeout_seconds={_STALL_SECONDS}",
-    # What fails here is nobody's work: the same partition may have bad luck several times.
+    # Injected failures may hit the same partition several times.
     "cluster.max_failures_per_partition=10",
 )
-# A request that stalls is given up early enough to see it tried again.
+# The client gives up a stalled request early enough for its retry to be seen.
 _S3_SETTINGS = ("output.storage_options={config_kwargs: {read_timeout: 4}}",)
-# How long an actor's process may be there after its driver: Ray gives a process that hangs five seconds.
+# An actor's process may outlive its driver for so long: Ray gives a hanging process five seconds.
 _ORPHAN_SECONDS = 20.0
 _WRITTEN = re.compile(r"part-\d+\.parquet \(rows (\d+)\.\.(\d+)\) (?:committed|was there already)")
 _DROPPED = re.compile(r"rows (\d+)\.\.(\d+) was dropped")
@@ -38,7 +38,7 @@ _DROPPED = re.compile(r"rows (\d+)\.\.(\d+) was dropped")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What a lost actor generated in vain. bound: the rows that it left undone or was told to drop."""
+    """The rows that a lost actor generated in vain. bound: the rows that it left undone or had to drop."""
 
     cause: str
     regenerated_rows: float
@@ -152,7 +152,7 @@ class Build:
         )
 
     def _cost(self, actor: Actor) -> Cost:
-        """Attempts that were rejected are left out: they were in vain in any case."""
+        """The cost of a lost actor, without rejected attempts, which are in vain anyway."""
         messages, empty = self.orders.answered(actor.pid)
         logs = [path.read_text(errors="replace") for path in self.ground.actor_logs(actor.pid)]
         written, dropped = (sum(_rows_in(log, line) for log in logs) for line in (_WRITTEN, _DROPPED))

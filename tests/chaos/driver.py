@@ -1,6 +1,6 @@
-"""One driver: the command as a process, and what its log tells of its actors, as it tells it.
+"""One driver: the command as a process, and its actors as its log reports them.
 
-Times are those of time.monotonic at the moment a line was read.
+Times are those of time.monotonic when a line was read.
 """
 
 import contextlib
@@ -25,20 +25,20 @@ _UP = re.compile(r"the engine of slot (\d+) is up after")
 _LOST = re.compile(r"(?:lost )?the actor of slot (\d+)(?: left)?: (.*)")
 _COST = re.compile(r"(\d+) rows of slot \d+'s partitions are generated again")
 
-# How often what no line tells of is looked for: files, processes, uploads.
+# The interval of looks at files, processes and uploads, which no log line reports.
 _LOOK_SECONDS = 0.05
-# No step of a run takes this long on two busy cores; what does is a hang.
+# A step of a run that takes longer than this on two busy cores hangs.
 DEADLINE_SECONDS = 120.0
 HANG_SECONDS = 60.0
 
 
 class ChaosError(AssertionError):
-    """Something that must happen did not; says what, with the driver's last words."""
+    """Something that must happen did not happen."""
 
 
 @dataclass(slots=True, eq=False)
 class Actor:
-    """One actor's life. `undone_rows`: those of its partitions that it left undone, as the driver tells."""
+    """One actor. undone_rows: rows of its partitions that it left undone, as the driver reports them."""
 
     slot: int
     pid: int
@@ -79,8 +79,8 @@ class Driver:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        with self.process.stderr as told, self._log.open("w") as log:
-            for line in told:
+        with self.process.stderr as lines, self._log.open("w") as log:
+            for line in lines:
                 log.write(line)
                 log.flush()
                 with self._changed:

@@ -1,8 +1,8 @@
 """Simulated engines of a fixed speed that obey orders: the chaos process's hand inside an actor.
 
-An order is a file in a folder; whoever removes it obeys it, so that each is obeyed once, and its going is
-the sign that it was. What always holds: `answered` says how many messages a process has generated, even
-after it was killed.
+An order is a file in a folder. The engine that removes the file obeys the order, so each order is obeyed
+once, and a missing file means that it was. Invariant: `answered` counts the messages of a process even after
+it was killed.
 """
 
 import os

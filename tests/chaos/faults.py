@@ -1,4 +1,4 @@
-"""What can happen to actors and their engines: small classes, each of which injects one fault."""
+"""Faults of actors and their engines: small classes, each of which injects one fault."""
 
 import os
 import re

@@ -1,6 +1,6 @@
 """What all builds of a chaos run stand on: an S3 server behind a proxy that is watched, and Ray nodes.
 
-What always holds: every process is in a session of its own that ends with the context that started it; ports
+Invariant: every process is in a session of its own that ends with the context that started it; ports
 are free ones, so that other clusters of this machine are left alone.
 """
 

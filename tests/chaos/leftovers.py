@@ -1,4 +1,4 @@
-"""What writers that were killed leave behind, aged so that the next run may take it for that."""
+"""The leftovers of killed writers, aged so that the next run recognizes them."""
 
 import os
 import time

@@ -1,6 +1,6 @@
-"""Where a chaos build goes, seen from outside: how far it is, and every row that is there.
+"""The output of a chaos build, seen from outside: its progress, and every row in it.
 
-Read with boto3 and pyarrow alone, past the proxy, so that nothing that is tested does the checking.
+Read with boto3 and pyarrow alone and past the proxy, so that the checks share no code with the product.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""The table at the end: what each kind of fault cost, and whether all of it is as promised."""
+"""The table at the end: the cost of each kind of fault, and every broken promise."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tests.chaos.scene import Injection
 
 
 def problems(builds: Sequence[Ended], faults: int) -> list[str]:
-    """Everything that is not as it must be; nothing when all is well."""
+    """Every broken promise; empty when there is none."""
     found = []
     for build in builds:
         rows = build.rows

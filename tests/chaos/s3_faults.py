@@ -1,4 +1,4 @@
-"""What can happen to requests to the store: one of them is spoiled, or for a while all are refused."""
+"""Faults of the store: one request is spoiled, or all requests are refused for a while."""
 
 import functools
 import math

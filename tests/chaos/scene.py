@@ -1,6 +1,6 @@
 """What faults have in common: an injection that happened, and what of a running build a fault may reach.
 
-What always holds: an Injection stands for one fault that really happened, at the moment it did.
+Invariant: an Injection stands for one fault that really happened, at the moment it did.
 """
 
 import random
