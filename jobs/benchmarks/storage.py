@@ -224,7 +224,7 @@ def sizes_of(rows: Sequence[Row], *, turns: int) -> list[dict[str, Cell]]:
 
 
 def _distilabel_row(row: Row) -> Mapping[str, Any]:
-    """distilabel's columns (its MagpieGenerator, steps/tasks/magpie/base.py). One turn has no conversation."""
+    """The columns of distilabel's MagpieGenerator (steps/tasks/magpie/base.py)."""
     if len(row.messages) == 2:
         texts: dict[str, Any] = {"instruction": row.messages[0].text, "response": row.messages[1].text}
     else:
