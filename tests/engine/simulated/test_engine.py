@@ -8,7 +8,7 @@ from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.counters import EngineStats
 from magpie_ray.engine.protocol import Completion, EngineFigures, Request, Sampling
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
-from magpie_ray.engine.simulated.kv_cache import BLOCK_TOKENS, BlockCache, block_hashes
+from magpie_ray.engine.simulated.kv_cache import BLOCK_TOKENS
 from magpie_ray.engine.step_cost import StepCost
 from magpie_ray.errors import EngineError
 
@@ -229,26 +229,6 @@ def test_whatever_runs_the_engine_is_as_new_in_the_end(
     for number, (_, completion) in completions.items():
         assert completion.num_tokens == lengths[number][1]
     assert probe(simulated, blocks) == probe(new_engine(), blocks)
-
-
-def test_a_block_is_known_by_its_tokens_and_all_before_them() -> None:
-    ids = list(range(70))
-    hashes = block_hashes(ids)
-    assert len(hashes) == 4
-    assert block_hashes(ids[:40]) == hashes[:2]
-    assert block_hashes(ids, hashes[:2]) == hashes
-    assert set(block_hashes([99, *ids[1:]])).isdisjoint(hashes)
-
-
-def test_a_block_in_use_is_not_evicted() -> None:
-    cache = BlockCache(4)
-    assert cache.take(2)
-    cache.give_back([1, 2], shared=0, blocks=2)
-    assert cache.use_and_take([1], 2)
-    assert cache.find([1, 2]) == 2
-    assert cache.take(1)
-    assert cache.find([1, 2]) == 1
-    assert not cache.take(1)
 
 
 def test_what_running_requests_hold_of_the_cache_is_summed_over_the_steps() -> None:
