@@ -24,31 +24,24 @@ class Gpu:
         return 1024 if self.memory >= 75e9 and not self.name.startswith("A100") else 256
 
 
-def _gpu(name: str, gigabytes: float, gigabytes_per_second: float, teraflops: float) -> Gpu:
-    return Gpu(
-        name=name,
-        memory=gigabytes * 1e9,
-        bandwidth=gigabytes_per_second * 1e9,
-        arithmetic=teraflops * 1e12,
-    )
-
-
+# GB, GB/s, TFLOP/s
+_DATA_SHEETS = {
+    "A10G": (24, 600, 70),
+    "A100-40GB": (40, 1555, 312),
+    "A100-80GB": (80, 2039, 312),
+    "B200": (180, 7700, 2250),
+    "H100-80GB": (80, 3350, 989),
+    "H100-NVL": (94, 3900, 835),
+    "H100-PCIe": (80, 2000, 756),
+    "H200": (141, 4800, 989),
+    "L4": (24, 300, 121),
+    "L40S": (48, 864, 362),
+    "RTX4090": (24, 1008, 165),
+    "RTX6000-Ada": (48, 960, 364),
+}
 GPUS = {
-    gpu.name: gpu
-    for gpu in (
-        _gpu("A10G", 24, 600, 70),
-        _gpu("A100-40GB", 40, 1555, 312),
-        _gpu("A100-80GB", 80, 2039, 312),
-        _gpu("B200", 180, 7700, 2250),
-        _gpu("H100-80GB", 80, 3350, 989),
-        _gpu("H100-NVL", 94, 3900, 835),
-        _gpu("H100-PCIe", 80, 2000, 756),
-        _gpu("H200", 141, 4800, 989),
-        _gpu("L4", 24, 300, 121),
-        _gpu("L40S", 48, 864, 362),
-        _gpu("RTX4090", 24, 1008, 165),
-        _gpu("RTX6000-Ada", 48, 960, 364),
-    )
+    name: Gpu(name=name, memory=memory * 1e9, bandwidth=bandwidth * 1e9, arithmetic=arithmetic * 1e12)
+    for name, (memory, bandwidth, arithmetic) in _DATA_SHEETS.items()
 }
 
 

@@ -93,17 +93,10 @@ class Sampler:
                 if all(other.ready for other in self._slots):
                     self._all_ready = now
             case Progress():
-                self._measure(slot, event, now)
+                slot.started = event.started
                 if self._stopped is None:
-                    for piece in self._dispatcher.progress(
-                        number,
-                        started=event.started,
-                        finished=event.tally.rows,
-                        live_window=event.live_window,
-                        now=now,
-                    ):
-                        slot.pieces.append(piece)
-                        self._actors.give(number, piece)
+                    self._measure(slot, event, now)
+                    self._give_more(number, event, now)
             case Committed():
                 self.ended = now
                 self._files |= {record.start: record for record in event.files}
@@ -117,13 +110,21 @@ class Sampler:
                 raise GenerationFailedError(f"an engine of the sample was lost: {cause}")
 
     def _measure(self, slot: _Slot, event: Progress, now: float) -> None:
-        slot.started = event.started
-        if self._stopped is not None:
-            return
         slot.tokens = event.engine.generated_tokens
         if self._all_ready is not None and event.doing == "generating":
             slot.last = (now, slot.tokens)
             slot.first = slot.first or slot.last
+
+    def _give_more(self, number: int, event: Progress, now: float) -> None:
+        for piece in self._dispatcher.progress(
+            number,
+            started=event.started,
+            finished=event.tally.rows,
+            live_window=event.live_window,
+            now=now,
+        ):
+            self._slots[number].pieces.append(piece)
+            self._actors.give(number, piece)
 
     def _stop(self) -> None:
         """Take back the pieces that have not begun."""
