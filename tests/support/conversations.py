@@ -1,4 +1,4 @@
-"""Conversations for tests of what keeps account of them."""
+"""Conversations for tests of admission and of cache use."""
 
 from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.engine.protocol import Sampling
@@ -8,7 +8,7 @@ _GREEDY = Sampling(settings=SamplingSettings(temperature=0.0, max_tokens=9))
 
 
 def conversation_of(cohort: Cohort, row_id: int = 0, *, accepted: int = 0, shared: int = 0) -> Conversation:
-    """The first attempt at a row, with so many messages of one token."""
+    """The first attempt at a row, with `accepted` messages of one token each."""
     return Conversation(
         row_id=row_id,
         attempt=1,

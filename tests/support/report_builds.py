@@ -1,4 +1,4 @@
-"""A build with everything that a report can show: several runs, losses, a mix of prompts, hostile texts."""
+"""A build with all that a report can show: several runs, lost actors, a mix of prompts, hostile texts."""
 
 import os
 from dataclasses import asdict, replace
