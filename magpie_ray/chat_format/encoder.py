@@ -9,6 +9,7 @@ belongs to the message, as in training.
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 MESSAGE = "word"  # stands for any earlier message
@@ -49,10 +50,12 @@ class Encoder:
         for ending in _ENDINGS if before else ("",):
             head = self.encode(before + ending) if before else []
             grown = [self.encode(before + ending + piece + opening) for opening in _OPENINGS]
-            common = _common_start(grown)
+            columns = zip(*grown, strict=False)
+            common = [column[0] for column in takewhile(lambda c: len(set(c)) == 1, columns)]
             if common[: len(head)] != head:
                 continue  # the tokenizer joins this ending with the piece; it may not join another one
-            if not self._only_blanks_lost(grown[0][len(common) :], _OPENINGS[0]):
+            beyond = self._tokenizer.decode(grown[0][len(common) :])
+            if beyond.strip().lower() != _OPENINGS[0].lower():  # more than white space is lost
                 common = self.encode(before + ending + piece)
             return tuple(common[len(head) :])
         return tuple(self.alone(piece))
@@ -97,9 +100,6 @@ class Encoder:
             text, ids = text + sample + written, [*whole, *piece]
         return self.encode(text + "What")[: len(ids)] == ids
 
-    def _only_blanks_lost(self, ids: Sequence[int], opening: str) -> bool:
-        return bool(self._tokenizer.decode(list(ids)).strip().lower() == opening.lower())
-
     def _own_lead(self) -> list[int]:
         plain = self.alone("a")
         full = list(self._tokenizer("a")["input_ids"])
@@ -108,12 +108,3 @@ class Encoder:
 
     def _added(self) -> dict[int, Any]:
         return dict(getattr(self._tokenizer, "added_tokens_decoder", {}))
-
-
-def _common_start(rows: Sequence[Sequence[int]]) -> list[int]:
-    start: list[int] = []
-    for column in zip(*rows, strict=False):
-        if len(set(column)) > 1:
-            break
-        start.append(column[0])
-    return start

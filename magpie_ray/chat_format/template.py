@@ -8,6 +8,7 @@ date that the caller gives.
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any
 
@@ -174,8 +175,10 @@ class Turns:
         if self.around_system is None:
             return "rejected"
         # A system text in a place of its own is followed by the same opener as every user message.
-        opener = _common_end([self.around_system[1], self.pre_query, self.next_user or self.pre_query])
-        return "supported" if opener.strip() else "folded_into_user"
+        texts = (self.around_system[1], self.pre_query, self.next_user or self.pre_query)
+        endings = zip(*map(reversed, texts), strict=False)
+        opener = takewhile(lambda characters: len(set(characters)) == 1, endings)
+        return "folded_into_user" if all(c.isspace() for c, *_ in opener) else "supported"
 
     def dialogue(self) -> tuple[str, ...]:
         """The six texts around the five messages of three turns; the last turn has no answer yet."""
@@ -223,10 +226,3 @@ def _unused_word(texts: Sequence[str]) -> str:
     while any(word in text for text in texts):
         word += "q"
     return word
-
-
-def _common_end(texts: Sequence[str]) -> str:
-    length = 0
-    while all(len(text) > length for text in texts) and len({text[-1 - length] for text in texts}) == 1:
-        length += 1
-    return texts[0][len(texts[0]) - length :]

@@ -162,9 +162,11 @@ def _without_thinking(thinking: Thinking, *, generation: str, history: str) -> t
 def _switches(template: Template) -> tuple[dict[str, Any], dict[str, Any]]:
     on, off = dict[str, Any](), dict[str, Any]()
     for name, yes, no in _SWITCHES:
-        if name in template.variables or name in on or not _mentions(template.source, name):
+        if name in template.variables or name in on:
             continue
-        if isinstance(yes, str) and not all(_quotes(template.source, value) for value in (yes, no)):
+        if not re.search(rf"(?<![\w.'\"]){name}(?!\w)", template.source):
+            continue
+        if isinstance(yes, str) and not all(re.search(rf"(['\"]){x}\1", template.source) for x in (yes, no)):
             continue
         thinking, plain = (
             replace(template, variables={**template.variables, name: value}) for value in (yes, no)
@@ -176,14 +178,6 @@ def _switches(template: Template) -> tuple[dict[str, Any], dict[str, Any]]:
         if texts[0] != texts[1] and texts[0][0] and texts[1][0]:
             on[name], off[name] = yes, no
     return on, off
-
-
-def _mentions(source: str, name: str) -> bool:
-    return re.search(rf"(?<![\w.'\"]){name}(?!\w)", source) is not None
-
-
-def _quotes(source: str, value: str) -> bool:
-    return f"'{value}'" in source or f'"{value}"' in source
 
 
 def _generation(template: Template) -> str:

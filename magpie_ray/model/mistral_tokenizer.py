@@ -25,6 +25,9 @@ class MistralTokenizer:
         self.bos_token_id: int = backend.bos_token_id
         self.all_special_ids: list[int] = backend.all_special_ids
         self.added_tokens_decoder: Mapping[int, Any] = {}
+        self.convert_ids_to_tokens = backend.convert_ids_to_tokens
+        self.convert_tokens_to_ids = backend.convert_tokens_to_ids
+        self.get_vocab = backend.get_vocab
         names = backend.convert_ids_to_tokens(self.all_special_ids)
         self._control = dict(zip(names, self.all_special_ids, strict=True))
         longest_first = sorted(self._control, key=len, reverse=True)
@@ -66,16 +69,3 @@ class MistralTokenizer:
         """The texts, control tokens kept."""
         texts: list[str] = self._backend.batch_decode(messages, skip_special_tokens=False)
         return texts
-
-    def convert_ids_to_tokens(self, ids: Any) -> Any:
-        """The token of an id, or those of several."""
-        return self._backend.convert_ids_to_tokens(ids)
-
-    def convert_tokens_to_ids(self, tokens: Any) -> Any:
-        """The id of a token, or those of several."""
-        return self._backend.convert_tokens_to_ids(tokens)
-
-    def get_vocab(self) -> dict[str, int]:
-        """Token -> id."""
-        vocabulary: dict[str, int] = self._backend.get_vocab()
-        return vocabulary

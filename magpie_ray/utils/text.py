@@ -4,6 +4,7 @@ Generated text is data. Invariant: text that went through `safe` or `visible` ca
 colour it or turn the direction of writing; the characters that could are shown as escapes.
 """
 
+import re
 import unicodedata
 
 # Stands where there is no figure.
@@ -30,14 +31,8 @@ def visible(text: str) -> str:
 
     Control characters are escaped.
     """
-    shown = "⏎".join(_ends_visible(line) for line in text.split("\n"))
+    shown = re.sub("(?m)^ +| +$", lambda blanks: "␣" * len(blanks[0]), text).replace("\n", "⏎")
     return "".join(c if c == " " or c.isprintable() else ascii(c)[1:-1] for c in shown)
-
-
-def _ends_visible(line: str) -> str:
-    inner = line.strip(" ")
-    begin = len(line) - len(line.lstrip(" "))
-    return "␣" * begin + inner + "␣" * (len(line) - begin - len(inner))
 
 
 def shortened(text: str, most: int) -> str:

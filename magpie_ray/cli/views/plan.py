@@ -50,7 +50,8 @@ def plan_text(fields: dict[str, Any]) -> str:
         lines += _estimate_lines(fields["estimate"])
     lines += [f"assumed       {text}" for text in fields["assumptions"]]
     lines += [f"warning       {text}" for text in fields["warnings"]]
-    lines += ["config", *(f"  {line}" for line in _yaml(fields["config"]).splitlines())]
+    config = yaml.safe_dump(fields["config"], sort_keys=False, allow_unicode=True, width=100)
+    lines += ["config", *(f"  {line}" for line in config.splitlines())]
     return "\n".join(lines)
 
 
@@ -97,8 +98,3 @@ def _estimate_lines(estimate: Mapping[str, Any]) -> list[str]:
 def _range(values: Mapping[str, float], show: Callable[[float], str]) -> str:
     low, high = show(values["low"]), show(values["high"])
     return low if low == high else f"{low} to {high}"
-
-
-def _yaml(config: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
-    return text
