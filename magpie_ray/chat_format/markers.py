@@ -1,7 +1,8 @@
 """What ends a message, and what a message must not contain, read off the texts around messages.
 
-Owns: which stop ids and stop strings a format has. Invariant: the next marker token ends a message. A stop
-string is used only where plain markup stands before that token, or where no token follows.
+Owns: how the end of a message is read off the text after it; `derivation` and `thinking` assemble the stop
+ids of a format from it. Invariant: the next marker token ends a message. A stop string is used only where
+plain markup stands before that token, or where no token follows.
 """
 
 import re

@@ -6,6 +6,6 @@ works on which partition; with `slot`, `stragglers` and `ranking`), `fleet` (the
 silence), `ledger` (committed files) and `output_sync` (the thread that keeps ledger and output in step),
 `watcher` (what others hear and see of a job) with `actor_history`, and `placement` (what an actor takes).
 
-Invariants: no row is pending in two slots or lost; an event costs no more with ten thousand slots than with
+Invariants: no row is lost or pending in two slots; an event costs no more with ten thousand slots than with
 ten; whatever ends a run, committed rows stay and all actors are ended.
 """

@@ -2,9 +2,9 @@
 
 A worker is a slot's current actor. Events go in and decisions come out; the job carries them out.
 
-Invariants: a row that is not committed is pending in one slot, or open with one or two workers, never both. A
-partition that was given is taken back only when its rows are committed or its worker is lost. While anything
-is left to do, some slot has a worker. An event costs no more with ten thousand slots than with ten.
+Invariants: a row that is not committed is either pending in exactly one slot or open with one or two workers.
+A partition that was given is taken back only when its rows are committed or its worker is lost. While
+anything is left to do, some slot has a worker. An event costs no more with ten thousand slots than with ten.
 """
 
 from collections import Counter, defaultdict, deque

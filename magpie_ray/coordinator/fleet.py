@@ -1,8 +1,8 @@
 """The state of each slot's current worker, and what its silence means.
 
 Times are seconds of one monotonic clock, given by the caller. Invariants: a worker that has work and does not
-advance, or whose engine does not come up, is overdue after a bounded time. Neither pings nor engine steps
-without a token count as an advance. No event and no question costs more with ten thousand workers than with
+advance, or whose engine does not come up, is overdue after a bounded time. Only processed tokens and stored
+partitions count as progress. No event and no question costs more with ten thousand workers than with
 ten: sums change by the difference that an event makes, and deadlines are ranked.
 """
 

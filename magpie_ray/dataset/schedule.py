@@ -4,7 +4,7 @@ Owns the objects in the folder that such builds share (dataset.layout has their 
 stands for, every build that was ever complete, and latest.json, which names the newest of these; on a disk
 also a symbolic link `latest` to it.
 
-Invariants: a build_id stands for one build, on whatever day it comes again. latest.json names a complete
+Invariants: a build_id stands for one build, whenever it is used again. latest.json names a complete
 build, and in the end the one with the newest tick, in whatever order builds end: each complete build first
 creates an object named by its time, and after a write of latest.json the writer looks again for a newer one.
 """

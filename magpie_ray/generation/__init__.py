@@ -6,8 +6,9 @@ How a conversation travels:
 2. Rounds submits a request for the user's message. Its prompt is the chat format's prefix.
 3. The engine returns a Completion. In another thread, Verdicts decodes it and applies the acceptance rules.
 4. After an accepted user message, Rounds submits the request for the answer at once.
-5. After an accepted answer, the conversation waits until its whole cohort has ended the turn, then goes on
-   with 2. While it waits, Rounds refreshes its KV cache when CacheUse says that it is about to be evicted.
+5. After an accepted answer, the conversation waits until its whole cohort has ended the turn, then starts
+   again at step 2. While it waits, Rounds refreshes its KV cache when CacheUse says that it is about to be
+   evicted.
 6. With its last message, it comes out as a Row. A rejected message makes a Rejection at any step: EarlyStop
    counts it, and the row's next attempt waits in the AttemptQueue.
 

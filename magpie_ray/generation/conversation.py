@@ -196,7 +196,7 @@ class Conversation:
         )
 
     def reject(self, reason: str, *, text: str, keep_turns: bool) -> tuple[Rejection, Attempt]:
-        """The rejection of the next message and with it of this attempt, and the row's next attempt.
+        """Returns the rejection of this attempt at its next message, and the row's next attempt.
 
         keep_turns: the next attempt continues after the whole turns of this one. If this attempt inherited
         the same turns, the next one starts the row again, because these turns may be the cause.

@@ -1,7 +1,8 @@
 """When to give up: a row is out of attempts, or an engine accepts too few of its first attempts.
 
-Invariants: once enough of the first attempts are accepted, only a row out of attempts ends the job. Finished
-and discarded rows have no part in any error.
+Invariants: once enough of the first attempts are accepted, only a row out of attempts ends the job. A
+finished or discarded row has no part in RowExhaustedError; every rejected trial attempt counts for
+AcceptRateError.
 """
 
 from collections import Counter

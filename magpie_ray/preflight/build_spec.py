@@ -41,7 +41,7 @@ _RECORDED_PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildSpec:
-    """A config and everything resolved from it. After resolution, nothing else is handed on.
+    """A config and everything resolved from it. From here on, other rooms get only this.
 
     config: with its seed resolved. prompts: those that start rows: none where the default prompt is left out
     because the template takes no system role (`warnings` says so). tick: which build of a schedule it is.

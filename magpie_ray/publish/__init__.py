@@ -1,4 +1,4 @@
-"""What others get of a build: its dataset card and report, exported rows, and a copy on the Hugging Face hub.
+"""What is made from a build for others: dataset card, report, exported rows, a copy on the Hugging Face hub.
 
 Read card, then export, then push with hub (the repository), then survey and survey_reader (counts over rows),
 then report/ (the page that shows them). Invariants: everything here is made from storage alone, so it can be

@@ -96,7 +96,7 @@ class Committer:
         self._open.clear()
 
     def keep_rejects(self, outcomes: Iterable[Row | Rejection]) -> None:
-        """Store the sample of rejects alone, as rejections end the worker and no row may ever be written."""
+        """Store the sample of rejects alone: rejections end the worker, which may never write these rows."""
         for rejection in outcomes:
             if isinstance(rejection, Rejection):
                 self._partition_of(rejection.row_id).rejects.note(rejection)

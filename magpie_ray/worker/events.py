@@ -54,8 +54,8 @@ class Progress:
 class Committed:
     """The rows of an open partition are in these files, which chain from its first row on.
 
-    The worker has written the last file, unless all were there already, from somebody who was first. The
-    files may end after the partition does, and before it when the worker was told to stop. seconds: since the
+    The worker wrote the last file, unless others had already written all of them. The files may end after
+    the partition does, and before it when the worker was told to stop. seconds: since the
     partition was opened, its upload included.
     """
 

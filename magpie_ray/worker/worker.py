@@ -41,7 +41,7 @@ _Order = Literal["give", "drop", "finish", "stop", "wake"]
 
 
 class ShardWorker:
-    """Generates the partitions it is given. `ray.remote(ShardWorker)` makes it an actor.
+    """Generates the partitions it is given. The driver runs it in a Ray actor (driver.actor_process).
 
     max_uploads: finished partitions that may wait for storage before the engine does.
     """

@@ -143,7 +143,7 @@ def test_runs_that_have_ended_are_shown_with_how_they_did() -> None:
     commit(storage, record, 0, 5)
     run_records.end_run(storage, run, outcome="failed", cause="the engine died")
     fields, lines = view(storage)
-    assert lines["driver"] == "none: run 1 has ended; run the same command again to go on"
+    assert lines["driver"] == "none: run 1 has ended; run the same command again to resume"
     assert lines["run 1"].startswith("failed, of 40 rows, on node-1, ")
     assert lines["run 1"].endswith(": the engine died")
     assert not {"token", "config"} & set(fields["runs"][0])

@@ -127,7 +127,7 @@ def _driver_text(fields: dict[str, Any]) -> str:
             quiet = span_text(beat["seconds_ago"])
             return f"no heartbeat for {quiet}: the driver of run {beat['run']} seems to be gone; {_AGAIN}"
         case "stopped":
-            return f"none: run {beat['run']} has ended; {_AGAIN} to go on"
+            return f"none: run {beat['run']} has ended; {_AGAIN} to resume"
         case "new":
             return f"none: no run has begun; {_AGAIN}"
     return "none: all is done"

@@ -102,7 +102,7 @@ class SimulatedEngine:
         self._waiting.append(_Sequence(request))
 
     def refresh(self, token_ids: list[int]) -> None:
-        """As vLLM with a request for one token behind the last full block: only that token is prefilled."""
+        """Like a vLLM request for one token after the last full block: only that token is prefilled."""
         cut = (len(token_ids) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
         hashes = block_hashes(token_ids[:cut])
         if self._cache.find(hashes) == len(hashes):
