@@ -2,7 +2,7 @@
 
 A rule is a small function of a message and the conversation before it. Rules are tried in order; the first
 reason given rejects the attempt. Read `rule`, then any rule (a file is named as its key under
-`acceptance.rules`, and has the rule's function, reasons and remedies), then `catalogue`, which builds the
+`acceptance.rules`, makes the rule, and lists a remedy for each reason), then `catalogue`, which builds the
 rules of a build. `custom` wraps the user's own functions.
 
 Invariants: whether a message is accepted depends on the message, its conversation and the config alone, never

@@ -4,6 +4,7 @@ Invariants: the order in which rules are tried is that of the keys in the config
 """
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from magpie_ray.acceptance import (
     empty,
@@ -23,23 +24,34 @@ from magpie_ray.acceptance.rule import Rule, RuleContext
 from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.types import Role
 
-_BUILTIN = {
-    rule.key: rule
-    for rule in (
-        empty.RULE,
-        truncated.RULE,
-        role_marker.RULE,
-        not_text.RULE,
-        length.RULE,
-        repetition.RULE,
-        own_answer.RULE,
-        self_talk.RULE,
-        refusal.RULE,
-        repeated_turn.RULE,
-        language.RULE,
-    )
+
+class _RuleModule(Protocol):
+    """The module of a rule, named as its key under `acceptance.rules`.
+
+    REMEDIES: for each reason that the rule gives, what the user can try; {role} stands for the role of the
+    rejected message. make_rule: the rule from its config section (True for a rule without thresholds) and the
+    context; may raise ConfigError.
+    """
+
+    REMEDIES: dict[str, str]
+
+    def make_rule(self, section: Any, context: RuleContext, /) -> Rule: ...
+
+
+_MODULES: dict[str, _RuleModule] = {
+    "empty": empty,
+    "truncated": truncated,
+    "role_marker": role_marker,
+    "not_text": not_text,
+    "length": length,
+    "repetition": repetition,
+    "own_answer": own_answer,
+    "self_talk": self_talk,
+    "refusal": refusal,
+    "repeated_turn": repeated_turn,
+    "language": language,
 }
-_REMEDIES = {reason: text for rule in _BUILTIN.values() for reason, text in rule.remedies.items()}
+_REMEDIES = {reason: text for module in _MODULES.values() for reason, text in module.REMEDIES.items()}
 
 
 def build_rules(
@@ -60,7 +72,7 @@ def build_rules(
         role_words=role_words,
         rejects_cut_answers=config.truncated_response == "reject",
     )
-    rules = {key: _BUILTIN[key].build(section, context) for key, section in config.rules if section}
+    rules = {key: _MODULES[key].make_rule(section, context) for key, section in config.rules if section}
     return rules | {path: custom_rule(path, thresholds) for path, thresholds in config.custom_rules}
 
 

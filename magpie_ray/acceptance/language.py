@@ -4,7 +4,7 @@ import re
 import string
 from collections.abc import Sequence
 
-from magpie_ray.acceptance.rule import BuiltinRule, Dialogue, Rule, Utterance
+from magpie_ray.acceptance.rule import Dialogue, Rule, RuleContext, Utterance
 from magpie_ray.config.acceptance import LanguageRule
 from magpie_ray.errors import ConfigError
 
@@ -17,7 +17,7 @@ _NO_LETTERS = {ord(c): " " for c in string.digits + string.punctuation}
 _SIMILAR = ({"no", "nn", "da"}, {"hr", "sr", "bs", "sh"}, {"id", "ms"}, {"zh", "yue", "wuu"}, {"cs", "sk"})
 
 
-def language(thresholds: LanguageRule) -> Rule:
+def make_rule(thresholds: LanguageRule, _: RuleContext) -> Rule:
     """A message in none of the languages wanted in all rows, or in rows of that system prompt.
 
     thresholds: the detector is believed from min_confidence on (0 to 1); a message with fewer letters than
@@ -67,11 +67,7 @@ def _prose(text: str) -> str:
     return prose.encode("utf-8", "surrogatepass")[:_BYTES].decode("utf-8", "ignore")
 
 
-RULE = BuiltinRule(
-    key="language",
-    build=lambda thresholds, _: language(thresholds),
-    remedies={
-        "language": "ask for the language in the system_prompt, in that language; models write best in those "
-        "they were trained for; or loosen acceptance.rules.language.min_confidence"
-    },
-)
+REMEDIES = {
+    "language": "ask for the language in the system_prompt, in that language; models write best in those "
+    "they were trained for; or loosen acceptance.rules.language.min_confidence"
+}

@@ -1,11 +1,11 @@
 """Messages with fewer or more characters than wanted."""
 
-from magpie_ray.acceptance.rule import BuiltinRule, Dialogue, Rule, Utterance
+from magpie_ray.acceptance.rule import Dialogue, Rule, RuleContext, Utterance
 from magpie_ray.config.acceptance import LengthRule
 from magpie_ray.types import Role
 
 
-def length(thresholds: LengthRule) -> Rule:
+def make_rule(thresholds: LengthRule, _: RuleContext) -> Rule:
     """A message outside the bounds of its role, in characters without the white space around it."""
     bounds: dict[Role, tuple[int, float]] = {
         "user": (thresholds.min_user or 0, thresholds.max_user or float("inf")),
@@ -22,11 +22,7 @@ def length(thresholds: LengthRule) -> Rule:
     return rule
 
 
-RULE = BuiltinRule(
-    key="length",
-    build=lambda thresholds, _: length(thresholds),
-    remedies={
-        "too_short": "lower acceptance.rules.length.min_{role}, or ask for more in a system_prompt",
-        "too_long": "raise acceptance.rules.length.max_{role}, or ask for less in a system_prompt",
-    },
-)
+REMEDIES = {
+    "too_short": "lower acceptance.rules.length.min_{role}, or ask for more in a system_prompt",
+    "too_long": "raise acceptance.rules.length.max_{role}, or ask for less in a system_prompt",
+}

@@ -2,7 +2,7 @@
 
 import re
 
-from magpie_ray.acceptance.rule import BuiltinRule, Dialogue, Rule, Utterance
+from magpie_ray.acceptance.rule import Dialogue, Rule, RuleContext, Utterance
 from magpie_ray.config.acceptance import NotTextRule
 
 # All bytes of UTF-8 text: no C0 control but tab, line feed, form feed and carriage return, no DEL.
@@ -30,7 +30,7 @@ _MIXED_BYTES = (b"\xd0", b"\xd1", b"\xd8", b"\xd9", b"\xe0")
 _SEARCHED = 400
 
 
-def not_text(thresholds: NotTextRule) -> Rule:
+def make_rule(thresholds: NotTextRule, _: RuleContext) -> Rule:
     """Characters that no text has, or more doubtful ones than the thresholds allow."""
 
     def rule(utterance: Utterance, _: Dialogue) -> str | None:
@@ -57,11 +57,7 @@ def not_text(thresholds: NotTextRule) -> Rule:
     return rule
 
 
-RULE = BuiltinRule(
-    key="not_text",
-    build=lambda thresholds, _: not_text(thresholds),
-    remedies={
-        "not_text": "lower sampling.{role}.temperature or top_p, which let in rare tokens; where they "
-        "are meant, raise the thresholds of acceptance.rules.not_text"
-    },
-)
+REMEDIES = {
+    "not_text": "lower sampling.{role}.temperature or top_p, which let in rare tokens; where they "
+    "are meant, raise the thresholds of acceptance.rules.not_text"
+}

@@ -1,10 +1,10 @@
 """User messages that contain their own answer: the model went on as the assistant."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from magpie_ray.acceptance.assistant_phrases import expression, phrases
-from magpie_ray.acceptance.rule import BuiltinRule, Dialogue, Rule, Utterance
+from magpie_ray.acceptance.rule import Dialogue, Rule, RuleContext, Utterance
 
 # Markup around a label, and characters between its line break and its colon.
 _MARKS, _LONGEST_LABEL = " \t#*_>", 30
@@ -16,12 +16,13 @@ _SHORT_QUESTION = re.compile(r"(?:\A|\n)\**Q\d{0,2}\**[.:]", re.IGNORECASE)
 _OPEN = re.compile(r"[\s*_.…]*(?:$|[<\[{(])|[*\s]*(?:…|\.\.|__)")
 
 
-def own_answer(role_words: Sequence[str]) -> Rule:
+def make_rule(_on: bool, context: RuleContext) -> Rule:
     """A user message that answers its own question.
 
-    role_words: the chat format's names for the assistant ("model"). An open answer ("A:" at the end, a blank)
+    An open answer ("A:" at the end, a blank)
     belongs to the question, and so do questions and answers after an instruction to work on them.
     """
+    role_words = context.role_words
     # The role's name on a line of its own, or glued to the end of the question: its markers got lost.
     names = "|".join(map(re.escape, role_words)) or r"(?!)"
     bare = re.compile(rf"(?:[?!。？！…)\]\"'”»*`]\s*|\.\s+)(?:{names})[ \t]*(?:\n\s*\S|$)")
@@ -74,12 +75,8 @@ def _answers(text: str, labels: frozenset[str]) -> Iterator[tuple[int, int]]:
         yield from (short.span() for short in _SHORT_ANSWER.finditer(text))
 
 
-RULE = BuiltinRule(
-    key="own_answer",
-    build=lambda _, context: own_answer(context.role_words),
-    remedies={
-        "own_answer": "the model does not end the user's turn: check the stop ids with `magpie-ray "
-        "template`, or set a system_prompt; where answers are wanted there, set "
-        "acceptance.rules.own_answer: false"
-    },
-)
+REMEDIES = {
+    "own_answer": "the model does not end the user's turn: check the stop ids with `magpie-ray "
+    "template`, or set a system_prompt; where answers are wanted there, set "
+    "acceptance.rules.own_answer: false"
+}

@@ -1,11 +1,11 @@
 """Messages that decline to help."""
 
 from magpie_ray.acceptance.assistant_phrases import BEGINNING, asks, expression, plain
-from magpie_ray.acceptance.rule import BuiltinRule, Dialogue, Rule, Utterance
+from magpie_ray.acceptance.rule import Dialogue, Rule, RuleContext, Utterance
 from magpie_ray.config.acceptance import RefusalRule
 
 
-def refusal(thresholds: RefusalRule) -> Rule:
+def make_rule(thresholds: RefusalRule, _: RuleContext) -> Rule:
     """A refusal of the user; with `thresholds.assistant`, also one of the assistant."""
     refusals, alternatives = expression("refusals"), expression("alternatives")
 
@@ -21,11 +21,7 @@ def refusal(thresholds: RefusalRule) -> Rule:
     return rule
 
 
-RULE = BuiltinRule(
-    key="refusal",
-    build=lambda thresholds, _: refusal(thresholds),
-    remedies={
-        "refusal": "set another system_prompt, or lower sampling.{role}.temperature; where refusals are "
-        "wanted, set acceptance.rules.refusal: false"
-    },
-)
+REMEDIES = {
+    "refusal": "set another system_prompt, or lower sampling.{role}.temperature; where refusals are "
+    "wanted, set acceptance.rules.refusal: false"
+}

@@ -4,7 +4,7 @@ import re
 
 from rapidfuzz import fuzz
 
-from magpie_ray.acceptance.rule import BuiltinRule, Dialogue, Rule, Utterance
+from magpie_ray.acceptance.rule import Dialogue, Rule, RuleContext, Utterance
 from magpie_ray.config.acceptance import RepeatedTurnRule
 
 # A Chinese or Japanese character counts as a word: no space separates words there.
@@ -16,7 +16,7 @@ _COMPARED, _QUICKLY_COMPARED = 600, 160
 _MIN_QUICK_RATIO = 65
 
 
-def repeated_turn(thresholds: RepeatedTurnRule) -> Rule:
+def make_rule(thresholds: RepeatedTurnRule, _: RuleContext) -> Rule:
     """A later user message that is equal, or nearly equal, to an earlier message of either role.
 
     Case, punctuation and white space do not count. thresholds: with similarity 1, only equal messages are
@@ -66,12 +66,8 @@ def _are_alike(words: list[str], others: list[str], similarity: float) -> bool:
     return not (added and dropped) or fuzz.ratio(added, dropped) >= 70
 
 
-RULE = BuiltinRule(
-    key="repeated_turn",
-    build=lambda thresholds, _: repeated_turn(thresholds),
-    remedies={
-        "repeated_turn": "set acceptance.retry_from: last_turn, so that only the turn is made again; or "
-        "raise sampling.user.temperature, set a system_prompt that asks for follow-up questions, or lower "
-        "n_turns"
-    },
-)
+REMEDIES = {
+    "repeated_turn": "set acceptance.retry_from: last_turn, so that only the turn is made again; or "
+    "raise sampling.user.temperature, set a system_prompt that asks for follow-up questions, or lower "
+    "n_turns"
+}

@@ -3,7 +3,7 @@
 import math
 import zlib
 
-from magpie_ray.acceptance.rule import BuiltinRule, Dialogue, Rule, Utterance
+from magpie_ray.acceptance.rule import Dialogue, Rule, RuleContext, Utterance
 from magpie_ray.config.acceptance import RepetitionRule
 
 # A model that is caught in a loop does not leave it, so only the end of a message is examined. Its last
@@ -16,7 +16,7 @@ _END_BYTES, _LEAST_BYTES = 640, 320
 _PIECES, _PIECE_BYTES = 5, 8
 
 
-def repetition(thresholds: RepetitionRule) -> Rule:
+def make_rule(thresholds: RepetitionRule, _: RuleContext) -> Rule:
     """A message whose end repeats itself: word for word, or with small changes.
 
     thresholds: min_characters and min_repeats are of the verbatim loop. max_ratio is the compressed size of
@@ -58,11 +58,7 @@ def _is_periodic(text: str, period: int, length: int) -> bool:
     return length <= len(text) and text[-length:-period] == text[-length + period :]
 
 
-RULE = BuiltinRule(
-    key="repetition",
-    build=lambda thresholds, _: repetition(thresholds),
-    remedies={
-        "repetition": "raise sampling.{role}.temperature, or set sampling.{role}.repetition_penalty to 1.05; "
-        "where repetition is meant, loosen acceptance.rules.repetition"
-    },
-)
+REMEDIES = {
+    "repetition": "raise sampling.{role}.temperature, or set sampling.{role}.repetition_penalty to 1.05; "
+    "where repetition is meant, loosen acceptance.rules.repetition"
+}

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from magpie_ray.acceptance.rule import BuiltinRule, Dialogue, Rule, RuleContext, Utterance
+from magpie_ray.acceptance.rule import Dialogue, Rule, RuleContext, Utterance
 from magpie_ray.config.acceptance import RoleMarkerRule
 
 # Markers of the known families as plain text: a model that was trained on other models' output may spell out
@@ -28,7 +28,7 @@ _CODE = re.compile(r"```.*?(?:```|\Z)|``.+?``|`[^`\n]+`", re.DOTALL)
 _QUOTES = "\"'`“”‘’«»„「"
 
 
-def role_marker(thresholds: RoleMarkerRule, context: RuleContext) -> Rule:
+def make_rule(thresholds: RoleMarkerRule, context: RuleContext) -> Rule:
     """A marker or special token of the build's chat format, in the message or in the reasoning before it.
 
     With `thresholds.other_formats`, a marker of any known format is rejected, too, unless it is the subject
@@ -81,11 +81,7 @@ def _is_mentioned(text: str, start: int, end: int) -> bool:
     return in_sentence and after != "" and goes_on
 
 
-RULE = BuiltinRule(
-    key="role_marker",
-    build=role_marker,
-    remedies={
-        "role_marker": "the model runs on into another turn: check the stop ids with `magpie-ray template`, "
-        "or lower sampling.{role}.temperature"
-    },
-)
+REMEDIES = {
+    "role_marker": "the model runs on into another turn: check the stop ids with `magpie-ray template`, "
+    "or lower sampling.{role}.temperature"
+}

@@ -3,9 +3,8 @@
 Invariants: a rule's result depends on these two and the config alone, never on where or when it runs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from magpie_ray.types import FinishReason, Message, Role, SystemPrompt
 
@@ -49,20 +48,6 @@ class RuleContext:
     special_token_ids: frozenset[int] = frozenset()
     role_words: Sequence[str] = ()
     rejects_cut_answers: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuiltinRule:
-    """A rule under `acceptance.rules`.
-
-    key: its config key. build: the rule from its config section (True for a rule without thresholds) and the
-    context; may raise ConfigError. remedies: for each reason that the rule gives, what the user can try;
-    {role} stands for the role of the rejected message.
-    """
-
-    key: str
-    build: Callable[[Any, RuleContext], Rule]
-    remedies: Mapping[str, str]
 
 
 def reason_to_reject(utterance: Utterance, dialogue: Dialogue, rules: Sequence[Rule]) -> str | None:

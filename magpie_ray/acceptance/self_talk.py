@@ -1,13 +1,13 @@
 """User messages in the assistant's voice: they offer help, or introduce what was asked for."""
 
 from magpie_ray.acceptance.assistant_phrases import BEGINNING, asks, expression, plain
-from magpie_ray.acceptance.rule import BuiltinRule, Dialogue, Rule, Utterance
+from magpie_ray.acceptance.rule import Dialogue, Rule, RuleContext, Utterance
 
 # Characters at the end of a message that may say whose voice it is.
 _END = 160
 
 
-def self_talk() -> Rule:
+def make_rule(_on: bool, _: RuleContext) -> Rule:
     """A user message that serves somebody: "Sure! Here is", "How can I help you today?", "As an AI, I"."""
     offers, replies, closings = expression("offers"), expression("replies"), expression("closings")
 
@@ -27,11 +27,7 @@ def self_talk() -> Rule:
     return rule
 
 
-RULE = BuiltinRule(
-    key="self_talk",
-    build=lambda _, context: self_talk(),
-    remedies={
-        "self_talk": "the model takes the user's turn for its own: check with `magpie-ray template` what "
-        "stands before it, and set a system_prompt that describes the user"
-    },
-)
+REMEDIES = {
+    "self_talk": "the model takes the user's turn for its own: check with `magpie-ray template` what "
+    "stands before it, and set a system_prompt that describes the user"
+}

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magpie_ray import draws
-from magpie_ray.acceptance.truncated import truncated
+from magpie_ray.acceptance import truncated
+from magpie_ray.acceptance.rule import RuleContext
 from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.counters import Tally
 from magpie_ray.engine.protocol import EngineFigures, Request, Sampling
@@ -319,7 +320,7 @@ def test_an_answer_cut_by_the_context_is_kept_or_left_out_as_the_recipe_says(
 ) -> None:
     lengths = iter([3, 3, 3, 40, *[1] * 100])
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=20))
-    rules = (truncated(answers=rejects_cut_answers),)
+    rules = (truncated.make_rule(True, RuleContext(rejects_cut_answers=rejects_cut_answers)),)
     rounds = Rounds(engine, recipe(messages_per_row=6, stops_when_full=stops, rules=rules), window())
     rounds.add([0])
     first = run_to_end(rounds)[0]

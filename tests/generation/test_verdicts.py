@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from magpie_ray.acceptance.empty import empty
-from magpie_ray.acceptance.role_marker import role_marker
+from magpie_ray.acceptance import empty, role_marker, truncated
 from magpie_ray.acceptance.rule import RuleContext
-from magpie_ray.acceptance.truncated import truncated
 from magpie_ray.chat_format.format import Reasoning
 from magpie_ray.config.acceptance import RoleMarkerRule
 from magpie_ray.config.sampling import UserSettings
@@ -40,9 +38,9 @@ def recipe(reasoning: Reasoning | None) -> Recipe:
         encode=ids_of,
         reasoning=reasoning,
         rules=(
-            empty,
-            truncated(answers=False),
-            role_marker(
+            empty.make_rule(True, RuleContext()),
+            truncated.make_rule(True, RuleContext()),
+            role_marker.make_rule(
                 RoleMarkerRule(),
                 RuleContext(markers=("<|user|>", "<think>"), special_token_ids=frozenset(SPECIAL)),
             ),

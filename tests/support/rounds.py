@@ -6,10 +6,8 @@ from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Any
 
-from magpie_ray.acceptance.empty import empty
-from magpie_ray.acceptance.role_marker import role_marker
+from magpie_ray.acceptance import empty, role_marker, truncated
 from magpie_ray.acceptance.rule import RuleContext
-from magpie_ray.acceptance.truncated import truncated
 from magpie_ray.config.acceptance import RoleMarkerRule
 from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.engine.protocol import EngineFigures, Request, Sampling
@@ -56,7 +54,11 @@ def recipe(**changes: object) -> Recipe:
     ordinary = Recipe(
         chat_format=MarkedFormat(),
         decode=lambda messages: [" ".join(map(str, ids)) for ids in messages],
-        rules=(empty, truncated(answers=False), role_marker(RoleMarkerRule(), SPECIAL_TOKENS)),
+        rules=(
+            empty.make_rule(True, SPECIAL_TOKENS),
+            truncated.make_rule(True, SPECIAL_TOKENS),
+            role_marker.make_rule(RoleMarkerRule(), SPECIAL_TOKENS),
+        ),
         samplings=(SamplingPair(user=USER, assistant=ASSISTANT),),
         messages_per_row=4,
         prompts=(),
