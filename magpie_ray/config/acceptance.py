@@ -4,7 +4,6 @@ Owns: the keys under `acceptance`. Those under `acceptance.rules` are in the ord
 """
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -134,11 +133,11 @@ def _switch(value: object) -> object:
     raise bad_value(value, "true, false or a mapping of the rule's thresholds")
 
 
-def _off_is_false(value: Section | None, dump: Callable[[Any], Any]) -> Any:
-    return False if value is None else dump(value)
-
-
-Switch = Annotated[_SectionT | None, BeforeValidator(_switch), WrapSerializer(_off_is_false)]
+Switch = Annotated[
+    _SectionT | None,
+    BeforeValidator(_switch),
+    WrapSerializer(lambda value, dump: False if value is None else dump(value)),
+]
 
 
 class RulesConfig(Section):
@@ -161,7 +160,7 @@ def _custom_rule(rule: object) -> str | dict[str, dict[str, Any]]:
     if callable(rule):
         rule = _path_of(rule)
     [(path, thresholds)] = rule.items() if isinstance(rule, dict) and len(rule) == 1 else [(rule, None)]
-    if not isinstance(path, str) or not is_import_path(path):
+    if not is_import_path(path):
         raise bad_value(rule, f"written {_CUSTOM}")
     if thresholds is None:
         return path

@@ -6,7 +6,7 @@ and the list of its names that can't change the text a model writes.
 
 import copy
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from magpie_ray.config.fields import as_number, is_text
@@ -97,29 +97,28 @@ def engine_extra(value: object, *, section: Collection[str]) -> dict[str, object
     Raises:
         BadValueError: with every problem found in it.
     """
-    problems = list(_problems(value, has_numbers=True))
+    problems = []
     for name, item in value.items() if isinstance(value, dict) else ():
         argument = str(name).replace("-", "_")
         if owner := f"engine.{argument}" if argument in section else _OWNERS.get(argument):
             problems.append(Problem(at=(name,), value=item, must=f"must be set with {owner}"))
         elif isinstance(name, str) and argument != name:
             problems.append(Problem(at=(name,), value=item, must=f"must be written as {argument}"))
-    return _copied(value, problems)
+    return plain_mapping(value, has_numbers=True, names=problems)
 
 
-def plain_mapping(value: object, *, has_numbers: bool = False) -> dict[str, object]:
+def plain_mapping(
+    value: Any, *, has_numbers: bool = False, names: Iterable[Problem] = ()
+) -> dict[str, object]:
     """A copy of a mapping that JSON can hold, too; null is an empty one.
 
-    has_numbers: whether text that looks like a number in exponent notation is a mistake.
+    has_numbers: whether text that looks like a number in exponent notation is a mistake. names: problems that
+    the caller has found with its names.
 
     Raises:
         BadValueError: with every problem found in it.
     """
-    return _copied(value, list(_problems(value, has_numbers=has_numbers)))
-
-
-def _copied(value: Any, problems: Sequence[Problem]) -> dict[str, object]:
-    if problems:
+    if problems := [*_problems(value, has_numbers=has_numbers), *names]:
         raise BadValueError(*problems)
     return copy.deepcopy(value or {})
 

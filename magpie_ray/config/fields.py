@@ -91,29 +91,31 @@ def must_be_a(kind: type | tuple[type, ...], phrase: str) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-def must_be_number(phrase: str, fits: Callable[[float], bool], *, null: bool = False) -> PlainValidator:
-    """The rule of a number, with a fraction or without."""
+def must_be_number(
+    phrase: str,
+    fits: Callable[[float], bool],
+    *,
+    read: Callable[[object], float | None] = as_number,
+    auto: bool = False,
+    null: bool = False,
+) -> PlainValidator:
+    """The rule of a number, with a fraction or (read: as_integer) without."""
 
     def parse(value: object) -> float | None:
-        parsed = as_number(value)
-        return parsed if parsed is not None and fits(parsed) else None
+        number = read(value)
+        return number if number is not None and fits(number) else None
 
-    return must_be(phrase, parse, null=null, hint=_without_quotes)
+    def hint(value: object) -> str:
+        return ", without quotes" if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) else ""
+
+    return must_be(phrase, parse, auto=auto, null=null, hint=hint)
 
 
 def _must_be_integer(
     low: int, high: int = INT32_MAX, *, auto: bool = False, null: bool = False, note: str = ""
 ) -> PlainValidator:
-    def parse(value: object) -> int | None:
-        parsed = as_integer(value)
-        return parsed if parsed is not None and low <= parsed <= high else None
-
     phrase = f"a whole number of at least {low}" + (f" and at most {high}" if high != INT32_MAX else "")
-    return must_be(phrase + note, parse, auto=auto, null=null, hint=_without_quotes)
-
-
-def _without_quotes(value: object) -> str:
-    return ", without quotes" if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) else ""
+    return must_be_number(phrase + note, lambda x: low <= x <= high, read=as_integer, auto=auto, null=null)
 
 
 def must_be_text(phrase: str = "text", *, null: bool = False) -> PlainValidator:
@@ -129,10 +131,6 @@ def _is_bundled(name: str) -> str:
     if name.startswith("builtin:") and name not in BUILTIN_MODELS:
         raise bad_value(name, f"one of the bundled models: {', '.join(BUILTIN_MODELS)}")
     return name
-
-
-def _as_import_path(value: object) -> object:
-    return value if isinstance(value, str) and is_import_path(value) else None
 
 
 # 10**12: the first row of a partition is written with twelve digits in its file name.
@@ -154,7 +152,9 @@ Penalty = Annotated[float, must_be_number("a number from -2 to 2", lambda x: -2 
 Weight = Annotated[float, must_be_number(WEIGHT_PHRASE, lambda x: MIN_WEIGHT <= x <= MAX_WEIGHT)]
 
 OptionalText = Annotated[str | None, must_be_text(null=True)]
-OptionalImportPath = Annotated[str | None, must_be(IMPORT_PATH_FORM, _as_import_path, null=True)]
+OptionalImportPath = Annotated[
+    str | None, must_be(IMPORT_PATH_FORM, lambda value: value if is_import_path(value) else None, null=True)
+]
 ModelName = Annotated[
     str, must_be_text("a Hugging Face id, a local path or a bundled model"), AfterValidator(_is_bundled)
 ]

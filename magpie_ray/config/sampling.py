@@ -110,10 +110,6 @@ class WeightedAssistantSettings(AssistantSettings):
     weight: fields.Weight | None = None
 
 
-def _one_or_mix(value: object) -> str:
-    return f"{NO_KEY}mix" if isinstance(value, list) else f"{NO_KEY}one"
-
-
 def _check_mix(mix: list[Any]) -> list[Any]:
     if not mix:
         raise bad_value(mix, "a mapping, or a list of at least one")
@@ -130,7 +126,7 @@ _Weighted = TypeVar("_Weighted", bound=SamplingSettings)
 OneOrMix = Annotated[
     Annotated[_One, Tag(f"{NO_KEY}one")]
     | Annotated[list[_Weighted], AfterValidator(_check_mix), Tag(f"{NO_KEY}mix")],
-    Discriminator(_one_or_mix),
+    Discriminator(lambda value: f"{NO_KEY}mix" if isinstance(value, list) else f"{NO_KEY}one"),
 ]
 
 

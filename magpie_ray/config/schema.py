@@ -62,21 +62,23 @@ class Config(Section):
 
     @field_validator("engine")
     @classmethod
-    def _has_room_for_a_message(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
+    def _serves_the_sampling(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
         sampling, room = info.data.get("sampling"), engine.max_model_len
-        if sampling is None or room is None:
+        if sampling is None:
             return engine
         for role in ROLES if _has_answers(info.data) else ROLES[:1]:
-            if (max_tokens := sampling.max_tokens(role)) >= room:
+            if room is not None and (max_tokens := sampling.max_tokens(role)) >= room:
                 phrase = f"more than sampling.{role}.max_tokens, which is {max_tokens}: a message needs room"
                 raise bad_value(room, f"{phrase} beside its prompt", at=("max_model_len",))
+        if sampling.uses_first_tokens and (refusal := first_tokens_refused_by(engine.extra)):
+            name, why = refusal
+            phrase = f"left out: vLLM holds no sampling.*.first_tokens {why}"
+            raise bad_value(engine.extra[name], phrase, at=("extra", name))
         return engine
 
     @field_validator("sampling")
     @classmethod
-    def _begins_answers_with_their_content(
-        cls, sampling: SamplingConfig, info: ValidationInfo
-    ) -> SamplingConfig:
+    def _leaves_reasoning_alone(cls, sampling: SamplingConfig, info: ValidationInfo) -> SamplingConfig:
         model = info.data.get("model")
         for settings, _ in sampling.mix("assistant"):
             if settings.first_tokens.is_active and model is not None and model.thinking:
@@ -85,21 +87,9 @@ class Config(Section):
                 raise bad_value(value, phrase, at=("assistant", "first_tokens"))
         return sampling
 
-    @field_validator("engine")
-    @classmethod
-    def _can_hold_first_tokens(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
-        sampling, refusal = info.data.get("sampling"), first_tokens_refused_by(engine.extra)
-        if sampling is None or refusal is None or not sampling.uses_first_tokens:
-            return engine
-        name, why = refusal
-        phrase = f"left out: vLLM holds no sampling.*.first_tokens {why}"
-        raise bad_value(engine.extra[name], phrase, at=("extra", name))
-
     @field_validator("acceptance")
     @classmethod
-    def _asks_languages_of_prompts_there_are(
-        cls, acceptance: AcceptanceConfig, info: ValidationInfo
-    ) -> AcceptanceConfig:
+    def _names_keys_of_prompts(cls, acceptance: AcceptanceConfig, info: ValidationInfo) -> AcceptanceConfig:
         language, prompts = acceptance.rules.language, info.data.get("system_prompt")
         if language is None or "system_prompt" not in info.data:
             return acceptance

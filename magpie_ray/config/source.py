@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from magpie_ray.config.problems import dotted
 from magpie_ray.errors import ConfigError
 
 # Thousands of system prompts fit. A larger file is not a config, and would take minutes to parse.
@@ -76,11 +77,11 @@ def _apply(data: dict[object, object], override: str) -> None:
     key, separator, text = override.partition("=")
     key = key.strip()
     if not separator:
-        raise ConfigError(f"{_printable(key)}: an override is written key=value, such as num_rows=1000")
+        raise ConfigError(f"{dotted((key,))}: an override is written key=value, such as num_rows=1000")
     path = key.split(".")
     if not all(path):
         raise ConfigError(
-            f"{_printable(key)}=...: is not a key; write it such as sampling.user.temperature=0.9"
+            f"{dotted((key,))}=...: is not a key; write it such as sampling.user.temperature=0.9"
         )
     if not text.strip():
         # A shell turns key="" into this, so null may not be meant.
@@ -121,7 +122,3 @@ def _kind(value: object) -> str:
     if isinstance(value, list):
         return "a list"
     return "a mapping" if isinstance(value, dict) else "a single value"
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else ascii(text)

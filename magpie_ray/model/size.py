@@ -59,7 +59,10 @@ def read_model_size(model: Model, *, dtype: str, quantization: str | None, cache
 
     Raises ModelError when config.json can't be read or lacks the sizes of a decoder.
     """
-    fields = _config(model)
+    path = _file(model, "config.json")
+    if path is None:
+        raise ModelError(f"{model.name} has no config.json, so its size is unknown")
+    fields: dict[str, Any] = json.loads(path.read_bytes())
     text = {**fields, **(fields.get("text_config") or {})}
     stored = str(text.get("dtype") or text.get("torch_dtype") or "bfloat16")
     loaded = _BYTES.get(stored, 2.0) if dtype == "auto" else _BYTES[dtype]
@@ -148,14 +151,6 @@ def _parameters_in(path: Path) -> float:
     except SafetensorError as exc:
         raise ModelError(f"{path} can't be read: {exc}") from exc
     return float(sum(map(math.prod, shapes)))
-
-
-def _config(model: Model) -> dict[str, Any]:
-    path = _file(model, "config.json")
-    if path is None:
-        raise ModelError(f"{model.name} has no config.json, so its size is unknown")
-    fields: dict[str, Any] = json.loads(path.read_bytes())
-    return fields
 
 
 def _file(model: Model, name: str) -> Path | None:

@@ -4,6 +4,7 @@ Invariants: nothing is written; ages are differences of the store's own times, i
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -135,13 +136,9 @@ def _read_runs(storage: Storage, now: float) -> tuple[RunStatus, ...]:
     for record in records:
         times = [written.get(key) for key in (record.key, heartbeat_key(record.number))]
         last = max((at for at in times if at is not None), default=now)
-        beat = _read_beat(storage, record.number) if record.outcome == "running" else None
+        beat = None
+        with suppress(CorruptBuildError):  # nothing depends on the heartbeat, and the next replaces it
+            if record.outcome == "running":
+                beat = run_records.read_heartbeat(storage, record.number)
         runs.append(RunStatus(record=record, quiet_seconds=max(0.0, now - last), beat=beat))
     return tuple(runs)
-
-
-def _read_beat(storage: Storage, run: int) -> Mapping[str, object] | None:
-    try:
-        return run_records.read_heartbeat(storage, run)
-    except CorruptBuildError:  # nothing depends on it, and the next beat replaces it
-        return None

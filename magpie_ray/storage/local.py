@@ -33,23 +33,17 @@ class LocalStore:
         self._exclusive = exclusive
 
     def create(self, key: str, data: bytes, *, look_first: bool) -> None:
-        target = os.path.join(self._root, key)
-        with self._temporary(data) as temporary:
-            _make_directory(os.path.dirname(target))
+        with self._written(key, data) as (temporary, target):
             if self._exclusive:
                 _link(temporary, target)
             elif os.path.lexists(target):
                 raise FileExistsError(target)
             else:  # a file system without hard links (FUSE, exFAT): still atomic
                 os.replace(temporary, target)
-        _sync_directory(os.path.dirname(target))
 
     def replace(self, key: str, data: bytes) -> None:
-        target = os.path.join(self._root, key)
-        with self._temporary(data) as temporary:
-            _make_directory(os.path.dirname(target))
+        with self._written(key, data) as (temporary, target):
             os.replace(temporary, target)
-        _sync_directory(os.path.dirname(target))
 
     def read(self, key: str) -> bytes:
         with open(os.path.join(self._root, key), "rb") as file:
@@ -93,21 +87,26 @@ class LocalStore:
         return removed
 
     @contextmanager
-    def _temporary(self, data: bytes) -> Iterator[str]:
-        """The path of a synced file with these bytes; leaving the context removes it."""
-        directory = os.path.join(self._root, _TEMPORARY)
+    def _written(self, key: str, data: bytes) -> Iterator[tuple[str, str]]:
+        """The path of a synced file with these bytes, and the path of the key. The caller links the two.
+
+        Leaving the context removes the first and syncs the second's name.
+        """
+        directory, target = os.path.join(self._root, _TEMPORARY), os.path.join(self._root, key)
         _make_directory(directory)
         with _locked_file(directory) as file:
             try:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-                yield file.name
+                _make_directory(os.path.dirname(target))
+                yield file.name, target
             except FileNotFoundError as exc:  # the file or a directory was removed: retry the write
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), file.name) from exc
             finally:
                 with suppress(FileNotFoundError):
                     os.unlink(file.name)
+        _sync_directory(os.path.dirname(target))
 
 
 def _files(directory: str) -> Iterator[str]:

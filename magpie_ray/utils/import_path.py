@@ -8,15 +8,17 @@ every worker, so a path means the same everywhere.
 import importlib
 import os
 import sys
-from typing import Any
+from typing import Any, TypeGuard
 
 from magpie_ray.errors import ConfigError
 
 IMPORT_PATH_FORM = "package.module:name, such as my_rules:no_lists for the function no_lists in my_rules.py"
 
 
-def is_import_path(text: str) -> bool:
-    """Whether the text has the form "module:name", both dotted names of Python."""
+def is_import_path(text: object) -> TypeGuard[str]:
+    """Whether this is text of the form "module:name", both dotted names of Python."""
+    if not isinstance(text, str):
+        return False
     module, separator, name = text.partition(":")
     return bool(separator) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
 

@@ -44,7 +44,11 @@ def set_up(style: LogStyle) -> None:
     _style = style
     handler: logging.Handler = logging.StreamHandler()
     if style.json:
-        handler.setFormatter(_json_formatter())
+        from pythonjsonlogger.json import JsonFormatter
+
+        names = {"levelname": "level", "name": "logger", "exc_info": "exception"}
+        form = "%(levelname)s %(name)s %(message)s"
+        handler.setFormatter(JsonFormatter(form, rename_fields=names, timestamp="time"))
         logging.captureWarnings(True)
         sys.excepthook = _log_uncaught
     elif terminal().is_terminal:  # rich keeps log lines apart from the display
@@ -64,16 +68,6 @@ def take_over(library: str) -> None:
     logger.handlers.clear()
     logger.propagate = True
     logger.setLevel(logging.NOTSET)
-
-
-def _json_formatter() -> logging.Formatter:
-    from pythonjsonlogger.json import JsonFormatter
-
-    return JsonFormatter(
-        "%(levelname)s %(name)s %(message)s",
-        rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
-        timestamp="time",
-    )
 
 
 def _log_uncaught(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:

@@ -1,10 +1,11 @@
 """The result of `magpie-ray status` as text for people and as fields for programs."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from magpie_ray.monitoring.status import RunStatus, Status, history, rate
+from magpie_ray.monitoring.status import Status, history, rate
 from magpie_ray.utils.text import bytes_text, clock_text, percent, span_text
 
 _PARTS = 24
@@ -45,9 +46,15 @@ def status_fields(status: Status) -> dict[str, Any]:
         },
         "last_commit_seconds_ago": None if last is None else round(max(0.0, status.now - last), 1),
         "eta_seconds": _eta(status, rates["last_hour"]),
-        "heartbeat": _beat(driver) if driver else None,
+        "heartbeat": driver
+        and {
+            "run": driver.record.number,
+            "seconds_ago": round(driver.quiet_seconds, 1),
+            "alive": driver.alive,
+            **_without(driver.beat or {}, "token"),
+        },
         "fingerprint": status.build.fingerprint,
-        "runs": [_run(run) for run in status.runs],
+        "runs": [_without(asdict(run.record), "config", "token") for run in status.runs],
     }
 
 
@@ -62,18 +69,8 @@ def _eta(status: Status, rows_per_second: float) -> float | None:
     return round(left / rows_per_second) if rows_per_second else None
 
 
-def _beat(driver: RunStatus) -> dict[str, Any]:
-    return {
-        "run": driver.record.number,
-        "seconds_ago": round(driver.quiet_seconds, 1),
-        "alive": driver.alive,
-        **{name: value for name, value in (driver.beat or {}).items() if name != "token"},
-    }
-
-
-def _run(run: RunStatus) -> dict[str, Any]:
-    fields = asdict(run.record)
-    return {name: value for name, value in fields.items() if name not in ("config", "token")}
+def _without(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 def status_text(fields: dict[str, Any]) -> str:
