@@ -1,6 +1,7 @@
-"""What is imported when, and never: a config's mistake is told in milliseconds, nothing read can run code."""
+"""Rules over the whole code: what is imported when, what runs data, what tests may reach into."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,3 +138,31 @@ def test_every_package_says_what_it_is_and_holds_no_other_code() -> None:
             for target in node.targets
             if isinstance(target, ast.Name)
         } <= {"__all__"}, face
+
+
+def private_or_patched(tree: ast.AST) -> Iterator[str]:
+    """Private names of other objects, private imports of the product, and its constants that are patched."""
+    named_tuple = {"_replace", "_asdict", "_fields"}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                pass
+            case ast.Attribute(attr=attr) if re.match("_[^_]", attr) and attr not in named_tuple:
+                yield ast.unparse(node)
+            case ast.ImportFrom(module=str(module), names=names) if module.startswith("magpie_ray"):
+                yield from (alias.name for alias in names if alias.name.startswith("_"))
+            case ast.Call(
+                func=ast.Attribute(attr="setattr"), args=[target, ast.Constant(value=str(name)), _]
+            ):
+                if re.fullmatch("_?[A-Z][A-Z0-9_]*", name) and "constants" not in ast.unparse(target):
+                    yield ast.unparse(node)
+
+
+def test_no_test_and_no_job_reads_what_is_private_or_patches_a_constant() -> None:
+    paths = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]
+    found = {str(p.relative_to(ROOT)): list(private_or_patched(ast.parse(p.read_text()))) for p in paths}
+    assert {name: uses for name, uses in found.items() if uses} == {
+        "tests/storage/test_storage.py": ["MemoryFileSystem._strip_protocol"]  # fsspec's, made to fail
+    }
+    for code in ("x._y", "from magpie_ray.a import _b", "monkeypatch.setattr(a, '_SECONDS', 1)"):
+        assert list(private_or_patched(ast.parse(code))), code
