@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.benchmarks.cards import Card
+from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.counters import EngineStats
 from magpie_ray.engine.protocol import Request, Sampling
@@ -128,7 +129,7 @@ def run_rounds(card: Card, *, turns: int, rows: int, window: AdmissionWindow, re
         prompts=(),
         seed=0,
         reproducible=False,
-        max_attempts=1,
+        acceptance=AcceptanceConfig(max_attempts=1, min_accept_rate=0),
     )
     rounds = Rounds(engine, recipe, window)
     rounds.add(range(rows))

@@ -11,6 +11,7 @@ from typing import Protocol
 from magpie_ray import draws
 from magpie_ray.acceptance import Rule
 from magpie_ray.chat_format.format import Reasoning
+from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.engine.protocol import Request, Sampling
 from magpie_ray.generation.attempt_queue import Attempt
 from magpie_ray.types import Message, Rejection, Role, Row, SystemPrompt
@@ -44,8 +45,7 @@ class Recipe:
     messages_per_row: generated messages, alternating from the user's. decode: token ids of several messages
     -> their texts, special tokens kept. encode: a part of a generated message, its index in the dialogue and
     the dialogue's system prompt -> token ids. reasoning: how to split an answer's reasoning from its content;
-    None without thinking. min_accept_rate: of the first attempts. retries_turn: a rejected row continues
-    after its whole turns. stops_when_full: a row that outgrows the context ends with its whole turns.
+    None without thinking. acceptance: how often and from where a row is tried again.
     """
 
     chat_format: Format
@@ -56,12 +56,9 @@ class Recipe:
     prompts: tuple[SystemPrompt, ...]
     seed: int
     reproducible: bool
-    max_attempts: int
+    acceptance: AcceptanceConfig
     reasoning: Reasoning | None = None
     encode: Callable[[str, int, str | None], list[int]] | None = None
-    min_accept_rate: float = 0.0
-    retries_turn: bool = False
-    stops_when_full: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from magpie_ray.acceptance import remedy
+from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.errors import AcceptRateError, RowExhaustedError
 from magpie_ray.types import Rejection
 
@@ -22,12 +23,11 @@ _SHOW_REJECTS = "`magpie-ray show OUTPUT --rejects` shows more of them."
 class EarlyStop:
     """Counts rejections, and raises when going on would not help.
 
-    min_accept_rate: the part of the first attempts that has to be accepted, 0..1; 0 never stops.
+    acceptance: has the limits. min_accept_rate 0 never stops.
     """
 
-    def __init__(self, *, max_attempts: int, min_accept_rate: float) -> None:
-        self._max_attempts = max_attempts
-        self._min_accept_rate = min_accept_rate
+    def __init__(self, acceptance: AcceptanceConfig) -> None:
+        self._acceptance = acceptance
         self._rejections: dict[int, list[Rejection]] = {}  # of unfinished rows, by row id
         # The attempts that start first, by row id and number. Those that end first are the shortest: all of
         # them may be empty where one in ten of a large batch is.
@@ -43,7 +43,7 @@ class EarlyStop:
         """An attempt is rejected. RowExhaustedError or AcceptRateError when it is one too many."""
         rejections = self._rejections.setdefault(rejection.row_id, [])
         rejections.append(rejection)
-        if len(rejections) == self._max_attempts:
+        if len(rejections) == self._acceptance.max_attempts:
             raise RowExhaustedError(
                 f"row {rejection.row_id} was rejected {len(rejections)} times (acceptance.max_attempts):\n"
                 f"{_table(rejections)}\n{_SHOW_REJECTS} acceptance.max_attempts may be raised on this build; "
@@ -52,10 +52,11 @@ class EarlyStop:
         if (rejection.row_id, rejection.attempt) not in self._trial:
             return
         self._rejected_trial.append(rejection)
-        if len(self._rejected_trial) > TRIAL_ATTEMPTS * (1 - self._min_accept_rate):
+        min_accept_rate = self._acceptance.min_accept_rate
+        if len(self._rejected_trial) > TRIAL_ATTEMPTS * (1 - min_accept_rate):
             raise AcceptRateError(
                 f"{len(self._rejected_trial)} of an engine's first {TRIAL_ATTEMPTS} attempts were rejected; "
-                f"acceptance.min_accept_rate is {self._min_accept_rate:g}:\n{_table(self._rejected_trial)}\n"
+                f"acceptance.min_accept_rate is {min_accept_rate:g}:\n{_table(self._rejected_trial)}\n"
                 f"{_SHOW_REJECTS} Other settings need another output.path, or this one without its files; "
                 "acceptance.min_accept_rate may be lowered on this build."
             )

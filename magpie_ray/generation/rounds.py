@@ -39,13 +39,13 @@ class Rounds:
     def __init__(
         self, engine: Engine, recipe: Recipe, window: AdmissionWindow, *, executor: Executor | None = None
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self._recipe = recipe
         self.window = window
         self._queue = AttemptQueue()
         self._verdicts = Verdicts(recipe, executor)
         self._cache_use = CacheUse()
-        self._early_stop = EarlyStop(max_attempts=recipe.max_attempts, min_accept_rate=recipe.min_accept_rate)
+        self._early_stop = EarlyStop(recipe.acceptance)
         self._requests: dict[int, Conversation] = {}  # in the engine, by request id
         self._request_ids = count()
         self._outcomes: list[Row | Rejection] = []
@@ -84,7 +84,7 @@ class Rounds:
         for row_id in rows:
             self._early_stop.forget(row_id)
         # The verdict on a completed message finds its conversation gone.
-        self._engine.abort([c.request_id for c in dropped if self._requests.pop(c.request_id, None)])
+        self.engine.abort([c.request_id for c in dropped if self._requests.pop(c.request_id, None)])
         for cohort in dict.fromkeys(conversation.cohort for conversation in dropped):
             self._open_barrier(cohort)
 
@@ -94,7 +94,7 @@ class Rounds:
         RowExhaustedError when a row is rejected for the last time, AcceptRateError when too few of the first
         attempts are accepted; EngineError from the engine.
         """
-        for verdict in self._verdicts.take(wait=not self._engine.outstanding):
+        for verdict in self._verdicts.take(wait=not self.engine.outstanding):
             if self.live.get(verdict.conversation.row_id) is verdict.conversation:
                 self._apply(verdict)
         while any(
@@ -102,10 +102,10 @@ class Rounds:
             for turns in self._queue.due(c.cohort.completed_turns for c in self.live.values())
         ):
             pass
-        if self._engine.outstanding:
+        if self.engine.outstanding:
             self._refresh()
             self._steps += 1
-            if completions := self._engine.step():
+            if completions := self.engine.step():
                 self._verdicts.submit([(self._requests.pop(c.request_id), c) for c in completions])
         return self.take_outcomes()
 
@@ -151,10 +151,10 @@ class Rounds:
     def _refresh(self) -> None:
         """Let the engine use the cached prefixes of waiting conversations before it evicts them."""
         kv_tokens = self._cache_use.kv_tokens(self._steps)
-        after = self.window.refresh_after(outstanding=self._engine.outstanding, kv_tokens=kv_tokens)
+        after = self.window.refresh_after(outstanding=self.engine.outstanding, kv_tokens=kv_tokens)
         for conversation in self._cache_use.take_unused(self._steps, after=after):
             # The part of the prompt after the last message was never prefilled: a token of it is enough.
-            self._engine.refresh(self._next_prompt(conversation)[: conversation.known_tokens + 1])
+            self.engine.refresh(self._next_prompt(conversation)[: conversation.known_tokens + 1])
 
     def _next_prompt(self, conversation: Conversation) -> list[int]:
         return self._recipe.chat_format.prompt(conversation.prefix, conversation.message_ids)
@@ -162,14 +162,14 @@ class Rounds:
     def _submit(self, conversation: Conversation) -> None:
         """Submit the request for the conversation's next message."""
         prompt_ids = self._next_prompt(conversation)
-        if len(prompt_ids) >= self._engine.figures.max_model_len:
+        if len(prompt_ids) >= self.engine.figures.max_model_len:
             self._outgrow(conversation, text="")
             return
         self.known_tokens += conversation.known_tokens
         request = conversation.request(self._recipe, prompt_ids, request_id=next(self._request_ids))
         self._requests[request.request_id] = conversation
         self._cache_use.submit(conversation, self._steps)
-        self._engine.submit(request)
+        self.engine.submit(request)
 
     def _apply(self, verdict: Verdict) -> None:
         conversation, message = verdict.conversation, verdict.message
@@ -215,7 +215,7 @@ class Rounds:
     def _outgrow(self, conversation: Conversation, *, text: str) -> None:
         """The context is full: finish the row with its whole turns, or reject the attempt."""
         complete = conversation.complete_messages(self._recipe.messages_per_row)
-        if complete and self._recipe.stops_when_full:
+        if complete and self._recipe.acceptance.context_full == "stop":
             del conversation.messages[complete:]
             self._finish(conversation)
         else:
@@ -229,7 +229,7 @@ class Rounds:
 
     def _reject(self, conversation: Conversation, reason: str, *, text: str) -> None:
         # Turns that have filled the context would fill it again.
-        keep_turns = self._recipe.retries_turn and reason != CONTEXT_FULL
+        keep_turns = self._recipe.acceptance.retry_from == "last_turn" and reason != CONTEXT_FULL
         rejection, retry = conversation.reject(reason, text=text, keep_turns=keep_turns)
         self._outcomes.append(rejection)
         self._early_stop.reject(rejection)

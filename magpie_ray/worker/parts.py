@@ -59,10 +59,7 @@ def make_recipe(spec: WorkerSpec, tokenizer: Any = None) -> Recipe:
         prompts=build_spec.prompts,
         seed=config.seed_number,
         reproducible=config.sampling.reproducible,
-        max_attempts=config.acceptance.max_attempts,
-        min_accept_rate=config.acceptance.min_accept_rate,
-        retries_turn=config.acceptance.retry_from == "last_turn",
-        stops_when_full=config.acceptance.context_full == "stop",
+        acceptance=config.acceptance,
     )
 
 

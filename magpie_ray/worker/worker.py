@@ -17,9 +17,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Literal
 
-from magpie_ray.engine.protocol import Engine
 from magpie_ray.errors import AcceptRateError, RowExhaustedError, StorageError
-from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.conversation import Recipe
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.preflight.build_spec import check_prompts_fit
@@ -90,7 +88,7 @@ class ShardWorker:
             rounds = Rounds(engine, recipe, window, executor=decider)
             committer = Committer(spec, uploader, on_upload=lambda: self._orders.put(("wake", None)))
             try:
-                yield from self._generate(engine, rounds, window, committer)
+                yield from self._generate(rounds, committer)
                 while committer.uploads:
                     wait(committer.uploads, return_when=FIRST_COMPLETED)
                     yield from committer.ended_uploads()
@@ -104,12 +102,10 @@ class ShardWorker:
                     committer.commit_heads()
                 yield from committer.last_uploads(start_more=not storage_fails)
                 raise
-        yield self._progress(engine, rounds, window, committer, busy=False)
+        yield self._progress(rounds, committer, busy=False)
         engine.close()
 
-    def _generate(
-        self, engine: Engine, rounds: Rounds, window: AdmissionWindow, committer: Committer
-    ) -> Iterator[Event]:
+    def _generate(self, rounds: Rounds, committer: Committer) -> Iterator[Event]:
         """The loop: open what was given, step, book the outcomes, report progress."""
         every = self._spec.progress_seconds
         reported, dry, idled = -every, True, False
@@ -119,17 +115,17 @@ class ShardWorker:
             if busy and idled:
                 # Before the step, which may never return: a worker that stores may be silent for longer.
                 reported, idled = time.monotonic(), False
-                yield self._progress(engine, rounds, window, committer, busy=True)
+                yield self._progress(rounds, committer, busy=True)
             if busy:
                 committer.book(rounds.step())
             yield from committer.ended_uploads()
             was_dry, dry = dry, not rounds.busy
-            hungry = rounds.busy and rounds.unstarted < window.live
+            hungry = rounds.busy and rounds.unstarted < rounds.window.live
             due = reported + (every / _HUNGRY_HASTE if hungry else every)
             if time.monotonic() >= due or (dry and not was_dry):
                 reported, idled = time.monotonic(), not busy
                 due = reported + every
-                yield self._progress(engine, rounds, window, committer, busy=busy)
+                yield self._progress(rounds, committer, busy=busy)
             self._take_orders(rounds, committer, wait_until=None if busy else due)
         if self._stopping:
             committer.commit_heads()
@@ -153,14 +149,12 @@ class ShardWorker:
                 elif committer.drop(partition):
                     rounds.discard(rows)
 
-    def _progress(
-        self, engine: Engine, rounds: Rounds, window: AdmissionWindow, committer: Committer, *, busy: bool
-    ) -> Progress:
+    def _progress(self, rounds: Rounds, committer: Committer, *, busy: bool) -> Progress:
         return Progress(
             tally=committer.tally,
-            engine=replace(engine.stats(), known_tokens=rounds.known_tokens),
+            engine=replace(rounds.engine.stats(), known_tokens=rounds.known_tokens),
             started=self._received_rows - rounds.unstarted,
-            live_window=window.live,
+            live_window=rounds.window.live,
             doing="generating" if busy else "storing" if committer.uploads else "nothing",
             dropped_rows=committer.dropped_rows,
             stored=committer.stored,

@@ -266,7 +266,7 @@ def test_a_conversation_that_outgrows_the_context_may_end_with_the_turns_it_has(
 ) -> None:
     lengths = iter([10, 15, *[3] * 100])
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=28))
-    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=True), window())
+    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, context_full="stop"), window())
     rounds.add([0])
     [row] = run_to_end(rounds)
     assert isinstance(row, Row)
@@ -276,7 +276,7 @@ def test_a_conversation_that_outgrows_the_context_may_end_with_the_turns_it_has(
 def test_a_row_that_is_to_end_with_the_user_ends_so_when_the_context_is_full() -> None:
     lengths = iter([10, 15, *[3] * 100])
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=28))
-    rounds = Rounds(engine, recipe(messages_per_row=5, stops_when_full=True), window())
+    rounds = Rounds(engine, recipe(messages_per_row=5, context_full="stop"), window())
     rounds.add([0])
     [row] = run_to_end(rounds)
     assert isinstance(row, Row)
@@ -287,7 +287,7 @@ def test_a_row_that_is_to_end_with_the_user_ends_so_when_the_context_is_full() -
 def test_a_row_without_a_whole_turn_is_rejected_when_the_context_is_full(messages_per_row: int) -> None:
     lengths = iter([30, *[3] * 100])
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=30))
-    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=True), window())
+    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, context_full="stop"), window())
     rounds.add([0])
     [rejection, row] = run_to_end(rounds)
     assert isinstance(rejection, Rejection)
@@ -321,7 +321,9 @@ def test_an_answer_cut_by_the_context_is_kept_or_left_out_as_the_recipe_says(
     lengths = iter([3, 3, 3, 40, *[1] * 100])
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), replace(FIGURES, max_model_len=20))
     rules = (truncated.make_rule(True, RuleContext(rejects_cut_answers=rejects_cut_answers)),)
-    rounds = Rounds(engine, recipe(messages_per_row=6, stops_when_full=stops, rules=rules), window())
+    rounds = Rounds(
+        engine, recipe(messages_per_row=6, context_full="stop" if stops else "reject", rules=rules), window()
+    )
     rounds.add([0])
     first = run_to_end(rounds)[0]
     if kept:
@@ -345,7 +347,11 @@ def test_rows_in_a_narrow_context_end_as_rows_of_the_build_do(
     messages_per_row: int, max_model_len: int, stops: bool, seed: int
 ) -> None:
     engine = WatchedEngine(unique_words(seed, longest=8), replace(FIGURES, max_model_len=max_model_len))
-    rounds = Rounds(engine, recipe(messages_per_row=messages_per_row, stops_when_full=stops), window())
+    rounds = Rounds(
+        engine,
+        recipe(messages_per_row=messages_per_row, context_full="stop" if stops else "reject"),
+        window(),
+    )
     rounds.add(range(15))
     outcomes: list[Row | Rejection] = []
     while rounds.busy and len(outcomes) < 200:  # rejecting, few rows of many messages fit
@@ -377,7 +383,7 @@ def dropping(times: dict[int, int]) -> Callable[[Request], Answer]:
 
 def test_a_rejected_row_goes_on_after_its_last_good_turn() -> None:
     engine = WatchedEngine(dropping({3: 1}))
-    rounds = Rounds(engine, recipe(messages_per_row=6, retries_turn=True), window(1, 1))
+    rounds = Rounds(engine, recipe(messages_per_row=6, retry_from="last_turn"), window(1, 1))
     rounds.add([0])
     [rejection, row] = run_to_end(rounds)
     assert isinstance(rejection, Rejection)
@@ -392,7 +398,7 @@ def test_a_rejected_row_goes_on_after_its_last_good_turn() -> None:
 
 def test_a_row_that_fails_again_at_the_same_turn_begins_anew() -> None:
     engine = WatchedEngine(dropping({2: 2}))
-    rounds = Rounds(engine, recipe(messages_per_row=4, retries_turn=True), window(1, 1))
+    rounds = Rounds(engine, recipe(messages_per_row=4, retry_from="last_turn"), window(1, 1))
     rounds.add([0])
     first, second, row = run_to_end(rounds)
     assert isinstance(first, Rejection)
@@ -409,7 +415,7 @@ def test_a_full_context_is_begun_anew_in_any_case() -> None:
     figures = replace(FIGURES, max_model_len=25)
     engine = WatchedEngine(lambda request: ([7] * next(lengths), "stop"), figures)
     rounds = Rounds(
-        engine, recipe(messages_per_row=4, retries_turn=True), AdmissionWindow(figures, cohort_size=1)
+        engine, recipe(messages_per_row=4, retry_from="last_turn"), AdmissionWindow(figures, cohort_size=1)
     )
     rounds.add([0])
     outcomes = run_to_end(rounds)
@@ -437,7 +443,7 @@ def test_rows_that_go_on_keep_step_with_the_cohorts_they_join(
     seed: int,
 ) -> None:
     engine = WatchedEngine(unique_words(seed, reject_every=reject_every))
-    made = recipe(messages_per_row=messages_per_row, retries_turn=True, max_attempts=10_000)
+    made = recipe(messages_per_row=messages_per_row, retry_from="last_turn", max_attempts=10_000)
     chosen = AdmissionWindow(
         replace(FIGURES, kv_cache_tokens=cache or 1),
         cohort_size=cohort_size,
@@ -470,7 +476,7 @@ def test_rows_that_go_on_keep_step_with_the_cohorts_they_join(
 
 def test_what_goes_on_waits_for_a_cohort_that_has_come_as_far() -> None:
     engine = WatchedEngine(dropping({2: 1}))
-    rounds = Rounds(engine, recipe(messages_per_row=6, retries_turn=True), window(2, 4))
+    rounds = Rounds(engine, recipe(messages_per_row=6, retry_from="last_turn"), window(2, 4))
     rounds.add(range(4))
     for _ in range(4):
         rounds.step()
@@ -520,7 +526,7 @@ def test_discarded_rows_never_come_out_and_all_others_once(
     )
     small = window(cohort_size, 3)
     executor = LateExecutor() if late else None
-    made = recipe(messages_per_row=messages_per_row, stops_when_full=stops)
+    made = recipe(messages_per_row=messages_per_row, context_full="stop" if stops else "reject")
     rounds = Rounds(engine, made, small, executor=executor)
     added, discarded, came_out = 0, set[int](), set[int]()
     done = list[int]()
@@ -584,7 +590,7 @@ def test_those_who_waited_for_discarded_rows_alone_begin_their_next_turn() -> No
 def test_a_row_that_a_discard_brings_to_its_end_still_comes_out() -> None:
     figures = replace(FIGURES, max_num_seqs=1, max_model_len=11)  # 1 + 4 + 1 + 4 + 1 tokens fill it
     engine = WatchedEngine(lambda request: ([7] * 4, "stop"), figures)
-    rounds = Rounds(engine, recipe(stops_when_full=True), window(2, 1))
+    rounds = Rounds(engine, recipe(context_full="stop"), window(2, 1))
     rounds.add(range(2))
     rounds.step()
     while not rounds.live[0].cohort.waiting:
@@ -637,7 +643,9 @@ def seeds_by_row(
         return [*ids, MARKER] if draw.random() < 0.1 else ids, "stop"
 
     engine = WatchedEngine(respond, replace(FIGURES, max_num_seqs=slots))
-    rounds = Rounds(engine, recipe(reproducible=True, retries_turn=retries_turn), window)
+    rounds = Rounds(
+        engine, recipe(reproducible=True, retry_from="last_turn" if retries_turn else "start"), window
+    )
     rounds.add(rows)
     return {
         row_id: tuple(by_ids[ids[0]] for ids in generated(row))

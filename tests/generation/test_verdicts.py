@@ -7,7 +7,7 @@ import pytest
 from magpie_ray.acceptance import empty, role_marker, truncated
 from magpie_ray.acceptance.rule import RuleContext
 from magpie_ray.chat_format.format import Reasoning
-from magpie_ray.config.acceptance import RoleMarkerRule
+from magpie_ray.config.acceptance import AcceptanceConfig, RoleMarkerRule
 from magpie_ray.config.sampling import UserSettings
 from magpie_ray.engine.protocol import Completion, Sampling
 from magpie_ray.generation.conversation import Cohort, Recipe, SamplingPair
@@ -50,7 +50,7 @@ def recipe(reasoning: Reasoning | None) -> Recipe:
         prompts=(),
         seed=0,
         reproducible=False,
-        max_attempts=2,
+        acceptance=AcceptanceConfig(max_attempts=2),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from magpie_ray.acceptance import empty, role_marker, truncated
 from magpie_ray.acceptance.rule import RuleContext
-from magpie_ray.config.acceptance import RoleMarkerRule
+from magpie_ray.config.acceptance import AcceptanceConfig, RoleMarkerRule
 from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.engine.protocol import EngineFigures, Request, Sampling
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
@@ -50,7 +50,7 @@ class MarkedFormat:
 
 
 def recipe(**changes: object) -> Recipe:
-    """Rows of two turns, with changes."""
+    """Rows of two turns, with changes, also by the keys of the config's acceptance."""
     ordinary = Recipe(
         chat_format=MarkedFormat(),
         decode=lambda messages: [" ".join(map(str, ids)) for ids in messages],
@@ -64,9 +64,11 @@ def recipe(**changes: object) -> Recipe:
         prompts=(),
         seed=5,
         reproducible=False,
-        max_attempts=1000,
+        acceptance=AcceptanceConfig(max_attempts=1000, min_accept_rate=0),
     )
-    return replace(ordinary, **changes)
+    keys = ("max_attempts", "min_accept_rate", "retry_from", "context_full")
+    acceptance = ordinary.acceptance.model_copy(update={k: changes.pop(k) for k in keys if k in changes})
+    return replace(ordinary, acceptance=acceptance, **changes)
 
 
 class WatchedEngine(SimulatedEngine):

@@ -46,8 +46,6 @@ def test_a_line_has_the_ids_of_the_text_that_it_is_in_its_place_of_the_dialogue(
         assert recipe.decode([ids]) == [line]
 
 
-@pytest.mark.parametrize(("rule", "stops"), [("reject", False), ("stop", True)])
-def test_the_config_says_what_becomes_of_a_conversation_that_outgrows_the_context(
-    rule: str, stops: bool
-) -> None:
-    assert make_recipe(spec_of(acceptance={"context_full": rule})).stops_when_full is stops
+@pytest.mark.parametrize("rule", ["reject", "stop"])
+def test_the_config_says_what_becomes_of_a_conversation_that_outgrows_the_context(rule: str) -> None:
+    assert make_recipe(spec_of(acceptance={"context_full": rule})).acceptance.context_full == rule

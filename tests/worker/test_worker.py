@@ -461,7 +461,7 @@ def test_the_recipe_takes_everything_from_the_spec(tmp_path: Path) -> None:
     assert sampling.user.settings.temperature == 0.7
     assert sampling.user.stop_token_ids == spec.build_spec.chat_format.user_stop_token_ids
     assert sampling.assistant.stop_token_ids == spec.build_spec.chat_format.assistant_stop_token_ids
-    assert (recipe.messages_per_row, recipe.max_attempts) == (3, 3)
+    assert (recipe.messages_per_row, recipe.acceptance.max_attempts) == (3, 3)
     assert recipe.prompts == spec.build_spec.prompts
     assert recipe.decode([word(spec)]) == ["one"]
 
