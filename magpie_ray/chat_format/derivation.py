@@ -119,6 +119,8 @@ def _assemble(template: Template, encoder: Encoder, ends: Sequence[int]) -> Chat
     pre_query_ids = encoder.piece("", turns.pre_query)
     user_to_assistant_ids = encoder.piece(asked, turns.user_to_assistant)
     next_user_ids = encoder.piece(answered, turns.next_user)
+    texts = ("".join(turns.around_system or ()), *turns.dialogue())
+    written = _unique(encoder.markers.get(i) for text in texts for i in encoder.encode(text))
     user_end = end_of_message(turns.user_to_assistant, user_to_assistant_ids, encoder.markers)
     assistant_end = end_of_message(turns.next_user, next_user_ids, encoder.markers)
     trimmed = tuple(
@@ -139,20 +141,13 @@ def _assemble(template: Template, encoder: Encoder, ends: Sequence[int]) -> Chat
         assistant_stop_token_ids=_unique([assistant_end.token_id, *ends]),
         stop_strings=_unique(end.text for end in (user_end, assistant_end) if end.text),
         system_role=turns.system_role,
-        role_markers=_unique(role_markers(turns, _written_markers(turns, encoder))),
+        role_markers=_unique(role_markers(turns, written)),
         special_token_ids=encoder.special_ids,
         trimmed_roles=trimmed,
         blank_ids=encoder.blank_ids if trimmed else (),
         multi_turn_problem=turns.multi_turn_problem,
     )
     return replace(form, warnings=_warnings(form, turns, encoder))
-
-
-def _written_markers(turns: Turns, encoder: Encoder) -> tuple[str, ...]:
-    """The marker tokens that the template writes."""
-    system = "".join(turns.around_system or ())
-    ids = [i for text in (system, *turns.dialogue()) for i in encoder.encode(text)]
-    return _unique(encoder.markers[i] for i in ids if i in encoder.markers)
 
 
 def _warnings(form: ChatFormat, turns: Turns, encoder: Encoder) -> tuple[str, ...]:
@@ -191,7 +186,7 @@ def _pre_query_only(text: str, encoder: Encoder, ends: tuple[int, ...], reason: 
         user_stop_token_ids=ends,
         assistant_stop_token_ids=ends,
         system_role="rejected",
-        role_markers=_unique(encoder.markers[i] for i in ids if i in encoder.markers),
+        role_markers=_unique(map(encoder.markers.get, ids)),
         special_token_ids=encoder.special_ids,
         can_answer=False,
         multi_turn_problem="no answers can be asked for",

@@ -108,7 +108,18 @@ def with_thinking(
             user_to_assistant_ids=encoder.piece(form.pre_query, closed),
             warnings=(*form.warnings, *([warning] if warning else [])),
         )
-    reasoning = _reasoning_of(knows, generation=generation, history=history, source=template.source)
+    opened = knows.opens(generation)
+    wrapper = next((pair for pair in _ANSWER_PAIRS if all(x in template.source for x in pair)), ("", ""))
+    # An answer without reasoning begins with what the history has beyond the generation prompt.
+    beyond = history.removeprefix(generation) if history.startswith(generation) and not opened else ""
+    reasoning = Reasoning(
+        opened=opened,
+        opening=knows.opening_mark,
+        closing=knows.closing_mark,
+        answer_opening=beyond.strip() or wrapper[0],
+        answer_closing=wrapper[1],
+        kept=knows.kept,
+    )
     # A stop token that is part of the reasoning markers must not end the answer.
     inside = {i for text in (reasoning.opening, reasoning.closing) for i in encoder.alone(text)}
     stops = [i for i in form.assistant_stop_token_ids if i not in inside]
@@ -119,22 +130,6 @@ def with_thinking(
         history, ids = generation, form.user_to_assistant_ids
         form = replace(form, history_user_to_assistant=history, history_user_to_assistant_ids=ids)
     return replace(form, assistant_stop_token_ids=tuple(stops), reasoning=reasoning)
-
-
-def _reasoning_of(thinking: Thinking, *, generation: str, history: str, source: str) -> Reasoning:
-    """How answers are split. generation: the generation prompt. history: the same place in the history."""
-    opened = thinking.opens(generation)
-    wrapper = next((pair for pair in _ANSWER_PAIRS if all(mark in source for mark in pair)), ("", ""))
-    # An answer without reasoning begins with what the history has beyond the generation prompt.
-    longer = history.startswith(generation) and not opened
-    return Reasoning(
-        opened=opened,
-        opening=thinking.opening_mark,
-        closing=thinking.closing_mark,
-        answer_opening=(history[len(generation) :].strip() if longer else "") or wrapper[0],
-        answer_closing=wrapper[1],
-        kept=thinking.kept,
-    )
 
 
 def _without_thinking(thinking: Thinking, *, generation: str, history: str) -> tuple[str, str | None]:
