@@ -117,11 +117,9 @@ class EngineStats:
 
     def recorded(self) -> dict[str, int]:
         """The fields that run records and `--json` hold: tokens are there by role, in tallies."""
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in ("prompt_tokens", "generated_tokens")
-        }
+        fields = asdict(self)
+        del fields["prompt_tokens"], fields["generated_tokens"]
+        return fields
 
     @property
     def occupancy(self) -> float:

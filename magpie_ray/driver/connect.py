@@ -43,18 +43,22 @@ def ray_session(configured: str | None) -> Iterator[bool]:
     if address and not answers(address):
         raise _no_cluster(address, "nothing answers there")
     style = logs.current()
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        with _own_sigterm():
-            ray.init(
-                address=address or "local",
-                logging_level=logging.WARNING,
-                log_to_driver=style.verbose and not style.json,
-                **({} if address else {"include_dashboard": False}),
-            )
+        ray.init(
+            address=address or "local",
+            logging_level=logging.WARNING,
+            log_to_driver=style.verbose and not style.json,
+            **({} if address else {"include_dashboard": False}),
+        )
     except SystemExit as exc:  # Ray's handler of SIGTERM
         raise InterruptedJobError("stopped before anything had begun; run the same command again") from exc
     except (ConnectionError, RuntimeError, ValueError, RayError) as exc:
         raise _no_cluster(address or "local", f"{exc}{_token_hint() if address else ''}") from exc
+    finally:
+        # Ray sets a handler for good, whose exit code would not say that the job can be resumed.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
     if style.json:
         logs.take_over("ray")
     try:
@@ -77,17 +81,6 @@ def choose_address(
         log.warning("the Ray cluster that was started here (%s) is gone: starting a local one", address)
         return None
     return None if address == "local" else address or None  # "local" is Ray's own word for a new one
-
-
-@contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Ray sets a handler of SIGTERM for good, whose exit code would not say that the job can be resumed."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
 
 
 def _token_hint() -> str:

@@ -142,17 +142,14 @@ class RayActors:
         if not streams:
             time.sleep(timeout_seconds)
             return []
-        self._rest(timeout_seconds)
+        # Let events gather: the more the last turn of the job's loop took, the longer.
+        time.sleep(min(timeout_seconds, (time.thread_time() - self._turned) / _LOOP_SHARE))
+        self._turned = time.thread_time()
         # The first wait takes every stream that has an event; the second one sleeps until any has one.
         ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0)
         if not ready:
             ready, _ = ray.wait(streams, num_returns=1, timeout=timeout_seconds)
         return [(self._listening[events], self._next_event(events)) for events in ready]
-
-    def _rest(self, at_most_seconds: float) -> None:
-        """Let events gather: the more the last turn of the job's loop took, the longer."""
-        time.sleep(min(at_most_seconds, (time.thread_time() - self._turned) / _LOOP_SHARE))
-        self._turned = time.thread_time()
 
     def _next_event(self, events: Any) -> Event | Lost | Left:
         slot = self._listening[events]

@@ -30,7 +30,6 @@ from magpie_ray.preflight import checks
 from magpie_ray.preflight.build_spec import choose_grid
 from magpie_ray.preflight.target import look_at
 from magpie_ray.storage.storage import Storage
-from magpie_ray.utils import logs
 from magpie_ray.worker.spec import EngineFactory, WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -87,7 +86,6 @@ def take_sample(
                 engine_start=engine_start,
                 device=placement.device,
                 distributed_executor_backend=placement.distributed_executor_backend,
-                log_style=logs.current(),
             )
 
         actors = RayActors(

@@ -17,7 +17,6 @@ from magpie_ray.errors import PreflightError
 from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.target import CommittedBuild
 from magpie_ray.storage.storage import Storage
-from magpie_ray.utils import logs
 from magpie_ray.worker.spec import PROGRESS_SECONDS, EngineFactory, WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,6 @@ def make_job(
             device=placement.device,
             distributed_executor_backend=placement.distributed_executor_backend,
             on_ray=True,
-            log_style=logs.current(),
             progress_seconds=max(
                 PROGRESS_SECONDS, progress_seconds(dispatcher.num_slots, stall_timeout_seconds=stall)
             ),

@@ -92,7 +92,8 @@ def resolve_build(
     build_rules(config.acceptance)
     recorded: Mapping[str, Any] = existing.identity if existing else {}
     config, warnings = _with_seed(config, recorded.get("seed"), tick)
-    if _is_greedy(config):
+    users = [settings for settings, _ in config.sampling.mix("user")]
+    if config.num_rows > 1 and all(s.temperature == 0 and not s.first_tokens.temperature for s in users):
         warnings.append(
             "sampling.user.temperature is 0: all rows that share a system prompt get the same instruction"
         )
@@ -148,12 +149,6 @@ def _with_seed(config: Config, recorded: int | None, tick: Tick | None) -> tuple
         f"seed is {config.seed} for every build of {tick.template}: builds of the same config then "
         f"{same}. Leave seed out, or set it to auto, and each build takes a seed of its own"
     ]
-
-
-def _is_greedy(config: Config) -> bool:
-    """Whether all rows of one system prompt are bound to begin with the same message."""
-    users = [settings for settings, _ in config.sampling.mix("user")]
-    return config.num_rows > 1 and all(s.temperature == 0 and not s.first_tokens.temperature for s in users)
 
 
 def _format_with_prompts(

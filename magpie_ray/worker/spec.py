@@ -7,7 +7,7 @@ from magpie_ray import draws
 from magpie_ray.engine.protocol import Engine
 from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.storage.storage import Storage
-from magpie_ray.utils.logs import LogStyle
+from magpie_ray.utils import logs
 
 # Often enough for a progress line.
 PROGRESS_SECONDS = 2.0
@@ -17,8 +17,8 @@ PROGRESS_SECONDS = 2.0
 class WorkerSpec:
     """Everything a worker is made from. engine_start: number of the engine start within the run.
 
-    on_ray: whether the worker's process has joined a Ray cluster. progress_seconds: between two reports of
-    progress; the more workers a run has, the longer.
+    on_ray: whether the worker's process has joined a Ray cluster. log_style: that of the process that makes
+    the spec. progress_seconds: between two reports of progress; the more workers a run has, the longer.
     """
 
     build_spec: BuildSpec
@@ -29,7 +29,7 @@ class WorkerSpec:
     device: str
     distributed_executor_backend: str | None
     on_ray: bool = False
-    log_style: LogStyle = field(default_factory=LogStyle)
+    log_style: logs.LogStyle = field(default_factory=logs.current)
     progress_seconds: float = PROGRESS_SECONDS
 
     @property
