@@ -38,17 +38,8 @@ class Tally:
         )
 
     @classmethod
-    def of_record(cls, record: PartitionRecord) -> Self:
-        """All attempts at a committed partition."""
-        return cls(
-            rows=record.rows,
-            rejected=record.rejected,
-            user_tokens=record.user_tokens,
-            assistant_tokens=record.assistant_tokens,
-        )
-
-    @classmethod
-    def sum(cls, tallies: Iterable["Tally"]) -> Self:
+    def sum(cls, tallies: Iterable["Tally | PartitionRecord"]) -> Self:
+        """A committed partition counts with all attempts at it."""
         rows = user_tokens = assistant_tokens = 0
         rejected = Counter[str]()
         for tally in tallies:

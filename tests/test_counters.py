@@ -54,7 +54,7 @@ def test_a_record_and_the_attempts_behind_it_make_the_same_tally() -> None:
         user_tokens=11,
         assistant_tokens=4,
     )
-    assert Tally.of_record(record) == Tally.sum([Tally.of_row(ROW), Tally.of_rejection(REJECTION)])
+    assert Tally.sum([record]) == Tally.sum([Tally.of_row(ROW), Tally.of_rejection(REJECTION)])
 
 
 def test_the_use_of_engines_adds_up_and_tells_shares_of_the_sums() -> None:

@@ -26,5 +26,5 @@ class Ledger:
         self.records[key] = record
         self.rows += record.rows
         if record.run == self._run:
-            self.written = Tally.sum([self.written, Tally.of_record(record)])
+            self.written = Tally.sum([self.written, record])
         return True

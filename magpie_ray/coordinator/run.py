@@ -97,7 +97,7 @@ def carry_out(
         if isinstance(exc, MagpieError) and not isinstance(exc, StorageError):
             write_report(storage)
         raise
-    tally = Tally.sum(Tally.of_record(r) for r in records if r.run == run.number)
+    tally = Tally.sum(r for r in records if r.run == run.number)
     return BuildResult(
         url=storage.url,
         num_rows=num_rows,

@@ -159,7 +159,7 @@ def write_manifest(
 ) -> None:
     """Write the summary of what is committed."""
     ordered = sorted(records, key=lambda record: record.start)
-    tally = Tally.sum(Tally.of_record(record) for record in ordered)
+    tally = Tally.sum(ordered)
     fields = {
         "layout_version": build.layout_version,
         "fingerprint": build.fingerprint,

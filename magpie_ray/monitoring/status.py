@@ -97,7 +97,7 @@ class Status:
     @property
     def tally(self) -> Tally:
         """All attempts behind the committed rows."""
-        return Tally.sum(Tally.of_record(record) for record in self.records)
+        return Tally.sum(self.records)
 
     @property
     def size(self) -> int:

@@ -153,7 +153,7 @@ class Sampler:
 
         GenerationFailedError when no row was finished.
         """
-        tally = Tally.sum(Tally.of_record(record) for record in self._files.values())
+        tally = Tally.sum(self._files.values())
         if not tally.rows or self._first_ready is None or self._all_ready is None:
             raise GenerationFailedError("the sample ended before any row was finished: give it more time")
         whole = tally.rows == num_rows

@@ -85,7 +85,7 @@ def render_card(
         raise ReportError(
             f"the front matter, between the first two lines ---, is not a YAML mapping ({exc}): repair it"
         ) from exc
-    tally = Tally.sum(Tally.of_record(committed) for committed in records)
+    tally = Tally.sum(records)
     front = {
         **_defaults(record),
         **card.data.to_dict(),  # type: ignore[no-untyped-call]

@@ -79,7 +79,7 @@ def assert_exported(build: str, run: int, wanted: Mapping[str, Mapping[str, floa
 def written_by(output: Path, run: int) -> Tally:
     """All that is behind the files of a run."""
     records = read_status(Storage(str(output))).records
-    return Tally.sum(Tally.of_record(record) for record in records if record.run == run)
+    return Tally.sum(record for record in records if record.run == run)
 
 
 class Scraper:

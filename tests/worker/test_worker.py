@@ -150,7 +150,7 @@ def test_the_events_of_a_worker_tell_what_it_did(spec: WorkerSpec) -> None:
     assert ready.figures == FIGURES
     assert (last.tally.rows, last.started, last.doing) == (16, 16, "nothing")
     assert last.engine.steps > 0
-    assert last.tally == Tally.sum(Tally.of_record(c.files[0]) for c in commits(events))
+    assert last.tally == Tally.sum(c.files[0] for c in commits(events))
     assert last.tally.rejected["empty"] > 0
     assert (
         0 < last.engine.kv_used_tokens < last.engine.kv_tokens == last.engine.steps * FIGURES.kv_cache_tokens
@@ -230,7 +230,7 @@ def test_rows_beyond_a_shorter_file_of_somebody_elses_are_committed_behind_it(sp
     assert ranges(committed) == [(0, 3, 2), (3, 4, 2), (4, 8, 1)]
     rest = rows_of(spec.storage, Partition(start=4, stop=8))
     assert [row["row_id"] for row in rest] == [4, 5, 6, 7]
-    assert Tally.of_record(committed.files[-1]).attempts == sum(int(row["attempt"]) for row in rest)  # type: ignore[call-overload]
+    assert Tally.sum([committed.files[-1]]).attempts == sum(int(row["attempt"]) for row in rest)  # type: ignore[call-overload]
 
 
 def test_a_file_of_another_build_in_the_place_of_a_partition_ends_the_worker(spec: WorkerSpec) -> None:
@@ -494,4 +494,4 @@ def test_records_of_a_partition_add_up_to_its_rows(spec: WorkerSpec) -> None:
     for record in records:
         rows = rows_of(spec.storage, record.partition)
         attempts = sum(int(row["attempt"]) for row in rows)  # type: ignore[call-overload]
-        assert attempts == Tally.of_record(record).attempts
+        assert attempts == Tally.sum([record]).attempts

@@ -83,7 +83,7 @@ class Facts:
     @cached_property
     def tally(self) -> Tally:
         """All attempts behind the committed rows."""
-        return Tally.sum(Tally.of_record(record) for record in self.records)
+        return Tally.sum(self.records)
 
     @property
     def complete(self) -> bool:
