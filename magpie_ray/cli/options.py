@@ -48,7 +48,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other progr
 def load(path: Path, overrides: list[str] | None) -> Config:
     """The config, with a warning for each secret on the command line."""
     config = load_config(path, overrides or ())
-    for key, _ in secret_leaves(_mapping(overrides)):
+    for key, _ in secret_leaves(read_source(None, overrides or ())):
         log.warning(
             "%s is on the command line, where others can read it: in the process list and, for a submitted "
             "job, in Ray's metadata. Set it in the environment, or in a YAML file that only you can read",
@@ -62,13 +62,9 @@ def storage_at(url: str, options: list[str] | None) -> "Storage":
     from magpie_ray.dataset.schedule import follow_latest
     from magpie_ray.storage.storage import READ_SECONDS, Storage  # fsspec takes time to import
 
-    storage_options = _mapping(options)
+    storage_options = read_source(None, options or ())
     url = follow_latest(url, storage_options, retry_seconds=READ_SECONDS)
     return Storage(url, storage_options, retry_seconds=READ_SECONDS)
-
-
-def _mapping(pairs: list[str] | None) -> dict[str, object]:
-    return {str(name): value for name, value in read_source(None, pairs or ()).items()}
 
 
 def parse_seconds(text: str) -> float:

@@ -37,7 +37,7 @@ class _StrictLoader(yaml.SafeLoader):
         return node
 
 
-def read_source(path: str | os.PathLike[str] | None, overrides: Sequence[str]) -> dict[object, object]:
+def read_source(path: str | os.PathLike[str] | None, overrides: Sequence[str]) -> dict[Any, object]:
     """The mapping in the YAML file at `path` (empty without one), changed by the overrides in their order.
 
     Raises:
@@ -49,7 +49,7 @@ def read_source(path: str | os.PathLike[str] | None, overrides: Sequence[str]) -
     return data
 
 
-def _read_file(path: Path) -> dict[object, object]:
+def _read_file(path: Path) -> dict[Any, object]:
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
@@ -73,7 +73,7 @@ def _read_file(path: Path) -> dict[object, object]:
     return data
 
 
-def _apply(data: dict[object, object], override: str) -> None:
+def _apply(data: dict[Any, object], override: str) -> None:
     key, separator, text = override.partition("=")
     key = key.strip()
     if not separator:
