@@ -81,10 +81,9 @@ def read_thinking(template: Template) -> Thinking:
     """How the template handles thinking. Variables that the user has set are no switches."""
     on, off = _switches(template)
     thinking = replace(template, variables={**template.variables, **on})
-    found = _written_marks(thinking) or _named_marks(thinking)
-    if found is None or Thinking(on=on, off=off, **found).closes(_generation(thinking)):
-        return Thinking(on=on, off=off)  # an empty block in front of every answer, or no block at all
-    return Thinking(on=on, off=off, **found)
+    knows = Thinking(on=on, off=off, **(_written_marks(thinking) or _named_marks(thinking)))
+    # An empty block in front of every answer is no place for reasoning.
+    return Thinking(on=on, off=off) if knows.closes(_generation(thinking)) else knows
 
 
 def with_thinking(
@@ -207,7 +206,7 @@ def _written_marks(template: Template) -> dict[str, Any] | None:
     return None
 
 
-def _named_marks(template: Template) -> dict[str, Any] | None:
+def _named_marks(template: Template) -> dict[str, Any]:
     """The markers that the template's source names; the pair that its generation prompt opens comes first."""
     named = [pair for pair in _PAIRS if pair[1] in template.source]
     generation = _generation(template)
@@ -219,4 +218,4 @@ def _named_marks(template: Template) -> dict[str, Any] | None:
             "closing": f"\n{closing}\n\n",
             "closing_mark": closing,
         }
-    return None
+    return {}

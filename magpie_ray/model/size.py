@@ -71,15 +71,18 @@ def read_model_size(model: Model, *, dtype: str, quantization: str | None, cache
     method = quantization or str((text.get("quantization_config") or {}).get("quant_method") or "")
     try:
         layers, heads = int(text["num_hidden_layers"]), int(text["num_attention_heads"])
-        total, active = _parameters_by_config(text)
+        kv_heads = int(text.get("num_key_value_heads") or heads)
+        head_dim = int(text.get("head_dim") or text["hidden_size"] // heads)
+        width = head_dim * (2 * heads + 2 * kv_heads)
+        total, active = _parameters_by_config(text, layers=layers, attention_width=width)
         latent = int(text.get("kv_lora_rank") or 0)
         size = ModelSize(
             parameters=total,
             active_parameters=active,
             parameter_bytes=next((size for name, size in _QUANTISED.items() if name in method), loaded),
             layers=layers,
-            kv_heads=int(text.get("num_key_value_heads") or heads),
-            head_dim=int(text.get("head_dim") or text["hidden_size"] // heads),
+            kv_heads=kv_heads,
+            head_dim=head_dim,
             latent=latent + int(text.get("qk_rope_head_dim") or 0) if latent else 0,
             cache_bytes=1.0 if "fp8" in cache_dtype else min(loaded, 4.0),
             max_tokens=int(text["max_position_embeddings"]) if "max_position_embeddings" in text else None,
@@ -95,14 +98,11 @@ def read_model_size(model: Model, *, dtype: str, quantization: str | None, cache
     return replace(size, parameters=parameters, active_parameters=active, source=source)
 
 
-def _parameters_by_config(text: Mapping[str, Any]) -> tuple[float, float]:
+def _parameters_by_config(
+    text: Mapping[str, Any], *, layers: int, attention_width: int
+) -> tuple[float, float]:
     """All and active parameters of a usual decoder: attention, a gated MLP or experts, embeddings."""
-    hidden, layers = int(text["hidden_size"]), int(text["num_hidden_layers"])
-    heads = int(text["num_attention_heads"])
-    head_dim = int(text.get("head_dim") or hidden // heads)
-    kv_heads = int(text.get("num_key_value_heads") or heads)
-    attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
-    inner = int(text["intermediate_size"])
+    hidden, inner = int(text["hidden_size"]), int(text["intermediate_size"])
     experts = int(
         text.get("num_local_experts") or text.get("num_experts") or text.get("n_routed_experts") or 0
     )
@@ -116,7 +116,7 @@ def _parameters_by_config(text: Mapping[str, Any]) -> tuple[float, float]:
         all_mlp = float(first * dense + (layers - first) * (experts + shared) * expert)
         active_mlp = float(first * dense + (layers - first) * (used + shared) * expert)
     embeddings = int(text["vocab_size"]) * hidden * (1 if text.get("tie_word_embeddings") else 2)
-    rest = float(attention * layers + embeddings)
+    rest = float(hidden * attention_width * layers + embeddings)
     return rest + all_mlp, rest + active_mlp
 
 
