@@ -1,10 +1,10 @@
 """The driver: Ray, and nothing but Ray. No other room imports ray.
 
-The room's story, in reading order: run_build (the story of one run), connect (which cluster), cluster_watch
-(its nodes, and whether it is still there), wiring (the parts of a run, put together), ray_actors
-(start the actors and hear them), actor_process (what runs in each), orphan_watchdog (no child process of an
-actor outlives it), actor_logs (why an actor was lost), ray_metrics (what Prometheus reads), stop_signals (how
-a run learns that it is to end), and sample (a build tried for a while).
+The room's story, in reading order: run_build (the story of one run), connect (which cluster, and the signals
+to stop), cluster_watch (its nodes, and whether it is still there), wiring (the parts of a run, put together),
+ray_actors (start the actors and hear them), actor_process (what runs in each), orphan_watchdog (no child
+process of an actor outlives it), actor_logs (why an actor was lost), ray_metrics (what Prometheus reads), and
+sample (a build tried for a while).
 
 Invariants: decisions are made in other rooms and carried out here; however a run ends, committed files stay
 and no process of an engine stays.

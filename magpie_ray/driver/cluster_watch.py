@@ -91,15 +91,10 @@ class ClusterWatch:
             else:
                 self._answered = time.monotonic()
 
-    @property
-    def _silent_seconds(self) -> float:
-        """Since the head's last answer."""
-        return time.monotonic() - self._answered
-
     def reachable(self) -> bool:
         """Whether the head would answer now, as far as can be known without asking it anything."""
         now = time.monotonic()
-        if self._silent_seconds > _SILENT_SECONDS or now - self._refused < _SILENT_SECONDS:
+        if now - self._answered > _SILENT_SECONDS or now - self._refused < _SILENT_SECONDS:
             return False
         if not answers(self._address):
             self._refused = time.monotonic()
@@ -108,7 +103,7 @@ class ClusterWatch:
 
     def check(self) -> None:
         """ClusterLostError when the head has been silent for `gone_seconds`."""
-        silent = self._silent_seconds
+        silent = time.monotonic() - self._answered
         if silent < _SILENT_SECONDS:
             return
         if time.monotonic() - self._warned > _WARNING_SECONDS:

@@ -1,4 +1,4 @@
-"""Connect to the Ray cluster at hand, or start a local one.
+"""Connect to the Ray cluster at hand, or start a local one; hear the signals that ask a run to stop.
 
 Invariant: a cluster that does not answer is refused within seconds; Ray itself would wait for minutes.
 """
@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import ray
 from ray._private.utils import read_ray_address
@@ -67,6 +68,31 @@ def ray_session(configured: str | None) -> Iterator[bool]:
         # ray.shutdown would wait for a lost head, longer than Ray lets this process live.
         if not isinstance(sys.exception(), ClusterLostError):
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Yields whether a SIGINT or SIGTERM has come, as a function; a second one raises KeyboardInterrupt."""
+    received: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+        log.warning("%s: stopping; finished rows are being committed", signal.Signals(number).name)
+
+    try:
+        for awaited in (signal.SIGINT, signal.SIGTERM):
+            previous[awaited] = signal.signal(awaited, note)
+    except ValueError:  # not the main thread, where alone Python handles signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def choose_address(

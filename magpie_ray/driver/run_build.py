@@ -19,9 +19,8 @@ from magpie_ray.coordinator.placement import choose_num_actors, place
 from magpie_ray.coordinator.run import BuildResult, carry_out, nothing_to_do
 from magpie_ray.dataset import manifest, run_records, schedule
 from magpie_ray.driver.cluster_watch import ClusterWatch
-from magpie_ray.driver.connect import ray_session
+from magpie_ray.driver.connect import ray_session, stop_signals
 from magpie_ray.driver.ray_metrics import RayMetrics
-from magpie_ray.driver.stop_signals import stop_signals
 from magpie_ray.driver.wiring import make_job
 from magpie_ray.errors import MagpieError
 from magpie_ray.monitoring.heartbeat import Heartbeat

@@ -20,9 +20,8 @@ from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.layout import DATA_FILES
 from magpie_ray.dataset.parquet import parquet_bytes
 from magpie_ray.driver.cluster_watch import ClusterWatch
-from magpie_ray.driver.connect import ray_session
+from magpie_ray.driver.connect import ray_session, stop_signals
 from magpie_ray.driver.ray_actors import RayActors
-from magpie_ray.driver.stop_signals import stop_signals
 from magpie_ray.errors import PreflightError
 from magpie_ray.planning.estimate import Sample
 from magpie_ray.planning.sampler import Sampler

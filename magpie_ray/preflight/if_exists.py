@@ -18,9 +18,6 @@ from magpie_ray.types import IfExists
 WATCH_SECONDS = 2.5 * BEAT_SECONDS
 _LOOK_SECONDS = 5.0
 
-# Of each run, by number: its outcome and its last heartbeat.
-_Signs = dict[int, tuple[str, object]]
-
 
 def reason_to_leave(
     storage: Storage,
@@ -59,7 +56,8 @@ def exists_error(storage: Storage) -> BuildExistsError:
     )
 
 
-def _signs(storage: Storage) -> _Signs:
+def _signs(storage: Storage) -> dict[int, tuple[str, object]]:
+    """Of each run, by number: its outcome and its last heartbeat."""
     return {
         run.number: (run.outcome, read_heartbeat(storage, run.number) if run.outcome == "running" else None)
         for run in run_records.read_runs(storage)

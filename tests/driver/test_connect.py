@@ -1,10 +1,12 @@
-"""Which cluster is connected to, and what is refused at once."""
+"""Which cluster is connected to, and what is refused at once; SIGINT and SIGTERM of a running job."""
 
+import os
+import signal
 import socket
 
 import pytest
 
-from magpie_ray.driver.connect import choose_address, ray_session
+from magpie_ray.driver.connect import choose_address, ray_session, stop_signals
 from magpie_ray.errors import PreflightError
 
 
@@ -57,3 +59,15 @@ def test_local_is_a_cluster_of_ones_own_even_where_one_is_running(monkeypatch: p
     with ray_session("local") as is_own:
         assert is_own
     assert (asked["address"], asked["include_dashboard"]) == ("local", False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_is_a_question_first_and_an_interrupt_the_second_time(number: signal.Signals) -> None:
+    usual = signal.getsignal(number)
+    with stop_signals() as stop_requested:
+        assert not stop_requested()
+        os.kill(os.getpid(), number)
+        assert stop_requested()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == usual
