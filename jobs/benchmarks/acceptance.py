@@ -13,7 +13,7 @@ import yaml
 
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.storage import Text
-from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules
+from magpie_ray.acceptance import Dialogue, Rule, RuleContext, Utterance, build_rules
 from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.types import Message, Role
 
@@ -32,9 +32,7 @@ def run() -> Result:
     """Some seconds."""
     rules = build_rules(
         AcceptanceConfig.model_validate({"rules": _ON}),
-        markers=_MARKERS,
-        special_token_ids=_SPECIAL_TOKENS,
-        role_words=("assistant",),
+        RuleContext(markers=_MARKERS, special_token_ids=_SPECIAL_TOKENS, role_words=("assistant",)),
     )
     kinds = {"english": _english(), "code": _code(), "forty_languages": _languages()}
     costs = {

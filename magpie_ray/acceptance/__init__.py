@@ -10,7 +10,7 @@ on where or when it was generated.
 """
 
 from magpie_ray.acceptance.catalogue import build_rules, remedy
-from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance, reason_to_reject
+from magpie_ray.acceptance.rule import Dialogue, Rule, RuleContext, Utterance, reason_to_reject
 from magpie_ray.acceptance.truncated import CONTEXT_FULL, UNFINISHED_REASONING
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "UNFINISHED_REASONING",
     "Dialogue",
     "Rule",
+    "RuleContext",
     "Utterance",
     "build_rules",
     "reason_to_reject",

@@ -3,7 +3,7 @@
 Invariants: the order in which rules are tried is that of the keys in the config, then the user's own.
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from magpie_ray.acceptance import (
@@ -51,27 +51,17 @@ _MODULES: dict[str, _RuleModule] = {
     "repeated_turn": repeated_turn,
     "language": language,
 }
+_NO_FORMAT = RuleContext()
 _REMEDIES = {reason: text for module in _MODULES.values() for reason, text in module.REMEDIES.items()}
 
 
-def build_rules(
-    config: AcceptanceConfig,
-    *,
-    markers: Sequence[str] = (),
-    special_token_ids: frozenset[int] = frozenset(),
-    role_words: Sequence[str] = (),
-) -> dict[str, Rule]:
+def build_rules(config: AcceptanceConfig, context: RuleContext = _NO_FORMAT) -> dict[str, Rule]:
     """The rules that are on, by name, in the order in which they are tried.
 
-    markers, special_token_ids, role_words: see RuleContext. ConfigError when one of the user's own rules
-    can't be imported, or the language detector is not installed.
+    context: what the chat format adds. ConfigError when one of the user's own rules can't be imported, or the
+    language detector is not installed.
     """
-    context = RuleContext(
-        markers=markers,
-        special_token_ids=special_token_ids,
-        role_words=role_words,
-        rejects_cut_answers=config.truncated_response == "reject",
-    )
+    context = replace(context, rejects_cut_answers=config.truncated_response == "reject")
     rules = {key: _MODULES[key].make_rule(section, context) for key, section in config.rules if section}
     return rules | {path: custom_rule(path, thresholds) for path, thresholds in config.custom_rules}
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from magpie_ray.acceptance import build_rules
+from magpie_ray.acceptance import RuleContext, build_rules
 from magpie_ray.chat_format import ChatFormat, message_ids
 from magpie_ray.config.sampling import EXPECTED_FILL
 from magpie_ray.engine.protocol import EngineFigures, Sampling
@@ -44,9 +44,11 @@ def make_recipe(spec: WorkerSpec, tokenizer: Any = None) -> Recipe:
 
     rules = build_rules(
         config.acceptance,
-        markers=form.role_markers,
-        special_token_ids=frozenset(form.special_token_ids),
-        role_words=_assistant_names(form),
+        RuleContext(
+            markers=form.role_markers,
+            special_token_ids=frozenset(form.special_token_ids),
+            role_words=_assistant_names(form),
+        ),
     )
     return Recipe(
         chat_format=form,

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from magpie_ray.acceptance import Dialogue, Utterance
+from magpie_ray.acceptance import Dialogue, RuleContext, Utterance
 from magpie_ray.acceptance.catalogue import build_rules
 from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.types import Message, Role
@@ -68,7 +68,7 @@ class RuleScores:
 
     def __init__(self, messages: Sequence[Labelled]) -> None:
         self.messages = messages
-        usual = build_rules(AcceptanceConfig(), role_words=("assistant", "model"))
+        usual = build_rules(AcceptanceConfig(), RuleContext(role_words=("assistant", "model")))
         self.rules = [*usual, "language"]
         self.rejected_by = [
             {

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from magpie_ray.acceptance import (
     Dialogue,
     Rule,
+    RuleContext,
     Utterance,
     build_rules,
     reason_to_reject,
@@ -51,9 +52,11 @@ def acceptance(**keys: Any) -> AcceptanceConfig:
 def rules_of(**keys: Any) -> dict[str, Rule]:
     return build_rules(
         acceptance(**keys),
-        markers=("<|user|>", "<|end|>"),
-        special_token_ids=frozenset({1, 2}),
-        role_words=("assistant",),
+        RuleContext(
+            markers=("<|user|>", "<|end|>"),
+            special_token_ids=frozenset({1, 2}),
+            role_words=("assistant",),
+        ),
     )
 
 
@@ -125,7 +128,7 @@ def test_the_first_rule_that_finds_something_gives_the_reason() -> None:
 
 def test_the_assistants_name_is_the_formats() -> None:
     leaked = said("What is a fjord?\nkellner\nA fjord is an inlet.")
-    own = build_rules(acceptance(), role_words=("kellner",))
+    own = build_rules(acceptance(), RuleContext(role_words=("kellner",)))
     assert reason_to_reject(leaked, Dialogue(), [*own.values()]) == "own_answer"
     assert verdict(leaked) is None
 
