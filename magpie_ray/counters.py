@@ -39,7 +39,7 @@ class Tally:
 
     @classmethod
     def sum(cls, tallies: Iterable["Tally | PartitionRecord"]) -> Self:
-        """A committed partition counts with all attempts at it."""
+        """The sum. A PartitionRecord counts with all attempts at its rows."""
         rows = user_tokens = assistant_tokens = 0
         rejected = Counter[str]()
         for tally in tallies:

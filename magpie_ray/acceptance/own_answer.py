@@ -19,8 +19,8 @@ _OPEN = re.compile(r"[\s*_.…]*(?:$|[<\[{(])|[*\s]*(?:…|\.\.|__)")
 def make_rule(_on: bool, context: RuleContext) -> Rule:
     """A user message that answers its own question.
 
-    An open answer ("A:" at the end, a blank)
-    belongs to the question, and so do questions and answers after an instruction to work on them.
+    An open answer ("A:" at the end, a blank) belongs to the question, and so do questions and answers after
+    an instruction to work on them.
     """
     role_words = context.role_words
     # The role's name on a line of its own, or glued to the end of the question: its markers got lost.

@@ -125,7 +125,10 @@ _SectionT = TypeVar("_SectionT", bound=Section)
 
 
 def _switch(value: object) -> object:
-    """true: on with the defaults. false: off, None from here on. A mapping: on with these thresholds."""
+    """true: on with the defaults.
+
+    false: off, which is None in the config. A mapping: on with these thresholds.
+    """
     if isinstance(value, bool):
         return {} if value else None
     if isinstance(value, dict | Section):

@@ -90,6 +90,8 @@ def _lines(item: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
         case "bool_type":
             hint = ", without quotes" if isinstance(value, str) else ""
             yield _line(path, value, f"must be true or false{hint}")
+        case "string_unicode":
+            yield _line(path, value, "must be valid Unicode text")
         case "literal_error":
             names = context["expected"].replace("'", "").replace(" or ", ", ")
             yield _line(path, value, f"must be one of {names}")

@@ -171,7 +171,7 @@ class Config(Section):
                 for name, value in self.acceptance.rules.model_dump().items()
             },
             "acceptance.custom": [[path, thresholds] for path, thresholds in self.acceptance.custom_rules],
-            # With one turn there is no other place to go on from.
+            # With one turn there is no other place to continue from.
             "acceptance.retry_from": self.acceptance.retry_from if self.turns > 1 else "start",
         }
 

@@ -44,7 +44,7 @@ class Left:
 class Actors(Protocol):
     """The actors of a run, one a slot, wherever they run. Only `poll` may wait.
 
-    give, drop, finish and stop are passed on to the slot's worker (see worker.ShardWorker).
+    give, drop, finish and stop are passed on to the slot's worker (see worker.worker.ShardWorker).
     """
 
     def start(self, slot: int, *, engine_start: int) -> None:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 # Visits take 1/LOOK_SHARE of the time at most: listings and checkpoints of many files are slow.
 LOOK_SHARE = 200.0
-# A checkpoint is waited for at the end of a notice, which is short.
+# At the end of a short notice the job waits for a checkpoint.
 _RETRY_SECONDS = 20.0
 
 

@@ -1,4 +1,4 @@
-"""Pure decisions about a cluster: which device, what one actor takes, how many actors.
+"""Decisions about a cluster: which device, what one actor takes, how many actors.
 
 Plain numbers in, frozen values out; the driver reads the numbers and asks Ray for what comes out.
 """
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class ClusterResources:
     """CPUs and GPUs of each node that is up, and of the whole cluster at its largest (0: unknown).
 
-    may_grow: whether nodes may come that nothing tells of.
+    may_grow: whether nodes may come that the cluster does not announce.
     """
 
     node_cpus: tuple[float, ...]

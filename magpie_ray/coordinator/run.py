@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 # A job that is stopped has a notice of half a minute for all of its end.
 _END_SECONDS = 5.0
-# The cluster is held meanwhile.
+# The cluster stays reserved while the report is made.
 _SURVEY_SECONDS = 30.0
 
 
@@ -119,7 +119,7 @@ def write_report(storage: Storage, records: Sequence[PartitionRecord] | None = N
         return report.write_report(storage, records=records, seconds=_SURVEY_SECONDS)
     except Exception as exc:  # no bug in a report may end a run that has made its rows
         log.warning(
-            "the report could not be written: %s. The build is none the worse for it; `magpie-ray report %s` "
+            "the report could not be written: %s. The build itself is complete; `magpie-ray report %s` "
             "tries again",
             exc,
             storage.url,

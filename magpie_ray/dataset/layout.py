@@ -15,9 +15,10 @@ Beside the builds of a schedule, for each place that their paths have in common 
     _magpie/finished/PLACE/*.json             every build that was ever complete, in order
     _magpie/builds/PLACE/BUILD_ID.json        what a name stands for
 
-Invariants: no other module spells these keys; names of stored fields never change, so that records of
-earlier versions stay readable; a stored record has exactly the fields and types of its class, or reading it
-raises CorruptBuildError.
+Invariants: no other module spells these keys, except that storage names its own temporary objects. Names of
+stored fields never change, so that records of earlier versions stay readable. A record of a build, a run, a
+tick, an actor history or a partition with an unknown field or a value of another type raises
+CorruptBuildError.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The driver: Ray, and nothing but Ray. No other room imports ray.
+"""The driver: everything that touches Ray. No other room imports ray.
 
-The room's story, in reading order: run_build (the story of one run), connect (which cluster, and the signals
+In reading order: run_build (one run from its start to its end), connect (which cluster, and the signals
 to stop), cluster_watch (its nodes, and whether it is still there), wiring (the parts of a run, put together),
 ray_actors (start the actors and hear them), actor_process (what runs in each), orphan_watchdog (no child
 process of an actor outlives it), actor_logs (why an actor was lost), ray_metrics (what Prometheus reads), and

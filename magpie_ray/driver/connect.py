@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -64,10 +63,12 @@ def ray_session(configured: str | None) -> Iterator[bool]:
         logs.take_over("ray")
     try:
         yield address is None
-    finally:
-        # ray.shutdown would wait for a lost head, longer than Ray lets this process live.
-        if not isinstance(sys.exception(), ClusterLostError):
-            ray.shutdown()
+    except ClusterLostError:
+        raise  # ray.shutdown would wait for a lost head, longer than Ray lets this process live
+    except BaseException:
+        ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -126,7 +127,7 @@ def _no_cluster(address: str, why: str) -> PreflightError:
 def answers(address: str) -> bool:
     """Whether something listens at host:port. True for any other form of address, which Ray looks up."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
+    if "://" in address or not colon or not port.isdigit():
         return True
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()

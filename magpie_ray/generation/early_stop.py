@@ -23,7 +23,7 @@ _SHOW_REJECTS = "`magpie-ray show OUTPUT --rejects` shows more of them."
 class EarlyStop:
     """Counts rejections, and raises when going on would not help.
 
-    acceptance: has the limits. min_accept_rate 0 never stops.
+    acceptance: has the limits. With min_accept_rate 0 only a row out of attempts stops.
     """
 
     def __init__(self, acceptance: AcceptanceConfig) -> None:

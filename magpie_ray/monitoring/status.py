@@ -27,13 +27,13 @@ class Commit:
 
 
 def rate(commits: Sequence[Commit], *, begin: float, end: float) -> float:
-    """Rows/s in begin..end; 0 if that is no time."""
+    """Rows/s in begin..end; 0 for an empty interval."""
     rows = sum(commit.rows for commit in commits if begin < commit.at <= end)
     return rows / (end - begin) if end > begin else 0.0
 
 
 def history(commits: Sequence[Commit], *, begin: float, end: float, parts: int) -> list[float]:
-    """Rows/s in equal parts of begin..end, the oldest first; empty if that is no time."""
+    """Rows/s in equal parts of begin..end, the oldest first; empty for an empty interval."""
     if end <= begin:
         return []
     width = (end - begin) / parts
@@ -124,7 +124,7 @@ def read_status(storage: Storage) -> Status:
         records=records,
         num_rows=num_rows,
         complete=num_rows > 0 and not missing and manifest.is_marked_complete(storage),
-        now=now,
+        now=storage.now(),  # after the listing, so that no commit lies in the future
         commits=tuple(sorted(commits, key=lambda commit: commit.at)),
     )
 

@@ -104,7 +104,7 @@ class Sampler:
                 for holder in self._dispatcher.committed(number, event.partition, files):
                     self._actors.drop(holder, event.partition)
             case Lost() | Left():
-                if isinstance(event, Lost) and event.error:
+                if event.error:
                     raise event.error
                 cause = event.cause if isinstance(event, Lost) else "it left"
                 raise GenerationFailedError(f"an engine of the sample was lost: {cause}")

@@ -104,12 +104,12 @@ def _opened(destination: str, *, force: bool) -> Iterator[IO[bytes]]:
 
     try:
         fs, path = fsspec.core.url_to_fs(destination)
-        is_directory, exists = fs.isdir(path), fs.exists(path)
+        is_directory, exists = fs.isdir(path), not force and fs.exists(path)
     except (ValueError, ImportError, OSError) as exc:
         raise StorageError(f"{destination}: can't be written to: {exc}") from exc
     if is_directory:
         raise ConfigError(f"{destination}: is a directory; give the file to write, such as rows.jsonl")
-    if exists and not force:
+    if exists:
         raise ConfigError(f"{destination}: exists already; --force overwrites it")
     is_local = isinstance(fs, fsspec.implementations.local.LocalFileSystem)
     # A local file is written beside its destination and renamed; for a store, here, and uploaded whole.

@@ -30,7 +30,7 @@ _REMEDIES = {
     409: _PUSH_AGAIN,
     412: _PUSH_AGAIN,
     413: "it is more than the hub takes at once",
-    429: "the hub's rate limit is reached: wait some minutes and push again, it goes on where it ended",
+    429: "the hub's rate limit is reached: wait some minutes and push again, it continues where it ended",
 }
 
 

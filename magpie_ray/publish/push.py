@@ -1,8 +1,8 @@
 """Pushes a build to the Hugging Face hub: its data, a few files a commit, and last its dataset card.
 
-Invariants: a file that the hub has, by size and hash, is not sent again, so a repeated push goes on where the
-last one ended. A few files at most are in memory, none on disk. A public repository gets nothing unless that
-is asked for, and data of two builds is never mixed.
+Invariants: a file that the hub has, by size and hash, is not sent again, so a repeated push continues where
+the last one ended. A few files at most are in memory, none on disk. A public repository gets nothing unless
+that is asked for, and data of two builds is never mixed.
 """
 
 import logging

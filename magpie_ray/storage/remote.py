@@ -1,7 +1,7 @@
 """Everything that fsspec opens, except a local disk, as a store of whole objects.
 
 Owns: the client's settings and conditional creation. The client's own retries are off, because
-storage.Storage retries.
+storage.storage.Storage retries.
 Invariants: an object is uploaded as one whole body. A file handle that fails would publish what it has.
 """
 

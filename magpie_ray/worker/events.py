@@ -55,8 +55,8 @@ class Committed:
     """The rows of an open partition are in these files, which chain from its first row on.
 
     The worker wrote the last file, unless others had already written all of them. The files may end after
-    the partition does, and before it when the worker was told to stop. seconds: since the
-    partition was opened, its upload included.
+    the partition does, and before it when the worker was told to stop. seconds: since
+    the partition was opened, its upload included.
     """
 
     partition: Partition

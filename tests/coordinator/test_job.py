@@ -151,7 +151,7 @@ class ThreadActors:
         self, config: Config, factory: Callable[[WorkerSpec], SimulatedEngine], *, run: int = 1
     ) -> None:
         self._config, self._factory, self._run = config, factory, run
-        self._blueprint: BuildSpec = resolve_build(config)
+        self._build_spec: BuildSpec = resolve_build(config)
         self._events = queue.Queue[tuple[int, int, Told]]()
         self.running: dict[int, tuple[int, ShardWorker]] = {}
         self._ended = set[int]()
@@ -161,7 +161,7 @@ class ThreadActors:
     def start(self, slot: int, *, engine_start: int) -> None:
         self.starts.append((slot, engine_start))
         spec = WorkerSpec(
-            build_spec=self._blueprint,
+            build_spec=self._build_spec,
             storage=Storage(self._config.output.path),
             fingerprint="f" * 64,
             run=self._run,

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from magpie_ray.driver.connect import choose_address, ray_session, stop_signals
-from magpie_ray.errors import PreflightError
+from magpie_ray.errors import ClusterLostError, PreflightError
 
 
 @pytest.fixture
@@ -71,3 +71,32 @@ def test_a_stop_signal_is_a_question_first_and_an_interrupt_the_second_time(numb
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) == usual
+
+
+def test_an_address_with_a_scheme_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = []
+
+    def note(address: str, **_: object) -> None:
+        addresses.append(address)
+        raise ValueError("a dashboard's address")
+
+    monkeypatch.setattr("ray.init", note)
+    with pytest.raises(PreflightError, match="a dashboard's address"), ray_session("http://127.0.0.1:1"):
+        pass
+    assert addresses == ["http://127.0.0.1:1"]
+
+
+def test_a_session_is_shut_down_also_where_another_cluster_was_lost_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = []
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("ray.shutdown", lambda: ends.append("shut down"))
+    try:
+        with ray_session("local"):
+            raise ClusterLostError("the head is gone")
+    except ClusterLostError:
+        assert ends == []
+        with ray_session("local"):
+            pass
+    assert ends == ["shut down"]
