@@ -99,7 +99,7 @@ def read_record(tail: bytes, *, key: str, size: int) -> PartitionRecord:
     record = replace(parse_record(raw, _RECORD, f"{key}: its footer"), size=size)
     if record.start >= record.stop or record.partition.key != key or metadata.num_rows != record.rows:
         raise CorruptBuildError(
-            f"{key} says it holds rows {record.start}..{record.stop - 1} but has {metadata.num_rows} rows: "
+            f"{key} says it holds rows {record.start}..{record.stop - 1} and has {metadata.num_rows} rows: "
             "it was renamed or damaged"
         )
     return record
