@@ -439,8 +439,8 @@ SILENT = Script(works=False, speaks=False)
 
 def test_a_worker_whose_engine_stands_still_is_replaced(tmp_path: Path) -> None:
     standing = Script([READY], works=False)
-    actors = ScriptedActors(standing, WORKING)
-    run = Run(make_config(tmp_path, "cluster.stall_timeout_seconds=0.02"), actors, slots=1)
+    actors = ScriptedActors(standing, WORKING, poll_seconds=5.0)
+    run = Run(make_config(tmp_path, "cluster.stall_timeout_seconds=20"), actors, slots=1)
     run.work()
     assert actors.starts == [0, 0]
     assert run.shown.snapshots[-1].rows == 100
@@ -460,8 +460,8 @@ def test_the_lives_of_the_actors_are_recorded_with_what_they_committed(tmp_path:
 
 def test_a_worker_that_is_up_and_says_nothing_is_replaced_though_it_was_given_nothing(tmp_path: Path) -> None:
     mute = Script([READY], works=False, speaks=False)
-    actors = ScriptedActors(mute, WORKING)
-    Run(make_config(tmp_path, "cluster.stall_timeout_seconds=0.02"), actors, slots=1).work()
+    actors = ScriptedActors(mute, WORKING, poll_seconds=5.0)
+    Run(make_config(tmp_path, "cluster.stall_timeout_seconds=20"), actors, slots=1).work()
     assert actors.starts == [0, 0]
 
 
