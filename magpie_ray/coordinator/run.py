@@ -119,7 +119,7 @@ def write_report(storage: Storage, records: Sequence[PartitionRecord] | None = N
         return report.write_report(storage, records=records, seconds=_SURVEY_SECONDS)
     except Exception as exc:  # no bug in a report may end a run that has made its rows
         log.warning(
-            "the report could not be written: %s. The build itself is complete; `magpie-ray report %s` "
+            "the report could not be written: %s. The build is not affected; `magpie-ray report %s` "
             "tries again",
             exc,
             storage.url,
