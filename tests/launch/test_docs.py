@@ -8,6 +8,7 @@ import functools
 import itertools
 import re
 import shlex
+import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -33,21 +34,28 @@ LAUNCH_FILES = [
     ROOT / "Dockerfile",
     ROOT / "cluster.yaml",
     *sorted((ROOT / "jobs").glob("*.yaml")),
-    *sorted((ROOT / "jobs/kuberay").glob("*.yaml")),
+    *sorted((ROOT / "jobs/kuberay").rglob("*.yaml")),
     *sorted((ROOT / "jobs/anyscale").glob("*.yaml")),
+    ROOT / "jobs/skypilot/magpie.yaml",
+    ROOT / "jobs/slurm/magpie.sbatch",
 ]
 PROGRAMS = {
     "anyscale",
     "aws",
+    "cp",
     "docker",
     "helm",
     "kubectl",
     "magpie-ray",
     "make",
+    "mkdir",
     "pip",
     "python",
     "ray",
+    "sbatch",
+    "scancel",
     "sed",
+    "sky",
 }
 # Words of the shell that may stand before a program.
 SHELL = re.compile(r"^(do|export|done|for)\b|^\w+=\S* ")
@@ -111,7 +119,11 @@ def test_the_shell_reads_it(path: Path) -> None:
 @pytest.mark.parametrize("words", COMMANDS)
 def test_every_path_is_there(words: list[str]) -> None:
     for word in words:
-        name = word.removeprefix("file://")
+        # Folders of the user's own are copies.
+        name = word.removeprefix("file://").replace("jobs/kuberay/mine", "jobs/kuberay/example")
+        name = name.replace("mine/cluster.yaml", "cluster.yaml").replace("mine/", "jobs/")
+        if name.endswith("example/once/build.yaml"):  # copied there from jobs/configs
+            continue
         if re.match(r"(jobs|docs|tests|magpie_ray)/|\w+\.yaml$", name):
             assert list(ROOT.glob(name)), name
 
@@ -128,6 +140,8 @@ def test_every_option_exists(words: list[str]) -> None:
             check_click(typer.main.get_command(app), own[1:])
         case "aws":
             check_aws(own[1:])
+        case "kubectl":
+            check_kubectl(own[1:])
         case "make":
             targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             assert own[1] in targets
@@ -153,6 +167,20 @@ def check_click(command: click.Command, words: list[str]) -> None:
             assert word.split("=")[0] in known, f"{word} is no option of {command.name}"
 
 
+def check_kubectl(words: list[str]) -> None:
+    """By its own help, which is that of the subcommand, whatever follows it."""
+    if not shutil.which("kubectl"):
+        return
+    plain = [word for word in words if not word.startswith("-")]
+    asked = ["kubectl", *plain, "--help"], ["kubectl", "options"]
+    texts = [subprocess.run(each, capture_output=True, text=True, check=True).stdout for each in asked]
+    known = set(re.findall(r"(--[a-z][\w-]*|(?<=\s)-\w)(?=[=,: ])", "\n".join(texts)))
+    assert f"kubectl {words[0]}" in texts[0]
+    for word in words:
+        if word.startswith("-"):
+            assert word.split("=")[0] in known, f"{word} is no option of kubectl {' '.join(plain)}"
+
+
 def check_aws(words: list[str]) -> None:
     service, operation, *rest = words
     model = boto3.client(service, "us-east-1").meta.service_model
@@ -173,13 +201,17 @@ def test_our_own_command_line_takes_every_argument(words: list[str]) -> None:
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     read = command.make_context(name, given).params
     if "config" in read:  # as for generate, plan has overrides of it
-        load_config(ROOT / str(read["config"]), list(read["overrides"] or ()))
+        copied = str(read["config"]).replace("jobs/kuberay/mine/once/build", "jobs/configs/qwen2.5-7b")
+        load_config(ROOT / copied, list(read["overrides"] or ()))
 
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_what_generates_has_a_config_that_loads(words: list[str]) -> None:
     if words[:3] == ["ray", "job", "submit"] and "--" in words:
         words = words[words.index("--") + 1 :]
+    if words[0] == "sbatch":
+        [script] = [word for word in words if word.endswith(".sbatch")]
+        words = ["magpie-ray", "generate", *words[words.index(script) + 1 :]]
     if words[:2] not in (["python", "jobs/generate.py"], ["magpie-ray", "generate"]):
         return
     path, overrides = entrypoint_of(shlex.join(words))
@@ -209,6 +241,6 @@ NAMED = re.compile(r"`((?:[a-z_]+/)+(?:[a-z_]+\.(?:py|yaml))?)`")
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_the_modules_and_folders_that_it_names_exist(path: Path) -> None:
-    named = [name for name in NAMED.findall(path.read_text()) if not name.startswith("_magpie")]
+    named = [name for name in NAMED.findall(path.read_text()) if not name.startswith(("_magpie", "data/"))]
     missing = [name for name in named if not any((base / name).exists() for base in (ROOT, PACKAGE))]
     assert missing == []

@@ -1,12 +1,7 @@
-"""jobs/kuberay, offline: the schemas of the API, the rules of the operator, and the shell inside."""
+"""jobs/kuberay, offline: put together by kustomize; the schemas of the API, and the rules of the operator."""
 
 import copy
-import datetime
-import os
 import re
-import subprocess
-import sys
-import zoneinfo
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,41 +9,61 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from cronsim import CronSim
 from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 
 from magpie_ray.config.schema import load_config
 from tests.launch.files import ROOT, entrypoint_of
-from tests.launch.manifests import FOLDER, MANIFESTS, check, documents
+from tests.launch.manifests import (
+    COMPONENTS,
+    KUBERAY,
+    Document,
+    breaches_of_restricted,
+    check,
+    copied,
+    documents,
+    kustomized,
+    needs_kubectl,
+    needs_schemas,
+    one,
+    pods,
+)
 
-KUBERAY = ROOT / "jobs/kuberay"
-FILES = [path for path in MANIFESTS if path.name != "kustomization.yaml"]
-SPECS: dict[str, dict[str, Any]] = {
-    "rayjob.yaml": documents(KUBERAY / "rayjob.yaml")[0]["spec"],
-    "rayjob-kueue.yaml": documents(KUBERAY / "rayjob-kueue.yaml")[0]["spec"],
-    "raycronjob.yaml": documents(KUBERAY / "raycronjob.yaml")[0]["spec"]["jobTemplate"],
-}
-CRON = documents(KUBERAY / "cronjob.yaml")[0]
-TICK_POD = CRON["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-every_job = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-needs_schemas = pytest.mark.skipif(not FOLDER, reason="MAGPIE_RAY_K8S_SCHEMAS names no folder of schemas")
+pytestmark = needs_kubectl
+
+CLOUDS = ("eks", "gke", "aks")
+SETS = [(), ("four-gpus",), ("model-cache",), ("kueue",)]
+SETS += [(cloud, "four-gpus", "model-cache", "kueue") for cloud in CLOUDS]
+PLAIN = [path for path in sorted(KUBERAY.glob("*.yaml")) if path.name != "kustomization.yaml"]
+STAYS = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
 
 
-def pods(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """The pods of a job: submitter, head, workers."""
-    cluster = spec["rayClusterSpec"]
-    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    return [spec["submitterPodTemplate"]["spec"], *(group["template"]["spec"] for group in groups)]
+@pytest.fixture(scope="module", params=SETS, ids=lambda names: "+".join(names) or "plain")
+def build(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
+    """The documents of one build, with some of the components."""
+    config = "llama-3.3-70b" if "four-gpus" in request.param else "qwen2.5-7b"
+    return kustomized(copied(tmp_path_factory.mktemp("build"), request.param, config) / "once")
 
 
-def workers(spec: dict[str, Any]) -> dict[str, Any]:
-    group: dict[str, Any] = spec["rayClusterSpec"]["workerGroupSpecs"][0]
-    return group
+@pytest.fixture(scope="module")
+def spec(build: list[Document]) -> Document:
+    found: Document = one(build, "RayJob")["spec"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Document:
+    return one(kustomized(copied(tmp_path_factory.mktemp("plain")) / "once"), "RayJob")
 
 
 @needs_schemas
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_the_api_server_takes_every_document(path: Path) -> None:
+def test_the_api_server_takes_every_document(build: list[Document]) -> None:
+    for document in build:
+        check(document)
+
+
+@needs_schemas
+@pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.name)
+def test_the_api_server_takes_what_is_applied_as_it_is(path: Path) -> None:
     for document in documents(path):
         check(document)
 
@@ -63,30 +78,24 @@ def misspell(name: str, inside: Callable[[Any], Any]) -> Callable[[Any], None]:
 
 @needs_schemas
 @pytest.mark.parametrize(
-    ("file", "change"),
+    "change",
     [
-        ("rayjob.yaml", misspell("backoffLimit", lambda job: job["spec"])),
-        ("rayjob.yaml", lambda job: job["spec"].update(backoffLimit="three")),
-        (
-            "rayjob.yaml",
-            misspell("maxReplicas", lambda job: job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]),
-        ),
-        ("rayjob.yaml", misspell("tolerations", lambda job: pods(job["spec"])[2])),
-        ("rayjob.yaml", misspell("limits", lambda job: pods(job["spec"])[2]["containers"][0]["resources"])),
-        ("raycronjob.yaml", misspell("timeZone", lambda job: job["spec"])),
-        ("cronjob.yaml", misspell("concurrencyPolicy", lambda job: job["spec"])),
-        ("cronjob.yaml", lambda job: job["spec"].pop("schedule")),
+        misspell("backoffLimit", lambda job: job["spec"]),
+        lambda job: job["spec"].update(backoffLimit="three"),
+        misspell("maxReplicas", lambda job: job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]),
+        misspell("tolerations", lambda job: pods(job["spec"])[2]["spec"]),
+        misspell("runAsNonRoot", lambda job: pods(job["spec"])[1]["spec"]["securityContext"]),
+        misspell("limits", lambda job: pods(job["spec"])[2]["spec"]["containers"][0]["resources"]),
     ],
 )
-def test_a_slip_would_be_seen(file: str, change: Callable[[Any], None]) -> None:
-    document = copy.deepcopy(documents(KUBERAY / file)[0])
+def test_a_slip_would_be_seen(plain: Document, change: Callable[[Any], None]) -> None:
+    document = copy.deepcopy(plain)
     change(document)
     with pytest.raises(jsonschema.ValidationError):
         check(document)
 
 
-@every_job
-def test_the_operator_takes_it(spec: dict[str, Any]) -> None:
+def test_the_operator_takes_it(spec: Document) -> None:
     cluster = spec["rayClusterSpec"]
     assert spec["shutdownAfterJobFinishes"]
     assert spec["ttlSecondsAfterFinished"] > 0
@@ -95,164 +104,159 @@ def test_the_operator_takes_it(spec: dict[str, Any]) -> None:
     assert spec.get("submissionMode", "K8sJobMode") == "K8sJobMode"
     assert cluster["authOptions"] == {"mode": "token"}
     assert tuple(map(int, cluster["rayVersion"].split("."))) >= (2, 52)
-    assert all(pod["restartPolicy"] == "Never" for pod in pods(spec))
+    assert all(pod["spec"]["restartPolicy"] == "Never" for pod in pods(spec))
     for group in cluster["workerGroupSpecs"]:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
 
 
-@every_job
-def test_a_pod_has_time_to_commit_what_it_has_finished(spec: dict[str, Any]) -> None:
+def test_names_leave_room_for_what_kuberay_puts_behind_them(build: list[Document]) -> None:
+    for document in build:
+        name = document["metadata"]["name"]
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
+        assert len(name) <= 47
+
+
+def test_a_pod_has_time_to_commit_what_it_has_finished(spec: Document) -> None:
     for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
         grace = group["template"]["spec"]["terminationGracePeriodSeconds"]
         assert grace >= RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S + 20
 
 
-@every_job
-def test_every_mount_has_its_volume(spec: dict[str, Any]) -> None:
-    for pod in [*pods(spec), TICK_POD]:
-        volumes = {volume["name"] for volume in pod.get("volumes", ())}
-        for container in pod["containers"]:
-            assert {mount["name"] for mount in container.get("volumeMounts", ())} <= volumes
+def test_every_pod_passes_podsecurity_restricted(spec: Document) -> None:
+    for pod in pods(spec):
+        assert breaches_of_restricted(pod["spec"]) == []
+    # KubeRay puts the autoscaler into the head's pod, and this upon it.
+    if spec["rayClusterSpec"]["enableInTreeAutoscaling"]:
+        added = {"name": "autoscaler"} | spec["rayClusterSpec"]["autoscalerOptions"]
+        assert breaches_of_restricted({**pods(spec)[1]["spec"], "containers": [added]}) == []
 
 
-@every_job
-def test_the_entrypoint_would_run(spec: dict[str, Any]) -> None:
-    path, overrides = entrypoint_of(spec["entrypoint"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pod: pod.pop("securityContext"),
+        lambda pod: pod["containers"][0].pop("securityContext"),
+        lambda pod: pod["securityContext"].update(runAsUser=0),
+        lambda pod: pod["containers"][0]["securityContext"]["capabilities"].update(add=["SYS_PTRACE"]),
+        lambda pod: pod["volumes"].append({"name": "cache", "hostPath": {"path": "/models"}}),
+        lambda pod: pod.update(hostNetwork=True),
+    ],
+)
+def test_a_breach_of_restricted_would_be_seen(plain: Document, change: Callable[[Any], None]) -> None:
+    pod = copy.deepcopy(pods(plain["spec"])[2]["spec"])
+    change(pod)
+    assert breaches_of_restricted(pod)
+
+
+def test_the_user_of_the_pods_is_that_of_the_image(spec: Document) -> None:
+    [user] = re.findall(r"^USER (\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    for pod in pods(spec):
+        assert pod["spec"]["securityContext"]["runAsUser"] == int(user)
+        assert pod["spec"]["securityContext"]["fsGroup"] == 100  # of volumes that are mounted
+
+
+def test_nobody_empties_the_node_of_the_head_or_the_submitter_to_save_money(spec: Document) -> None:
+    submitter, head, worker = pods(spec)
+    assert submitter["metadata"]["annotations"] == head["metadata"]["annotations"] == STAYS
+    assert "annotations" not in worker["metadata"]  # a worker has time to commit, and is replaced
+
+
+def test_every_mount_has_its_volume_and_every_volume_a_mount(spec: Document) -> None:
+    for pod in pods(spec):
+        volumes = {volume["name"] for volume in pod["spec"].get("volumes", ())}
+        [container] = pod["spec"]["containers"]
+        assert {mount["name"] for mount in container.get("volumeMounts", ())} == volumes
+
+
+def test_the_config_that_is_mounted_is_the_one_that_is_generated_from(build: list[Document]) -> None:
+    config_map, job = one(build, "ConfigMap"), one(build, "RayJob")
+    [volume] = pods(job["spec"])[1]["spec"]["volumes"]
+    assert volume["configMap"]["name"] == config_map["metadata"]["name"]
+    [mount] = pods(job["spec"])[1]["spec"]["containers"][0]["volumeMounts"]
+    [name] = config_map["data"]
+    assert f"magpie-ray generate {mount['mountPath']}/{name} " in job["spec"]["entrypoint"]
+
+
+def test_the_entrypoint_would_run(build: list[Document], tmp_path: Path) -> None:
+    (tmp_path / "build.yaml").write_text(one(build, "ConfigMap")["data"]["build.yaml"])
+    spec = one(build, "RayJob")["spec"]
+    path, overrides = entrypoint_of(spec["entrypoint"].replace("/etc/magpie", str(tmp_path)))
     config = load_config(path, overrides)
-    groups = spec["rayClusterSpec"]["workerGroupSpecs"]
-    assert config.cluster.num_actors == sum(group["maxReplicas"] for group in groups)
     assert config.engine.device == "cuda"
-    assert {"GPU"} == {
-        name.removeprefix("nvidia.com/").upper()
-        for group in groups
-        for name in group["template"]["spec"]["containers"][0]["resources"]["limits"]
-        if "/" in name
-    }
+    for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
+        [container] = group["template"]["spec"]["containers"]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == str(config.engine.tensor_parallel_size)
 
 
-@every_job
-def test_its_runtime_environment_is_that_of_a_submitted_job(spec: dict[str, Any]) -> None:
+def test_weights_have_a_place_that_holds_them(build: list[Document]) -> None:
+    """In bytes: 2 a parameter, and the volume is smaller than what the pod may write to the node's disk."""
+    [container] = (worker := pods(one(build, "RayJob")["spec"])[2]["spec"])["containers"]
+    [volume], [mount] = worker["volumes"], container["volumeMounts"]
+    assert {"name": "HF_HOME", "value": mount["mountPath"]} in container["env"]
+    if "persistentVolumeClaim" in volume:
+        [claim] = documents(KUBERAY / "model-cache.yaml")
+        assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+        assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+        return
+    size = gibibytes(volume["emptyDir"]["sizeLimit"])
+    billions = int(re.findall(r"name: \S+-(\d+)B-Instruct", one(build, "ConfigMap")["data"]["build.yaml"])[0])
+    assert size * 2**30 > 2e9 * billions
+    assert gibibytes(container["resources"]["requests"]["ephemeral-storage"]) >= size + 10
+
+
+def gibibytes(amount: str) -> float:
+    assert amount.endswith("Gi"), amount
+    return float(amount.removesuffix("Gi"))
+
+
+def test_its_runtime_environment_is_that_of_a_submitted_job(spec: Document) -> None:
     submitted = yaml.safe_load((ROOT / "jobs/runtime_env.yaml").read_text())
     assert yaml.safe_load(spec["runtimeEnvYAML"]) == {"env_vars": submitted["env_vars"]}
 
 
-@every_job
-def test_head_and_workers_get_the_same_secrets_and_none_is_written_here(spec: dict[str, Any]) -> None:
-    _, head, worker = (pod["containers"][0].get("env", []) for pod in pods(spec))
-    assert head == worker
-    assert all(set(variable["valueFrom"]) == {"secretKeyRef"} for variable in head)
-    names = [variable["name"] for variable in head]
-    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"} <= set(names)
+def test_head_and_workers_get_the_same_secrets_and_none_is_written_here(spec: Document) -> None:
+    _, head, worker = (pod["spec"]["containers"][0] for pod in pods(spec))
+    assert head["envFrom"] == worker["envFrom"] == [{"secretRef": {"name": "magpie", "optional": True}}]
+    assert not re.search("TOKEN|SECRET|PASSWORD|_KEY", str([head.get("env"), worker["env"]]))
 
 
-def test_the_variants_differ_from_the_plain_job_only_where_they_say() -> None:
-    plain = SPECS["rayjob.yaml"]
-    assert SPECS["raycronjob.yaml"] == plain
-    queued = copy.deepcopy(SPECS["rayjob-kueue.yaml"])
-    cluster = queued["rayClusterSpec"]
-    assert cluster.pop("enableInTreeAutoscaling") is False
-    group = workers(queued)
-    assert group.pop("replicas") == group.pop("minReplicas") == group["maxReplicas"]
-    expected = copy.deepcopy(plain)
-    for name in ("enableInTreeAutoscaling", "autoscalerOptions"):
-        del expected["rayClusterSpec"][name]
-    for name in ("replicas", "minReplicas"):
-        assert workers(expected).pop(name) == 0
-    assert queued == expected
-    [document] = documents(KUBERAY / "rayjob-kueue.yaml")
-    assert "kueue.x-k8s.io/queue-name" in document["metadata"]["labels"]
+def test_the_images_are_the_ones_that_are_named_and_no_other(spec: Document) -> None:
+    submitter, head, worker = (pod["spec"]["containers"][0]["image"] for pod in pods(spec))
+    assert submitter == head == f"{worker}-head"
+    assert worker.startswith("registry.example.com/ml/magpie-ray:")
 
 
-def test_names_leave_room_for_what_is_put_behind_them() -> None:
-    longest = {"RayJob": 47, "RayCronJob": 36, "CronJob": 47 - len("-20261126-0200")}
-    for path in FILES:
-        for document in documents(path):
-            name, limit = document["metadata"]["name"], longest.get(document["kind"])
-            assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
-            assert limit is None or len(name) <= limit
-            assert limit is None or f"at most {limit}" in path.read_text() or "kueue" in path.name
+def test_a_component_is_used_by_its_name_in_the_example() -> None:
+    text = (KUBERAY / "example/once/kustomization.yaml").read_text()
+    assert re.findall(r"# - \.\./\.\./components/([\w-]+)", text) == list(COMPONENTS)
+    folders = {path.parent.name for path in (KUBERAY / "components").glob("*/kustomization.yaml")}
+    assert folders == {*COMPONENTS, "schedule"}
 
 
-@pytest.mark.parametrize("file", ["cronjob.yaml", "raycronjob.yaml"])
-def test_schedules_are_schedules(file: str) -> None:
-    spec = documents(KUBERAY / file)[0]["spec"]
-    assert "TZ" not in spec["schedule"]
-    ticks = CronSim(
-        spec["schedule"], datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo(spec["timeZone"]))
-    )
-    # The build of a tick is named by its day, so ticks of one day would be one build.
-    assert next(ticks).date() < next(ticks).date()
+def test_kueue_counts_workers_before_anything_starts(tmp_path: Path) -> None:
+    job = one(kustomized(copied(tmp_path, ["kueue"]) / "once"), "RayJob")
+    assert "kueue.x-k8s.io/queue-name" in job["metadata"]["labels"]
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["enableInTreeAutoscaling"] is False
+    assert "autoscalerOptions" not in cluster
+    [group] = cluster["workerGroupSpecs"]
+    assert group["replicas"] == group["minReplicas"] == group["maxReplicas"]
 
 
-def test_the_tick_may_do_what_it_does_and_no_more() -> None:
-    _, account, role, binding = documents(KUBERAY / "cronjob.yaml")
-    assert TICK_POD["serviceAccountName"] == account["metadata"]["name"] == binding["subjects"][0]["name"]
-    assert binding["roleRef"]["name"] == role["metadata"]["name"]
-    [kustomization] = documents(KUBERAY / "kustomization.yaml")
-    assert binding["subjects"][0]["namespace"] == kustomization["namespace"]
-    assert role["rules"] == [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["get", "create"]}]
-    assert CRON["spec"]["concurrencyPolicy"] == "Forbid"
+def test_nothing_is_paid_for_until_the_job_asks(plain: Document) -> None:
+    [group] = plain["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert group["replicas"] == group["minReplicas"] == 0
 
 
-def test_kustomize_gives_the_tick_its_files() -> None:
-    [kustomization] = documents(KUBERAY / "kustomization.yaml")
-    known = {"apiVersion", "kind", "namespace", "resources", "configMapGenerator", "generatorOptions"}
-    assert set(kustomization) == known
-    for name in [
-        *kustomization["resources"],
-        *(generator := kustomization["configMapGenerator"][0])["files"],
-    ]:
-        assert (KUBERAY / name).is_file()
-    assert TICK_POD["volumes"][0]["configMap"]["name"] == generator["name"]
-    assert TICK_POD["containers"][0]["command"][-1] == "/rayjob/tick.sh"
-    assert set(generator["files"]) == {"rayjob.yaml", "tick.sh"}
-
-
-FAKE_KUBECTL = """#!/bin/sh
-echo "$@" >> "$LOG"
-case $1 in
-  get) test -e "$HERE" ;;
-  patch) case $* in *jsonpath*) echo "$ENTRYPOINT" ;; *) echo patched ;; esac ;;
-  create) touch "$HERE" ;;
-esac
-"""
-
-
-def tick(tmp_path: Path, job_name: str) -> str:
-    """What tick.sh asks of kubectl; a second time on the same folder, the RayJob is there."""
-    kubectl = tmp_path / "kubectl"
-    kubectl.write_text(FAKE_KUBECTL)
-    kubectl.chmod(0o755)
-    log = tmp_path / "log"
-    log.unlink(missing_ok=True)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log), "HERE": str(tmp_path / "there")}
-    env |= {"ENTRYPOINT": SPECS["rayjob.yaml"]["entrypoint"], "JOB_NAME": job_name, "JOB_UID": "6e5"}
-    subprocess.run(["sh", str(KUBERAY / "tick.sh")], env=env, check=True, capture_output=True)
-    return log.read_text()
-
-
-def test_a_tick_creates_a_rayjob_named_by_the_time_it_was_due(tmp_path: Path) -> None:
-    due = datetime.datetime(2026, 11, 26, 2, 0, tzinfo=datetime.UTC)
-    asked = tick(tmp_path, f"magpie-llama-{int(due.timestamp()) // 60}")
-    assert asked.splitlines()[0] == "get rayjob magpie-llama-20261126-0200 --output name"
-    patch = yaml.safe_load(asked.split("--patch \n")[1].split(" --output yaml")[0])
-    assert patch["metadata"]["name"] == "magpie-llama-20261126-0200"
-    [owner] = patch["metadata"]["ownerReferences"]
-    assert (owner["kind"], owner["uid"]) == ("Job", "6e5")
-    named = f"{SPECS['rayjob.yaml']['entrypoint']} output.build_id=magpie-llama-20261126-0200"
-    assert patch["spec"] == {"entrypoint": named}
-
-
-def test_a_tick_that_is_tried_again_creates_nothing(tmp_path: Path) -> None:
-    assert "create" in tick(tmp_path, "magpie-llama-29401320")
-    assert "create" not in tick(tmp_path, "magpie-llama-29401320")
-
-
-def test_a_tick_by_hand_keeps_the_name_it_was_given(tmp_path: Path) -> None:
-    assert "get rayjob magpie-llama-now " in tick(tmp_path, "magpie-llama-now")
-
-
-def test_the_shell_is_sound() -> None:
-    shellcheck = Path(sys.executable).parent / "shellcheck"
-    linted = subprocess.run([shellcheck, KUBERAY / "tick.sh"], capture_output=True, text=True, check=False)
-    assert linted.returncode == 0, linted.stdout
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_on_a_cloud_workers_are_on_spot_nodes_and_the_head_is_not(tmp_path: Path, cloud: str) -> None:
+    spec = one(kustomized(copied(tmp_path, [cloud]) / "once"), "RayJob")["spec"]
+    _, head, worker = (pod["spec"] for pod in pods(spec))
+    spot = {
+        "eks": {"karpenter.sh/capacity-type": "spot"},
+        "gke": {"cloud.google.com/gke-spot": "true"},
+        "aks": {"kubernetes.azure.com/scalesetpriority": "spot"},
+    }[cloud]
+    assert spot.items() <= worker["nodeSelector"].items()
+    assert not spot.items() & head["nodeSelector"].items()
+    assert all(pod["nodeSelector"]["kubernetes.io/arch"] == "amd64" for pod in (head, worker))

@@ -1,16 +1,18 @@
 """cluster.yaml and the policies in jobs/aws, offline: by Ray's own launcher, and doubles of AWS."""
 
+import copy
+import json
+import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 import yaml
-from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
 from moto import mock_aws
-from moto.core import set_initial_no_auth_action_count
 from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.aws.utils import resource_cache
@@ -45,8 +47,7 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             iam.put_role_policy(RoleName=name, PolicyName="bucket", PolicyDocument=policies["bucket"])
             iam.create_instance_profile(InstanceProfileName=name)
             iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
-        iam.create_user(UserName="head")
-        iam.put_user_policy(UserName="head", PolicyName="head", PolicyDocument=policies["head"])
+        iam.put_role_policy(RoleName="magpie-ray-head", PolicyName="head", PolicyDocument=policies["head"])
         yield
     resource_cache.cache_clear()
 
@@ -78,25 +79,116 @@ def test_ray_launches_what_it_says(aws: None) -> None:
     assert profiles == ["magpie-ray-head", "magpie-ray-worker"]
 
 
-def test_the_role_of_the_head_is_enough_to_launch_workers_and_no_more(aws: None) -> None:
-    key = boto3.client("iam").create_access_key(UserName="head")["AccessKey"]
-    credentials = {
-        "aws_access_key_id": key["AccessKeyId"],
-        "aws_secret_access_key": key["SecretAccessKey"],
-    }
+Asked = tuple[str, str, dict[str, str]]  # an action, on a resource, with the context that conditions see
+
+
+def allowed(policy: dict[str, Any], asked: Asked) -> bool:
+    """Whether a statement of the policy allows it, as IAM decides; moto knows no conditions of EC2."""
+    action, resource, context = asked
+    for statement in policy["Statement"]:
+        assert set(statement) <= {"Sid", "Effect", "Action", "Resource", "Condition"}
+        assert statement["Effect"] == "Allow"
+        equals = statement.get("Condition", {}).get("StringEquals", {})
+        assert set(statement.get("Condition", {})) <= {"StringEquals"}
+        if (
+            any(fnmatchcase(action, each) for each in several(statement["Action"]))
+            and any(fnmatchcase(resource, each) for each in several(statement["Resource"]))
+            and all(context.get(key) in several(wanted) for key, wanted in equals.items())
+        ):
+            return True
+    return False
+
+
+def several(value: str | list[str]) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def what_ec2_asks(call: str, given: dict[str, Any], owner: str | None) -> list[Asked]:
+    """What IAM decides on for one call of Ray's. owner: the cluster whose instances the call names."""
+    instance = "arn:aws:ec2:us-east-1:1:instance/i-1"
+    tagged = {"aws:ResourceTag/ray-cluster-name": owner} if owner else {}
+    if call == "DescribeInstances":
+        return [("ec2:DescribeInstances", "*", {})]
+    if call in ("CreateTags", "TerminateInstances"):
+        return [(f"ec2:{call}", instance, tagged)]
+    assert call == "RunInstances", call
+    [tags] = [each["Tags"] for each in given["TagSpecifications"] if each["ResourceType"] == "instance"]
+    assert len(given["TagSpecifications"]) == 1
+    requested = {f"aws:RequestTag/{tag['Key']}": tag["Value"] for tag in tags}
+    made = ["key-pair", "network-interface", "security-group", "subnet", "volume"]
+    if "InstanceMarketOptions" in given:
+        made.append("spot-instances-request")
+    role = given["IamInstanceProfile"]["Name"]  # docs/ray-up.md gives both one name
+    return [
+        ("ec2:RunInstances", instance, requested),
+        ("ec2:RunInstances", "arn:aws:ec2:us-east-1::image/x", {}),
+        *(("ec2:RunInstances", f"arn:aws:ec2:us-east-1:1:{kind}/x", {}) for kind in made),
+        ("ec2:CreateTags", instance, {"ec2:CreateAction": "RunInstances"}),
+        ("iam:PassRole", f"arn:aws:iam::1:role/{role}", {"iam:PassedToService": "ec2.amazonaws.com"}),
+        ("ssm:GetParameters", f"arn:aws:ssm:us-east-1::parameter{given['ImageId'].split(':')[2]}", {}),
+    ]
+
+
+HEAD = json.loads((ROOT / "jobs/aws/head.json").read_text())
+
+
+def test_the_role_of_the_head_is_enough_to_launch_workers(aws: None) -> None:
     config = bootstrapped()
+    provider = AWSNodeProvider(config["provider"], CONFIG["cluster_name"])
+    calls: list[tuple[str, dict[str, Any]]] = []
+    for resource in (provider.ec2, provider.ec2_fail_fast):
+        resource.meta.client.meta.events.register(
+            "provide-client-params.ec2",
+            lambda params, model, **_: calls.append((model.name, copy.deepcopy(params))),
+        )
+    create(provider, config, "gpu_worker")
+    [node] = provider.non_terminated_nodes({})
+    provider.set_node_tags(node, {"seen": "yes"})
+    provider.terminate_node(node)
+    assert {"RunInstances", "DescribeInstances", "CreateTags", "TerminateInstances"} == {
+        name for name, _ in calls
+    }
+    for name, given in calls:
+        for asked in what_ec2_asks(name, given, CONFIG["cluster_name"]):
+            assert allowed(HEAD, asked), asked
 
-    @set_initial_no_auth_action_count(0)  # from here on, IAM is asked
-    def act() -> None:
-        provider = AWSNodeProvider({**config["provider"], "aws_credentials": credentials}, "magpie-ray")
-        create(provider, config, "gpu_worker")
-        [node] = provider.non_terminated_nodes({})
-        provider.set_node_tags(node, {"seen": "yes"})
-        provider.terminate_node(node)
-        with pytest.raises(ClientError, match="not authorized"):
-            boto3.client("ec2", **credentials).create_key_pair(KeyName="x")
 
-    act()
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("ec2:TerminateInstances", "arn:aws:ec2:us-east-1:1:instance/i-1", {}),
+        (
+            "ec2:TerminateInstances",
+            "arn:aws:ec2:us-east-1:1:instance/i-1",
+            {"aws:ResourceTag/ray-cluster-name": "another"},
+        ),
+        ("ec2:CreateTags", "arn:aws:ec2:us-east-1:1:instance/i-1", {}),  # to make it the cluster's own
+        ("ec2:CreateTags", "arn:aws:ec2:us-east-1:1:volume/v-1", {"ec2:CreateAction": "RunInstances"}),
+        ("ec2:RunInstances", "arn:aws:ec2:us-east-1:1:instance/*", {}),
+        (
+            "ec2:RunInstances",
+            "arn:aws:ec2:us-east-1:1:instance/*",
+            {"aws:RequestTag/ray-cluster-name": "another"},
+        ),
+        ("iam:PassRole", "arn:aws:iam::1:role/admin", {"iam:PassedToService": "ec2.amazonaws.com"}),
+        (
+            "iam:PassRole",
+            "arn:aws:iam::1:role/magpie-ray-worker",
+            {"iam:PassedToService": "lambda.amazonaws.com"},
+        ),
+        ("ec2:CreateKeyPair", "*", {}),
+        ("ssm:GetParameters", "arn:aws:ssm:us-east-1:1:parameter/secret", {}),
+    ],
+    ids=lambda asked: f"{asked[0]} {asked[2]}",
+)
+def test_the_role_of_the_head_may_do_no_more(asked: Asked) -> None:
+    assert not allowed(HEAD, asked)
+
+
+def test_the_conditions_name_the_cluster() -> None:
+    values = re.findall(r'ray-cluster-name": "([^"]+)"', (ROOT / "jobs/aws/head.json").read_text())
+    assert set(values) == {CONFIG["cluster_name"]}
+    assert "cache_stopped_nodes: false" in TEXT  # the role may not stop or start
 
 
 def bootstrapped() -> dict[str, Any]:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow  # Ray takes seconds to import
 
 ENVIRONMENT = yaml.safe_load((ROOT / "jobs/runtime_env.yaml").read_text())
 LARGE = ["out/demo/data/part-000000000000.parquet", "llama/model-00001-of-00004.safetensors", "model.gguf"]
-LARGE += [".venv/lib/python3.11/site-packages/torch/lib/libtorch.so", "elsewhere/part-000000000000.parquet"]
+LARGE += [".venv/lib/python3/site-packages/torch/lib/libtorch.so", "elsewhere/part-000000000000.parquet"]
 
 
 @pytest.fixture(scope="module")
