@@ -1,6 +1,6 @@
 """`magpie-ray generate` as a file, for Ray's job submission:
 
-ray job submit --working-dir . -- python jobs/generate.py jobs/configs/demo.yaml num_rows=1000
+ray job submit --working-dir . -- python jobs/generate.py jobs/configs/demo.yaml output.path=s3://BUCKET/demo
 """
 
 import sys

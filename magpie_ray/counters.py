@@ -5,7 +5,8 @@ Invariant: sums over a partition, an actor or a run come out the same in any ord
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from operator import attrgetter, sub
 from typing import Self
 
 from magpie_ray.types import PartitionRecord, Rejection, Row
@@ -41,21 +42,24 @@ class Tally:
     def sum(cls, tallies: Iterable["Tally | PartitionRecord"]) -> Self:
         """The sum. A PartitionRecord counts with all attempts at its rows."""
         rows = user_tokens = assistant_tokens = 0
-        rejected = Counter[str]()
+        rejected: dict[str, int] = {}
         for tally in tallies:
             rows += tally.rows
             user_tokens += tally.user_tokens
             assistant_tokens += tally.assistant_tokens
-            rejected.update(tally.rejected)
-        return cls(
-            rows=rows, rejected=dict(rejected), user_tokens=user_tokens, assistant_tokens=assistant_tokens
-        )
+            for reason, number in tally.rejected.items():
+                rejected[reason] = rejected.get(reason, 0) + number
+        return cls(rows=rows, rejected=rejected, user_tokens=user_tokens, assistant_tokens=assistant_tokens)
 
     def since(self, before: "Tally") -> "Tally":
         """The attempts added after `before`, an earlier state of this tally."""
         return Tally(
             rows=self.rows - before.rows,
-            rejected=Counter(self.rejected) - Counter(before.rejected),
+            rejected={
+                reason: more
+                for reason, number in self.rejected.items()
+                if (more := number - before.rejected.get(reason, 0)) > 0
+            },
             user_tokens=self.user_tokens - before.user_tokens,
             assistant_tokens=self.assistant_tokens - before.assistant_tokens,
         )
@@ -96,15 +100,12 @@ class EngineStats:
 
     @classmethod
     def sum(cls, engines: Iterable["EngineStats"]) -> Self:
-        total = Counter[str]()
-        for stats in engines:
-            total.update(asdict(stats))
-        return cls(**total)
+        columns = zip(*map(_figures, engines), strict=True)
+        return cls(**dict(zip(_NAMES, map(sum, columns), strict=False)))  # of no engines: all are 0
 
     def since(self, before: "EngineStats") -> "EngineStats":
         """The work added after `before`, an earlier state of the same engines."""
-        now, then = asdict(self), asdict(before)
-        return EngineStats(**{name: now[name] - then[name] for name in now})
+        return EngineStats(**dict(zip(_NAMES, map(sub, _figures(self), _figures(before)), strict=True)))
 
     def recorded(self) -> dict[str, int]:
         """The fields that run records and `--json` hold: tokens are there by role, in tallies."""
@@ -139,3 +140,8 @@ class EngineStats:
             f"known prompt tokens found in the cache, {self.read_again:,} read again; "
             f"{self.preemptions:,} preemptions"
         )
+
+
+# The driver adds up every report of every worker: by asdict that took 1 ms of a core each.
+_NAMES = tuple(field.name for field in fields(EngineStats))
+_figures = attrgetter(*_NAMES)

@@ -56,12 +56,20 @@ class AlreadyExistsError(StorageError):
     """Exclusive creation found an object under that name: another writer was first."""
 
 
+class BlockedError(StorageError):
+    """Something that is no file stands under the name of an object. It has to be moved away."""
+
+
 class ObjectNotFoundError(StorageError):
     """There is no object under that key."""
 
 
 class CorruptBuildError(MagpieError):
     """A file of the build is foreign, unreadable or contradicts another. Names it; deletes nothing."""
+
+
+class BuildReplacedError(CorruptBuildError):
+    """Another build has begun at the output of a run that is at work, which must not write there any more."""
 
 
 class ReportError(MagpieError):
@@ -81,15 +89,19 @@ class RuleError(MagpieError):
 
 
 class RowExhaustedError(MagpieError):
-    """A row used up its attempts. Gives the reasons, with examples and remedies."""
+    """A row used up its attempts, or bad luck does not explain its rejections. Gives reasons and remedies."""
 
 
 class AcceptRateError(MagpieError):
-    """Too few of the first attempts were accepted. Gives the reasons, with examples and remedies."""
+    """A prompt group is accepted too seldom. Names it, and gives the reasons, with examples and remedies."""
 
 
 class GenerationFailedError(MagpieError):
     """The job gave up because actors or partitions failed too often. Holds the actor's error."""
+
+
+class ClusterStartError(MagpieError):
+    """A local Ray cluster did not start on this machine."""
 
 
 class ClusterLostError(MagpieError):

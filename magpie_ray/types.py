@@ -5,7 +5,7 @@ Invariants: a value is picklable, never changes after its creation, and has no b
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, NonNegativeInt
 
@@ -63,11 +63,25 @@ class StoredObject:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SystemPrompt:
-    """One of the build's system prompts. `weight` is a probability: the weights of a build sum to one."""
+    """A system prompt of the config or of an input.
+
+    weight: a probability; those of the config's prompts sum to one. That of an input has none of its own.
+    """
 
     text: str
-    weight: float
+    weight: float = 1.0
     key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Input:
+    """The input of a row: its place among the inputs of the build, from 0, and the columns that rows keep.
+
+    kept: a pyarrow.RecordBatch of one row; None where rows keep no column.
+    """
+
+    input_id: int
+    kept: Any = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +100,7 @@ class Message:
 class Row:
     """A finished row. `attempt` counts from 1. `system_prompt` is None when the row has none.
 
-    sampling_key: the index of its sampling among the build's.
+    sampling_key: the index of its sampling among the build's. input: None where the build has no inputs.
     """
 
     row_id: int
@@ -94,6 +108,7 @@ class Row:
     system_prompt: SystemPrompt | None
     attempt: int
     sampling_key: int = 0
+    input: Input | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +140,7 @@ class Rejection:
 class PartitionRecord:
     """A committed file: the facts in its footer, and its size as listed, in bytes.
 
+    sha256: of its bytes, in hex, known from their writer; None where the record comes from the footer alone.
     fingerprint: of the file's build. rejected: rejected attempts by reason. Together with one accepted
     attempt a row these are all attempts. Tokens are sums over accepted and rejected attempts, by the role of
     the generated message.
@@ -140,6 +156,7 @@ class PartitionRecord:
     rejected: Mapping[str, NonNegativeInt] = field(default_factory=dict)
     user_tokens: NonNegativeInt = 0
     assistant_tokens: NonNegativeInt = 0
+    sha256: str | None = field(default=None, compare=False)
 
     @property
     def partition(self) -> Partition:

@@ -1,6 +1,9 @@
 """Draws from a seed: prompts, sampling settings, seeds of engines and requests."""
 
+import hashlib
+import struct
 from collections import Counter
+from itertools import accumulate
 
 import pytest
 from hypothesis import given, settings
@@ -41,6 +44,41 @@ def test_system_prompts_of_two_seeds_differ_and_no_prompts_give_none() -> None:
 def test_weights_that_sum_to_less_than_one_by_rounding_still_give_a_prompt() -> None:
     prompts = [SystemPrompt(text="a", weight=0.0), SystemPrompt(text="b", weight=1e-300)]
     assert draws.system_prompt_of(0, seed=0, prompts=prompts) == prompts[-1]
+
+
+@some
+@given(weights=st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=50), row_id=st.integers(0, 2**40))
+def test_a_draw_by_bounds_made_once_is_the_draw_that_walks_through_the_weights(
+    weights: list[float], row_id: int
+) -> None:
+    """Builds that exist were drawn so: the first prompt whose running sum is above the draw."""
+    whole = sum(weights)
+    prompts = [SystemPrompt(text=str(n), weight=weight / whole) for n, weight in enumerate(weights)]
+    packed = struct.pack("<3Q", 7, row_id, 1)
+    share = int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") / 2**64
+    sums = accumulate(prompt.weight for prompt in prompts)
+    walked = next((n for n, bound in enumerate(sums) if share < bound), len(prompts) - 1)
+    bounds = draws.bounds_of(prompt.weight for prompt in prompts)
+    for given_bounds in (None, bounds):
+        drawn = draws.system_prompt_of(row_id, seed=7, prompts=prompts, bounds=given_bounds)
+        assert drawn == prompts[walked]
+
+
+@some
+@given(seed=st.integers(0, 2**32 - 1), row_id=st.integers(0, 2**40), inputs=st.integers(1, 10**12))
+def test_an_input_is_one_of_those_that_there_are_and_depends_on_seed_and_row_alone(
+    seed: int, row_id: int, inputs: int
+) -> None:
+    drawn = draws.input_of(row_id, seed=seed, inputs=inputs)
+    assert 0 <= drawn < inputs
+    assert drawn == draws.input_of(row_id, seed=seed, inputs=inputs)
+    assert 0 <= draws.input_share_of(row_id, seed=seed) < 1
+
+
+def test_inputs_are_drawn_alike_often() -> None:
+    drawn = Counter(draws.input_of(row, seed=3, inputs=10) for row in range(20_000))
+    assert len(drawn) == 10
+    assert all(abs(times - 2_000) < 200 for times in drawn.values())
 
 
 @some

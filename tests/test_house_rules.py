@@ -13,9 +13,6 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "magpie_ray"
 # What turns data into code.
 RUNS_DATA = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "code", "runpy", "torch"}
-# It works on vLLM's tensors, in vLLM's process; what of torch reads data counts there all the same.
-MAY_USE_TORCH = "logits_processor.py"
-TORCH_THAT_RUNS_DATA = {"load", "hub", "jit", "package", "serialization"}
 BUILTINS_THAT_RUN_TEXT = {"eval", "exec", "compile", "__import__"}
 YAML_THAT_BUILDS_OBJECTS = {
     "load",
@@ -39,8 +36,6 @@ def ways_to_run_data(tree: ast.AST) -> Iterator[str]:
                 yield from (alias.name for alias in names if alias.name in YAML_THAT_BUILDS_OBJECTS)
             case ast.Attribute(value=ast.Name(id="yaml"), attr=attr) if attr in YAML_THAT_BUILDS_OBJECTS:
                 yield f"yaml.{attr}"
-            case ast.Attribute(value=ast.Name(id="torch"), attr=attr) if attr in TORCH_THAT_RUNS_DATA:
-                yield f"torch.{attr}"
             case ast.Call(func=ast.Name(id=name)) if name in BUILTINS_THAT_RUN_TEXT:
                 yield name
             case ast.keyword(arg="allow_pickle" | "shell"):
@@ -49,10 +44,10 @@ def ways_to_run_data(tree: ast.AST) -> Iterator[str]:
 
 def test_nothing_that_is_read_can_run_code() -> None:
     found = {path.name: list(ways_to_run_data(ast.parse(path.read_text()))) for path in PACKAGE.rglob("*.py")}
-    assert {name: ways for name, ways in found.items() if ways} == {MAY_USE_TORCH: ["torch"]}
+    assert {name: ways for name, ways in found.items() if ways} == {}
     for code in (
         "import pickle",
-        "torch.load(x)",
+        "import torch",
         "from torch import load",
         "yaml.load(x)",
         "eval(x)",
@@ -162,7 +157,7 @@ def test_no_test_and_no_job_reads_what_is_private_or_patches_a_constant() -> Non
     paths = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]
     found = {str(p.relative_to(ROOT)): list(private_or_patched(ast.parse(p.read_text()))) for p in paths}
     assert {name: uses for name, uses in found.items() if uses} == {
-        "tests/storage/test_storage.py": ["MemoryFileSystem._strip_protocol"]  # fsspec's, made to fail
+        "tests/storage/test_moving.py": ["super()._strip_protocol"]  # fsspec's, for another scheme
     }
     for code in ("x._y", "from magpie_ray.a import _b", "monkeypatch.setattr(a, '_SECONDS', 1)"):
         assert list(private_or_patched(ast.parse(code))), code

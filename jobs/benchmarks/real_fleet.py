@@ -41,7 +41,7 @@ from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.preflight.target import find_output
 from magpie_ray.worker.events import Event, Progress, Ready
 from magpie_ray.worker.parts import make_recipe
-from magpie_ray.worker.spec import PROGRESS_SECONDS, WorkerSpec
+from magpie_ray.worker.spec import EngineStart, WorkerSpec
 
 SLOTS = 16
 STEP_SECONDS = 0.5
@@ -186,23 +186,21 @@ def run_for(seconds: float, *, num_actors: int, output: Path) -> RealRun:
         max_failures_per_partition=3,
     )
     interval = progress_seconds(num_actors, stall_timeout_seconds=config.cluster.stall_timeout_seconds)
-    interval = max(PROGRESS_SECONDS, interval)
 
-    def spec_of(engine_start: int) -> WorkerSpec:
-        return WorkerSpec(
-            build_spec=build_spec,
-            storage=storage,
-            fingerprint=record.fingerprint,
-            run=run.number,
-            engine_start=engine_start,
-            device="cpu",
-            distributed_executor_backend=None,
-            progress_seconds=interval,
-        )
+    spec = WorkerSpec(
+        build_spec=build_spec,
+        storage=storage,
+        fingerprint=record.fingerprint,
+        run=run.number,
+        engine_start=0,
+        device="cpu",
+        distributed_executor_backend=None,
+    )
 
     with ClusterWatch(may_grow=False) as watch:
         actors = CountedActors(
-            spec_of,
+            spec,
+            lambda engine_start: EngineStart(engine_start=engine_start, progress_seconds=interval),
             Placement(device="cpu", num_cpus=0.001, num_gpus=0),
             watch,
             capacity_in=lambda _: num_actors,

@@ -36,17 +36,17 @@ class CountingStorage(Storage):
 
     calls: Counter[str]
 
-    def list_objects(self, prefix: str) -> list[StoredObject]:
+    def list_objects(self, prefix: str, beginning: str = "") -> list[StoredObject]:
         self.calls["list"] += 1
-        return super().list_objects(prefix)
+        return super().list_objects(prefix, beginning)
 
     def read(self, key: str) -> bytes:
         self.calls["read"] += 1
         return super().read(key)
 
-    def read_tail(self, key: str, nbytes: int) -> bytes:
+    def read_tail(self, key: str, nbytes: int, *, size: int | None = None) -> bytes:
         self.calls["read_tail"] += 1
-        return super().read_tail(key, nbytes)
+        return super().read_tail(key, nbytes, size=size)
 
     def size(self, key: str) -> int:
         self.calls["size"] += 1

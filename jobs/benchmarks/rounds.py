@@ -29,7 +29,7 @@ class WellInformedWindow(AdmissionWindow):
     It must not learn: the first conversations to end are the short ones.
     """
 
-    def learn(self, **_: float) -> None:
+    def learn(self, **_: float | None) -> None:
         """Ignore the lengths seen."""
 
 

@@ -123,7 +123,7 @@ def run_rounds(card: Card, *, turns: int, rows: int, window: AdmissionWindow, re
     recipe = Recipe(
         chat_format=NumberedFormat(),
         decode=lambda messages: [""] * len(messages),
-        rules=(),
+        rules={},
         samplings=(SamplingPair(user=_SAMPLING, assistant=_SAMPLING),),
         messages_per_row=2 * turns,
         prompts=(),

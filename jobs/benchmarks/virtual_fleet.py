@@ -107,7 +107,7 @@ class VirtualActors:
         return len(self._workers)
 
     @_metered
-    def start(self, slot: int, *, engine_start: int) -> None:
+    def start(self, slot: int, *, engine_start: int, avoid: frozenset[str] = frozenset()) -> None:
         self._workers[slot] = _Worker(self._rates[slot], self._window, self.now, self.now - self._every)
         self._sooner.append((slot, Ready(figures=_FIGURES, seconds=0.0)))
         self._plan(slot)
@@ -135,6 +135,9 @@ class VirtualActors:
                 worker.queue.append((other, at))
         worker.received = at
         self._plan(slot)
+
+    def last(self, slot: int) -> None:
+        """Virtual workers have no cohorts."""
 
     def finish(self, slot: int) -> None:
         self._sooner.append((slot, Left()))
@@ -204,6 +207,9 @@ class VirtualActors:
 
     def capacity(self) -> int:
         return 0
+
+    def nodes(self) -> frozenset[str]:
+        return frozenset()
 
     def on_notice(self) -> list[int]:
         return []

@@ -18,7 +18,6 @@ from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import InterruptedJobError
 from magpie_ray.storage.storage import Storage
-from magpie_ray.worker.spec import PROGRESS_SECONDS
 
 
 def bare_build(rows_per_partition: int) -> BuildRecord:
@@ -77,7 +76,6 @@ def run_virtually(
     config = load_config(None, [f"num_rows={num_rows}", "n_turns=1", "output.path=memory://virtual"])
     if every is None:
         every = progress_seconds(workers, stall_timeout_seconds=config.cluster.stall_timeout_seconds)
-        every = max(PROGRESS_SECONDS, every)
     storage, build = Storage(f"memory://{uuid.uuid4().hex}"), bare_build(rows_per_partition)
     partitions = partitioning.pending(num_rows, rows_per_partition, [])
     rates = [rows_per_second * speeds(slot) for slot in range(workers)]

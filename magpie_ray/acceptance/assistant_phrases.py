@@ -5,6 +5,7 @@ Owns that file. Invariants: a process reads it once, when a rule that needs it i
 """
 
 import re
+from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
 
@@ -23,12 +24,13 @@ def expression(kind: str, flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str]:
     return re.compile(_GROUP.sub("(?:", "|".join(phrases(kind))), flags)
 
 
-def phrases(kind: str) -> list[str]:
-    """All phrases of that kind, such as "offers", with their parts filled in."""
+def phrases(kind: str, languages: Collection[str] | None = None) -> list[str]:
+    """All phrases of that kind, such as "offers", with their parts filled in. None: of every language."""
     return [
-        _filled_in(phrase, language.get("parts", {}))
-        for language in _languages().values()
-        for phrase in language.get(kind, ())
+        _filled_in(phrase, block.get("parts", {}))
+        for language, block in _languages().items()
+        if languages is None or language in languages
+        for phrase in block.get(kind, ())
     ]
 
 

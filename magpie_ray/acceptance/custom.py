@@ -12,22 +12,26 @@ from magpie_ray.utils.text import shortened
 _KEY = "acceptance.custom"
 # Every file's footer counts rejections by reason, so a reason is a short name and not a sentence.
 _LONGEST_REASON = 60
+# Counts by reason travel with every report of an actor and stand in every footer.
+_MOST_REASONS = 200
 _SHOWN_CHARACTERS = 200
 
 
-def custom_rule(path: str, thresholds: Mapping[str, Any]) -> Rule:
+def custom_rule(path: str, thresholds: Mapping[str, Any], *, most_reasons: int = _MOST_REASONS) -> Rule:
     """The function at this import path as a rule.
 
     ConfigError when it does not exist, or does not take a message, a conversation and these thresholds. The
-    rule raises RuleError when the function fails, or returns neither None nor a reason.
+    rule raises RuleError when the function fails, returns neither None nor a reason, or more different
+    reasons than `most_reasons`.
     """
     function = load_attribute(path, key=_KEY)
     _check_signature(function, path, thresholds)
+    reasons = set[str]()
 
     def rule(utterance: Utterance, dialogue: Dialogue) -> str | None:
         try:
             reason = function(utterance, dialogue, **thresholds)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             raise RuleError(
                 f"{_KEY}: {path} failed with {type(exc).__name__}: {exc}, at {_where(utterance, dialogue)}"
             ) from exc
@@ -37,6 +41,12 @@ def custom_rule(path: str, thresholds: Mapping[str, Any]) -> Rule:
             raise RuleError(
                 f"{_KEY}: {path} returned {_shown(reason)}, must be None or a reason of at most "
                 f"{_LONGEST_REASON} characters, such as 'too_polite', at {_where(utterance, dialogue)}"
+            )
+        reasons.add(reason)
+        if len(reasons) > most_reasons:
+            raise RuleError(
+                f"{_KEY}: {path} has returned more than {most_reasons} different reasons, such as "
+                f"{_shown(reason)}: a reason is one of a few names, without values such as a length"
             )
         return reason
 

@@ -30,6 +30,10 @@ _MIXED_BYTES = (b"\xd0", b"\xd1", b"\xd8", b"\xd9", b"\xe0")
 _SEARCHED = 400
 
 
+# Verdicts give this reason, too, to a message with tokens that the tokenizer does not have.
+NOT_TEXT = "not_text"
+
+
 def make_rule(thresholds: NotTextRule, _: RuleContext) -> Rule:
     """Characters that no text has, or more doubtful ones than the thresholds allow."""
 

@@ -1,4 +1,4 @@
-"""User messages that repeat an earlier message."""
+"""User messages that repeat an earlier message, and answers that are the question again."""
 
 import re
 
@@ -14,19 +14,24 @@ _FROM_EAST = "\u2e80"
 # alike (0 to 100) for the thorough one.
 _COMPARED, _QUICKLY_COMPARED = 600, 160
 _MIN_QUICK_RATIO = 65
+# Words of an answer that is no greeting.
+_LEAST_ECHO = 4
 
 
 def make_rule(thresholds: RepeatedTurnRule, _: RuleContext) -> Rule:
     """A later user message that is equal, or nearly equal, to an earlier message of either role.
 
-    Case, punctuation and white space do not count. thresholds: with similarity 1, only equal messages are
-    rejected. A message with fewer letters and digits than min_characters ("Yes", "Continue") may come again.
+    Also an answer that is equal to the message it answers, and longer than a greeting. Case, punctuation and
+    white space do not count. thresholds: with similarity 1, only equal messages are rejected. A message with
+    fewer letters and digits than min_characters ("Yes", "Continue") may come again.
     """
     similarity, min_characters = thresholds.similarity, thresholds.min_characters
 
     def rule(utterance: Utterance, dialogue: Dialogue) -> str | None:
-        if utterance.role != "user" or not dialogue.messages:
+        if not dialogue.messages:
             return None
+        if utterance.role == "assistant":
+            return "repeated_turn" if _is_echo(utterance.text, dialogue.messages[-1].text) else None
         text = utterance.text[:_COMPARED].strip().casefold()
         beginning = text[:_QUICKLY_COMPARED]
         words: list[str] | None = None
@@ -45,6 +50,15 @@ def make_rule(thresholds: RepeatedTurnRule, _: RuleContext) -> Rule:
         return None
 
     return rule
+
+
+def _is_echo(answer: str, question: str) -> bool:
+    """Whether an answer has the words of the question and no others. "Good morning!" may answer itself."""
+    # Most answers are longer.
+    if abs(len(answer) - len(question)) > len(question) // 4:
+        return False
+    words = _words(answer.casefold())
+    return len(words) >= _LEAST_ECHO and words == _words(question.casefold())
 
 
 def _words(text: str) -> list[str]:

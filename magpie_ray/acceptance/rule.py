@@ -5,6 +5,7 @@ Invariants: a rule's result depends on these two and the config alone, never on 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from magpie_ray.types import FinishReason, Message, Role, SystemPrompt
 
@@ -26,11 +27,24 @@ class Utterance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Dialogue:
-    """The conversation before the message: accepted messages, the user's first, and the system prompt."""
+class Dialogue(Sequence[Message]):
+    """The conversation before the message: accepted messages, the user's first, and the system prompt.
+
+    A sequence of the messages: `len(conversation)`, `conversation[-1].text`, `for message in conversation`.
+    """
 
     messages: tuple[Message, ...] = ()
     system_prompt: SystemPrompt | None = None
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Message, ...]: ...
+    def __getitem__(self, index: int | slice) -> Message | tuple[Message, ...]:
+        return self.messages[index]
 
 
 Rule = Callable[[Utterance, Dialogue], str | None]

@@ -5,20 +5,27 @@ ends each message, then adds system prompts and thinking.
 """
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from magpie_ray.chat_format.encoder import MESSAGE, Encoder
-from magpie_ray.chat_format.format import ChatFormat
-from magpie_ray.chat_format.markers import end_of_message, role_markers
+from magpie_ray.chat_format.format import ChatFormat, SystemPrefix
+from magpie_ray.chat_format.markers import end_of_message, role_markers, role_problem
 from magpie_ray.chat_format.system_prompts import with_system_prompts
 from magpie_ray.chat_format.template import Template, Turns, open_template, read_turns
-from magpie_ray.chat_format.thinking import read_thinking, with_thinking
+from magpie_ray.chat_format.thinking import REASONING_MARKS, Thinking, read_thinking, with_thinking
 from magpie_ray.errors import FormatError
 
 _T = TypeVar("_T")
+
+_NO_REASONING = (
+    "model.thinking: got true, but this chat template has no place for reasoning: it has no switch for "
+    "thinking, and neither opens, writes nor names a block of reasoning. Set model.thinking: false, or use a "
+    "model that thinks."
+)
 
 
 def derive(
@@ -54,29 +61,25 @@ def derive(
     encoder = Encoder(tokenizer)
     ends = _unique([tokenizer.eos_token_id, *eos_token_ids])
     try:
-        template, frozen = open_template(tokenizer, date=date, variables=template_variables, foreign=prompts)
-    except FormatError as exc:
+        opened = open_format(
+            tokenizer,
+            encoder,
+            system_prompts=prompts,
+            date=date,
+            thinking=thinking,
+            ends=ends,
+            template_variables=template_variables,
+        )
+    except NoTemplateError as exc:
         if pre_query_template is None or thinking:
             raise
         return _pre_query_only(pre_query_template, encoder, ends, str(exc))
-    knows = read_thinking(template)
-    if thinking and not knows.possible:
-        raise FormatError(
-            "model.thinking: got true, but this chat template has no place for reasoning: it has no switch "
-            "for thinking, and neither opens, writes nor names a block of reasoning. Set model.thinking: "
-            "false, or use a model that thinks."
-        )
-    form = _assemble(template, encoder, ends)
-    if switch := {True: knows.on, False: knows.off, None: {}}[thinking]:
-        template = replace(template, variables={**template.variables, **switch})
-        switched = _assemble(template, encoder, ends)
-        # The switch may be a text behind the user's message, which a model as the user never writes.
-        stops = _unique([*switched.user_stop_token_ids, *form.user_stop_token_ids])
-        form = replace(switched, user_stop_token_ids=stops)
+    form, template, knows = opened.form, opened.template, opened.thinking
     form = replace(form, can_think=knows.possible)
     if pre_query_template is not None:
         form = with_thinking(form, thinking, knows, template, encoder)
-        return _with_literal_pre_query(form, pre_query_template, tokenizer, encoder)
+        form = _with_literal_pre_query(form, pre_query_template, tokenizer, encoder)
+        return _with_prompt_warnings(form, tokenizer, encoder)
     if not form.pre_query_ids:
         raise FormatError(
             "The chat template writes nothing before the user's text, so a model can't be asked for one: "
@@ -84,31 +87,94 @@ def derive(
         )
     form = with_system_prompts(form, prompts, template, encoder)
     form = with_thinking(form, thinking, knows, template, encoder)
-    return replace(form, date=frozen.isoformat() if frozen else None)
+    form = _with_prompt_warnings(form, tokenizer, encoder)
+    return replace(form, date=opened.date.isoformat() if opened.date else None)
+
+
+class NoTemplateError(FormatError):
+    """The tokenizer has no chat template that renders."""
+
+
+class OpenedFormat(NamedTuple):
+    """The first half of `derive`: the format without system prompts and thinking, and what led to it.
+
+    template: with its switch for thinking set. date: that the template writes; None where it writes none.
+    """
+
+    form: ChatFormat
+    template: Template
+    thinking: Thinking
+    date: datetime.date | None
+
+
+def open_format(
+    tokenizer: Any,
+    encoder: Encoder,
+    *,
+    system_prompts: Sequence[str],
+    date: datetime.date | None,
+    thinking: bool | None,
+    ends: Sequence[int],
+    template_variables: Mapping[str, Any],
+) -> OpenedFormat:
+    """The first half of `derive`, with its arguments. Raises NoTemplateError, and FormatError as `derive`."""
+    try:
+        template, frozen = open_template(
+            tokenizer, date=date, variables=template_variables, foreign=system_prompts
+        )
+    except FormatError as exc:
+        raise NoTemplateError(str(exc)) from exc
+    knows = read_thinking(template)
+    if thinking and not knows.possible:
+        raise FormatError(_NO_REASONING)
+    form = _assemble(template, encoder, ends)
+    if switch := {True: knows.on, False: knows.off, None: {}}[thinking]:
+        template = replace(template, variables={**template.variables, **switch})
+        form = _switched(form, _assemble(template, encoder, ends))
+    return OpenedFormat(form, template, knows, frozen)
+
+
+def _switched(plain: ChatFormat, switched: ChatFormat) -> ChatFormat:
+    """The format with the template's switch for thinking. plain: the format without it."""
+    # The switch may be a text behind the user's message, which a model as the user never writes.
+    stops = _unique([*switched.user_stop_token_ids, *plain.user_stop_token_ids])
+    return replace(switched, user_stop_token_ids=stops)
 
 
 def message_ids(
-    tokenizer: Any, form: ChatFormat, text: str, *, index: int, system_prompt: str | None = None
+    tokenizer: Any,
+    form: ChatFormat,
+    text: str,
+    *,
+    index: int,
+    system_prompt: str | None = None,
+    prefix: SystemPrefix | None = None,
+    generated: Collection[int] = (),
 ) -> list[int]:
     """Ids of a text as message `index` of a dialogue (0: the first, the user's), for `ChatFormat.prompt`.
 
     Needed for messages that were changed after generation: cut at a stop string, stripped, edited.
-    text: without surrounding white space.
+    tokenizer: or its Encoder, made once for many messages. text: without surrounding white space. prefix: of
+    the dialogue; None for that of the system prompt. A marker in the text, such as "<eos>", is text too,
+    except those whose ids are in `generated`.
     """
-    encoder = Encoder(tokenizer)
+    encoder = tokenizer if isinstance(tokenizer, Encoder) else Encoder(tokenizer)
     asked = form.pre_query + MESSAGE
     answered = asked + form.history_user_to_assistant + MESSAGE
-    moved = next((s for s in form.system_prefixes if s.last_user and s.system_prompt == system_prompt), None)
+    start = prefix or form.start(system_prompt)
     if index == 0:
-        before, ids = form.prefix_text(system_prompt), [*form.prefix(system_prompt)]
+        before, ids = start.text, [*start.ids]
     elif index % 2:
         before = asked + form.history_user_to_assistant
         ids = [*encoder.encode(asked), *form.history_user_to_assistant_ids]
     else:
-        before = answered + (moved.last_user if moved else form.next_user)
-        ids = [*encoder.encode(answered), *(moved.last_user_ids if moved else form.next_user_ids)]
-    whole = encoder.encode(before + text)
-    return whole[len(ids) :] if whole[: len(ids)] == ids else encoder.alone(text)
+        before = answered + (start.last_user or form.next_user)
+        next_user_ids = start.last_user_ids if start.last_user else form.next_user_ids
+        ids = [*encoder.encode(answered), *next_user_ids]
+    whole = encoder.message(before, text, generated=generated)
+    if whole[: len(ids)] == ids:
+        return whole[len(ids) :]
+    return encoder.message("", text, generated=generated)[len(encoder.lead) :]
 
 
 def _assemble(template: Template, encoder: Encoder, ends: Sequence[int]) -> ChatFormat:
@@ -164,10 +230,36 @@ def _warnings(form: ChatFormat, turns: Turns, encoder: Encoder) -> tuple[str, ..
                 "The tokenizer joins markers with the messages beside them, so that ids differ from those of "
                 f"the whole text, in dialogues with messages like {', '.join(map(repr, joined))}."
             )
+    if "\ufeff" in form.pre_query:
+        warnings.append(
+            "The chat template writes a byte-order mark (U+FEFF) into every prompt: save it without one."
+        )
     if form.stop_strings:
         stops = ", ".join(map(repr, form.stop_strings))
         warnings.append(f"Not every message is ended by a token: generation also stops at {stops}.")
     return tuple(warnings)
+
+
+def _with_prompt_warnings(form: ChatFormat, tokenizer: Any, encoder: Encoder) -> ChatFormat:
+    """The format with warnings of prompts that a model may not know."""
+    warnings = []
+    generation, history = form.user_to_assistant, form.history_user_to_assistant
+    marks = tuple(encoder.markers.values())
+    if problem := role_problem(generation, history, tokens=marks, reasoning=REASONING_MARKS):
+        warnings.append(f"The chat template may be wrong: {problem}.")
+    prefixes = [(form.pre_query, form.pre_query_ids), *((s.text, s.ids) for s in form.system_prefixes)]
+    bos, lead = tokenizer.bos_token_id, tuple(encoder.lead)
+    named = encoder.markers.get(bos, "the beginning-of-sequence token")
+    if lead and any(tuple(encoder.alone(text)[: len(lead)]) != lead for text, _ in prefixes):
+        names = ", ".join(encoder.markers.get(token_id, str(token_id)) for token_id in lead)
+        warnings.append(
+            f"Prompts begin with {names}, which the tokenizer puts there and the chat template does not "
+            "write: apply_chat_template of transformers leaves it out."
+        )
+    again = re.compile(rf"\s*{re.escape(named)}\s+{re.escape(named)}")
+    if any(ids[:2] == (bos, bos) or again.match(text) for text, ids in prefixes):
+        warnings.append(f"Prompts begin with {named} twice: the chat template writes it so.")
+    return replace(form, warnings=(*form.warnings, *warnings))
 
 
 def _with_literal_pre_query(form: ChatFormat, text: str, tokenizer: Any, encoder: Encoder) -> ChatFormat:

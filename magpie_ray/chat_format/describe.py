@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from magpie_ray.chat_format import derivation
-from magpie_ray.chat_format.custom import custom_format
 from magpie_ray.chat_format.format import ChatFormat
+from magpie_ray.chat_format.of_model import model_format
 from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.errors import FormatError
 from magpie_ray.model.resolve import resolve_model
@@ -29,22 +28,25 @@ def make_template(
     system: str | None = None,
     thinking: bool | None = None,
     own_format: str | None = None,
+    template_name: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """The chat format of a model, with the template's own default for thinking where `thinking` is None.
 
     system: the system prompt of `pre_query_with_system`; None: the paper's multi-turn prompt.
-    own_format: as the key model.chat_format.
+    own_format, template_name: as the keys model.chat_format and model.chat_template_name.
     """
     model = resolve_model(name, revision)
-    loaded = load_tokenizer(model.location, revision=model.revision, trust_remote_code=trust_remote_code)
-    find = partial(custom_format, own_format) if own_format else derivation.derive
+    loaded = load_tokenizer(
+        model.location,
+        revision=model.revision,
+        trust_remote_code=trust_remote_code,
+        template_name=template_name,
+    )
 
     def derive(thinking: bool | None, prompts: Sequence[str] = ()) -> ChatFormat:
-        return find(
-            loaded.tokenizer, system_prompts=prompts, thinking=thinking, eos_token_ids=loaded.eos_token_ids
-        )
+        return model_format(loaded, own_format=own_format, system_prompts=prompts, thinking=thinking)
 
     try:
         form = derive(thinking)

@@ -7,7 +7,7 @@ belongs to the message, as in training.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
@@ -16,7 +16,10 @@ MESSAGE = "word"  # stands for any earlier message
 # Beginnings and ends of messages. No tokenizer joins them with markers, and their first and last tokens
 # differ, so the ids that all of them share are those of the markers.
 _OPENINGS = ("What", "Is", "the", "Zoo", "7")
+OPENING = _OPENINGS[0]
 _ENDINGS = ("word", "7", "Zoo")
+# Texts, of which a tokenizer joins at least one with nothing that follows.
+_ANCHORS = ("\n", "7", "Zoo", "。")
 # White space in vocabularies: itself, the stand-ins of byte-level BPE and sentencepiece, byte tokens.
 _BLANK = re.compile(r"[\sĠĊĉč▁]+|<0x(09|0A|0D|20)>")
 # Other beginnings and ends of real messages, to test whether a tokenizer joins them with markers.
@@ -41,6 +44,37 @@ class Encoder:
     def alone(self, text: str) -> list[int]:
         """Ids of a text alone."""
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def message(self, before: str, text: str, *, generated: Collection[int] = ()) -> list[int]:
+        """Ids of a text that starts a dialogue: `before`, which is markup, then the text of a message.
+
+        A marker in the message is text like any other, unless its id is in `generated`: a model that writes
+        about "<eos>" has written no such token.
+        """
+        head, *rest = self._cut_markers(text, generated)
+        ids = self.encode(before + head)
+        for part in rest:
+            ids += self._continued(part)
+        return ids
+
+    def _cut_markers(self, text: str, generated: Collection[int]) -> Iterator[str]:
+        """The text in parts of which none contains a marker: each is cut behind its first character."""
+        markers = [(i, marker) for i, marker in self.markers.items() if len(marker) > 1 and marker in text]
+        foreign = [re.escape(marker) for i, marker in markers if i not in generated]
+        if foreign:
+            expression = re.compile("|".join(foreign))
+            while found := expression.search(text):
+                yield text[: found.start() + 1]
+                text = text[found.start() + 1 :]
+        yield text
+
+    def _continued(self, part: str) -> list[int]:
+        """Ids of a part of a text that does not start it: without a word border in front."""
+        for anchor in _ANCHORS:
+            head, whole = self.encode(anchor), self.encode(anchor + part)
+            if len(head) > len(self.lead) and whole[: len(head)] == head:
+                return whole[len(head) :]
+        return self.alone(part)
 
     def piece(self, before: str, piece: str) -> tuple[int, ...]:
         """Ids of `piece` between two arbitrary messages. before: the text in front of the first message.
@@ -69,7 +103,8 @@ class Encoder:
         """Ids of the tokens that the tokenizer declares special."""
         added = self._added()
         flagged = {token_id for token_id, token in added.items() if getattr(token, "special", False)}
-        return tuple(sorted(flagged | set(self._tokenizer.all_special_ids)))
+        # A name without a token in the vocabulary has no id.
+        return tuple(sorted(flagged | {i for i in self._tokenizer.all_special_ids if i is not None}))
 
     @cached_property
     def markers(self) -> dict[int, str]:
@@ -77,6 +112,18 @@ class Encoder:
         added = {token_id: str(token) for token_id, token in self._added().items()}
         special = {token_id: self._tokenizer.convert_ids_to_tokens(token_id) for token_id in self.special_ids}
         return {token_id: text for token_id, text in {**added, **special}.items() if text and text.strip()}
+
+    @cached_property
+    def _textless(self) -> tuple[frozenset[int], int]:
+        """Ids that the tokenizer leaves out, and the first behind all that it has."""
+        size = max(len(self._tokenizer), *(i + 1 for i in self.special_ids), *(i + 1 for i in self._added()))
+        tokens = self._tokenizer.convert_ids_to_tokens(list(range(size)))
+        return frozenset(i for i, token in enumerate(tokens) if token is None), size
+
+    def knows(self, token_ids: Sequence[int]) -> bool:
+        """Whether the tokenizer has a token for each of the ids. A model may have more ids than that."""
+        left_out, size = self._textless
+        return max(token_ids, default=-1) < size and left_out.isdisjoint(token_ids)
 
     @cached_property
     def blank_ids(self) -> tuple[int, ...]:

@@ -5,8 +5,9 @@ prompt needs no tokenizer; a request that the format can't serve raises FormatEr
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from magpie_ray.errors import FormatError
@@ -71,7 +72,7 @@ class SystemPrefix:
     earlier_next_user_ids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ChatFormat:
     """Everything that stands around the messages of a dialogue. Texts are exactly the template's.
 
@@ -124,28 +125,41 @@ class ChatFormat:
                 f"n_turns: {turns} is more than this chat template does: {self.multi_turn_problem}."
             )
 
-    def prefix(self, system_prompt: str | None) -> tuple[int, ...]:
-        """Ids of everything before the first user message. None and "" mean no system prompt.
+    def start(self, system_prompt: str | None) -> SystemPrefix:
+        """Everything before the first user message. None and "" mean no system prompt.
 
         Raises FormatError for a system prompt that `derive` was not given.
         """
-        return self._system_prefix(system_prompt).ids if system_prompt else self.pre_query_ids
+        if not system_prompt:
+            return SystemPrefix(system_prompt="", text=self.pre_query, ids=self.pre_query_ids)
+        known = self._by_system_prompt.get(system_prompt)
+        if known is None:
+            raise FormatError(f"The chat format was not derived with the system prompt {system_prompt!r}.")
+        return known
+
+    def prefix(self, system_prompt: str | None) -> tuple[int, ...]:
+        """The ids of `start`."""
+        return self.start(system_prompt).ids
 
     def prefix_text(self, system_prompt: str | None) -> str:
-        """The text of `prefix`."""
-        return self._system_prefix(system_prompt).text if system_prompt else self.pre_query
+        """The text of `start`."""
+        return self.start(system_prompt).text
 
-    def prompt(self, prefix: Sequence[int], messages: Sequence[Sequence[int]]) -> list[int]:
+    def prompt(self, prefix: SystemPrefix | Sequence[int], messages: Sequence[Sequence[int]]) -> list[int]:
         """Ids of the prompt for the next message of a dialogue.
 
-        prefix: the result of `prefix` for this dialogue. messages: user, assistant, user ..., each without
-        the token that ended it. The user writes next after an even count, the assistant after an odd one.
-        Raises FormatError where `require` does.
+        prefix: the result of `start` or `prefix` for this dialogue. messages: user, assistant, user ...,
+        each without the token that ended it. The user writes next after an even count, the assistant after
+        an odd one. Raises FormatError where `require` does.
         """
         self.require(turns=len(messages) // 2 + 1, answers=bool(messages))
         last_user = len(messages) // 2 * 2  # index of the last user message, or of the one that comes next
-        first, next_user, before_last = tuple(prefix), self.next_user_ids, self.next_user_ids
-        moved = next((s for s in self.system_prefixes if s.last_user and s.ids == first), None)
+        if isinstance(prefix, SystemPrefix):
+            first, moved = prefix.ids, prefix if prefix.last_user else None
+        else:
+            first = tuple(prefix)
+            moved = self._moving.get(first) if self._moving else None
+        next_user = before_last = self.next_user_ids
         if moved and last_user > 0:
             first, next_user = moved.earlier_pre_query_ids, moved.earlier_next_user_ids
             before_last = moved.last_user_ids
@@ -166,11 +180,15 @@ class ChatFormat:
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 
-    def _system_prefix(self, system_prompt: str) -> SystemPrefix:
-        for known in self.system_prefixes:
-            if known.system_prompt == system_prompt:
-                return known
-        raise FormatError(f"The chat format was not derived with the system prompt {system_prompt!r}.")
+    # Rows look their prompts up, and there may be thousands.
+    @cached_property
+    def _by_system_prompt(self) -> Mapping[str, SystemPrefix]:
+        return {prefix.system_prompt: prefix for prefix in reversed(self.system_prefixes)}
+
+    @cached_property
+    def _moving(self) -> Mapping[tuple[int, ...], SystemPrefix]:
+        """By their ids, those that the template moves to the last user message."""
+        return {prefix.ids: prefix for prefix in reversed(self.system_prefixes) if prefix.last_user}
 
     def _trimmed(self, message: Sequence[int]) -> Sequence[int]:
         end = len(message)

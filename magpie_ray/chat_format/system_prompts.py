@@ -25,7 +25,7 @@ def with_system_prompts(
             "The chat template takes no system prompt: it refuses one or leaves it out. Remove system_prompt "
             '(system_prompt: "" is none at all), or use a model whose template has a system role.'
         )
-    entries = [_system_prefix(form, prompt, template, encoder) for prompt in prompts]
+    entries = [system_prefix(form, prompt, template, encoder) for prompt in prompts]
     warnings = []
     if any(entry.last_user for entry, _ in entries):
         warnings.append(
@@ -43,7 +43,7 @@ def with_system_prompts(
     )
 
 
-def _system_prefix(
+def system_prefix(
     form: ChatFormat, prompt: str, template: Template, encoder: Encoder
 ) -> tuple[SystemPrefix, str | None]:
     """The prefix with a system prompt, and why later turns can't be generated with it (None: they can)."""

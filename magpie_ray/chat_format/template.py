@@ -19,7 +19,7 @@ from magpie_ray.errors import FormatError
 
 # Errors of a template that refuses a dialogue: on purpose (raise_exception is a TemplateError), or because it
 # handles a message in a way that the content does not allow.
-_REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+_REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +124,7 @@ def open_template(
             "The tokenizer has no chat template, so nothing says where a user's text begins. Base models "
             "have none: use the instruct/chat model, or give the text as model.pre_query_template."
         )
+    _check_template(tokenizer.chat_template)
     day = date or datetime.datetime.now().astimezone().date()
     word = _unused_word([*foreign, str(tokenizer.chat_template), *map(str, variables.values())])
     template = Template(tokenizer=tokenizer, date=day, word=word, variables=variables)
@@ -135,6 +136,21 @@ def open_template(
     if date is not None and _depends_on_date(by_name):
         return by_name, day
     return template, None
+
+
+def _check_template(template: Any) -> None:
+    """FormatError where it is no text, or where nothing says which of several texts counts."""
+    named = template if isinstance(template, dict) else {"default": template}
+    if "default" not in named:
+        raise FormatError(
+            f"The model has the chat templates {', '.join(map(repr, named))}, and none is the default one: "
+            "name one as model.chat_template_name (--chat-template-name)."
+        )
+    if not isinstance(named["default"], str):
+        raise FormatError(
+            f"The model's chat template is no text but {named['default']!r}: mend it, or take the model's "
+            "files from their source again."
+        )
 
 
 def _that_renders(template: Template, system_prompts: Sequence[str]) -> Template:
@@ -150,7 +166,11 @@ def _that_renders(template: Template, system_prompts: Sequence[str]) -> Template
                 "The chat template refuses a dialogue without a system message: set system_prompt (--system)."
             )
         return replace(variant, demanded=system_prompts[0])
-    template.around(None, 1)
+    try:
+        template.around(None, 1)
+    except FormatError as exc:
+        begin = template.source.strip()[:40]
+        raise FormatError(f"{exc}. Check the template, which begins with {begin!r}.") from exc
     return template
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from magpie_ray.chat_format.encoder import Encoder
 from magpie_ray.chat_format.format import ChatFormat, Reasoning
+from magpie_ray.chat_format.markers import role_problem
 from magpie_ray.chat_format.template import Template
 from magpie_ray.errors import FormatError
 
@@ -23,6 +24,8 @@ _SWITCHES: tuple[tuple[str, Any, Any], ...] = (
     ("enable_reasoning", True, False),
     ("think", True, False),
     ("reasoning_effort", "high", "none"),
+    ("reasoning_effort", "medium", "none"),
+    ("reasoning_effort", "low", "none"),
     ("thinking_mode", "thinking", "chat"),
     ("thinking_mode", "enabled", "disabled"),
     ("thinking_mode", "on", "off"),
@@ -43,7 +46,7 @@ _PAIRS = (
     ("Here is my thought process:", "Here is my response:"),
 )
 _ANSWER_PAIRS = (("<response>", "</response>"), ("<answer>", "</answer>"))
-_MARKS = tuple(mark for pair in _PAIRS for mark in pair if not mark[0].isalpha())
+REASONING_MARKS = tuple(mark for pair in _PAIRS for mark in pair if not mark[0].isalpha())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +57,7 @@ class Thinking:
     opening, closing: the texts before and behind reasoning, with white space; the `_mark` fields are without.
     All are "" where the template has no place for reasoning.
     kept: the template writes the reasoning of earlier answers too.
+    on_demand: a model reasons only if a system prompt asks for it.
     """
 
     on: Mapping[str, Any]
@@ -63,6 +67,7 @@ class Thinking:
     closing: str = ""
     closing_mark: str = ""
     kept: bool = False
+    on_demand: bool = False
 
     @property
     def possible(self) -> bool:
@@ -81,7 +86,12 @@ def read_thinking(template: Template) -> Thinking:
     """How the template handles thinking. Variables that the user has set are no switches."""
     on, off = _switches(template)
     thinking = replace(template, variables={**template.variables, **on})
-    knows = Thinking(on=on, off=off, **(_written_marks(thinking) or _named_marks(thinking)))
+    knows = Thinking(
+        on=on,
+        off=off,
+        on_demand=getattr(template.tokenizer, "reasons_on_demand", False),
+        **(_written_marks(thinking) or _named_marks(thinking)),
+    )
     # An empty block in front of every answer is no place for reasoning.
     return Thinking(on=on, off=off) if knows.closes(_generation(thinking)) else knows
 
@@ -90,7 +100,7 @@ def with_thinking(
     form: ChatFormat, thinking: bool | None, knows: Thinking, template: Template, encoder: Encoder
 ) -> ChatFormat:
     """The format with its generation prompt switched to thinking (True) or away from it (False)."""
-    marks = [mark for mark in _MARKS if mark in encoder.markers.values() or mark in template.source]
+    marks = [mark for mark in REASONING_MARKS if mark in encoder.markers.values() or mark in template.source]
     form = replace(form, role_markers=tuple(dict.fromkeys([*form.role_markers, *marks])))
     if thinking is None:
         return form
@@ -99,8 +109,12 @@ def with_thinking(
         closed, warning = _without_thinking(knows, generation=generation, history=history)
         if not knows.possible and history.startswith(generation):
             # A marker token in front of the answer is no part of the message: put it into the prompt.
-            beyond = history[len(generation) :]
-            closed = history if any(mark in beyond for mark in encoder.markers.values()) else generation
+            # So is a role that the generation prompt lacks.
+            beyond, tokens = history[len(generation) :], tuple(encoder.markers.values())
+            is_markup = any(token in beyond for token in tokens) or role_problem(
+                generation, history, tokens=tokens, reasoning=REASONING_MARKS
+            )
+            closed = history if is_markup else generation
         return replace(
             form,
             user_to_assistant=closed,
@@ -128,6 +142,12 @@ def with_thinking(
     if reasoning.kept:
         history, ids = generation, form.user_to_assistant_ids
         form = replace(form, history_user_to_assistant=history, history_user_to_assistant_ids=ids)
+    if knows.on_demand:
+        warning = (
+            "Nothing in this chat format asks for reasoning: models of its kind reason when a system prompt "
+            f"tells them to, between {knows.opening_mark} and {knows.closing_mark}."
+        )
+        form = replace(form, warnings=(*form.warnings, warning))
     return replace(form, assistant_stop_token_ids=tuple(stops), reasoning=reasoning)
 
 
@@ -136,7 +156,7 @@ def _without_thinking(thinking: Thinking, *, generation: str, history: str) -> t
 
     generation, history: the template's texts with its switch turned off.
     """
-    if not thinking.possible or thinking.closes(generation):
+    if not thinking.possible or thinking.on_demand or thinking.closes(generation):
         return generation, None
     if thinking.opens(generation):
         closed, what = generation + thinking.closing, "the reasoning it opens is closed at once"

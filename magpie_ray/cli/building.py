@@ -1,19 +1,23 @@
-"""The commands that create a build or show what it would be: generate, plan, template."""
+"""The commands that create a build or show what it would be: generate, plan, preview, template."""
 
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import psutil
 import typer
 
 from magpie_ray.cli.options import AsJson, ConfigPath, Overrides, PricePerGpuHour, load, parse_seconds
-from magpie_ray.cli.printing import out, show_fields
+from magpie_ray.cli.printing import PipedConsole, out, paged, quiet_when_closed, show_fields
 from magpie_ray.cli.views.plan import plan_text
 from magpie_ray.cli.views.results import result_text, template_text
+from magpie_ray.errors import GenerationFailedError
 from magpie_ray.types import IfExists
 from magpie_ray.utils import logs
+from magpie_ray.utils.awake import awake_seconds
 from magpie_ray.utils.logs import LogStyle
 
 log = logging.getLogger(__name__)
@@ -34,6 +38,7 @@ def generate(
     """Run a build, or resume it: the same command continues where the last run ended."""
     logs.set_up(LogStyle(verbose=verbose, json=json_logs))
     parsed = load(config, overrides)
+    log.info("rows of %s for %s", parsed.model.name, parsed.output.path)
     from magpie_ray.driver.run_build import generate as run  # Ray takes a second to import
 
     result = run(parsed, if_exists=if_exists)
@@ -42,7 +47,7 @@ def generate(
         fields = asdict(result) | {"engine_use": result.engine_use.recorded()}
         log.info("the build is %s", state, extra=fields)
     else:
-        out(result_text(result))
+        out(result_text(result, verbose=verbose))
 
 
 def plan(
@@ -60,11 +65,14 @@ def plan(
         typer.Option(metavar="TIME", help="Generate rows here for this long, e.g. 60s or 5m, and measure."),
     ] = None,
     price_per_gpu_hour: PricePerGpuHour = None,
+    full: Annotated[
+        bool, typer.Option("--full", "-v", help="Also show all prompts, ids, assumptions and the config.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would do and need: partitions, prompt, memory, time. Writes nothing."""
     # A sample's start time includes the start of this process, as the user's clock does.
-    began = time.monotonic() - (time.time() - psutil.Process().create_time())
+    began = awake_seconds() - (time.time() - psutil.Process().create_time())
     logs.set_up(LogStyle())
     seconds = None if sample is None else parse_seconds(sample)
     parsed = load(config, overrides)
@@ -81,7 +89,30 @@ def plan(
     inputs = CostInputs(
         gpu=card, tokens_per_second=tokens_per_second, price_per_gpu_hour=price_per_gpu_hour, sample=taken
     )
-    show_fields(make_plan(parsed, inputs), as_json=as_json, text=plan_text)
+    show_fields(make_plan(parsed, inputs), as_json=as_json, text=partial(plan_text, full=full))
+
+
+def preview(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=1, max=1000, help="Number of rows.")] = 5,
+    pager: Annotated[bool, typer.Option("--pager/--no-pager", help="Use a pager in a terminal.")] = True,
+) -> None:
+    """Make a few rows with one engine on this machine, show them and rejected messages. Writes nothing."""
+    logs.set_up(LogStyle())
+    parsed = load(config, overrides)
+    log.info("a preview of %d rows of %s", rows, parsed.model.name)
+    from magpie_ray.cli.views.rows import reject_panel, row_panel
+    from magpie_ray.driver.preview import take_preview  # Ray takes a second to import
+
+    found = take_preview(parsed, rows)
+    with quiet_when_closed():
+        console = PipedConsole()
+        with paged(console) if pager else nullcontext():
+            for panel in (*map(row_panel, found.rows), *map(reject_panel, found.rejects)):
+                console.print(panel)
+    if found.problem:
+        raise GenerationFailedError(found.problem)
 
 
 def template(
@@ -99,6 +130,12 @@ def template(
             "--chat-format", metavar="MODULE:NAME", help="Your own function, as in model.chat_format."
         ),
     ] = None,
+    template_name: Annotated[
+        str | None,
+        typer.Option(
+            "--chat-template-name", metavar="NAME", help="Which of the model's chat templates, if several."
+        ),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of the model.")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Allow the model's own Python code to run here.")
@@ -113,6 +150,7 @@ def template(
         system=system,
         thinking=thinking,
         own_format=own_format,
+        template_name=template_name,
         revision=revision,
         trust_remote_code=trust_remote_code,
     )

@@ -20,7 +20,11 @@ log = logging.getLogger(__name__)
 
 ConfigPath = Annotated[
     Path,
-    typer.Argument(metavar="CONFIG", help="YAML file; see jobs/configs for examples.", show_default=False),
+    typer.Argument(
+        metavar="CONFIG",
+        help="YAML file; see jobs/configs for examples. -: standard input.",
+        show_default=False,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -1,8 +1,11 @@
 """How commands print: text or JSON, through a pager, refreshed, or as an error.
 
-Invariant: nothing that is printed here can control a terminal (magpie_ray.utils.text.safe).
+Invariants: nothing that is printed here can control a terminal (magpie_ray.utils.text.safe). What a command
+has done stands, whether or not anybody reads what it says. Only a command whose work is its text fails where
+standard output has no room.
 """
 
+import errno
 import json
 import logging
 import os
@@ -15,6 +18,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from magpie_ray.errors import MagpieError
 from magpie_ray.utils import logs
 from magpie_ray.utils.text import is_harmless, safe
 
@@ -26,14 +30,45 @@ _WATCH_SECONDS, _WATCH_SHARE = 5.0, 4
 _CLOSED_PIPE = 141
 
 
+def open_standard_streams() -> None:
+    """A stream that the caller has closed leads nowhere, instead of into the next file that is opened."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
+@contextmanager
+def _standard_output() -> Iterator[None]:
+    """BrokenPipeError when nobody reads it any more, MagpieError when it has no room."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discards what is still buffered
+        if isinstance(exc, BrokenPipeError) or exc.errno == errno.EIO:  # a terminal that was closed
+            raise BrokenPipeError from exc
+        raise MagpieError(f"standard output can't be written to: {exc}") from exc
+
+
 def out(text: str) -> None:
-    """Text on standard output, with control characters made visible."""
-    sys.stdout.write(safe(text) + "\n")
+    """What a command says of its work on standard output, with control characters made visible."""
+    try:
+        _print(text)
+    except MagpieError as exc:
+        print_error(str(exc))
+
+
+def _print(text: str) -> None:
+    with suppress(BrokenPipeError), _standard_output():
+        sys.stdout.write(safe(text) + "\n")
 
 
 def show_fields(fields: dict[str, Any], *, as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
-    """Fields as JSON, or as text for people."""
-    out(json_text(fields) if as_json else text(fields))
+    """Fields as JSON, or as text for people: the work of a command."""
+    _print(json_text(fields) if as_json else text(fields))
 
 
 def json_text(fields: dict[str, Any]) -> str:
@@ -47,7 +82,8 @@ def print_error(text: str) -> None:
     if logs.current().json:
         log.error("%s", text)
     else:
-        sys.stderr.write(safe(f"error: {text}\n"))
+        with suppress(OSError):
+            sys.stderr.write(safe(f"error: {text}\n"))
 
 
 def watch_until_complete(read: Callable[[], dict[str, Any]], text: Callable[[dict[str, Any]], str]) -> None:
@@ -55,7 +91,8 @@ def watch_until_complete(read: Callable[[], dict[str, Any]], text: Callable[[dic
     from rich.live import Live
     from rich.text import Text
 
-    with suppress(KeyboardInterrupt), Live(auto_refresh=False) as live:
+    live = Live(console=PipedConsole(), auto_refresh=False)
+    with quiet_when_closed(), suppress(KeyboardInterrupt), live:
         while True:
             started = time.monotonic()
             fields = read()
@@ -76,10 +113,9 @@ class PipedConsole(Console):
 def quiet_when_closed() -> Iterator[None]:
     """For output that may be piped into `head`: the command ends silently, as other programs do."""
     try:
-        yield
-        sys.stdout.flush()
+        with _standard_output():
+            yield
     except BrokenPipeError as exc:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discards what is still buffered
         raise typer.Exit(_CLOSED_PIPE) from exc
 
 

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the work failed, 2 bad usage or config, 3 interrupted and 
 """
 
 import importlib.metadata
+import logging
 import os
 import signal
 import sys
@@ -11,16 +12,19 @@ from typing import Annotated
 
 import typer
 
-from magpie_ray.cli.building import generate, plan, template
-from magpie_ray.cli.printing import out, print_error
+from magpie_ray.cli.building import generate, plan, preview, template
+from magpie_ray.cli.printing import open_standard_streams, out, print_error
 from magpie_ray.cli.publishing import export, push, report
 from magpie_ray.cli.reading import show, status, verify
-from magpie_ray.errors import ClusterLostError, MagpieError
+from magpie_ray.errors import InterruptedJobError, MagpieError, PreflightError
+from magpie_ray.utils import logs
+from magpie_ray.utils.background import still_waits
+from magpie_ray.utils.process_end import Guard
 
 app = typer.Typer(
     name="magpie-ray",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich's help tables show a value for flags that take none
 )
@@ -42,25 +46,52 @@ def common(
     ] = False,
 ) -> None:
     """Build Magpie datasets: a chat model writes instructions and answers, on Ray and vLLM."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as exc:
+        raise PreflightError(
+            "the current directory was removed: change to another one, then try again"
+        ) from exc
 
 
-for command in (generate, plan, template, status, verify, show, report, export, push):
+for command in (generate, plan, preview, template, status, verify, show, report, export, push):
     app.command()(command)
 
 
 def main() -> None:
     """Entry point of the `magpie-ray` command and of jobs/generate.py."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C; the driver has its own handler
+    open_standard_streams()
+    # A closed terminal is like Ctrl-C, unless nohup has it ignored; the driver has its own handlers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    guard = Guard(_say_at_last)
+    with guard.watching():
+        code = _run()
+        guard.note_end(code)
+    if still_waits():  # the interpreter's own exit would wait, too
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _say_at_last(text: str) -> None:
+    logs.terminal().show_cursor()  # the progress display hides it
+    print_error(text)
+
+
+def _run() -> int:
+    """The command that the arguments ask for; its exit code."""
     try:
         app(prog_name="magpie-ray")
     except MagpieError as exc:
         print_error(str(exc))
-        if isinstance(exc, ClusterLostError):
-            sys.stderr.flush()
-            os._exit(exc.exit_code)  # Ray's own clean-up would wait for the lost head
-        sys.exit(exc.exit_code)
+        return exc.exit_code
     except SystemExit as exc:
         if exc.code != _TYPER_INTERRUPTED:
-            raise
+            return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
         print_error("interrupted: committed rows are kept, and the same command resumes")
-        sys.exit(3)
+        return InterruptedJobError.exit_code
+    return 0

@@ -1,5 +1,7 @@
 """The commands that turn a build into something for others: report, export, push."""
 
+import webbrowser
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,26 +15,39 @@ from magpie_ray.utils.logs import LogStyle
 
 
 def report(
-    output: Output, price_per_gpu_hour: PricePerGpuHour = None, storage_option: StorageOption = None
+    output: Output,
+    price_per_gpu_hour: PricePerGpuHour = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the report to this file, and nothing to OUTPUT."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    storage_option: StorageOption = None,
 ) -> None:
     """Rewrite a build's report, _magpie/report.html, and its dataset card, README.md."""
     from magpie_ray.publish.card import write_card
     from magpie_ray.publish.report.report import write_report
 
     storage = storage_at(output, storage_option)
-    out(write_report(storage, price=price_per_gpu_hour))
-    out(write_card(storage))
+    if show and to is None and "://" in storage.url:
+        raise typer.BadParameter("a browser opens only files: give --to FILE as well", param_hint="--open")
+    written = write_report(storage, price=price_per_gpu_hour, to=to)
+    out(written.location)
+    if to is None:
+        out(write_card(storage))
+    if show:
+        webbrowser.open(Path(written.location).absolute().as_uri())
 
 
 def export(
     output: Output,
     destination: Annotated[
         str,
-        typer.Argument(metavar="DEST", help="File or fsspec URL, e.g. rows.jsonl.zst; - is standard output."),
+        typer.Argument(
+            metavar="DEST", help="File or fsspec URL: .jsonl, .jsonl.zst, .parquet; - is standard output."
+        ),
     ],
-    to: Annotated[
-        ExportFormat, typer.Option(metavar="FORMAT", help="messages, sharegpt or alpaca, as JSON lines.")
-    ],
+    to: Annotated[ExportFormat, typer.Option(metavar="FORMAT", help="messages, sharegpt or alpaca.")],
     system_prompts: Annotated[
         bool, typer.Option("--system-prompts", help="Include the system prompts that generated the rows.")
     ] = False,

@@ -8,6 +8,7 @@ import typer
 from magpie_ray.cli.options import AsJson, Output, StorageOption, storage_at
 from magpie_ray.cli.printing import (
     PipedConsole,
+    json_text,
     out,
     paged,
     quiet_when_closed,
@@ -44,7 +45,7 @@ def status(
 
 def verify(
     output: Output,
-    quick: Annotated[bool, typer.Option("--quick", help="Read only footers, not every page.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Read only footers: no hashes, no pages.")] = False,
     storage_option: StorageOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +53,8 @@ def verify(
     from magpie_ray.dataset.verify import verify as check
 
     verification = check(storage_at(output, storage_option), quick=quick)
-    show_fields(verification_fields(verification), as_json=as_json, text=verification_text)
+    fields = verification_fields(verification)
+    out(json_text(fields) if as_json else verification_text(fields))
     if not verification.ok:
         raise typer.Exit(1)
 

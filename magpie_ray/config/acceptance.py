@@ -84,11 +84,15 @@ class LengthRule(Section):
 
 
 class RepetitionRule(Section):
-    """Signs of a loop: characters and repeats of a repeated piece, or how well the end compresses."""
+    """Signs of a loop: characters and repeats of a repeated piece, or how well the end compresses.
+
+    max_said_before: the share of a message that repeats an earlier part of it.
+    """
 
     min_characters: fields.Count = 160
     min_repeats: fields.Count = 4
     max_ratio: fields.Share = 0.16
+    max_said_before: fields.Share = 0.2
 
 
 class RefusalRule(Section):
@@ -197,7 +201,7 @@ CustomRules = Annotated[
 class AcceptanceConfig(Section):
     """When a message is rejected, and how often and from where a row is tried again."""
 
-    max_attempts: fields.Count = 8
+    max_attempts: fields.AutoCount = "auto"
     truncated_response: Literal["keep", "reject"] = "keep"
     context_full: Literal["reject", "stop"] = "reject"
     retry_from: Literal["start", "last_turn"] = "start"

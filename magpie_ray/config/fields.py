@@ -139,11 +139,15 @@ AutoRows = Annotated[int | Literal["auto"], _must_be_integer(1, 10**12, auto=Tru
 Count = Annotated[int, _must_be_integer(1)]
 Whole = Annotated[int, _must_be_integer(0)]
 AutoCount = Annotated[int | Literal["auto"], _must_be_integer(1, auto=True)]
+AutoActors = Annotated[int | Literal["auto"], _must_be_integer(1, 10**6, auto=True)]
 OptionalCount = Annotated[int | None, _must_be_integer(1, null=True)]
 Seed = Annotated[int | Literal["auto"], _must_be_integer(0, 2**32 - 1, auto=True)]
 TopK = Annotated[int, _must_be_integer(0, note=", where 0 means all tokens")]
 
-Temperature = Annotated[float, must_be_number("a number of at least 0", lambda x: x >= 0)]
+MAX_TEMPERATURE = 2.0  # vLLM's
+Temperature = Annotated[
+    float, must_be_number(f"a number from 0 to {MAX_TEMPERATURE:g}", lambda x: 0 <= x <= MAX_TEMPERATURE)
+]
 Positive = Annotated[float, must_be_number("a number above 0", lambda x: x > 0)]
 OptionalPositive = Annotated[float | None, must_be_number("a number above 0", lambda x: x > 0, null=True)]
 Share = Annotated[float, must_be_number("a number above 0 and at most 1", lambda x: 0 < x <= 1)]

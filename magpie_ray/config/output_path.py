@@ -4,7 +4,6 @@ A literal brace is written twice. Invariant: the first placeholder stands behind
 which holds `latest` and the records of all builds of the path.
 """
 
-import hashlib
 import re
 import string
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from magpie_ray.config.fields import must_be_text
 from magpie_ray.config.problems import bad_value
 
 _BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_URL_PASSWORD = re.compile(r"^[^/:]+://[^/]*:[^/]*@")
+URL_PASSWORD = re.compile(r"^[^/:]+://[^/]*:[^/]*@")
 
 PLACEHOLDERS = ("date", "datetime", "build_id")
 LATEST = "latest"
@@ -54,7 +53,7 @@ def problem(path: str) -> str | None:
 
 
 def _can_be_written(path: str) -> str:
-    if _URL_PASSWORD.match(path):
+    if URL_PASSWORD.match(path):
         # The value is not shown, as it holds the password.
         raise bad_value("a URL with a password in it", "without; credentials go to output.storage_options")
     scheme, separator, rest = path.partition("://")
@@ -151,8 +150,3 @@ class Tick:
     def order(self) -> str:
         """A text that sorts the builds of a place by time."""
         return f"{values_at(datetime.fromisoformat(self.time), '')['datetime']}-{self.build_id}"
-
-    @property
-    def seed(self) -> int:
-        """A seed of the build's own, 0..2**32-1, the same whenever the same path comes out."""
-        return int.from_bytes(hashlib.blake2b(self.path.encode(), digest_size=4).digest(), "little")

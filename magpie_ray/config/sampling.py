@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from magpie_ray.config import fields
 from magpie_ray.config.fields import Section, is_text, must_be, must_be_a, must_be_number
+from magpie_ray.config.identity import NEUTRAL
 from magpie_ray.config.problems import NO_KEY, bad_value
 from magpie_ray.types import ROLES, Role
 
@@ -20,6 +21,7 @@ from magpie_ray.types import ROLES, Role
 EXPECTED_FILL = 0.28
 
 _MAX_CHARACTERS = 100
+_GREEDY = 1e-5  # a lower temperature is greedy in vLLM
 
 
 def _as_beginning(value: object) -> str | None:
@@ -54,7 +56,8 @@ class FirstTokens(Section):
     """Beginnings of messages: banned texts, penalised texts, and how varied the first tokens are.
 
     penalties: taken from the logits of tokens that begin the message with the text or a part of it.
-    temperature: of the first `count` tokens; None: as of the others. White space before a message is ignored.
+    temperature: of the first `count` tokens; None: as of the others. Above MAX_TEMPERATURE, which some builds
+    of earlier versions have, it is MAX_TEMPERATURE. White space before a message is ignored.
     """
 
     ban: Beginnings = Field(default=[])
@@ -83,6 +86,13 @@ class SamplingSettings(Section):
     presence_penalty: fields.Penalty = 0.0
     frequency_penalty: fields.Penalty = 0.0
     first_tokens: FirstTokens = FirstTokens()
+
+    @property
+    def needs_logit_biases(self) -> bool:
+        """Whether drawing a banned first token again, in place of a bias, would draw the same one."""
+        rules = self.first_tokens
+        is_greedy = self.top_k == 1 or (rules.temperature or self.temperature) < _GREEDY
+        return bool(rules.penalties) or (bool(rules.ban) and is_greedy)
 
 
 class UserSettings(SamplingSettings):
@@ -177,28 +187,38 @@ class SamplingConfig(Section):
         return flat
 
 
-def sampling_choices(identity: Mapping[str, object]) -> list[tuple[str, float]]:
+def sampling_choices(
+    identity: Mapping[str, object], *, neutral: Mapping[str, object] = NEUTRAL
+) -> list[tuple[str, float]]:
     """For each sampling_key of a build: the settings that set it apart, as text, and its weight.
 
-    `identity` is the build's. The weights sum to one. Where all rows share their settings, the one text is
-    empty.
+    `identity` is the build's; neutral: values of keys that it lacks. The weights sum to one. Where all rows
+    share their settings, the one text is empty.
     """
-    mixes = [_choices(role, identity.get(f"sampling.{role}")) for role in ROLES]
+    mixes = [_choices(role, identity.get(f"sampling.{role}"), neutral) for role in ROLES]
     return [
         (", ".join(text for text, _ in pair if text), math.prod(weight for _, weight in pair))
         for pair in product(*mixes)
     ]
 
 
-def _choices(role: Role, mix: object) -> list[tuple[str, float]]:
+def _choices(role: Role, mix: object, neutral: Mapping[str, object]) -> list[tuple[str, float]]:
     """The same for one role. `mix` is a list where there are several settings."""
     if not isinstance(mix, list):
         return [("", 1.0)]
     choices = [_by_dotted_key(role, choice) for choice in mix]
     weights = [float(choice.pop(f"{role}.weight")) for choice in choices]
-    differing = [key for key, value in choices[0].items() if any(other[key] != value for other in choices)]
+
+    def value(choice: Mapping[str, Any], key: str) -> Any:
+        return choice.get(key, neutral.get(f"sampling.{key}"))
+
+    keys = dict.fromkeys(key for choice in choices for key in choice)
+    differing = [key for key in keys if any(value(one, key) != value(choices[0], key) for one in choices)]
     return [
-        (", ".join(f"{key} {json.dumps(choice[key], ensure_ascii=False)}" for key in differing), weight)
+        (
+            ", ".join(f"{key} {json.dumps(value(choice, key), ensure_ascii=False)}" for key in differing),
+            weight,
+        )
         for choice, weight in zip(choices, weights, strict=True)
     ]
 

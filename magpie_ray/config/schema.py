@@ -9,12 +9,21 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import PlainValidator, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from magpie_ray.config import fields
 from magpie_ray.config.acceptance import AcceptanceConfig
-from magpie_ray.config.extras import first_tokens_refused_by, identity_of
+from magpie_ray.config.engine_extra import identity_of, speculation_of
 from magpie_ray.config.fields import Section
+from magpie_ray.config.inputs import InputsConfig
 from magpie_ray.config.problems import bad_value, problem_lines
 from magpie_ray.config.sampling import SamplingConfig
 from magpie_ray.config.sections import ClusterConfig, EngineConfig, ModelConfig, OutputConfig, RoundsConfig
@@ -24,11 +33,16 @@ from magpie_ray.errors import ConfigError
 from magpie_ray.types import ROLES, SystemPrompt
 from magpie_ray.utils.redaction import redact_all, redact_secrets, secrets_of
 
+# Stands for num_rows where the user has not written it; no value of YAML is equal.
+_LEFT_OUT: Any = frozenset({"left out"})
+
 
 class Config(Section):
     """A whole, consistent request. Made by `load_config` or `parse_config`, which raise `ConfigError`."""
 
-    num_rows: fields.Rows
+    inputs: InputsConfig = InputsConfig()
+    # 0 where it is left out: one row for each input, whose number the build spec knows.
+    num_rows: fields.Rows = Field(default=_LEFT_OUT, validate_default=True)
     n_turns: fields.Count = 1
     only_instruction: bool = False
     end_with_user: bool = False
@@ -42,6 +56,17 @@ class Config(Section):
     acceptance: AcceptanceConfig = AcceptanceConfig()
     cluster: ClusterConfig = ClusterConfig()
     output: OutputConfig = OutputConfig()
+
+    @field_validator("num_rows", mode="wrap")
+    @classmethod
+    def _is_left_out_only_with_inputs(
+        cls, value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> int:
+        inputs = info.data.get("inputs")
+        may_be_left_out = inputs is None or inputs.path is not None
+        if value == _LEFT_OUT and not may_be_left_out:
+            raise PydanticCustomError("missing", "required without inputs")
+        return 0 if value == _LEFT_OUT or (value is None and may_be_left_out) else int(handler(value))
 
     # Each field is checked against those before it. pydantic would skip a check of the whole config when any
     # field is wrong, and the user would see some problems only after the others are solved.
@@ -70,10 +95,14 @@ class Config(Section):
             if room is not None and (max_tokens := sampling.max_tokens(role)) >= room:
                 phrase = f"more than sampling.{role}.max_tokens, which is {max_tokens}: a message needs room"
                 raise bad_value(room, f"{phrase} beside its prompt", at=("max_model_len",))
-        if sampling.uses_first_tokens and (refusal := first_tokens_refused_by(engine.extra)):
-            name, why = refusal
-            phrase = f"left out: vLLM holds no sampling.*.first_tokens {why}"
-            raise bad_value(engine.extra[name], phrase, at=("extra", name))
+            if (name := speculation_of(engine.extra)) and any(
+                settings.needs_logit_biases for settings, _ in sampling.mix(role)
+            ):
+                phrase = (
+                    "left out: under speculative decoding vLLM takes no logit biases, which "
+                    f"sampling.{role}.first_tokens needs for penalties, and for bans of greedy messages"
+                )
+                raise bad_value(engine.extra[name], phrase, at=("extra", name))
         return engine
 
     @field_validator("sampling")
@@ -93,16 +122,19 @@ class Config(Section):
         language, prompts = acceptance.rules.language, info.data.get("system_prompt")
         if language is None or "system_prompt" not in info.data:
             return acceptance
-        known = list(prompts) if isinstance(prompts, dict) else []
+        inputs = info.data.get("inputs")
+        known = list(prompts) if isinstance(prompts, dict) and not (inputs and inputs.path) else []
         for key, codes in language.by_prompt.items():
             if key not in known:
                 phrase = f"under a key of system_prompt, which has {', '.join(known) or 'no keys'}"
+                if inputs and inputs.path:
+                    phrase = "left out with inputs.path: the prompts of inputs have no keys"
                 raise bad_value(codes, phrase, at=("rules", "language", "by_prompt", key))
         return acceptance
 
     @property
     def seed_number(self) -> int:
-        """The seed; `auto` is 0. A scheduled build puts a seed of its own in its place (output_path.Tick)."""
+        """The seed. `auto` counts as 0 until a build begins, which draws a seed (preflight.target)."""
         return 0 if self.seed == "auto" else self.seed
 
     @property
@@ -124,18 +156,28 @@ class Config(Section):
 
     @property
     def prompts(self) -> tuple[SystemPrompt, ...]:
-        """The system prompts that rows choose from, () when they have none. Resolved at each access."""
+        """The system prompts that rows choose from, () when they have none. Resolved at each access.
+
+        Rows with inputs have the prompts of their inputs, and no others.
+        """
+        if self.has_inputs:
+            return ()
         return resolve_prompts(self.system_prompt, multi_turn=self.turns > 1)
 
     @property
     def prompts_are_default(self) -> bool:
         """Whether rows get the paper's prompt by default. A template without a system role leaves it out."""
-        return self.system_prompt is None and self.turns > 1
+        return self.system_prompt is None and self.turns > 1 and not self.has_inputs
 
     @property
     def has_prompt_keys(self) -> bool:
         """Whether rows have the column `system_prompt_key`, which names the prompt they started with."""
-        return isinstance(self.system_prompt, dict)
+        return isinstance(self.system_prompt, dict) and not self.has_inputs
+
+    @property
+    def has_inputs(self) -> bool:
+        """Whether each row has an input of its own, which gives its system prompt."""
+        return self.inputs.path is not None
 
     def identity(self) -> dict[str, object]:
         """The config's part of the fingerprint: values that a build may never mix, JSON-able, by dotted key.
@@ -144,8 +186,11 @@ class Config(Section):
         num_rows, which may grow; output, cluster, rounds and the engine's device, memory and parallelism,
         because a resume may run elsewhere; model.revision, because the commit that it resolves to is covered;
         model.trust_remote_code, a permission (the code comes with the commit, and its effect on prompts shows
-        in the chat format); acceptance.max_attempts and min_accept_rate, which decide when to give up and
-        change no row; rejects_per_reason; and everything that looks like a secret.
+        in the chat format); model.chat_template_name, whose effect is the chat format;
+        inputs.path, system_prompt and weight, whose content the build spec adds as inputs.content;
+        acceptance.max_attempts and min_accept_rate, which decide when to give up and change no row;
+        rejects_per_reason; and everything that looks like a secret. config/identity.py says with which value
+        a key that came later is left out, too.
         """
         prompts = [[prompt.key, prompt.text, float(f"{prompt.weight:.12g}")] for prompt in self.prompts]
         return {
@@ -155,6 +200,8 @@ class Config(Section):
             "include_system_prompt": self.include_system_prompt,
             "system_prompt": prompts,
             "seed": self.seed_number,
+            "inputs.keep": self.inputs.keep,
+            "inputs.pick": self.inputs.pick,
             "model.name": self.model.name,
             "model.pre_query_template": self.model.pre_query_template,
             "model.chat_format": self.model.chat_format,
@@ -177,7 +224,7 @@ class Config(Section):
 
     def secrets(self) -> frozenset[str]:
         """Secrets in this config and in the environment, for `redaction.scrub`. No message may show them."""
-        return secrets_of(self.engine.extra, self.output.storage_options)
+        return secrets_of(self.engine.extra, self.output.storage_options, self.inputs.storage_options)
 
     def recorded(self) -> dict[str, Any]:
         """The config for build.json, JSON-able and with its default prompt, without num_rows and secrets."""
@@ -185,6 +232,7 @@ class Config(Section):
         if self.prompts_are_default:
             data["system_prompt"] = self.prompts[0].text
         data["engine"]["extra"] = redact_secrets(self.engine.extra)
+        data["inputs"]["storage_options"] = redact_all(self.inputs.storage_options)
         data["output"]["storage_options"] = redact_all(self.output.storage_options)
         return data
 

@@ -5,7 +5,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from magpie_ray.config import fields
-from magpie_ray.config.extras import engine_extra, plain_mapping
+from magpie_ray.config.engine_extra import engine_extra
+from magpie_ray.config.extras import plain_mapping
 from magpie_ray.config.fields import Section
 from magpie_ray.config.output_path import BuildId, OutputPath, has_placeholders
 from magpie_ray.config.problems import bad_value
@@ -18,6 +19,7 @@ class ModelConfig(Section):
     revision: fields.OptionalText = None
     pre_query_template: fields.OptionalText = None
     chat_format: fields.OptionalImportPath = None
+    chat_template_name: fields.OptionalText = None
     thinking: bool = False
     trust_remote_code: bool = False
 
@@ -60,11 +62,12 @@ class RoundsConfig(Section):
 class ClusterConfig(Section):
     """How many actors, and when to give up."""
 
-    num_actors: fields.AutoCount = "auto"
+    num_actors: fields.AutoActors = "auto"
     max_failures_per_partition: fields.Count = 3
     address: fields.OptionalText = None
     stall_timeout_seconds: fields.Positive = 600.0
     start_timeout_seconds: fields.Positive = 1800.0
+    notice_seconds: fields.Positive = 25.0
 
 
 class OutputConfig(Section):

@@ -5,8 +5,11 @@ no module knowledge of keys; messages give line and column but never quote the f
 credentials.
 """
 
+import datetime
 import os
+import sys
 from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from magpie_ray.errors import ConfigError
 
 # Thousands of system prompts fit. A larger file is not a config, and would take minutes to parse.
 _MAX_BYTES = 4 << 20
+_SHOWN_CONFIGS = 20
 
 # PyYAML raises errors of Python where a value contradicts its tag, as in `!!int x` or 2026-13-45.
 _YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
@@ -40,6 +44,8 @@ class _StrictLoader(yaml.SafeLoader):
 def read_source(path: str | os.PathLike[str] | None, overrides: Sequence[str]) -> dict[Any, object]:
     """The mapping in the YAML file at `path` (empty without one), changed by the overrides in their order.
 
+    path: "-" is standard input.
+
     Raises:
         ConfigError: the file can't be read or holds no mapping, or an override is malformed.
     """
@@ -51,10 +57,10 @@ def read_source(path: str | os.PathLike[str] | None, overrides: Sequence[str]) -
 
 def _read_file(path: Path) -> dict[Any, object]:
     try:
-        with path.open("rb") as file:
+        with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError as exc:
-        raise ConfigError(f"{path}: there is no such config file") from exc
+        raise ConfigError(f"{path}: there is no such config file{_those_there(path.parent)}") from exc
     except IsADirectoryError as exc:
         raise ConfigError(f"{path}: is a directory; give the YAML file in it") from exc
     except (OSError, ValueError) as exc:
@@ -73,6 +79,14 @@ def _read_file(path: Path) -> dict[Any, object]:
     return data
 
 
+def _those_there(folder: Path) -> str:
+    """The configs in the folder, for the message of one that is not there."""
+    if not folder.is_dir():
+        return f"; there is no folder {folder}"
+    names = sorted(file.name for file in folder.iterdir() if file.suffix in (".yaml", ".yml"))
+    return f"; {folder} has {', '.join(names[:_SHOWN_CONFIGS])}" if names else ""
+
+
 def _apply(data: dict[Any, object], override: str) -> None:
     key, separator, text = override.partition("=")
     key = key.strip()
@@ -86,11 +100,7 @@ def _apply(data: dict[Any, object], override: str) -> None:
     if not text.strip():
         # A shell turns key="" into this, so null may not be meant.
         raise ConfigError(f"{key}=: has no value; write {key}=null, or {key}='\"\"' for empty text")
-    value = _parse(text, f"{key}=...")
-    if isinstance(value, str) and " #" in text and " #" not in value:
-        raise ConfigError(
-            f"{key}=...: YAML takes what follows # for a comment; put the value in double quotes"
-        )
+    value = _value_of(text.strip(), f"{key}=...")
     # Copied on the way down: a YAML alias can make two sections one object.
     section = data
     for depth, name in enumerate(path[:-1], start=1):
@@ -100,6 +110,25 @@ def _apply(data: dict[Any, object], override: str) -> None:
             raise ConfigError(f"{key}: can't be set, as {parent} is {_kind(below)}; set {parent} as a whole")
         section[name] = section = dict(below or {})
     section[path[-1]] = value
+
+
+def _value_of(text: str, source: str) -> object:
+    """What an override says: a value of YAML on one line, or else the text as it stands.
+
+    Mappings and lists are written in brackets. Quotes around the whole text make it text.
+    """
+    if text.startswith(("[", "{")):
+        try:
+            return _parse(text, source)
+        except ConfigError as exc:
+            raise ConfigError(f"{exc}; if it is text, put it in quotes: {source[:-3]}'\"...\"'") from None
+    try:
+        node = _StrictLoader(text).get_single_node()
+        value = _parse(text, source)
+    except (ConfigError, *_YAML_ERRORS):
+        return text
+    is_all = isinstance(node, yaml.ScalarNode) and (node.style is not None or node.value == text)
+    return text if isinstance(value, datetime.date) or not is_all else value
 
 
 def _parse(text: str, source: str) -> object:

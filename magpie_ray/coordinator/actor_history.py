@@ -3,21 +3,38 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from magpie_ray.coordinator.actors import Left, Loss, Lost
+from magpie_ray.coordinator.nodes import NodePaused
 from magpie_ray.coordinator.watcher import Ended, JobEvent, Requested, Watcher
-from magpie_ray.dataset.actor_history import MAX_LIVES, ActorHistoryRecord, ActorLife, End
+from magpie_ray.dataset.actor_history import (
+    MAX_LIVES,
+    MAX_NODES,
+    ActorHistoryRecord,
+    ActorLife,
+    End,
+    FailedNode,
+)
 from magpie_ray.worker.events import Committed, Placed, Ready
 
 _CAUSE_CHARACTERS = 200
 
 
+@dataclass(slots=True)
+class _Current:
+    """The life of a slot's present actor. index: in the list of the first lives; None for one beyond."""
+
+    life: ActorLife
+    index: int | None
+
+
 class ActorHistory(Watcher):
     """The lives of all actors of run number `run`. device, num_gpus: what one actor takes.
 
-    clock: seconds, monotonic. most: lives that the record lists.
+    clock: seconds, monotonic. most: lives that the record lists; of those beyond only the present ones are
+    kept, and the sum of the others.
     """
 
     def __init__(
@@ -31,48 +48,82 @@ class ActorHistory(Watcher):
     ) -> None:
         self._run, self._device, self._num_gpus = run, device, num_gpus
         self._clock, self._began, self._most = clock, clock(), most
-        self._lives: list[ActorLife] = []
-        self._current: dict[int, int] = {}  # slot -> index of its actor's life
+        self._lives: list[ActorLife] = []  # the first ones, as of their end
+        self._failed_nodes: dict[str, FailedNode] = {}
+        self._current: dict[int, _Current] = {}  # by slot
+        self._left_out, self._left_out_seconds = 0, 0.0  # lives beyond the first that have ended
 
     def hear(self, slot: int, event: JobEvent) -> None:
         """Note the event in the life of the slot's actor. Events of an actor that is gone change nothing."""
         match event:
-            case Requested():
-                self._current[slot] = len(self._lives)
-                self._lives.append(ActorLife(slot=slot, asked=self._now()))
+            case Requested() if slot not in self._current:  # else the same actor, on other nodes
+                self._begin(slot)
             case Placed():
                 self._change(slot, placed=self._now(), node=event.host)
             case Ready():
                 self._change(slot, ready=self._now())
             case Committed() if slot in self._current:
-                rows = self._lives[self._current[slot]].rows + sum(record.rows for record in event.files)
+                rows = self._current[slot].life.rows + sum(record.rows for record in event.files)
                 self._change(slot, rows=rows)
             case Lost() | Left():
                 self._end(slot, "left" if event.loss is Loss.LEFT else "lost", event.cause)
+            case NodePaused():
+                self._note_node(event)
             case Ended():
                 self._end(slot, "ended")
 
     def record(self) -> ActorHistoryRecord:
         """The history so far."""
         now = self._now()
-        left_out = self._lives[self._most :]
+        lives, beyond = list(self._lives), list[ActorLife]()
+        for current in self._current.values():
+            if current.index is None:
+                beyond.append(current.life)
+            else:
+                lives[current.index] = current.life
+        seconds = [self._left_out_seconds, *(life.held_seconds(now) for life in beyond)]
         return ActorHistoryRecord(
             run=self._run,
             device=self._device,
             num_gpus=self._num_gpus,
             seconds=now,
-            lives=tuple(self._lives[: self._most]),
-            left_out=len(left_out),
-            left_out_seconds=round(math.fsum(life.held_seconds(now) for life in left_out), 1),
+            lives=tuple(lives),
+            left_out=self._left_out + len(beyond),
+            left_out_seconds=round(math.fsum(seconds), 1),
+            failed_nodes=tuple(self._failed_nodes.values()),
         )
+
+    def _note_node(self, event: NodePaused) -> None:
+        before = self._failed_nodes.get(event.node_id)
+        if before or len(self._failed_nodes) < MAX_NODES:
+            self._failed_nodes[event.node_id] = FailedNode(
+                node_id=event.node_id,
+                host=event.host,
+                failures=event.failures,
+                pauses=1 + (before.pauses if before else 0),
+                cause=event.cause[:_CAUSE_CHARACTERS],
+            )
 
     def _now(self) -> float:
         return round(self._clock() - self._began, 1)
 
+    def _begin(self, slot: int) -> None:
+        life, index = ActorLife(slot=slot, asked=self._now()), None
+        if len(self._lives) < self._most:
+            index = len(self._lives)
+            self._lives.append(life)
+        self._current[slot] = _Current(life, index)
+
     def _end(self, slot: int, end: End, cause: str = "") -> None:
         self._change(slot, ended=self._now(), end=end, cause=cause[:_CAUSE_CHARACTERS])
-        self._current.pop(slot, None)
+        if (current := self._current.pop(slot, None)) is None:
+            return
+        if current.index is None:
+            self._left_out += 1
+            self._left_out_seconds += current.life.held_seconds(self._now())
+        else:
+            self._lives[current.index] = current.life
 
     def _change(self, slot: int, **changes: Any) -> None:
-        if (index := self._current.get(slot)) is not None:
-            self._lives[index] = replace(self._lives[index], **changes)
+        if current := self._current.get(slot):
+            current.life = replace(current.life, **changes)

@@ -25,11 +25,16 @@ class Loss(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lost:
-    """The slot's actor died, or its run raised. error: what it raised, if that is a MagpieError."""
+    """The slot's actor died, or its run raised. error: what it raised, if that is a MagpieError.
+
+    node_id, host: where an actor was that never said so itself, if that is known.
+    """
 
     cause: str
     loss: Loss
     error: MagpieError | None = None
+    node_id: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,17 +47,25 @@ class Left:
 
 
 class Actors(Protocol):
-    """The actors of a run, one a slot, wherever they run. Only `poll` may wait.
+    """The actors of a run, one a slot, wherever they run.
 
-    give, drop, finish and stop are passed on to the slot's worker (see worker.worker.ShardWorker).
+    `poll` waits for events. `start`, `end` and `explain` wait for a slow cluster, but not for long; no other
+    method waits.
+
+    give, drop, last, finish and stop are passed on to the slot's worker (see worker.worker.ShardWorker).
     """
 
-    def start(self, slot: int, *, engine_start: int) -> None:
-        """Request an actor for the slot. An earlier one has been ended."""
+    def start(self, slot: int, *, engine_start: int, avoid: frozenset[str] = frozenset()) -> None:
+        """Request an actor for the slot, on any node but those with an id in `avoid`.
+
+        An earlier actor of the slot has been ended.
+        """
 
     def give(self, slot: int, partition: Partition) -> None: ...
 
     def drop(self, slot: int, partition: Partition) -> None: ...
+
+    def last(self, slot: int) -> None: ...
 
     def finish(self, slot: int) -> None: ...
 
@@ -69,6 +82,9 @@ class Actors(Protocol):
 
     def capacity(self) -> int:
         """The number of actors that the cluster has room for now."""
+
+    def nodes(self) -> frozenset[str]:
+        """Ids of the nodes that are up, stay, and are large enough for an actor or for a part of one."""
 
     def on_notice(self) -> list[int]:
         """Slots whose node is about to leave."""

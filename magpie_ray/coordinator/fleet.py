@@ -1,12 +1,14 @@
 """The state of each slot's current worker, and what its silence means.
 
 Times are seconds of one monotonic clock, given by the caller. Invariants: a worker that has work and does not
-advance, or whose engine does not come up, is overdue after a bounded time. Only processed tokens and stored
-partitions count as progress. No event and no question costs more with ten thousand workers than with
-ten: sums change by the difference that an event makes, and deadlines are ranked.
+advance, or whose engine does not come up, is overdue after a bounded time. Only processed tokens,
+messages that were accepted or rejected, and stored partitions count as progress. No event and no question
+costs more with ten thousand workers than with ten: sums change by the difference that an event makes, and
+deadlines are ranked.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,22 +16,24 @@ from magpie_ray.coordinator.ranking import SlotRanking
 from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.storage.storage import RETRY_SECONDS
 from magpie_ray.worker.events import Progress
+from magpie_ray.worker.spec import PROGRESS_SECONDS
 
 # A worker gives up a store that fails before that time is over; a store that takes longer hangs.
-_STORING_SECONDS = 2 * RETRY_SECONDS
+_STORING_SECONDS = RETRY_SECONDS + 600.0
 # Ray takes about 1 ms of a core to bring the driver one event: so many a second from all workers together,
 # while each is still heard every 50 s, and ten times before it counts as stalled.
 _REPORTS_PER_SECOND = 20
 _LONGEST_SILENCE_SECONDS, _REPORTS_PER_STALL = 50.0, 10
 
-# gone: there is no worker, nor is one to come. waiting: for a node. starting: it has one. up: its engine is.
-Stage = Literal["gone", "waiting", "starting", "up"]
+# gone: there is no worker, nor is one to come. delayed: one is to be requested later. waiting: for a node.
+# starting: it has one. up: its engine is.
+Stage = Literal["gone", "delayed", "waiting", "starting", "up"]
 
 
 def progress_seconds(num_workers: int, *, stall_timeout_seconds: float) -> float:
     """Seconds between two progress reports of each of so many workers."""
     longest = min(_LONGEST_SILENCE_SECONDS, stall_timeout_seconds / _REPORTS_PER_STALL)
-    return min(num_workers / _REPORTS_PER_SECOND, longest)
+    return max(PROGRESS_SECONDS, min(num_workers / _REPORTS_PER_SECOND, longest))
 
 
 _NO_REPORT = Progress(tally=Tally(), engine=EngineStats(), started=0, live_window=0, doing="nothing")
@@ -62,20 +66,22 @@ class WorkerState:
 
 
 class Fleet:
-    """The workers of a run by slot, and sums over them.
+    """The workers of a run by slot, and sums over them. own_rules: the user's own acceptance rules.
 
     tally, engines, storage_retries: of all workers that there were, lost ones included. unwritten_rows: of
     the current workers. lost: workers that were lost or left; lost_rows: rows that they had finished and that
     others have to generate again. first_ready: when the first engine came up.
     """
 
-    def __init__(self, *, stall_timeout_seconds: float, start_timeout_seconds: float, now: float) -> None:
+    def __init__(
+        self, *, stall_timeout_seconds: float, start_timeout_seconds: float, own_rules: Sequence[str] = ()
+    ) -> None:
+        self._own_rules = own_rules
         self._stall = stall_timeout_seconds
         self._start = start_timeout_seconds
         self._workers: list[WorkerState] = []
         self._stages = Counter[Stage]()
         self._deadlines = SlotRanking[float]()
-        self._last_placed = now
         self.tally, self.engines, self.storage_retries = Tally(), EngineStats(), 0
         self.lost = self.lost_rows = self.unwritten_rows = 0
         self.first_ready: float | None = None
@@ -100,11 +106,21 @@ class Fleet:
         """Slots whose engine is up."""
         return [slot for slot, worker in enumerate(self._workers) if worker.stage == "up"]
 
-    def request(self, slot: int, now: float) -> None:
-        """A worker is requested for the slot, which is the next new one or one whose worker is gone."""
+    @property
+    def waiting(self) -> list[int]:
+        """Slots whose worker waits for a node."""
+        return [slot for slot, worker in enumerate(self._workers) if worker.stage == "waiting"]
+
+    def expect(self, slot: int, now: float) -> None:
+        """A worker is to be requested later for the slot: the next new one, or one whose worker is gone."""
         if slot == len(self._workers):
             self._workers.append(WorkerState(stage="gone", since=now, advanced=now))
             self._stages["gone"] += 1
+        self._set(slot, WorkerState(stage="delayed", since=now, advanced=now))
+
+    def request(self, slot: int, now: float) -> None:
+        """A worker is requested for the slot, which is the next new one or one whose worker is gone."""
+        self.expect(slot, now)
         self._set(slot, WorkerState(stage="waiting", since=now, advanced=now))
 
     def place(self, slot: int, now: float) -> None:
@@ -166,10 +182,11 @@ class Fleet:
             return f"its engine was not up after {self._start:g} s (cluster.start_timeout_seconds)"
         if worker.storing:
             return f"storage has taken nothing from it for {now - worker.advanced:.0f} s"
-        return f"no token from its engine for {self._stall:g} s (cluster.stall_timeout_seconds)"
-
-    def none_placed(self, now: float) -> bool:
-        """Whether no worker at all has had a node for cluster.start_timeout_seconds."""
-        if self.num("up") or self.num("starting"):
-            self._last_placed = now
-        return now - self._last_placed > self._start
+        if worker.report and (rule := worker.report.awaited_rule):
+            return (
+                f"the acceptance rule {rule} has taken more than {self._stall:g} s for one message "
+                "(cluster.stall_timeout_seconds): give it a time limit of its own"
+            )
+        # A rule inside one call of C code, such as a regular expression, silences the whole process.
+        rules = f". Or a rule holds the process up: {', '.join(self._own_rules)}" if self._own_rules else ""
+        return f"no token from its engine for {self._stall:g} s (cluster.stall_timeout_seconds){rules}"

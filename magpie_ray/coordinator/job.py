@@ -5,8 +5,9 @@ whatever ends the loop, all actors are ended.
 """
 
 import logging
-import time
+import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from magpie_ray.config.schema import Config
@@ -15,43 +16,43 @@ from magpie_ray.coordinator.actors import Actors, Left, Loss, Lost
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.fleet import Fleet
 from magpie_ray.coordinator.ledger import Ledger
+from magpie_ray.coordinator.losses import Losses
+from magpie_ray.coordinator.notice import CHECKPOINT_SHARE, HEARD_SHARE, Notice
 from magpie_ray.coordinator.output_sync import OutputSync
+from magpie_ray.coordinator.output_trial import OutputTrial
+from magpie_ray.coordinator.staffing import Pauses, Staffing
+from magpie_ray.coordinator.starter import Starter
 from magpie_ray.coordinator.watcher import Ended, JobEvent, Requested, Snapshot, Watcher
-from magpie_ray.dataset import partitioning
 from magpie_ray.errors import (
-    AcceptRateError,
+    BuildReplacedError,
     ClusterLostError,
-    ConfigError,
-    CorruptBuildError,
     GenerationFailedError,
     InterruptedJobError,
     MagpieError,
-    PreflightError,
-    RowExhaustedError,
-    RuleError,
-    StorageError,
 )
 from magpie_ray.storage.storage import Storage
+from magpie_ray.utils.awake import awake_seconds
 from magpie_ray.worker.events import Committed, Event, Placed, Progress, Ready
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
-# How long actors get to commit the finished heads of their partitions when the job is stopped.
-_NOTICE_SECONDS = 20.0
 _LAST_CHECKPOINT_SECONDS = 5.0
+# A checkpoint that is under way when all is done must not end up over the manifest of the complete build.
+_LAST_VISIT_SECONDS = 60.0
 # How long idle actors get to end in order when all rows are committed.
 _FAREWELL_SECONDS = 5.0
 # How often the cluster is asked for new nodes and for nodes that are about to leave.
 _LOOK_AROUND_SECONDS = 5.0
-# How often the log names the actors that wait for a node.
-_WAITING_SECONDS = 30.0
-# Errors that another try on another actor would only repeat.
-_FATAL_ERRORS = (RowExhaustedError, AcceptRateError, RuleError, ConfigError, CorruptBuildError)
 
 
 class Job:
-    """The event loop. history: a watcher; `work` takes more of them. clock: seconds, monotonic."""
+    """The event loop. history: a watcher; `work` takes more of them.
+
+    clock: seconds that this process was awake, so that a driver that slept gives no worker up for it.
+    notice: the time for the end of the run when it is stopped. pauses: before actors are started; draw: their
+    jitter.
+    """
 
     def __init__(
         self,
@@ -63,12 +64,17 @@ class Job:
         dispatcher: Dispatcher,
         actors: Actors,
         history: ActorHistory | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        notice: Notice | None = None,
+        clock: Callable[[], float] = awake_seconds,
+        pauses: Pauses | None = None,
+        draw: random.Random | None = None,
     ) -> None:
         self._clock = clock
         now = clock()
         self._config = config
         self._storage = storage
+        self._notice = notice or Notice(config.cluster.notice_seconds, storage, clock=clock)
+        self._stop_requested: Callable[[], bool] = lambda: False
         self._ledger = ledger
         self._output = output
         self._dispatcher = dispatcher
@@ -77,10 +83,31 @@ class Job:
         self._fleet = Fleet(
             stall_timeout_seconds=config.cluster.stall_timeout_seconds,
             start_timeout_seconds=config.cluster.start_timeout_seconds,
-            now=now,
+            own_rules=[path for path, _ in config.acceptance.custom_rules],
         )
-        self._engine_starts = self._retried_partitions = 0
-        self._looked_around = self._logged_waiting = now
+        self._staffing = Staffing(
+            start_timeout_seconds=config.cluster.start_timeout_seconds,
+            now=now,
+            draw=draw or random.Random(),
+            pauses=pauses,
+        )
+        self._starter = Starter(
+            dispatcher=dispatcher,
+            actors=actors,
+            fleet=self._fleet,
+            staffing=self._staffing,
+            on_request=lambda slot: self._tell(slot, Requested()),
+            clock=clock,
+        )
+        self._losses = Losses(
+            dispatcher=dispatcher,
+            actors=actors,
+            fleet=self._fleet,
+            staffing=self._staffing,
+            output_trial=OutputTrial(storage, clock=clock),
+            tell=self._tell,
+        )
+        self._looked_around = now
         self._ended: float | None = None
 
     def work(self, watchers: Sequence[Watcher], stop_requested: Callable[[], bool]) -> None:
@@ -90,35 +117,49 @@ class Job:
         an error of a worker that another try would only repeat.
         """
         self._watchers += watchers
+        self._stop_requested = stop_requested
+        is_over = False
         try:
-            for slot in range(self._dispatcher.num_slots):
-                self._start(slot)
+            self._starter.add(range(self._dispatcher.num_slots))
             try:
-                done = self._loop(stop_requested)
-            except ClusterLostError:
+                done = self._loop()
+            except (ClusterLostError, BuildReplacedError):
                 raise
             except MagpieError:
-                self._see_off(self._actors.stop, _NOTICE_SECONDS)
+                self._see_off(self._actors.stop, self._notice.left(HEARD_SHARE))
                 raise
             if not done:
-                self._see_off(self._actors.stop, _NOTICE_SECONDS)
-                raise InterruptedJobError(
-                    f"stopped with {self._ledger.rows:,} of {self._config.num_rows:,} rows committed in "
-                    f"{self._storage.url}; run the same command again to resume"
-                )
+                self._notice.begin()
+                seconds = self._notice.left(HEARD_SHARE)
+                told = "stopping: %d finished rows are not committed yet; they are within %.0f s, if possible"
+                log.info(told, self._fleet.unwritten_rows, seconds)
+                self._see_off(self._actors.stop, seconds)
+                raise InterruptedJobError(self._how_stopped())
             self._ended = self._clock()
             self._see_off(self._actors.finish, _FAREWELL_SECONDS)
+            is_over = True
         finally:
             for slot in range(len(self._fleet)):
                 self._actors.end(slot)
                 self._tell(slot, Ended())
-            self._output.close(_LAST_CHECKPOINT_SECONDS, checkpoint=self._ended is None)
+            most = _LAST_VISIT_SECONDS if is_over else _LAST_CHECKPOINT_SECONDS
+            self._output.close(self._notice.left(CHECKPOINT_SHARE, most=most), checkpoint=not is_over)
 
-    def _loop(self, stop_requested: Callable[[], bool]) -> bool:
+    def _how_stopped(self) -> str:
+        """What the run leaves when it is stopped."""
+        rows, again = self._ledger.rows, self._fleet.unwritten_rows
+        return (
+            f"stopped with {rows:,} of {self._config.num_rows:,} rows committed in {self._storage.url}: "
+            f"{rows - self._ledger.rows_before:,} by this run, and {again:,} finished rows will be generated "
+            "again; run the same command again to resume"
+        )
+
+    def _loop(self) -> bool:
         """Take events until all partitions are committed; False when the job is stopped before that."""
         while not self._dispatcher.done:
-            if stop_requested():
+            if self._stop_requested():
                 return False
+            self._starter.start_due()
             for slot, event in self._actors.poll(_POLL_SECONDS):
                 self._take(slot, event)
             files = [record.partition for record in self._output.poll()]
@@ -126,8 +167,16 @@ class Job:
                 self._actors.drop(slot, partition)
             self._replace_overdue()
             self._look_around()
+            up, describe = self._fleet.num("up"), self._actors.describe
+            if why := self._staffing.why_hopeless(self._clock(), up=up, describe=describe):
+                raise GenerationFailedError(why)
             self._show()
         return True
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the job knows to be committed."""
+        return self._ledger
 
     def snapshot(self) -> Snapshot:
         """The state of the job now."""
@@ -147,8 +196,9 @@ class Job:
             actors_wanted=fleet.num_wanted,
             lost=fleet.lost,
             lost_rows=fleet.lost_rows,
-            retried_partitions=self._retried_partitions,
+            retried_partitions=self._losses.retried_partitions,
             storage_retries=fleet.storage_retries,
+            nodes_left_alone=self._staffing.nodes.left_alone(),
             seconds=ended - fleet.first_ready if fleet.first_ready else 0.0,
         )
 
@@ -161,23 +211,21 @@ class Job:
         for watcher in self._watchers:
             watcher.show(snapshot)
 
-    def _start(self, slot: int) -> None:
-        self._fleet.request(slot, self._clock())
-        self._tell(slot, Requested())
-        self._actors.start(slot, engine_start=self._engine_starts)
-        self._engine_starts += 1
-
     def _take(self, slot: int, event: Event | Lost | Left) -> None:
         now = self._clock()
         match event:
             case Placed():
                 self._fleet.place(slot, now)
+                self._staffing.placed(slot, event.nodes, now)
+                self._dispatcher.placed(slot, event.node_id)
                 self._tell(slot, event)
                 log.info("the actor of slot %d starts on %s, process %d", slot, event.host, event.pid)
             case Ready():
                 self._fleet.get_ready(slot, now)
+                self._staffing.ready(slot, now)
                 self._tell(slot, event)
-                log.info("the engine of slot %d is up after %.0f s: %s", slot, event.seconds, event.figures)
+                log.info("the engine of slot %d is up after %.0f s", slot, event.seconds)
+                log.debug("the engine of slot %d: %s", slot, event.figures)
             case Progress():
                 has_work = event.doing != "nothing" or self._dispatcher.open_rows(slot) > 0
                 self._fleet.progress(slot, event, has_work=has_work, now=now)
@@ -185,11 +233,12 @@ class Job:
                 self._give(slot, event, now)
             case Committed():
                 self._commit(slot, event)
+                self._staffing.committed(slot, now)
                 files = [record.partition for record in event.files]
                 for holder in self._dispatcher.committed(slot, event.partition, files):
                     self._actors.drop(holder, event.partition)
             case Lost() | Left():
-                self._lose(slot, event)
+                self._losses.take(slot, event, now, self._stop_requested)
 
     def _give(self, slot: int, event: Progress, now: float) -> None:
         if self._fleet[slot].leaving:
@@ -198,64 +247,21 @@ class Job:
             slot, started=event.started, finished=event.tally.rows, live_window=event.live_window, now=now
         ):
             self._actors.give(slot, partition)
+        if not self._dispatcher.num_pending:
+            self._actors.last(slot)
 
     def _commit(self, slot: int, event: Committed) -> None:
         self._fleet.commit(slot, sum(record.rows for record in event.files))
         new = tuple(record for record in event.files if self._ledger.note(record))
         self._tell(slot, replace(event, files=new))
 
-    def _lose(self, slot: int, event: Lost | Left) -> None:
-        """The slot's actor is gone. Raises its error if another try would only repeat that."""
-        self._actors.end(slot)
-        if isinstance(event.error, _FATAL_ERRORS):  # the error alone is reported; nothing is generated again
-            self._fleet.lose(slot, rows_to_redo=0, now=self._clock())
-            self._tell(slot, replace(event, cause=str(event.error)))
-            raise event.error
-        redone = self._dispatcher.to_redo(slot)
-        self._retried_partitions += len(redone)
-        rows_to_redo = partitioning.rows_in(redone)
-        lost_rows = self._fleet.lose(slot, rows_to_redo=rows_to_redo, now=self._clock())
-        self._tell(slot, event)
-        if event.loss is Loss.LEFT:
-            log.warning("the actor of slot %d left: %s", slot, event.cause)
-        else:
-            log.warning("lost the actor of slot %d: %s", slot, event.cause)
-        if rows_to_redo:
-            log.warning(
-                "%d rows of slot %d's partitions are generated again, %d or more of them were finished",
-                rows_to_redo,
-                slot,
-                lost_rows,
-            )
-        if isinstance(event.error, StorageError):
-            self._check_output(event.error)
-        if self._dispatcher.lost(slot, cause=event.cause, loss=event.loss):
-            log.info("the actor of slot %d is replaced", slot)
-            self._start(slot)
-
-    def _check_output(self, error: StorageError) -> None:
-        """An actor gave up on the output. GenerationFailedError if the driver can't use it either."""
-        try:
-            self._storage.probe()
-        except PreflightError as exc:
-            raise GenerationFailedError(
-                f"the output can't be used any more. An actor reported: {error} Then the driver: {exc} "
-                "Committed rows are kept: once the cause is mended, run the same command again to resume"
-            ) from exc
-
     def _replace_overdue(self) -> None:
-        """Give up workers whose engine hangs or does not come up; give up the job when none gets a node."""
-        now = self._clock()
-        for slot, cause in self._fleet.overdue(now):
+        """Give up workers whose engine hangs or does not come up."""
+        for slot, cause in self._fleet.overdue(self._clock()):
             self._take(slot, Lost(cause=self._actors.explain(slot, cause), loss=Loss.FAILED))
-        if self._fleet.none_placed(now):
-            raise GenerationFailedError(
-                f"no actor could be placed for {self._config.cluster.start_timeout_seconds:g} s "
-                f"(cluster.start_timeout_seconds): {self._actors.describe()}"
-            )
 
     def _look_around(self) -> None:
-        """Use new nodes, leave nodes before they go, and log which actors still wait for one."""
+        """Leave nodes before they go, and use new ones."""
         now = self._clock()
         if now - self._looked_around < _LOOK_AROUND_SECONDS:
             return
@@ -265,30 +271,23 @@ class Job:
                 log.warning("the node of slot %d is about to leave: its finished rows are committed", slot)
                 self._fleet.leave(slot)
                 self._actors.stop(slot)
-        wanted = min(self._actors.capacity(), self._dispatcher.num_left)
-        while self._dispatcher.num_slots < wanted:
-            slot = self._dispatcher.add_slot()
-            log.info("the cluster has room for another actor: slot %d", slot)
-            self._start(slot)
-        waiting = self._fleet.num("waiting")
-        if waiting and now - self._logged_waiting >= _WAITING_SECONDS:
-            self._logged_waiting = now
-            log.info("%d of %d actors wait: %s", waiting, self._fleet.num_wanted, self._actors.describe())
+        self._starter.look_around()
 
     def _see_off(self, order: Callable[[int], None], seconds: float) -> None:
         """Give the workers that are up a last order; take events until all have ended, or for so long."""
-        for slot in self._fleet.ready:
-            order(slot)
         staying, deadline = set(self._fleet.ready), self._clock() + seconds
-        while staying and (left := deadline - self._clock()) > 0:
-            for slot, event in self._actors.poll(min(left, _POLL_SECONDS)):
-                match event:
-                    case Progress():
-                        self._fleet.progress(slot, event, has_work=False, now=self._clock())
-                    case Committed():
-                        self._commit(slot, event)
-                    case Lost() | Left():
-                        self._actors.end(slot)
-                        self._tell(slot, Ended())
-                        staying.discard(slot)
-            self._show()
+        for slot in staying:
+            order(slot)
+        with suppress(ClusterLostError):  # how the run ends is decided by now
+            while staying and (left := deadline - self._clock()) > 0:
+                for slot, event in self._actors.poll(min(left, _POLL_SECONDS)):
+                    match event:
+                        case Progress():
+                            self._fleet.progress(slot, event, has_work=False, now=self._clock())
+                        case Committed():
+                            self._commit(slot, event)
+                        case Lost() | Left():
+                            self._actors.end(slot)
+                            self._tell(slot, Ended())
+                            staying.discard(slot)
+                self._show()

@@ -55,6 +55,13 @@ class Placement:
         grouped = sum(amount for bundle in self.bundles for kind, amount in bundle if kind == "GPU")
         return grouped or self.num_gpus
 
+    def fits(self, *, cpus: float, gpus: float) -> bool:
+        """Whether a node of that size can hold an actor, or one bundle of an actor over several nodes."""
+        if self.strategy == "PACK" and self.bundles:
+            need = dict(self.bundles[0])
+            return cpus >= need.get("CPU", 0.0) and gpus >= need.get("GPU", 0.0)
+        return cpus >= self.num_cpus and gpus >= self.all_gpus
+
     def __str__(self) -> str:
         if self.bundles:
             return f"a placement group of {[dict(b) for b in self.bundles]} ({self.strategy})"

@@ -4,19 +4,26 @@ Invariant: whatever ends a run, committed rows stay and the run's record says ho
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from magpie_ray.coordinator.completeness import read_all_committed
 from magpie_ray.coordinator.job import Job
+from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.watcher import Watcher
 from magpie_ray.counters import EngineStats, Tally
-from magpie_ray.dataset import manifest, run_records
-from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.dataset import completion, manifest, run_records
+from magpie_ray.dataset.build_record import BuildRecord, restore_build
+from magpie_ray.dataset.layout import DATA_FILES
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.errors import (
-    GenerationFailedError,
+    BuildReplacedError,
+    ClusterLostError,
     InterruptedJobError,
     MagpieError,
+    PreflightError,
     StorageError,
 )
 from magpie_ray.preflight import checks
@@ -29,19 +36,21 @@ from magpie_ray.types import PartitionRecord
 
 log = logging.getLogger(__name__)
 
-# A job that is stopped has a notice of half a minute for all of its end.
 _END_SECONDS = 5.0
+# For all that a run that failed still writes: its record and a report.
+_FAILED_SECONDS = 60.0
 # The cluster stays reserved while the report is made.
 _SURVEY_SECONDS = 30.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class BuildResult:
     """A build that is complete, or left alone.
 
-    new_rows, tokens, attempts, rejected, engine_use: of this run. seconds: since its first engine was up.
-    report: its URL; None where nothing was to be done or the report could not be written. left_alone: why
-    the existing build was not touched (if_exists: skip), else "".
+    new_rows, tokens, attempts, rejected, engine_use: of this run. seconds: since its first engine was up;
+    wall_seconds: of the whole call. report: its URL; None where nothing was to be done or the report could
+    not be written. advice: what to look at in the rows. left_alone:
+    why the existing build was not touched (if_exists: skip), else "".
     """
 
     url: str
@@ -49,11 +58,31 @@ class BuildResult:
     new_rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    wall_seconds: float = 0.0
     attempts: int = 0
     rejected: int = 0
     engine_use: EngineStats = field(default_factory=EngineStats)
     report: str | None = None
+    advice: tuple[str, ...] = ()
     left_alone: str = ""
+
+    def __repr__(self) -> str:
+        state = f"left alone: {self.left_alone}" if self.left_alone else f"{self.new_rows:,} new"
+        return f"BuildResult({self.num_rows:,} rows in {self.path}, {state})"
+
+    @property
+    def path(self) -> str:
+        """The build's output: a folder, or an fsspec URL."""
+        return self.url
+
+    def dataset(self, **options: Any) -> Any:
+        """The rows as a `datasets.Dataset`; options go to `datasets.load_dataset`, such as streaming=True."""
+        try:
+            from datasets import load_dataset  # type: ignore[import-untyped]
+        except ImportError as exc:
+            raise PreflightError("datasets is not installed here: `pip install datasets`") from exc
+        files = f"{self.path}/{DATA_FILES}"
+        return load_dataset("parquet", data_files=files, **{"split": "train", **options})
 
 
 def nothing_to_do(build_spec: BuildSpec, storage: Storage, committed: CommittedBuild) -> BuildResult:
@@ -61,7 +90,7 @@ def nothing_to_do(build_spec: BuildSpec, storage: Storage, committed: CommittedB
     num_rows = build_spec.config.num_rows
     if not manifest.is_up_to_date(storage, committed.records):
         write_report(storage, committed.records)
-        manifest.finish(storage, committed.build, committed.records, num_rows=num_rows, run=None)
+        completion.finish(storage, committed.build, committed.records, num_rows=num_rows, run=None)
     return BuildResult(url=storage.url, num_rows=num_rows)
 
 
@@ -72,29 +101,41 @@ def carry_out(
     record: BuildRecord,
     stop_requested: Callable[[], bool],
     watchers: Sequence[Watcher] = (),
+    *,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> BuildResult:
     """Run the job; then complete the build, and record how the run ended whatever happened."""
-    num_rows = run.num_rows
+    num_rows, ledger = run.num_rows, None
     try:
+        # After the run's record is there: a smaller run that ends now sees one of the two.
+        manifest.mark_growing(storage)
         job = make_job()
         job.work(watchers, stop_requested)
-        records = manifest.read_committed(storage, record)
-        if left := manifest.pending(num_rows, record, records):
-            raise GenerationFailedError(
-                f"{storage.url} still lacks {', '.join(map(str, left[:3]))} though all partitions were "
-                "reported as committed: were files removed? Run the same command again"
-            )
+        ledger = job.ledger
+        records = read_all_committed(
+            storage, record, ledger, num_rows=num_rows, stop_requested=stop_requested, sleep=sleep
+        )
+        restore_build(storage, record)
         last = job.snapshot()
         run_records.end_run(storage, run, outcome="done", engines=last.engines)
-        where = write_report(storage, records)
-        manifest.finish(storage, record, records, num_rows=num_rows, run=run)
+        written = write_report(storage, records)
+        final = completion.finish(storage, record, records, num_rows=num_rows, run=run)
+        if len(final) > len(records):  # another driver has added rows since
+            written = write_report(storage, final)
         checks.remove_leftovers(storage)
     except (InterruptedJobError, KeyboardInterrupt, SystemExit) as exc:
-        _note_end(storage, run, "interrupted", exc)
+        _note_end(storage, record, run, ledger, "interrupted", exc)
+        raise
+    except BuildReplacedError:  # what lies there is not ours to write to
         raise
     except BaseException as exc:
-        _note_end(storage, run, "failed", exc)
-        if isinstance(exc, MagpieError) and not isinstance(exc, StorageError):
+        if isinstance(exc, StorageError) and stop_requested():  # no time was left
+            _note_end(storage, record, run, ledger, "interrupted", exc)
+            raise
+        storage.give_up_after(_FAILED_SECONDS)
+        _note_end(storage, record, run, ledger, "failed", exc)
+        # Ray ends a process whose cluster is lost soon, and the cause is to be told before that.
+        if isinstance(exc, MagpieError) and not isinstance(exc, (StorageError, ClusterLostError)):
             write_report(storage)
         raise
     tally = Tally.sum(r for r in records if r.run == run.number)
@@ -107,12 +148,14 @@ def carry_out(
         attempts=tally.attempts,
         rejected=tally.attempts - tally.rows,
         engine_use=last.engines,
-        report=where,
+        report=written.location if written else None,
+        advice=tuple(written.advice) if written else (),
     )
 
 
-def write_report(storage: Storage, records: Sequence[PartitionRecord] | None = None) -> str | None:
-    """Write the build's card and report. Returns the report's URL; a failure is only logged as a warning."""
+def write_report(storage: Storage, records: Sequence[PartitionRecord] | None = None) -> report.Report | None:
+    """Write the build's card and report. A failure is only logged as a warning; then there is no report."""
+    log.info("writing the report")
     try:
         storage = storage.retrying_for(READ_SECONDS)
         write_card(storage, records=records)
@@ -128,10 +171,25 @@ def write_report(storage: Storage, records: Sequence[PartitionRecord] | None = N
         return None
 
 
-def _note_end(storage: Storage, run: RunRecord, outcome: str, exc: BaseException) -> None:
-    """Record how the run ended. A store that is gone must neither hide the cause nor delay the end."""
+def _note_end(
+    storage: Storage,
+    build: BuildRecord,
+    run: RunRecord,
+    ledger: Ledger | None,
+    outcome: str,
+    exc: BaseException,
+) -> None:
+    """Record how the run ended. A store that is gone must neither hide the cause nor delay the end.
+
+    ledger: of a job that has done its work, and left the manifest to what has failed since. Only its ledger
+    knows the hashes of the last files.
+    """
     cause = str(exc) if isinstance(exc, MagpieError) else f"{type(exc).__name__}: {exc}"
+    storage = storage.retrying_for(_END_SECONDS)
     try:
-        run_records.end_run(storage.retrying_for(_END_SECONDS), run, outcome=outcome, cause=cause)
+        run_records.end_run(storage, run, outcome=outcome, cause=cause)
+        if ledger:
+            checkpoints = manifest.Checkpoints(storage, build, num_rows=run.num_rows)
+            checkpoints.write(ledger.records.values())
     except StorageError as error:
         log.warning("how run %d ended could not be recorded: %s", run.number, error)

@@ -44,8 +44,8 @@ class Slot:
 
     pending: of its shard. open: partitions that its worker has. behind: what that worker left behind the
     heads that it committed, which it does when it ends. given_rows: rows given to the worker; ended_rows:
-    those of them that it finished in partitions that are not open any more. fruitless: the sum of losses in a
-    row of workers that had not been given anything. staffed: there is a worker, or one is to come.
+    those of them that it finished in partitions that are not open any more. node: where the worker is, ""
+    where that is unknown. heard: it has reported progress.
     """
 
     pending: deque[Partition]
@@ -54,8 +54,8 @@ class Slot:
     given_rows: int = 0
     ended_rows: int = 0
     pace: Pace | None = None
-    fruitless: float = 0.0
-    staffed: bool = True
+    node: str = ""
+    heard: bool = False
 
     @property
     def rows_per_second(self) -> float | None:
@@ -67,7 +67,6 @@ class Slot:
         self.pace = self.pace or Pace.starting(now)
         self.open.append(partition)
         self.given_rows += partition.num_rows
-        self.fruitless = 0.0
 
     def close(self, partition: Partition, *, dropped: bool) -> None:
         """The partition is not open any more: its worker has finished it, or is told to drop it."""
@@ -81,6 +80,7 @@ class Slot:
         self.behind.clear()
         self.given_rows = self.ended_rows = 0
         self.pace = None
+        self.node, self.heard = "", False
 
     def unfinished(self, last: Partition) -> int:
         """Unfinished rows of the open partitions up to the last one; the worker finishes them in order."""

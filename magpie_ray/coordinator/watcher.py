@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from magpie_ray.coordinator.actors import Left, Lost
+from magpie_ray.coordinator.nodes import NodePaused
 from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.worker.events import Event
+
+_SHOWN_NODES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,7 @@ class Ended:
     """The slot's actor is gone because the run is over."""
 
 
-JobEvent = Requested | Event | Lost | Left | Ended
+JobEvent = Requested | Event | Lost | Left | NodePaused | Ended
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +33,7 @@ class Snapshot:
     behind the files that this run wrote. actors_starting: placed on a node, the engine not up yet. lost:
     actors that were lost or left; lost_rows: their finished rows that are generated again.
     retried_partitions: partitions that such actors left unfinished. storage_retries: repeated requests.
+    nodes_left_alone: hosts on which no actor starts for a while, because actors failed there.
     """
 
     num_rows: int
@@ -47,10 +51,11 @@ class Snapshot:
     engines: EngineStats = field(default_factory=EngineStats)
     retried_partitions: int = 0
     storage_retries: int = 0
+    nodes_left_alone: tuple[str, ...] = ()
 
     @property
     def actors_waiting(self) -> int:
-        """Actors that wait for a node."""
+        """Actors that wait for a node, or for their next start."""
         return self.actors_wanted - self.actors_up - self.actors_starting
 
     @property
@@ -86,6 +91,7 @@ class Snapshot:
             "actors_starting": self.actors_starting,
             "actors_waiting": self.actors_waiting,
             "actors_replaced": self.lost,
+            "nodes_left_alone": list(self.nodes_left_alone[:_SHOWN_NODES]),
         }
 
 

@@ -1,4 +1,4 @@
-"""The history of a run's actors: which node each ran on, from when to when, and how it ended.
+"""The history of a run's actors: which node each ran on, from when to when, and how it ended; failed nodes.
 
 For readers: nothing is decided by it. Invariants: the size of the stored record is bounded, however many
 actors come and go; its sums include the lives that its list leaves out.
@@ -15,6 +15,8 @@ from magpie_ray.storage.storage import Storage
 
 # About 150 bytes each.
 MAX_LIVES = 5_000
+
+MAX_NODES = 500
 
 # lost: the actor died or was given up. left: it was on notice, or its node was. ended: the run was over.
 End = Literal["lost", "left", "ended"]
@@ -46,11 +48,24 @@ class ActorLife:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FailedNode:
+    """A node that was left alone after failures. pauses: how often; failures, cause: as of the last time."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    node_id: str
+    host: str
+    failures: int
+    pauses: int
+    cause: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ActorHistoryRecord:
     """The lives of the actors of run number `run` up to `seconds`, in the order in which they began.
 
     device, num_gpus: what one actor takes. left_out, left_out_seconds: how many lives are not in the list,
-    and how long those actors held their places together.
+    and how long those actors held their places together. failed_nodes: those that were left alone.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -62,6 +77,7 @@ class ActorHistoryRecord:
     lives: tuple[ActorLife, ...]
     left_out: int
     left_out_seconds: float
+    failed_nodes: tuple[FailedNode, ...] = ()
 
     @property
     def held_seconds(self) -> float:

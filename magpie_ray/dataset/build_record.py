@@ -5,24 +5,33 @@ has one identity: a run with another one is refused, and the error names the key
 holds no secret, as the config comes redacted.
 """
 
+import base64
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
+import pyarrow as pa
 from pydantic import ConfigDict, TypeAdapter
 
+from magpie_ray.config.identity import NEUTRAL, without_neutral
 from magpie_ray.config.output_path import LATEST, Tick
 from magpie_ray.dataset import layout
+from magpie_ray.dataset.columns import NO_COLUMNS, schema_of
+from magpie_ray.dataset.data_folder import read_data_folder
 from magpie_ray.dataset.layout import BUILD_KEY, LAYOUT_VERSION
 from magpie_ray.errors import (
     AlreadyExistsError,
     BuildMismatchError,
     BuildNotFoundError,
+    BuildReplacedError,
     CorruptBuildError,
 )
 from magpie_ray.storage.storage import ObjectNotFoundError, Storage
-from magpie_ray.types import DATA_PREFIX
+
+log = logging.getLogger(__name__)
 
 _SHOWN_CHARACTERS = 120
 
@@ -32,8 +41,11 @@ class BuildRecord:
     """The content of build.json.
 
     identity: everything that decides the rows, by dotted key. config, versions, created: for readers, they
-    decide nothing. tick: which build of an output.path with placeholders this is. fingerprint: SHA-256 (hex)
-    of identity and grid, which every footer of the build carries; it is computed, whatever is passed.
+    decide nothing. tick: which build of an output.path with placeholders this is. token: random, so that of
+    two drivers that create a build in the same second only one counts as first; "" in earlier versions'.
+    kept: the Arrow schema of the columns that rows keep of their inputs, serialised, in base64; "" for none.
+    fingerprint: SHA-256 (hex) of identity and grid, which every footer of the build carries; it is computed,
+    whatever is passed.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -47,11 +59,19 @@ class BuildRecord:
     versions: Mapping[str, str]
     created: str = field(default_factory=layout.now)
     tick: Tick | None = None
+    token: str = ""
+    kept: str = ""
     layout_version: int = LAYOUT_VERSION
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fingerprint", fingerprint_of(self.identity_and_grid))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of the rows."""
+        kept = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(self.kept))) if self.kept else NO_COLUMNS
+        return schema_of(self.columns, kept)
 
     @property
     def identity_and_grid(self) -> Mapping[str, object]:
@@ -116,13 +136,43 @@ def open_build(storage: Storage, wanted: BuildRecord) -> BuildRecord:
     return wanted
 
 
-def check_same_build(existing: BuildRecord, wanted: BuildRecord, storage: Storage) -> None:
-    """BuildMismatchError naming every key in which the two builds differ, with both values."""
-    if existing.fingerprint == wanted.fingerprint:
+def restore_build(storage: Storage, build: BuildRecord) -> None:
+    """Write the build.json of a run that is at work again, if it was removed.
+
+    BuildReplacedError when another build has begun in its place; CorruptBuildError when it is damaged.
+    """
+    existing = read_build(storage)
+    if existing is None:
+        log.warning("%s was removed while a run is at work: it is written again", storage.display(BUILD_KEY))
+        with suppress(AlreadyExistsError):
+            storage.create(BUILD_KEY, layout.to_json(asdict(build)))
+        existing = require_build(storage)
+    if existing.fingerprint != build.fingerprint:
+        raise BuildReplacedError(
+            f"{storage.display(BUILD_KEY)} is of another build (fingerprint {existing.fingerprint[:12]}…), "
+            "which was begun while a run of this build was at work. That run ends. `magpie-ray verify` names "
+            "its files, which do not belong to the other build"
+        )
+
+
+def check_same_build(
+    existing: BuildRecord,
+    wanted: BuildRecord,
+    storage: Storage,
+    *,
+    neutral: Mapping[str, object] = NEUTRAL,
+) -> None:
+    """BuildMismatchError naming every key in which the two builds differ, with both values.
+
+    neutral: a key that one of them lacks counts as having this value there, as versions before the key did.
+    """
+    stripped = [without_neutral(one.identity_and_grid, neutral) for one in (existing, wanted)]
+    if len({fingerprint_of(identity) for identity in stripped}) == 1:
         return
+    known = {key: value for key, value in neutral.items() if any(key in identity for identity in stripped)}
     theirs, ours = (
         {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in identity.items()}
-        for identity in (existing.identity_and_grid, wanted.identity_and_grid)
+        for identity in ({**known, **identity} for identity in stripped)
     )
     lines = []
     # The config's keys first: the chat format follows from them.
@@ -132,7 +182,7 @@ def check_same_build(existing: BuildRecord, wanted: BuildRecord, storage: Storag
             same = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0)
             lines.append(f"  {key}: the build has {_excerpt(before, same)}, now {_excerpt(after, same)}")
     remedy = "set these back, or choose another output.path."
-    if not storage.list_objects(DATA_PREFIX):
+    if not read_data_folder(storage).partitions:
         folder = storage.display(layout.RECORDS_PREFIX.rstrip("/"))
         remedy = f"there are no rows yet, so delete {folder} to start over, or {remedy}"
     raise BuildMismatchError(

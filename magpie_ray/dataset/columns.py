@@ -92,6 +92,14 @@ _COLUMNS = (
         nullable=True,
     ),
     Column(
+        "input_id",
+        pa.int64(),
+        "the number of the row's input, from 0 in the order of files and rows",
+        lambda row, config: row.input.input_id if row.input else None,
+        when="`inputs.path` is given",
+        is_written=lambda config: config.has_inputs,
+    ),
+    Column(
         "sampling_key",
         pa.int32(),
         "the number of the row's sampling settings, from 0: with n settings for answers, n times the place "
@@ -129,19 +137,35 @@ _COLUMNS = (
 COLUMNS = {column.name: column for column in _COLUMNS}
 
 
+NO_COLUMNS = pa.schema([])
+
+
 def columns_of(config: Config) -> tuple[str, ...]:
-    """The names of a build's columns, in order."""
-    return tuple(column.name for column in _COLUMNS if column.is_written(config))
+    """The names of a build's columns, in order; those that rows keep of their inputs come last."""
+    return tuple(column.name for column in _COLUMNS if column.is_written(config)) + tuple(config.inputs.keep)
 
 
-def schema_of(names: Iterable[str]) -> pa.Schema:
-    """The Arrow schema of these columns."""
-    return pa.schema([pa.field(name, COLUMNS[name].type, nullable=COLUMNS[name].nullable) for name in names])
+def schema_of(names: Iterable[str], kept: pa.Schema = NO_COLUMNS) -> pa.Schema:
+    """The Arrow schema of these columns. kept: the types of those that rows keep of their inputs."""
+    return pa.schema(
+        [
+            kept.field(name).with_metadata(None)
+            if name in kept.names
+            else pa.field(name, COLUMNS[name].type, nullable=COLUMNS[name].nullable)
+            for name in names
+        ]
+    )
 
 
-def to_table(rows: Sequence[Row], config: Config) -> pa.Table:
-    """Rows in the columns of a build."""
-    schema = schema_of(columns_of(config))
-    values = ([COLUMNS[name].value(row, config) for row in rows] for name in schema.names)
-    arrays = [pa.array(cells, type=field.type) for cells, field in zip(values, schema, strict=True)]
+def to_table(rows: Sequence[Row], config: Config, kept: pa.Schema = NO_COLUMNS) -> pa.Table:
+    """Rows in the columns of a build. kept: as for `schema_of`; each row has these cells in its input."""
+    schema = schema_of(columns_of(config), kept)
+    cells = [row.input.kept for row in rows if row.input] if kept.names else []
+    columns = dict(zip(kept.names, pa.concat_batches(cells).columns, strict=True)) if cells else {}
+    arrays = [
+        columns[field.name]
+        if field.name in columns
+        else pa.array([COLUMNS[field.name].value(row, config) for row in rows], type=field.type)
+        for field in schema
+    ]
     return pa.Table.from_arrays(arrays, schema=schema)

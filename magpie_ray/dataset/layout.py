@@ -7,6 +7,9 @@
     _magpie/manifest.json                     what is committed
     _magpie/runs/NNNNNN.json                  one run; beside it .heartbeat.json and .actors.json
     _magpie/rejects/part-NNNNNNNNNNNN.jsonl   samples of rejected messages
+    _magpie/inputs/files.json                 the files that the inputs came from
+    _magpie/inputs/blocks.json                where the inputs of rows lie in the parts beside it
+    _magpie/inputs/NNNNNNNNNNNN-SHA.blocks    inputs from number N on, for workers (inputs.copy)
     _magpie/report.html                       the report
 
 Beside the builds of a schedule, for each place that their paths have in common (such as "latest"):
@@ -22,6 +25,7 @@ CorruptBuildError.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -39,6 +43,8 @@ LAYOUT_VERSION = 1
 
 CARD_KEY = "README.md"
 DATA_FILES = f"{DATA_PREFIX}*.parquet"
+# Partition.key
+PARTITION_KEY = re.compile(re.escape(DATA_PREFIX) + r"part-[0-9]{12}\.parquet")
 SUCCESS_KEY = "_SUCCESS"
 RECORDS_PREFIX = "_magpie/"
 BUILD_KEY = f"{RECORDS_PREFIX}build.json"
@@ -46,6 +52,12 @@ MANIFEST_KEY = f"{RECORDS_PREFIX}manifest.json"
 REPORT_KEY = f"{RECORDS_PREFIX}report.html"
 RUNS_PREFIX = f"{RECORDS_PREFIX}runs/"
 REJECTS_PREFIX = f"{RECORDS_PREFIX}rejects/"
+INPUTS_PREFIX = f"{RECORDS_PREFIX}inputs/"
+INPUT_FILES_KEY = f"{INPUTS_PREFIX}files.json"
+INPUT_BLOCKS_KEY = f"{INPUTS_PREFIX}blocks.json"
+
+# Samples of rejects: of rejects_key.
+REJECTS_KEY = re.compile(re.escape(REJECTS_PREFIX) + r"part-[0-9]{12}\.jsonl")
 
 # Any JSON object.
 JSON_OBJECT = TypeAdapter(dict[str, Any])
@@ -65,6 +77,10 @@ def actors_key(run: int) -> str:
 
 def rejects_key(partition: Partition) -> str:
     return f"{REJECTS_PREFIX}part-{partition.start:012d}.jsonl"
+
+
+def input_part_key(first: int, sha256: str) -> str:
+    return f"{INPUTS_PREFIX}{first:012d}-{sha256[:16]}.blocks"
 
 
 def latest_key(place: str) -> str:

@@ -2,12 +2,14 @@
 
 Invariants: the footers are the truth. manifest.json is a summary that saves reading them again; it may be
 stale, missing or damaged without harm, as the footers fill its gaps and the next checkpoint replaces it.
-_SUCCESS exists only over a complete build.
+_SUCCESS exists only over a complete build (dataset.completion writes it).
 """
 
+import hashlib
 import logging
-from collections.abc import Container, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
@@ -15,12 +17,13 @@ from pydantic import TypeAdapter
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import layout, partitioning
 from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.dataset.data_folder import DataFolder, read_data_folder
 from magpie_ray.dataset.layout import MANIFEST_KEY, SUCCESS_KEY
 from magpie_ray.dataset.parquet import FOOTER_READ_BYTES, footer_bytes, read_record
-from magpie_ray.dataset.run_records import RunRecord, read_runs
 from magpie_ray.errors import CorruptBuildError
-from magpie_ray.storage.storage import Storage, StoredObject
+from magpie_ray.storage.storage import ObjectNotFoundError, Storage, StoredObject
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
+from magpie_ray.utils.background import DaemonExecutor
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,12 @@ log = logging.getLogger(__name__)
 _READERS = 32
 # A message names so many files; `verify` lists all.
 _SHOWN_PROBLEMS = 20
+
+
+# The manifest of a large build, parsed whole, takes ten times the memory of its text.
+_PIECE_BYTES = 1 << 20
+_PARTITIONS = re.compile(rb'"partitions"\s*:\s*\[')
+_BETWEEN_RECORDS = re.compile(rb"\}\s*,\s*\{")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,29 +48,38 @@ class _Manifest:
 
 
 _MANIFEST = TypeAdapter(_Manifest)
+_RECORDS = TypeAdapter(tuple[PartitionRecord, ...])
 
 
 def read_committed(
-    storage: Storage, build: BuildRecord, *, listed: Sequence[StoredObject] | None = None
+    storage: Storage,
+    build: BuildRecord,
+    *,
+    folder: DataFolder | None = None,
+    known: Mapping[str, PartitionRecord] | None = None,
 ) -> list[PartitionRecord]:
     """All partitions of the build, in row order, checked. Reads only footers that the manifest lacks.
 
-    listed: the objects in data/, for a caller that has listed them. CorruptBuildError names every file that
-    does not belong to the build; nothing is deleted.
+    folder: data/, for a caller that has listed it. known: records that their writers have reported, by key.
+    CorruptBuildError names every file that has the name of a partition and does not belong to the build;
+    nothing is deleted.
     """
-    try:
-        known = read_manifest(storage)
-    except CorruptBuildError as exc:
-        log.warning("%s; reading all footers instead", exc)
-        known = {}
+    known, items = dict(known or {}), (folder or read_data_folder(storage)).partitions
+    if not all(item.key in known for item in items):
+        ours = {record.start: record for record in known.values()}
+        try:
+            told = _more(_records_in_manifest(storage), ours, build)
+            known |= {record.partition.key: record for record in told.values()}
+        except CorruptBuildError as exc:
+            log.warning("%s; reading all footers instead", exc)
     records, unknown = list[PartitionRecord](), list[StoredObject]()
-    for item in storage.list_objects(DATA_PREFIX) if listed is None else listed:
+    for item in items:
         record = known.get(item.key)
         if record and (record.fingerprint, record.size) == (build.fingerprint, item.size):
             records.append(record)
         else:
             unknown.append(item)
-    with ThreadPoolExecutor(_READERS) as pool:
+    with DaemonExecutor(_READERS) as pool:
         results = list(pool.map(lambda item: _record_or_problem(storage, item), unknown))
     records += [result for result in results if isinstance(result, PartitionRecord)]
     records.sort(key=lambda record: record.start)
@@ -72,18 +90,24 @@ def read_committed(
         raise CorruptBuildError(
             f"{storage.display(DATA_PREFIX)} holds files that do not belong to this build:\n  "
             + "\n  ".join([*problems[:_SHOWN_PROBLEMS], *more])
+            + "\nNothing was deleted: move them away and run the same command again, or choose another "
+            "output.path"
         )
     return records
 
 
-def read_new(storage: Storage, build: BuildRecord, known: Container[str]) -> list[PartitionRecord]:
-    """Partitions of the build whose keys are not known yet. CorruptBuildError names a foreign file."""
-    items = [item for item in storage.list_objects(DATA_PREFIX) if item.key not in known]
-    with ThreadPoolExecutor(_READERS) as pool:
+def read_new(
+    storage: Storage, build: BuildRecord, known: Container[str], *, folder: DataFolder
+) -> list[PartitionRecord]:
+    """Partitions in `folder` whose keys are not known yet. CorruptBuildError names one of another build."""
+    items = [item for item in folder.partitions if item.key not in known]
+    with DaemonExecutor(_READERS) as pool:
         records = list(pool.map(lambda item: footer_of(storage, item.key, size=item.size), items))
     for record in records:
         if record.fingerprint != build.fingerprint:
-            raise CorruptBuildError(f"{storage.display(record.partition.key)} belongs to another build")
+            raise CorruptBuildError(
+                f"{storage.display(record.partition.key)} belongs to another build: move it away"
+            )
     return records
 
 
@@ -92,12 +116,20 @@ def footer_of(
 ) -> PartitionRecord:
     """The record in one file's footer, from its last `read_bytes`, or more where the footer is longer.
 
-    CorruptBuildError when the file is not a partition of ours.
+    CorruptBuildError when the file is not a partition of ours: at the second reading, because the first may
+    have been damaged on its way.
     """
-    tail = storage.read_tail(key, read_bytes)
-    if len(tail) < size and footer_bytes(tail) > len(tail):
-        tail = storage.read_tail(key, min(size, footer_bytes(tail)))
-    return read_record(tail, key=key, size=size)
+
+    def read() -> PartitionRecord:
+        tail = storage.read_tail(key, read_bytes, size=size)
+        if len(tail) < size and footer_bytes(tail) > len(tail):
+            tail = storage.read_tail(key, min(size, footer_bytes(tail)), size=size)
+        return read_record(tail, key=key, size=size)
+
+    try:
+        return read()
+    except CorruptBuildError:
+        return read()
 
 
 def _record_or_problem(storage: Storage, item: StoredObject) -> PartitionRecord | str:
@@ -130,19 +162,47 @@ def pending(num_rows: int, build: BuildRecord, records: Iterable[PartitionRecord
     return partitioning.pending(num_rows, build.rows_per_partition, [record.partition for record in records])
 
 
+def _more(
+    theirs: Iterable[PartitionRecord], ours: Mapping[int, PartitionRecord], build: BuildRecord
+) -> dict[int, PartitionRecord]:
+    """What only they know of this build, by first row: other files, and the hashes of equal records."""
+    return {
+        record.start: record
+        for record in theirs
+        if record.fingerprint == build.fingerprint
+        and ((mine := ours.get(record.start)) is None or (mine.sha256 is None and mine == record))
+    }
+
+
 def read_manifest(storage: Storage) -> dict[str, PartitionRecord]:
     """The partitions of the last manifest by key, {} without one. CorruptBuildError for a damaged one."""
-    manifest = layout.read_record(storage, MANIFEST_KEY, _MANIFEST)
-    if manifest is None:
-        return {}
-    records = [
-        record if record.fingerprint else replace(record, fingerprint=manifest.fingerprint)
-        for record in manifest.partitions
-    ]
-    try:
-        return {record.partition.key: record for record in records}
-    except ValueError as exc:
-        raise CorruptBuildError(f"{storage.display(MANIFEST_KEY)} is damaged or foreign ({exc})") from exc
+    return {record.partition.key: record for record in _records_in_manifest(storage)}
+
+
+def _records_in_manifest(storage: Storage) -> Iterator[PartitionRecord]:
+    with suppress(ObjectNotFoundError):
+        yield from parse_manifest(storage.read(MANIFEST_KEY), storage.display(MANIFEST_KEY))
+
+
+def parse_manifest(raw: bytes, name: str, *, piece_bytes: int = _PIECE_BYTES) -> Iterator[PartitionRecord]:
+    """The partitions of a manifest, of whose text so much is parsed at once.
+
+    CorruptBuildError says that the object `name` is none: before the first partition, or after some.
+    """
+    begin, end = _PARTITIONS.search(raw), raw.rfind(b"]")
+    start = begin.end() if begin else len(raw)
+    around = raw if end < start else raw[:start] + raw[end:]
+    fingerprint = layout.parse_record(around, _MANIFEST, name).fingerprint
+    while start < end:
+        cut = _BETWEEN_RECORDS.search(raw, start + piece_bytes, end)
+        stop, following = (cut.start() + 1, cut.end() - 1) if cut else (end, end)
+        for record in layout.parse_record(b"[%b]" % raw[start:stop], _RECORDS, name):
+            if record.start >= record.stop:
+                raise CorruptBuildError(
+                    f"{name} is damaged or foreign (rows {record.start} to {record.stop})"
+                )
+            yield record if record.fingerprint else replace(record, fingerprint=fingerprint)
+        start = following
 
 
 def is_up_to_date(storage: Storage, records: Iterable[PartitionRecord]) -> bool:
@@ -157,7 +217,42 @@ def is_up_to_date(storage: Storage, records: Iterable[PartitionRecord]) -> bool:
 def write_manifest(
     storage: Storage, build: BuildRecord, records: Iterable[PartitionRecord], *, num_rows: int
 ) -> None:
-    """Write the summary of what is committed."""
+    """Write the summary of what is committed, in place of an earlier one, from which it takes hashes."""
+    ours = {record.start: record for record in records}
+    with suppress(CorruptBuildError):
+        more = _more(_records_in_manifest(storage), ours, build)
+        ours |= {start: more[start] for start in ours.keys() & more.keys()}
+    _replace_manifest(storage, build, ours.values(), num_rows=num_rows)
+
+
+class Checkpoints:
+    """The manifest while a run is at work. What other drivers have written into it stays there."""
+
+    def __init__(self, storage: Storage, build: BuildRecord, *, num_rows: int) -> None:
+        self._storage, self._build, self._num_rows = storage, build, num_rows
+        self._written = b""  # the hash of the last checkpoint
+        self._theirs: dict[int, PartitionRecord] = {}  # what only other drivers have told
+
+    def write(self, records: Iterable[PartitionRecord]) -> None:
+        """Add these to the manifest, which is read before and parsed only if somebody else has written it."""
+        ours = {record.start: record for record in records}
+        self._theirs |= self._news(ours)
+        ours |= _more(self._theirs.values(), ours, self._build)
+        num_rows = max([self._num_rows, *(record.stop for record in ours.values())])
+        self._written = _replace_manifest(self._storage, self._build, ours.values(), num_rows=num_rows)
+
+    def _news(self, ours: Mapping[int, PartitionRecord]) -> dict[int, PartitionRecord]:
+        with suppress(ObjectNotFoundError, CorruptBuildError):
+            raw = self._storage.read(MANIFEST_KEY)
+            if hashlib.sha256(raw).digest() != self._written:
+                return _more(parse_manifest(raw, MANIFEST_KEY), ours, self._build)
+        return {}
+
+
+def _replace_manifest(
+    storage: Storage, build: BuildRecord, records: Iterable[PartitionRecord], *, num_rows: int
+) -> bytes:
+    """Returns the SHA-256 of what it writes."""
     ordered = sorted(records, key=lambda record: record.start)
     tally = Tally.sum(ordered)
     fields = {
@@ -177,29 +272,9 @@ def write_manifest(
     # times as long, and holds the lock that the job's loop needs.
     is_shared = all(record.fingerprint == build.fingerprint for record in ordered)
     left_out = {"partitions": {"__all__": {"fingerprint"}}} if is_shared else None
-    storage.replace(MANIFEST_KEY, layout.JSON_OBJECT.dump_json(fields, exclude=left_out))
-
-
-def finish(
-    storage: Storage,
-    build: BuildRecord,
-    records: Sequence[PartitionRecord],
-    *,
-    num_rows: int,
-    run: RunRecord | None,
-) -> None:
-    """Write the manifest and _SUCCESS at the end of `run`: rows 0..num_rows-1 are committed.
-
-    run: None where there was nothing to do. _SUCCESS is left to a later run that still works on more rows,
-    and it waits while rows further up are committed and some in between are not.
-    """
-    write_manifest(storage, build, records, num_rows=num_rows)
-    later = [
-        r.num_rows for r in read_runs(storage) if run and r.number > run.number and r.outcome == "running"
-    ]
-    end = max([num_rows, *later, *(record.stop for record in records)])
-    if not pending(end, build, records):
-        mark_complete(storage)
+    raw = layout.JSON_OBJECT.dump_json(fields, exclude=left_out)
+    storage.replace(MANIFEST_KEY, raw)
+    return hashlib.sha256(raw).digest()
 
 
 def mark_complete(storage: Storage) -> None:

@@ -4,6 +4,7 @@ Invariants: rows are in order of row_id. The footer's key-value metadata hold a 
 FOOTER_KEY, which says which rows of which build the file has.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ from pydantic import TypeAdapter
 
 from magpie_ray.config.schema import Config
 from magpie_ray.counters import Tally
-from magpie_ray.dataset.columns import to_table
+from magpie_ray.dataset.columns import NO_COLUMNS, to_table
 from magpie_ray.dataset.layout import parse_record
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.types import PartitionRecord, Row
@@ -36,9 +37,18 @@ _RECORD = TypeAdapter(PartitionRecord)
 
 
 def to_parquet(
-    rows: Sequence[Row], *, config: Config, fingerprint: str, run: int, tally: Tally
+    rows: Sequence[Row],
+    *,
+    config: Config,
+    fingerprint: str,
+    run: int,
+    tally: Tally,
+    kept: pa.Schema = NO_COLUMNS,
 ) -> tuple[bytes, PartitionRecord]:
-    """The file of one partition, and the record in its footer. `rows`: contiguous, in order."""
+    """The file of one partition, and its record, which the footer holds.
+
+    rows: contiguous, in order. kept: the columns that they keep of their inputs.
+    """
     record = PartitionRecord(
         start=rows[0].row_id,
         stop=rows[-1].row_id + 1,
@@ -50,10 +60,12 @@ def to_parquet(
     )
     assert [row.row_id for row in rows] == list(range(record.start, record.stop)), "rows out of order"
     footer = asdict(record)
-    del footer["size"]  # unknown until the file is written
-    table = to_table(rows, config).replace_schema_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True)})
+    del footer["size"], footer["sha256"]  # unknown until the file is written
+    table = to_table(rows, config, kept).replace_schema_metadata(
+        {FOOTER_KEY: json.dumps(footer, sort_keys=True)}
+    )
     data = parquet_bytes(table, config.output.compression)
-    return data, replace(record, size=len(data))
+    return data, replace(record, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def parquet_bytes(table: pa.Table, compression: str) -> bytes:
@@ -100,6 +112,7 @@ def read_record(tail: bytes, *, key: str, size: int) -> PartitionRecord:
     if record.start >= record.stop or record.partition.key != key or metadata.num_rows != record.rows:
         raise CorruptBuildError(
             f"{key} says it holds rows {record.start}..{record.stop - 1} and has {metadata.num_rows} rows: "
-            "it was renamed or damaged"
+            "it was renamed or damaged. Give it its own name back or move it away, then run the same command "
+            "again"
         )
     return record

@@ -3,7 +3,6 @@
 Invariant: reads files that are named as partitions, one at a time. `magpie-ray verify` reports other files.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,20 +11,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from magpie_ray.config.source import read_source
+from magpie_ray.dataset.data_folder import read_data_folder
 from magpie_ray.dataset.parquet import PARQUET_ERRORS
 from magpie_ray.errors import ConfigError, CorruptBuildError
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import DATA_PREFIX, Partition
+from magpie_ray.types import Partition
 
 Record = dict[str, object]
 
 _BATCH_ROWS = 1024
-_PARTITION_KEY = re.compile(re.escape(DATA_PREFIX) + r"part-\d{12}\.parquet")
 
 
 def read_rows(storage: Storage, *, first_row: int = 0) -> Iterator[Record]:
     """Committed rows from `first_row` on, as dicts by column. CorruptBuildError names a damaged file."""
-    keys = [item.key for item in storage.list_objects(DATA_PREFIX) if _PARTITION_KEY.fullmatch(item.key)]
+    keys = [item.key for item in read_data_folder(storage).partitions]
     # The last file that starts at or before the row; a hole before it is skipped.
     first_key = Partition(start=first_row, stop=first_row + 1).key
     begin = max((index for index, key in enumerate(keys) if key <= first_key), default=0)

@@ -1,7 +1,8 @@
 """Samples of rejected messages, one object of JSON lines for each partition that has any.
 
-Invariants: the sample of a committed partition is written before its rows. A sample without rows does no
-harm, and the next one replaces it.
+Invariants: the sample of a committed partition is there before its rows. Where several workers had a
+partition, the sample of the one whose rows stay is the one that stays: before its rows a worker only creates
+a sample, and after them it replaces another's. A sample without rows does no harm.
 """
 
 import json
@@ -9,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 
-from magpie_ray.dataset.layout import REJECTS_PREFIX, rejects_key
-from magpie_ray.errors import ConfigError, CorruptBuildError
+from magpie_ray.dataset.layout import REJECTS_KEY, REJECTS_PREFIX, rejects_key
+from magpie_ray.errors import AlreadyExistsError, ConfigError, CorruptBuildError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, Rejection
 
@@ -51,17 +52,35 @@ class RejectsSample:
         return sorted(kept, key=lambda rejection: (rejection.row_id, rejection.attempt))
 
 
-def write_rejects(storage: Storage, partition: Partition, rejections: Sequence[Rejection]) -> None:
-    """Store the sample of a partition; writes nothing where it is empty."""
+def create_sample(storage: Storage, partition: Partition, rejections: Sequence[Rejection]) -> bool:
+    """Store the sample of a partition. False when another worker's is there, which stays.
+
+    Writes nothing where the sample is empty.
+    """
     if rejections:
-        records = [{name: value(rejection) for name, value in _FIELDS.items()} for rejection in rejections]
-        lines = [json.dumps(record, ensure_ascii=False) for record in records]
-        storage.replace(rejects_key(partition), "\n".join([*lines, ""]).encode("utf-8", "backslashreplace"))
+        try:
+            storage.create(rejects_key(partition), _lines(rejections))
+        except AlreadyExistsError:
+            return False
+    return True
+
+
+def replace_sample(storage: Storage, partition: Partition, rejections: Sequence[Rejection]) -> None:
+    """Store the sample of a partition in place of another's; writes nothing where it is empty."""
+    if rejections:
+        storage.replace(rejects_key(partition), _lines(rejections))
+
+
+def _lines(rejections: Sequence[Rejection]) -> bytes:
+    records = [{name: value(rejection) for name, value in _FIELDS.items()} for rejection in rejections]
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    return "\n".join([*lines, ""]).encode("utf-8", "backslashreplace")
 
 
 def reject_keys(storage: Storage) -> list[str]:
     """The keys of the samples, in the order of rows."""
-    return [item.key for item in storage.list_objects(REJECTS_PREFIX)]
+    listed = storage.list_objects(REJECTS_PREFIX)
+    return [item.key for item in listed if REJECTS_KEY.fullmatch(item.key)]
 
 
 def read_rejects(storage: Storage, keys: Iterable[str] | None = None) -> Iterator[Reject]:

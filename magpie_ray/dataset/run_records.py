@@ -1,13 +1,16 @@
 """The runs of a build: one record each, and the heartbeat beside it.
 
-Invariants: a run number is taken by exclusive creation, so that no two runs of a build share one. The record
-holds no secret, as the config comes redacted.
+Invariants: a run number is taken by exclusive creation, so that no two runs of a build share one. A driver
+writes over its own record only. The record holds no secret, as the config comes redacted.
 """
 
+import logging
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -16,8 +19,10 @@ from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import layout
 from magpie_ray.dataset.layout import RUNS_PREFIX
 from magpie_ray.errors import AlreadyExistsError, CorruptBuildError, PreflightError
-from magpie_ray.storage.storage import Storage
+from magpie_ray.storage.storage import ObjectNotFoundError, Storage
 from magpie_ray.types import PartitionRecord
+
+log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 30.0
 # A driver that is silent for longer is presumed dead. A slow store makes it miss a few beats.
@@ -56,8 +61,23 @@ _RECORD = TypeAdapter(RunRecord)
 
 
 def read_runs(storage: Storage) -> list[RunRecord]:
-    """All runs so far, in order of their numbers. CorruptBuildError names a damaged record."""
-    return [read_run(storage, number) for number in _taken_numbers(storage)]
+    """All runs so far, in order of their numbers, without those whose record is damaged; these are logged."""
+    runs = list[RunRecord]()
+    for result in read_each_run(storage):
+        if isinstance(result, RunRecord):
+            runs.append(result)
+        else:
+            log.warning("%s; the run is left out", result)
+    return runs
+
+
+def read_each_run(storage: Storage) -> Iterator[RunRecord | str]:
+    """All runs so far, in order of their numbers; in place of a damaged record what is wrong with it."""
+    for number in _taken_numbers(storage):
+        try:
+            yield read_run(storage, number)
+        except (CorruptBuildError, ObjectNotFoundError) as exc:
+            yield str(exc)
 
 
 def read_run(storage: Storage, number: int) -> RunRecord:
@@ -69,6 +89,52 @@ def read_run(storage: Storage, number: int) -> RunRecord:
             f"{storage.display(key)} was renamed: it is the record of run {record.number}"
         )
     return record
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStatus:
+    """A run. beat: its last heartbeat, if any. quiet_seconds: since that heartbeat, or the run's record."""
+
+    record: RunRecord
+    quiet_seconds: float
+    beat: Mapping[str, object] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether a driver is at work on the run, as far as its heartbeat tells."""
+        return self.record.outcome == "running" and self.quiet_seconds < GONE_SECONDS
+
+    @property
+    def outcome(self) -> str:
+        """How the run ended; running while it is at work, lost when its driver is gone without a record."""
+        is_lost = self.record.outcome == "running" and not self.alive
+        return "lost" if is_lost else self.record.outcome
+
+
+def read_run_statuses(storage: Storage) -> Iterator[RunStatus | str]:
+    """All runs so far, in order of their numbers; in place of a damaged record what is wrong with it."""
+    now = storage.now()
+    written = {item.key: item.modified for item in storage.list_objects(RUNS_PREFIX)}
+    for record in read_each_run(storage):
+        if isinstance(record, str):
+            yield record
+            continue
+        beat = None
+        with suppress(CorruptBuildError):  # the next heartbeat replaces it
+            if record.outcome == "running":
+                beat = read_heartbeat(storage, record.number)
+        times = [written.get(key) for key in (record.key, layout.heartbeat_key(record.number))]
+        last = max((at for at in times if at is not None), default=None)
+        if last is None:  # the store has no times, so that the driver's own clock is the only source
+            last = _seconds(beat.get("written") if beat else None) or _seconds(record.started) or now
+        yield RunStatus(record=record, quiet_seconds=max(0.0, now - last), beat=beat)
+
+
+def _seconds(time: object) -> float | None:
+    """A time as records have it, in seconds since 1970."""
+    with suppress(ValueError):
+        return datetime.fromisoformat(str(time)).timestamp()
+    return None
 
 
 def is_second(storage: Storage, run: RunRecord) -> bool:
@@ -123,8 +189,33 @@ def end_run(
     """Record how the run ended, and how well its engines were used."""
     used = engines.recorded() if engines else None
     ended = replace(record, ended=layout.now(), outcome=outcome, cause=cause, engines=used)
-    storage.replace(record.key, layout.to_json(asdict(ended)))
+    if _is_ours(storage, record):
+        storage.replace(record.key, layout.to_json(asdict(ended)))
     return ended
+
+
+def restore_run(storage: Storage, record: RunRecord) -> None:
+    """Write the record of a run that is at work again, if it was removed."""
+    if storage.exists(record.key):
+        return
+    log.warning("%s was removed while its run is at work: it is written again", storage.display(record.key))
+    with suppress(AlreadyExistsError):
+        storage.create(record.key, layout.to_json(asdict(record)))
+
+
+def _is_ours(storage: Storage, record: RunRecord) -> bool:
+    """False where another driver has taken the number: after a removal, or without exclusive creation."""
+    try:
+        stored = read_run(storage, record.number)
+    except (ObjectNotFoundError, CorruptBuildError):
+        return True
+    if stored.token != record.token:
+        log.warning(
+            "%s is the record of another driver, on %r: how this run ended is not recorded",
+            storage.display(record.key),
+            stored.host,
+        )
+    return stored.token == record.token
 
 
 def read_heartbeat(storage: Storage, run: int) -> Mapping[str, object] | None:

@@ -86,13 +86,20 @@ def update_latest(config: Config, storage: Storage) -> None:
     with suppress(AlreadyExistsError):
         parent.create(f"{folder}{tick.order}.json", layout.to_json(asdict(complete)))
     pointer, newest = layout.latest_key(place), ""
-    while (last := parent.list_objects(folder)[-1].key) != newest:
+    while (last := max(f"{folder}{tick.order}.json", _newest_finished(parent, folder))) != newest:
         newest, raw = last, parent.read(last)
         path = layout.parse_record(raw, _COMPLETE_BUILD, parent.display(newest)).path
         if not parent.exists(pointer) or parent.read(pointer) != raw:
             parent.replace(pointer, raw)
         _link(parent, place, path)
         log.info("%s is %s", parent.display(pointer), path)
+
+
+def _newest_finished(parent: Storage, folder: str) -> str:
+    """The key of the listed complete build with the newest tick; "" without one. Skips other files."""
+    names = [item.key.removeprefix(folder) for item in parent.list_objects(folder)]
+    names = [name for name in names if name.endswith(".json") and not name.startswith((".", "_"))]
+    return folder + names[-1] if names else ""
 
 
 def follow_latest(url: str, storage_options: Mapping[str, object], *, retry_seconds: float) -> str:

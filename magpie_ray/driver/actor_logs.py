@@ -4,12 +4,14 @@ import logging
 import re
 import time
 from collections import deque
+from functools import partial
 from pathlib import Path
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from magpie_ray.utils.background import within
 from magpie_ray.worker.events import Placed
 
 log = logging.getLogger(__name__)
@@ -40,14 +42,19 @@ class ActorLogs:
         if time.monotonic() - self._last_task < _REMOTE_EVERY_SECONDS:
             return ""
         self._last_task = time.monotonic()
-        on_node = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
-        reading = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=on_node)(tail_of)
         try:
-            text: str = ray.get(reading.remote(place.log_path), timeout=_REMOTE_SECONDS)
-        except RayError as exc:  # the node is gone, or too busy
+            return within(_REMOTE_SECONDS, partial(_tail_from, place))
+        except (RayError, TimeoutError) as exc:  # the node is gone, or too busy
             log.debug("no log of process %d on %s: %s", place.pid, place.host, exc)
             return ""
-        return text
+
+
+def _tail_from(place: Placed) -> str:
+    """May block while the head does not answer."""
+    on_node = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
+    reading = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=on_node)(tail_of)
+    text: str = ray.get(reading.remote(place.log_path), timeout=_REMOTE_SECONDS)
+    return text
 
 
 def tail_of(log_path: str) -> str:

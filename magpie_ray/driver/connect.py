@@ -3,34 +3,78 @@
 Invariant: a cluster that does not answer is refused within seconds; Ray itself would wait for minutes.
 """
 
+import atexit
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray._private.utils import read_ray_address
-from ray.exceptions import RayError
 
-from magpie_ray.errors import ClusterLostError, InterruptedJobError, PreflightError
+from magpie_ray.errors import (
+    ClusterLostError,
+    ClusterStartError,
+    InterruptedJobError,
+    PreflightError,
+    StorageError,
+)
 from magpie_ray.utils import logs
+from magpie_ray.utils.background import DaemonExecutor, still_waits, within
 
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
+_TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
+# The variable, and Ray's constant, that have `uv run` start each process of a job.
+_BY_UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
+# In Ray's error for a socket below too deep a folder.
+_LONG_PATH = "AF_UNIX path length"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How long Ray may take to connect, to let go, and to let go of a cluster that was lost, in seconds.
+
+    A local cluster takes half a minute to start on a busy machine. One that is left behind ends with this
+    process, and a connection with it.
+    """
+
+    init: float = 120.0
+    shutdown: float = 10.0
+    # Ray itself ends this process soon after the head is lost.
+    shutdown_when_lost: float = 5.0
+
+
+_USUAL = Patience()
 
 
 @contextlib.contextmanager
-def ray_session(configured: str | None) -> Iterator[bool]:
+def ray_session(
+    configured: str | None,
+    *,
+    seconds_left: Callable[[], float] = lambda: math.inf,
+    patience: Patience = _USUAL,
+) -> Iterator[bool]:
     """A connection to a cluster; yields whether the cluster is a local one, to which no nodes come.
 
     configured: cluster.address, where "local" always starts a local cluster (see choose_address). A
-    connection that this process already has is used and stays. PreflightError when there is no such cluster.
+    connection that this process already has is used and stays. PreflightError when there is no such cluster,
+    ClusterStartError when a local one does not start. seconds_left: that the end of the session may take; a
+    second is always tried.
     """
+    if still_waits():
+        raise PreflightError(
+            "this process still waits for a Ray cluster that does not answer: restart the process (in a "
+            "notebook, its kernel)"
+        )
     if ray.is_initialized():
         yield False
         return
@@ -42,38 +86,101 @@ def ray_session(configured: str | None) -> Iterator[bool]:
         )
     if address and not answers(address):
         raise _no_cluster(address, "nothing answers there")
-    style = logs.current()
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            address=address or "local",
-            logging_level=logging.WARNING,
-            log_to_driver=style.verbose and not style.json,
-            **({} if address else {"include_dashboard": False}),
-        )
-    except SystemExit as exc:  # Ray's handler of SIGTERM
-        raise InterruptedJobError("stopped before anything had begun; run the same command again") from exc
-    except (ConnectionError, RuntimeError, ValueError, RayError) as exc:
-        raise _no_cluster(address or "local", f"{exc}{_token_hint() if address else ''}") from exc
-    finally:
-        # Ray sets a handler for good, whose exit code would not say that the job can be resumed.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-    if style.json:
-        logs.take_over("ray")
+    # One thread for both: Linux ends the processes of a local cluster with the thread that has started them.
+    log.info("connecting to Ray at %s", address) if address else log.info("starting Ray on this machine")
+    calls = DaemonExecutor(name="ray-session")
+    _connect(address, patience.init, calls)
     try:
         yield address is None
     except ClusterLostError:
-        raise  # ray.shutdown would wait for a lost head, longer than Ray lets this process live
-    except BaseException:
-        ray.shutdown()
+        _disconnect(patience.shutdown_when_lost, calls)
         raise
-    ray.shutdown()
+    except BaseException:
+        _disconnect(min(patience.shutdown, max(1.0, seconds_left())), calls)
+        raise
+    _disconnect(patience.shutdown, calls)
+
+
+def _connect(address: str | None, seconds: float, calls: DaemonExecutor) -> None:
+    """Ray's own connecting, in another thread: a head that hangs accepts connections, too."""
+    style = logs.current()
+    # Under `uv run` Ray would start every actor with `uv run` in a copy of the current directory, where uv
+    # installs the project anew. A node's own environment has the packages.
+    if _BY_UV not in os.environ:
+        setattr(ray_constants, _BY_UV, False)
+    # In its own thread Ray can't set the handler of SIGTERM that it would leave behind, and says so.
+    logging.getLogger("ray._private.worker").addFilter(_is_no_word_of_sigterm)
+    if not address:  # Ray warns of the token's mode, which matters to clusters that others reach
+        logging.getLogger(_TOKEN_LOGGER).addFilter(_is_no_word_of_tokens)
+    init = partial(
+        ray.init,
+        address=address or "local",
+        logging_level=logging.WARNING,
+        log_to_driver=style.verbose and not style.json,
+        **({} if address else {"include_dashboard": False}),
+    )
+    try:
+        within(seconds, init if address else partial(_start, init), executor=calls)
+    except Exception as exc:
+        if address:
+            raise _no_cluster(address, f"{exc}{_token_hint()}") from exc
+        if _LONG_PATH in str(exc):
+            raise PreflightError(
+                f"Ray can't put its sockets below {_temporary_folder()}, whose path is too long (a socket's "
+                "has at most 107 bytes): set TMPDIR to a short one, such as TMPDIR=/tmp"
+            ) from exc
+        raise ClusterStartError(
+            f"a local Ray cluster did not start: {exc}. On a busy machine it takes long: stop what else runs "
+            "here, or start a cluster with `ray start --head` and run the same command again"
+        ) from exc
+    if style.json:
+        logs.take_over("ray")
+
+
+def _start(init: Callable[[], object]) -> None:
+    """Start a local cluster; once more where it did not come up within the 30 s that Ray gives a node."""
+    try:
+        init()
+    except Exception as exc:
+        if _LONG_PATH in str(exc):
+            raise
+        log.warning("the local Ray cluster did not start (%s): trying once more", exc)
+        ray.shutdown()
+        init()
+
+
+def _temporary_folder() -> str:
+    """Where Ray puts the sockets of a local cluster."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+
+
+def _is_no_word_of_tokens(record: logging.LogRecord) -> bool:
+    return "Token authentication is" not in record.getMessage()
+
+
+def _is_no_word_of_sigterm(record: logging.LogRecord) -> bool:
+    return "SIGTERM handler is not set" not in record.getMessage()
+
+
+def _disconnect(seconds: float, calls: DaemonExecutor) -> None:
+    """Let go of the cluster. Ray waits for ever for a raylet or a head that hangs: not this process."""
+    try:
+        within(seconds, ray.shutdown, executor=calls)
+    except BaseException as exc:
+        atexit.unregister(ray.shutdown)  # it would wait again
+        if not isinstance(exc, TimeoutError):
+            raise
+        log.warning("Ray has not disconnected for %.0f s: the connection is left as it is", seconds)
+    calls.shutdown(wait=False)
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yields whether a SIGINT or SIGTERM has come, as a function; a second one raises KeyboardInterrupt."""
+def stop_signals(begin: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
+    """Yields whether SIGINT, SIGTERM or SIGHUP came, as a function; a second one raises KeyboardInterrupt.
+
+    A SIGHUP that is ignored, as under nohup, stays ignored.
+    begin: called at the first one. InterruptedJobError when storage fails after it: no time was left.
+    """
     received: list[int] = []
     previous: dict[int, Any] = {}
 
@@ -81,16 +188,25 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         received.append(number)
         if len(received) > 1:
             raise KeyboardInterrupt
+        begin()  # first: the log may be a pipe that nobody reads
         log.warning("%s: stopping; finished rows are being committed", signal.Signals(number).name)
 
     try:
-        for awaited in (signal.SIGINT, signal.SIGTERM):
+        for awaited in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if awaited == signal.SIGHUP and signal.getsignal(awaited) == signal.SIG_IGN:
+                continue
             previous[awaited] = signal.signal(awaited, note)
     except ValueError:  # not the main thread, where alone Python handles signals
         yield lambda: False
         return
     try:
         yield lambda: bool(received)
+    except StorageError as exc:
+        if not received:
+            raise
+        raise InterruptedJobError(
+            f"stopped. {exc} Committed rows are kept; run the same command again to resume"
+        ) from exc
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -4,13 +4,16 @@ Invariants: Ray restarts no actor, because the dispatcher decides which slot get
 does not answer, no method blocks on it.
 """
 
+import logging
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import ray
+from ray._private.state import state
 from ray.exceptions import (
     ActorUnavailableError,
     NodeDiedError,
@@ -30,15 +33,21 @@ from magpie_ray.driver.actor_process import ShardProcess
 from magpie_ray.driver.cluster_watch import ClusterView, ClusterWatch
 from magpie_ray.errors import MagpieError
 from magpie_ray.types import Partition
+from magpie_ray.utils.background import within
 from magpie_ray.utils.redaction import scrub
 from magpie_ray.worker.events import Event, Placed
-from magpie_ray.worker.spec import EngineFactory, WorkerSpec
+from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec
+
+log = logging.getLogger(__name__)
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _BRIEF_CHARACTERS = 600
 # The part of a core that the job's loop may take, as long as it turns twice a second. Asking Ray for the
 # events of 1,000 actors takes a millisecond, whether there is one event or a hundred.
 _LOOP_SHARE = 0.01
+_NODE_LABEL = "ray.io/node-id"
+# A head that answers at all does so within this time; the job's loop stands still meanwhile.
+ASK_SECONDS = 30.0
 # Another actor would probably fail in the same way.
 _OWN_FAULTS = (OutOfMemoryError, RuntimeEnvSetupError)
 
@@ -54,14 +63,16 @@ class _Actor:
 class RayActors:
     """One actor a slot.
 
-    spec_of: the spec of a worker, by its engine start. capacity_in: how many actors there should be on a
+    spec: what all workers have in common; it travels once to each node. start_of: what differs from worker to
+    worker, by its engine start. capacity_in: how many actors there should be on a
     cluster. secrets: texts that are struck from everything actors say. process: the class that runs in an
-    actor's process.
+    actor's process. ask_seconds: how long the next request to Ray may take.
     """
 
     def __init__(
         self,
-        spec_of: Callable[[int], WorkerSpec],
+        spec: WorkerSpec,
+        start_of: Callable[[int], EngineStart],
         placement: Placement,
         watch: ClusterWatch,
         *,
@@ -69,45 +80,72 @@ class RayActors:
         secrets: frozenset[str],
         engine_factory: EngineFactory | None,
         process: type[ShardProcess] = ShardProcess,
+        ask_seconds: Callable[[], float] = lambda: ASK_SECONDS,
     ) -> None:
-        self._spec_of = spec_of
+        self._spec, self._shared_spec = spec, cast(Any, None)
+        self._start_of = start_of
         self._placement = placement
         self._watch = watch
         self._engine_factory = engine_factory
         self._secrets = secrets
+        self._ask_seconds = ask_seconds
         self._logs = ActorLogs()
         self._capacity_in = capacity_in
-        self._postponed: dict[int, int] = {}  # slot -> engine start, while the head does not answer
+        # slot -> engine start and nodes to avoid, while the head does not answer
+        self._postponed: dict[int, tuple[int, frozenset[str]]] = {}
         self._actors: dict[int, _Actor] = {}
         self._actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0)(process)
         self._listening: dict[Any, int] = {}  # events -> slot, of actors that have not ended
         self._turned = time.thread_time()
 
-    def start(self, slot: int, *, engine_start: int) -> None:
+    def start(self, slot: int, *, engine_start: int, avoid: frozenset[str] = frozenset()) -> None:
         """Ask Ray for an actor, in a placement group of its own where the placement has bundles."""
-        if not self._watch.reachable():
-            self._postponed[slot] = engine_start
-            return
+        if self._watch.reachable():
+            request = partial(self._request, self._start_of(engine_start), avoid)
+            try:
+                actor = within(self._ask_seconds(), request, if_late=_kill)
+            except (TimeoutError, RayError) as exc:
+                log.warning("Ray did not take the request for an actor; it is repeated: %s", _brief(exc))
+                self._watch.note_silence()
+            else:
+                self._actors[slot] = actor
+                self._listening[actor.events] = slot
+                return
+        self._postponed[slot] = (engine_start, avoid)
+
+    def _request(self, start: EngineStart, avoid: frozenset[str]) -> _Actor:
+        """May block while the head does not answer."""
         placement, group = self._placement, None
         options: dict[str, Any] = {"num_cpus": placement.num_cpus, "num_gpus": placement.num_gpus}
+        # Every node has a label with its id. A node that is gone by now does no harm in the list.
+        elsewhere = {_NODE_LABEL: f"!in({','.join(sorted(avoid))})"} if avoid else None
         if placement.bundles:
-            group = placement_group([dict(b) for b in placement.bundles], strategy=placement.strategy)
+            group = placement_group(
+                [dict(b) for b in placement.bundles],
+                strategy=placement.strategy,
+                bundle_label_selector=[elsewhere] * len(placement.bundles) if elsewhere else None,
+            )
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
                 placement_group=group,
                 placement_group_bundle_index=0,
                 placement_group_capture_child_tasks=True,
             )
-        spec = self._spec_of(engine_start)
-        handle = self._actor_class.options(**options).remote(spec, self._engine_factory)
-        events = handle.run.options(num_returns="streaming").remote()
-        self._actors[slot] = _Actor(handle, events, group)
-        self._listening[events] = slot
+        elif elsewhere:
+            options["label_selector"] = elsewhere
+        if self._shared_spec is None:
+            # Thousands of system prompts would otherwise be pickled for every actor.
+            self._shared_spec = ray.put(self._spec)
+        handle = self._actor_class.options(**options).remote(self._shared_spec, start, self._engine_factory)
+        return _Actor(handle, handle.run.options(num_returns="streaming").remote(), group)
 
     def give(self, slot: int, partition: Partition) -> None:
         self._tell(slot, "give", partition)
 
     def drop(self, slot: int, partition: Partition) -> None:
         self._tell(slot, "drop", partition)
+
+    def last(self, slot: int) -> None:
+        self._tell(slot, "last")
 
     def finish(self, slot: int) -> None:
         self._tell(slot, "finish")
@@ -127,17 +165,18 @@ class RayActors:
         self._listening.pop(actor.events, None)
         if not self._watch.reachable():
             return  # without a cluster the actor ends by itself
-        ray.kill(actor.handle)
-        if actor.group is not None:
-            remove_placement_group(actor.group)
+        try:
+            within(self._ask_seconds(), partial(_kill, actor))
+        except (TimeoutError, RayError):
+            self._watch.note_silence()
 
     def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
         """The next event of every actor that has one."""
         self._watch.check()
         if self._postponed and self._watch.reachable():
-            for slot, engine_start in list(self._postponed.items()):
+            for slot, (engine_start, avoid) in list(self._postponed.items()):
                 del self._postponed[slot]
-                self.start(slot, engine_start=engine_start)
+                self.start(slot, engine_start=engine_start, avoid=avoid)
         streams = list(self._listening)
         if not streams:
             time.sleep(timeout_seconds)
@@ -154,16 +193,24 @@ class RayActors:
     def _next_event(self, events: Any) -> Event | Lost | Left:
         slot = self._listening[events]
         try:
-            event: Event = ray.get(next(events))
+            event: Event = ray.get(next(events), timeout=self._ask_seconds())
         except StopIteration:
             del self._listening[events]
             return Left()
         except RayTaskError as exc:
             error = exc.cause if isinstance(exc.cause, MagpieError) else None
             cause = str(error) if error else f"{type(exc.cause).__name__}: {exc.cause}"
-            return Lost(cause=self.explain(slot, cause), loss=Loss.FAILED, error=error)
+            loss = Loss.NODE if _has_lost_a_node(self._actors[slot].place, self._watch) else Loss.FAILED
+            return Lost(cause=self.explain(slot, cause), loss=loss, error=error)
         except RayError as exc:  # a dead actor or node, no memory, a runtime environment that can't be made
             lost = lost_by(exc, self._actors[slot].place, self._watch)
+            if self._actors[slot].place is None and self._watch.reachable():
+                try:
+                    node_id, host = within(self._ask_seconds(), partial(_where, self._actors[slot].handle))
+                except (TimeoutError, RayError):
+                    self._watch.note_silence()
+                else:
+                    lost = replace(lost, node_id=node_id, host=host)
             if lost.loss in (Loss.FAILED, Loss.DIED):
                 lost = replace(lost, cause=self.explain(slot, lost.cause))
             return lost
@@ -184,14 +231,36 @@ class RayActors:
     def capacity(self) -> int:
         return self._capacity_in(self._watch.view)
 
+    def nodes(self) -> frozenset[str]:
+        """Ids of the nodes that can hold an actor."""
+        view = self._watch.view
+        sizes = zip(view.staying, view.resources.node_cpus, view.resources.node_gpus, strict=True)
+        return frozenset(node for node, cpus, gpus in sizes if self._placement.fits(cpus=cpus, gpus=gpus))
+
     def on_notice(self) -> list[int]:
         """Slots on nodes that are about to leave."""
         placed = [(slot, actor.place) for slot, actor in self._actors.items() if actor.place]
-        return [slot for slot, place in placed if place.node_id in self._watch.view.leaving]
+        return [slot for slot, place in placed if not self._watch.view.leaving.isdisjoint(place.nodes)]
 
     def describe(self) -> str:
         wanted = f"{len(self._actors) + len(self._postponed)} actors want {self._placement} each"
         return f"{wanted}; the cluster has {self._watch.view.free}"
+
+
+def _kill(actor: _Actor) -> None:
+    """May block while the head does not answer."""
+    ray.kill(actor.handle)
+    if actor.group is not None:
+        remove_placement_group(actor.group)
+
+
+def _where(handle: Any) -> tuple[str, str]:
+    """The node that an actor was to start on, and its address; empty where it had none.
+
+    No public call tells it of an actor whose process failed before it could say anything.
+    """
+    address = state.actor_table(handle._actor_id.hex()).get("Address", {})
+    return address.get("NodeID", ""), address.get("IPAddress", "")
 
 
 def lost_by(exc: RayError, place: Placed | None, watch: ClusterWatch) -> Lost:
@@ -202,19 +271,24 @@ def lost_by(exc: RayError, place: Placed | None, watch: ClusterWatch) -> Lost:
         return Lost(cause=cause, loss=Loss.NODE)
     if not watch.reachable():
         return Lost(cause=f"the head of the cluster stopped answering: {cause}", loss=Loss.LEFT)
-    if place and place.node_id not in watch.view.alive:
+    if _has_lost_a_node(place, watch):
         return Lost(cause=cause, loss=Loss.NODE)
     is_own_fault = isinstance(exc, _OWN_FAULTS) or _failed_to_start(exc)
     return Lost(cause=cause, loss=Loss.FAILED if is_own_fault else Loss.DIED)
 
 
-def _failed_to_start(exc: RayError) -> bool:
+def _has_lost_a_node(place: Placed | None, watch: ClusterWatch) -> bool:
+    """Whether one of the nodes that the actor's engine is on is gone."""
+    return place is not None and not watch.view.alive.issuperset(place.nodes)
+
+
+def _failed_to_start(exc: Exception) -> bool:
     """Whether the actor's `__init__`, or an import of its class, raised."""
     return isinstance(exc, RayActorError) and exc.actor_init_failed
 
 
-def _brief(exc: RayError) -> str:
-    """Ray's message without its table of ids and its colours; of a traceback only the last line."""
+def _brief(exc: Exception) -> str:
+    """Its message without its table of ids and its colours; of a traceback only the last line."""
     lines = [line for line in _COLOUR.sub("", str(exc)).splitlines() if line.strip() and line[0] != "\t"]
     shown = lines[-1:] if _failed_to_start(exc) else lines
     return f"{type(exc).__name__}: {' '.join(' '.join(shown).split())[:_BRIEF_CHARACTERS]}"

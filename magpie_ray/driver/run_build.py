@@ -10,15 +10,20 @@ committed files stay and the run's record says how it ended.
 """
 
 import logging
+import math
+import os
 import socket
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
-from magpie_ray.config.schema import Config
+from magpie_ray.config.schema import Config, load_config, parse_config
+from magpie_ray.coordinator.notice import SLACK_SECONDS, Notice
 from magpie_ray.coordinator.placement import choose_num_actors, place
 from magpie_ray.coordinator.run import BuildResult, carry_out, nothing_to_do
-from magpie_ray.dataset import manifest, run_records, schedule
-from magpie_ray.driver.cluster_watch import ClusterWatch
+from magpie_ray.dataset import run_records, schedule
+from magpie_ray.driver.cluster_watch import GONE_SECONDS, ClusterWatch
 from magpie_ray.driver.connect import ray_session, stop_signals
 from magpie_ray.driver.ray_metrics import RayMetrics
 from magpie_ray.driver.wiring import make_job
@@ -27,6 +32,7 @@ from magpie_ray.monitoring.heartbeat import Heartbeat
 from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.preflight import checks
 from magpie_ray.preflight.if_exists import exists_error, reason_to_leave
+from magpie_ray.preflight.inputs import copy_inputs
 from magpie_ray.preflight.target import (
     Output,
     Target,
@@ -37,6 +43,7 @@ from magpie_ray.preflight.target import (
 )
 from magpie_ray.types import IfExists
 from magpie_ray.utils import logs
+from magpie_ray.utils.process_end import allowing
 from magpie_ray.worker.spec import EngineFactory
 
 log = logging.getLogger(__name__)
@@ -46,8 +53,7 @@ log = logging.getLogger(__name__)
 class Timing:
     """When a silent cluster counts as gone, and how often the log says how the run stands."""
 
-    # Ray itself ends a driver whose head has been silent for a minute.
-    cluster_gone_seconds: float = 40.0
+    cluster_gone_seconds: float = GONE_SECONDS
     log_seconds: float = 30.0
 
 
@@ -55,7 +61,7 @@ _USUAL = Timing()
 
 
 def generate(
-    config: Config,
+    config: Config | Mapping[str, object] | str | os.PathLike[str],
     *,
     if_exists: IfExists = "resume",
     engine_factory: EngineFactory | None = None,
@@ -63,12 +69,19 @@ def generate(
 ) -> BuildResult:
     """Run, or resume, the build that `config` describes, on the Ray cluster at hand.
 
+    config: a Config, the path of a YAML file, or a mapping such as the file holds.
     if_exists: what to do about an existing build: resume it, skip it when it is complete or another run works
     on it, or fail. Returns when the build is complete or skipped. Raises MagpieError: ConfigError,
     ModelError, FormatError and PreflightError before anything costly starts, InterruptedJobError on a signal,
     GenerationFailedError, RowExhaustedError or ClusterLostError when the job gives up. Committed files stay,
     and the same call resumes the build.
     """
+    began = time.monotonic()
+    if isinstance(config, Mapping):
+        config = parse_config(config)
+    elif not isinstance(config, Config):
+        config = load_config(os.fspath(config))
+    checks.check_output_outlives_job(config.output.path)
     output = find_output(config, claim=True)
     checks.check_output_is_shared(output.storage)
     if output.tick:
@@ -81,7 +94,7 @@ def generate(
         raise
     if not result.left_alone:
         schedule.update_latest(output.config, output.storage)
-    return result
+    return replace(result, wall_seconds=time.monotonic() - began)
 
 
 def _settle(
@@ -105,14 +118,17 @@ def _run(
     """Open the build on a cluster, and work until it is complete."""
     build_spec, config = target.build_spec, target.build_spec.config
     storage = checks.check_output(target.storage, single_writer=config.output.single_writer)
+    notice = Notice(config.cluster.notice_seconds, storage)
+    seconds_left = partial(notice.left, 1.0, most=math.inf)
     with (
-        ray_session(config.cluster.address) as is_local,
-        stop_signals() as stop_requested,
+        ray_session(config.cluster.address, seconds_left=seconds_left) as is_local,
+        allowing(notice.seconds + SLACK_SECONDS),
+        stop_signals(notice.begin) as stop_requested,
         ClusterWatch(may_grow=not is_local, gone_seconds=timing.cluster_gone_seconds) as watch,
     ):
         log.info("running on %s Ray cluster %s", "a local" if is_local else "the", watch)
         if not is_local:
-            checks.warn_of_local_output(build_spec, storage, nodes=len(watch.view.alive))
+            checks.warn_of_local_output(storage, nodes=len(watch.view.alive))
         elif engine_factory is None:
             checks.check_engine_is_installed()
 
@@ -122,9 +138,10 @@ def _run(
         num_actors = choose_num_actors(config, placement, resources)
         committed = target.committed
         if committed is None:
-            committed, is_new = open_build(
+            build_spec, committed, is_new = open_build(
                 build_spec, storage, num_actors=num_actors, device=placement.device
             )
+            config = build_spec.config
             if not is_new and if_exists == "fail":
                 raise exists_error(storage)
             if not is_new and if_exists == "skip":
@@ -134,7 +151,8 @@ def _run(
             return nothing_to_do(build_spec, storage, committed)
 
         # Work.
-        manifest.mark_growing(storage)
+        if build_spec.inputs:
+            copy_inputs(config, build_spec.inputs, storage, stop_requested=stop_requested)
         host = socket.gethostname()
         run = run_records.start_run(storage, num_rows=config.num_rows, host=host, config=config.recorded())
         make_this_job = partial(
@@ -147,6 +165,7 @@ def _run(
             placement=placement,
             num_actors=num_actors,
             engine_factory=engine_factory,
+            notice=notice,
         )
         with (
             ProgressDisplay(live=not logs.current().json, log_seconds=timing.log_seconds) as display,

@@ -6,7 +6,6 @@ on this machine.
 
 import logging
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from magpie_ray import draws
 from magpie_ray.config.schema import Config
-from magpie_ray.coordinator.placement import most_actors, place
+from magpie_ray.coordinator.placement import Placement, most_actors, place
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.layout import DATA_FILES
 from magpie_ray.dataset.parquet import parquet_bytes
@@ -26,10 +25,13 @@ from magpie_ray.errors import PreflightError
 from magpie_ray.planning.estimate import Sample
 from magpie_ray.planning.sampler import Sampler
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import choose_grid
-from magpie_ray.preflight.target import look_at
+from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
+from magpie_ray.preflight.inputs import copy_inputs
+from magpie_ray.preflight.target import CommittedBuild, look_at
 from magpie_ray.storage.storage import Storage
-from magpie_ray.worker.spec import EngineFactory, WorkerSpec
+from magpie_ray.types import Partition
+from magpie_ray.utils.awake import awake_seconds
+from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +50,10 @@ def take_sample(
 ) -> Sample:
     """Make rows of the build for `seconds` after the last engine is up, or until all rows are made.
 
-    began: when the command started, by time.monotonic(). Raises what `generate` raises before anything
+    began: when the command started, by awake_seconds(). Raises what `generate` raises before anything
     starts, GenerationFailedError when an engine fails, InterruptedJobError when told to stop.
     """
-    began = time.monotonic() if began is None else began
+    began = awake_seconds() if began is None else began
     target = look_at(config)
     build_spec, config, committed = target.build_spec, target.build_spec.config, target.committed
     if committed and not committed.pending:
@@ -70,33 +72,23 @@ def take_sample(
         num_actors = most if config.cluster.num_actors == "auto" else config.cluster.num_actors
         grid = choose_grid(build_spec, num_actors=num_actors, device=placement.device)
         grid = min(committed.build.rows_per_partition if committed else grid, _ROWS_PER_PIECE)
-        done = [record.partition for record in committed.records] if committed else []
         num_rows = partitioning.rows_in(committed.pending) if committed else config.num_rows
-        stop = min(config.num_rows, config.num_rows - num_rows + _MOST_ROWS)
-        pieces = partitioning.pending(stop, grid, done)
+        pieces = _pieces(config, committed, grid=grid, num_rows=num_rows)
         engines = min(most, num_actors, len(pieces))
-
-        def spec_of(engine_start: int) -> WorkerSpec:
-            return WorkerSpec(
-                build_spec=build_spec,
-                storage=Storage(folder),
-                fingerprint="",
-                run=draws.MAX_RUNS - 1,
-                engine_start=engine_start,
-                device=placement.device,
-                distributed_executor_backend=placement.distributed_executor_backend,
-            )
-
-        actors = RayActors(
-            spec_of,
-            placement,
-            watch,
-            capacity_in=lambda _: engines,
-            secrets=config.secrets(),
-            engine_factory=engine_factory,
-        )
+        if build_spec.inputs:
+            copy_inputs(config, build_spec.inputs, Storage(folder))
+        actors = make_actors(build_spec, Storage(folder), placement, watch, engines, engine_factory)
         log.info("%d engines make a sample for %.0f s", engines, seconds)
-        sampler = Sampler(actors, pieces, num_slots=engines, grid=grid, seconds=seconds, began=began)
+        sampler = Sampler(
+            actors,
+            pieces,
+            num_slots=engines,
+            grid=grid,
+            seconds=seconds,
+            began=began,
+            start_timeout_seconds=config.cluster.start_timeout_seconds,
+            stall_timeout_seconds=config.cluster.stall_timeout_seconds,
+        )
         sampler.work(stop_requested)
         sample = sampler.result(num_rows=num_rows)
         bytes_per_row, bytes_per_file = _bytes_of(Path(folder), config)
@@ -105,8 +97,43 @@ def take_sample(
         device=placement.device,
         bytes_per_row=bytes_per_row,
         bytes_per_file=bytes_per_file,
-        end_seconds=time.monotonic() - sampler.ended,
+        end_seconds=awake_seconds() - sampler.ended,
     )
+
+
+def make_actors(
+    build_spec: BuildSpec,
+    storage: Storage,
+    placement: Placement,
+    watch: ClusterWatch,
+    engines: int,
+    engine_factory: EngineFactory | None,
+) -> RayActors:
+    """Actors that write to `storage` and belong to no build there."""
+    spec = WorkerSpec(
+        build_spec=build_spec,
+        storage=storage,
+        fingerprint="",
+        run=draws.MAX_RUNS - 1,
+        engine_start=0,
+        device=placement.device,
+        distributed_executor_backend=placement.distributed_executor_backend,
+    )
+    return RayActors(
+        spec,
+        lambda engine_start: EngineStart(engine_start=engine_start),
+        placement,
+        watch,
+        capacity_in=lambda _: engines,
+        secrets=build_spec.config.secrets(),
+        engine_factory=engine_factory,
+    )
+
+
+def _pieces(config: Config, committed: CommittedBuild | None, *, grid: int, num_rows: int) -> list[Partition]:
+    """The first of the `num_rows` pending rows."""
+    done = [record.partition for record in committed.records] if committed else []
+    return partitioning.pending(min(config.num_rows, config.num_rows - num_rows + _MOST_ROWS), grid, done)
 
 
 def _bytes_of(folder: Path, config: Config) -> tuple[float, float]:

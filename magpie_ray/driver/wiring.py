@@ -1,23 +1,26 @@
 """The parts of a run, wired: the pending work, the actors that do it, and the records kept of it."""
 
 import logging
+from functools import partial
 
+from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.fleet import progress_seconds
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.ledger import Ledger
+from magpie_ray.coordinator.notice import ENDED_SHARE, Notice
 from magpie_ray.coordinator.output_sync import OutputSync
 from magpie_ray.coordinator.placement import Placement, most_actors
 from magpie_ray.dataset import partitioning, run_records
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.driver.cluster_watch import ClusterView, ClusterWatch
-from magpie_ray.driver.ray_actors import RayActors
+from magpie_ray.driver.ray_actors import ASK_SECONDS, RayActors
 from magpie_ray.errors import PreflightError
 from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.target import CommittedBuild
 from magpie_ray.storage.storage import Storage
-from magpie_ray.worker.spec import PROGRESS_SECONDS, EngineFactory, WorkerSpec
+from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ def make_job(
     placement: Placement,
     num_actors: int,
     engine_factory: EngineFactory | None,
+    notice: Notice,
 ) -> Job:
     """The run's job; no actor starts yet. num_actors: how many actors the run starts with."""
     config = build_spec.config
@@ -47,39 +51,26 @@ def make_job(
     )
     history = ActorHistory(run=run.number, device=placement.device, num_gpus=placement.all_gpus)
     ledger = Ledger(committed.records, run=run.number)
-    output = OutputSync(storage, committed.build, ledger, num_rows=config.num_rows, history=history)
-
-    def spec_of(engine_start: int) -> WorkerSpec:
-        stall = config.cluster.stall_timeout_seconds
-        return WorkerSpec(
-            build_spec=build_spec,
-            storage=storage,
-            fingerprint=committed.build.fingerprint,
-            run=run.number,
-            engine_start=engine_start,
-            device=placement.device,
-            distributed_executor_backend=placement.distributed_executor_backend,
-            on_ray=True,
-            progress_seconds=max(
-                PROGRESS_SECONDS, progress_seconds(dispatcher.num_slots, stall_timeout_seconds=stall)
-            ),
-        )
-
-    def capacity_in(view: ClusterView) -> int:
-        if config.cluster.num_actors != "auto":
-            return num_actors
-        try:
-            return most_actors(placement, view.resources)
-        except PreflightError:  # all nodes are gone for now
-            return 0
-
+    output = OutputSync(storage, committed.build, ledger, num_rows=config.num_rows, run=run, history=history)
+    spec = WorkerSpec(
+        build_spec=build_spec.for_workers(),
+        storage=storage,
+        fingerprint=committed.build.fingerprint,
+        run=run.number,
+        engine_start=0,
+        device=placement.device,
+        distributed_executor_backend=placement.distributed_executor_backend,
+        on_ray=True,
+    )
     actors = RayActors(
-        spec_of,
+        spec,
+        partial(_engine_start, spec, dispatcher),
         placement,
         watch,
-        capacity_in=capacity_in,
+        capacity_in=partial(_capacity, config, placement),
         secrets=config.secrets(),
         engine_factory=engine_factory,
+        ask_seconds=partial(notice.left, ENDED_SHARE, most=ASK_SECONDS),
     )
     return Job(
         config=config,
@@ -89,4 +80,22 @@ def make_job(
         dispatcher=dispatcher,
         actors=actors,
         history=history,
+        notice=notice,
     )
+
+
+def _engine_start(spec: WorkerSpec, dispatcher: Dispatcher, engine_start: int) -> EngineStart:
+    """One engine start. A worker reports the less often, the more slots there are by then."""
+    stall = spec.build_spec.config.cluster.stall_timeout_seconds
+    seconds = progress_seconds(dispatcher.num_slots, stall_timeout_seconds=stall)
+    return EngineStart(engine_start=engine_start, progress_seconds=seconds)
+
+
+def _capacity(config: Config, placement: Placement, view: ClusterView) -> int:
+    """As many actors as configured, or as the cluster can hold now."""
+    if config.cluster.num_actors != "auto":
+        return config.cluster.num_actors
+    try:
+        return most_actors(placement, view.resources)
+    except PreflightError:  # all nodes are gone for now
+        return 0

@@ -1,8 +1,8 @@
 """Which tokens may come next at the beginning of a message.
 
-Owns the way from the texts that no message may begin with to token ids. vLLM's bad_words and logit_bias can't
-express this: both hold for a whole message, and bad_words for only one tokenization of a text. So each
-vocabulary and set of texts gets a table, in which an engine looks up the beginning of a message.
+Owns the way from the texts that no message may begin with to token ids. vLLM's bad_words can't express this:
+they hold for a whole message, and for only one tokenization of a text. So each vocabulary and set of texts
+gets a table, in which message_heads looks up the beginning of a message.
 
 Invariants: no token completes a banned text, whatever the tokenization and the white space in front; tokens
 that end a message are never banned; behind any other beginning nothing is banned.

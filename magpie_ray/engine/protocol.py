@@ -4,8 +4,8 @@ Invariants: `submit` queues a request, `step` advances every running one by abou
 that ended. `step` is only called while a request is outstanding. One thread drives an engine.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from magpie_ray.config.sampling import SamplingSettings, UserSettings
@@ -29,11 +29,16 @@ class EngineFigures:
 
 
 # Compared and hashed as an object: engines keep their own form of each, of which a build has a few.
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, weakref_slot=True)
 class Sampling:
-    """How one role's messages are sampled, as the config has it, and the endings of the chat format."""
+    """How one role's messages are sampled, as the config has it, and the endings of the chat format.
+
+    An engine ignores the settings' first_tokens, which message_heads applies. logit_biases: added to the
+    logits of these token ids throughout the message.
+    """
 
     settings: SamplingSettings
+    logit_biases: Mapping[int, float] = field(default_factory=dict)
     stop_token_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
 
@@ -88,6 +93,6 @@ class Engine(Protocol):
         """Drop outstanding requests: `step` returns nothing of them."""
 
     def stats(self) -> EngineStats:
-        """Totals since the engine started; known_tokens stay 0, as only its user can tell them."""
+        """Totals since the engine started; known_tokens only of prompts that no caller wrote."""
 
     def close(self) -> None: ...

@@ -6,7 +6,7 @@ sample texts back, not by a tokenizer's name or type; a tokenizer that no spelli
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -30,6 +30,11 @@ class TokenBytes:
 
     pieces: Pieces
     is_exact: bool
+
+    def resized(self, size: int) -> "TokenBytes":
+        """The vocabulary of a model with `size` token ids, of which the tokenizer may know more or fewer."""
+        unknown: Pieces = [None] * (size - len(self.pieces))
+        return replace(self, pieces=[*self.pieces[:size], *unknown])
 
 
 def token_bytes(tokenizer: Any) -> TokenBytes:

@@ -10,10 +10,11 @@ How a conversation travels:
    again at step 2. While it waits, Rounds refreshes its KV cache when CacheUse says that it is about to be
    evicted.
 6. With its last message, it comes out as a Row. A rejected message makes a Rejection at any step: EarlyStop
-   counts it, and the row's next attempt waits in the AttemptQueue.
+   decides whether bad luck explains it, and the row's next attempt waits in the AttemptQueue.
 
 Read `conversation`, then `rounds`, then the parts that Rounds drives: `attempt_queue`, `admission`,
-`verdicts`, `cache_use`, `early_stop`. The parts do not know Rounds.
+`verdicts`, `cache_use`, `early_stop` (with `prompt_groups` and `sequential_tests`). The parts do not know
+Rounds.
 
 Invariants: every row comes out once; a conversation stays token ids; nothing here knows Ray, vLLM or storage.
 """

@@ -6,6 +6,10 @@ are live as the cache holds, and they start at an even pace: conversations that 
 and would fill the cache all at once. Where the batch is so small that a step's time goes into reading the
 weights, prefill is almost free, and the batch is filled whatever is evicted.
 
+The last conversations, as many as are live at once, start at once where the cache holds them: the batch stays
+full longer if they all are under way when no others are left. Each is a cohort of its own, because nothing
+is left to run beside them while they wait for one another.
+
 Pure arithmetic, in conversations, tokens and engine steps. Invariants: with nothing live, a cohort may start;
 cohort sizes and numbers from the config are taken as they are.
 """
@@ -98,6 +102,7 @@ class AdmissionWindow:
         self._figures = figures
         self.cohort_size = cohort_size or COHORT_SIZE
         self._fixed = cohorts_in_flight and cohorts_in_flight * self.cohort_size
+        self._last_cohort_size = self.cohort_size if cohort_size or self._fixed else 1
         tokens = max(1.0, tokens_per_turn)
         cohort_steps = tokens * (_COHORT_OVER_MEAN if self.cohort_size > 1 else 1.0)
         self.traffic = Traffic(turns=max(1.0, turns), tokens=tokens, steps=tokens, cohort_steps=cohort_steps)
@@ -116,19 +121,34 @@ class AdmissionWindow:
         """Conversations that are live at once: at most where the config says so, else about so many."""
         return self._fixed or self._live
 
+    def next_size(self, left: int | None) -> int:
+        """The most conversations of the next cohort. left: attempts left to start; None for any number."""
+        return self.cohort_size if left is None or left > self.live else self._last_cohort_size
+
     def admits(
-        self, size: int, *, step: int, outstanding: int, live: int, kv_tokens: float, reserved: int = 0
+        self,
+        size: int,
+        *,
+        step: int,
+        outstanding: int,
+        live: int,
+        kv_tokens: float,
+        left: int | None = None,
+        reserved: int = 0,
     ) -> bool:
         """Whether a cohort of that size may start now.
 
-        outstanding: requests in the engine. live: conversations; kv_tokens: their KV cache. reserved: places
-        of conversations that will join cohorts in flight.
+        outstanding: requests in the engine. live: conversations; kv_tokens: their KV cache. left: attempts
+        that are left to start, the cohort's included; None for any number. reserved: places of conversations
+        that will join cohorts in flight.
         """
         if self._fixed:
             # While the batch is full, wait for more rows to make a whole cohort.
             whole = size == self.cohort_size or live < self._figures.max_num_seqs
             return live + reserved + size <= self._fixed and whole
         if not live:
+            return True
+        if left is not None and left <= self.live and self._fits_at_longest(live + left):
             return True
         if outstanding >= self._max_outstanding:
             return False
@@ -145,10 +165,15 @@ class AdmissionWindow:
         self._last_start = min(float(step), max(self._next_start, step - 1.0))
         self._last_size = size
 
-    def learn(self, *, tokens: float, steps: float, cohort_steps: float) -> None:
-        """A cohort has ended a turn: means over its conversations, and the steps of the slowest."""
+    def learn(self, *, tokens: float, steps: float, cohort_steps: float | None) -> None:
+        """A cohort has ended a turn: means over its conversations, and the steps of the slowest.
+
+        cohort_steps: None for a cohort of fewer conversations than others, which says nothing of their waits.
+        """
         self._cohorts_seen = min(self._cohorts_seen + 1, _MEMORY)
         old, weight = self.traffic, 1 / self._cohorts_seen
+        if cohort_steps is None:
+            cohort_steps = steps * old.cohort_steps / old.steps
         self.traffic = replace(
             old,
             tokens=max(1.0, old.tokens + (tokens - old.tokens) * weight),
@@ -185,8 +210,12 @@ class AdmissionWindow:
         elif within == slots and _SPARE * slots * live_per_running * traffic.longest <= cache:
             running = self._max_outstanding = _SPARE * slots
         self._live = max(self.cohort_size, round(running * live_per_running))
-        fits_at_longest = self._live * traffic.longest <= cache
-        self._steps_per_start = 0.0 if fits_at_longest else traffic.live_kv / self._kv_budget
+        fits = self._fits_at_longest(self._live)
+        self._steps_per_start = 0.0 if fits else traffic.live_kv / self._kv_budget
+
+    def _fits_at_longest(self, conversations: int) -> bool:
+        """Whether the cache holds so many conversations at their longest."""
+        return conversations * self.traffic.longest <= self._figures.kv_cache_tokens
 
 
 def _step_cost(tokens: float) -> float:

@@ -1,9 +1,10 @@
 """The KV cache that live conversations occupy, and which of them the engine is about to evict.
 
-Invariants: a conversation that is not live occupies nothing. Units: tokens and engine steps.
+Invariants: a conversation that is not live occupies nothing and is not remembered. Units: tokens and engine
+steps.
 """
 
-from collections import deque
+from itertools import takewhile
 
 from magpie_ray.generation.conversation import Conversation
 
@@ -15,7 +16,8 @@ class CacheUse:
         self._settled = 0  # tokens of all conversations, without those of messages being decoded
         self._submitted: dict[Conversation, int] = {}  # the step in which its message was submitted
         self._submitted_steps = 0  # their sum
-        self._waiting: deque[tuple[int, Conversation, int]] = deque()  # last use, and its messages then
+        # The step of the last use, by conversation that waits for its cohort; the earliest first.
+        self._waiting: dict[Conversation, int] = {}
 
     def kv_tokens(self, step: int) -> int:
         """Tokens in use. A message being decoded is taken to have one for each step since its submission."""
@@ -24,6 +26,7 @@ class CacheUse:
     def submit(self, conversation: Conversation, step: int) -> None:
         """The conversation's next message is submitted: the engine prefills its prompt."""
         self._settle(conversation, conversation.prompt_tokens - conversation.shared_tokens)
+        self._waiting.pop(conversation, None)
         self._submitted[conversation] = step
         self._submitted_steps += step
 
@@ -33,20 +36,19 @@ class CacheUse:
 
     def release(self, conversation: Conversation) -> None:
         """The conversation is not live any more."""
+        self._waiting.pop(conversation, None)
         self._settle(conversation, 0)
 
     def wait(self, conversation: Conversation, step: int) -> None:
-        """From this step on, the conversation waits for its cohort."""
-        self._waiting.append((step, conversation, len(conversation.message_ids)))
+        """From this step on, the conversation waits for its cohort, until it is submitted or released."""
+        self._waiting[conversation] = step
 
     def take_unused(self, step: int, *, after: float) -> list[Conversation]:
         """Waiting conversations whose cache was last used `after` steps ago; it counts as used now."""
-        unused = []
-        while self._waiting and step - self._waiting[0][0] >= after:
-            _, conversation, messages = self._waiting.popleft()
-            if conversation in conversation.cohort.waiting and len(conversation.message_ids) == messages:
-                unused.append(conversation)
-                self._waiting.append((step, conversation, messages))
+        unused = list(takewhile(lambda waiting: step - self._waiting[waiting] >= after, self._waiting))
+        for conversation in unused:
+            del self._waiting[conversation]
+            self._waiting[conversation] = step
         return unused
 
     def _settle(self, conversation: Conversation, tokens: int) -> None:

@@ -4,17 +4,18 @@ Invariants: `message_ids` are the accepted messages, alternating from the user's
 messages as text, and after them at most the one that ended the attempt.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 from magpie_ray import draws
 from magpie_ray.acceptance import Rule
-from magpie_ray.chat_format.format import Reasoning
+from magpie_ray.chat_format.format import Reasoning, SystemPrefix
 from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.engine.protocol import Request, Sampling
 from magpie_ray.generation.attempt_queue import Attempt
-from magpie_ray.types import Message, Rejection, Role, Row, SystemPrompt
+from magpie_ray.types import Input, Message, Rejection, Role, Row, SystemPrompt
 
 
 class Format(Protocol):
@@ -22,7 +23,33 @@ class Format(Protocol):
 
     def prefix(self, system_prompt: str | None) -> tuple[int, ...]: ...
 
-    def prompt(self, prefix: Sequence[int], messages: Sequence[Sequence[int]]) -> list[int]: ...
+    def prompt(self, prefix: Any, messages: Sequence[Sequence[int]]) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a row starts with.
+
+    prefix: everything before the first user message, as token ids. known_as: the same for
+    `ChatFormat.prompt` where the format was not derived with this system prompt. input: None where the build
+    has no inputs.
+    """
+
+    system_prompt: SystemPrompt | None
+    prefix: tuple[int, ...]
+    known_as: SystemPrefix | None = None
+    input: Input | None = None
+
+
+class Inputs(Protocol):
+    """Rows' inputs, loaded before the rows are added."""
+
+    @property
+    def number(self) -> int:
+        """Of the inputs of the build."""
+
+    def start_of(self, row_id: int) -> Start:
+        """What the row starts with. It is loaded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,19 +65,22 @@ class SamplingPair:
         return self.user if role == "user" else self.assistant
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All that decides the content of a build's rows. Shared by all of its engines.
 
     messages_per_row: generated messages, alternating from the user's. decode: token ids of several messages
-    -> their texts, special tokens kept. encode: a part of a generated message, its index in the dialogue and
-    the dialogue's system prompt -> token ids. reasoning: how to split an answer's reasoning from its content;
-    None without thinking. acceptance: how often and from where a row is tried again.
+    -> their texts, special tokens kept. encode: a part of a generated message, its index in the dialogue, the
+    dialogue's start and the markers that the model has generated in that part -> token ids. markers: the
+    texts of the tokens that are no ordinary text, by id. knows: whether the tokenizer has all of these token
+    ids; decoding leaves out the others. rules: by name, in order. reasoning: how to split an
+    answer's reasoning from its content; None without thinking. acceptance: how often and from where a row is
+    tried again. inputs: what rows start with; None where they draw one of the prompts.
     """
 
     chat_format: Format
     decode: Callable[[list[list[int]]], list[str]]
-    rules: tuple[Rule, ...]
+    rules: Mapping[str, Rule]
     samplings: tuple[SamplingPair, ...]
     messages_per_row: int
     prompts: tuple[SystemPrompt, ...]
@@ -58,18 +88,39 @@ class Recipe:
     reproducible: bool
     acceptance: AcceptanceConfig
     reasoning: Reasoning | None = None
-    encode: Callable[[str, int, str | None], list[int]] | None = None
+    encode: Callable[[str, int, Start, Collection[int]], list[int]] | None = None
+    markers: Mapping[int, str] = field(default_factory=dict)
+    knows: Callable[[Sequence[int]], bool] = lambda _: True
+    inputs: Inputs | None = None
+
+    @property
+    def distinct_prompts(self) -> int:
+        """System prompts that rows may have, at least 1."""
+        return self.inputs.number if self.inputs else max(1, len(self.prompts))
+
+    @cached_property
+    def _bounds(self) -> tuple[float, ...]:
+        return draws.bounds_of(prompt.weight for prompt in self.prompts)
+
+    def start_of(self, row_id: int) -> Start:
+        """What the row starts with."""
+        if self.inputs:
+            return self.inputs.start_of(row_id)
+        prompt = draws.system_prompt_of(row_id, seed=self.seed, prompts=self.prompts, bounds=self._bounds)
+        return Start(prompt, self.chat_format.prefix(prompt.text if prompt else None))
 
 
 @dataclass(slots=True, eq=False)
 class Cohort:
     """Conversations that go through their turns together.
 
-    completed_turns: by all members. began: the engine step in which the current turn began. waiting: members
-    that have ended it. turns: its tokens and steps for each conversation that has ended it, or finished.
+    completed_turns: by all members. began: the engine step in which the current turn began. is_whole: the
+    cohort began with as many members as others. waiting: members that have ended the turn. turns: its tokens
+    and steps for each conversation that has ended it, or finished.
     """
 
     members: int
+    is_whole: bool = True
     completed_turns: int = 0
     began: int = 0
     waiting: list["Conversation"] = field(default_factory=list)
@@ -111,8 +162,7 @@ class Conversation:
 
     row_id: int
     attempt: int
-    system_prompt: SystemPrompt | None
-    prefix: tuple[int, ...]
+    start: Start
     sampling: SamplingPair
     sampling_key: int
     cohort: Cohort
@@ -126,28 +176,30 @@ class Conversation:
     kv_tokens_before: int = 0
 
     @classmethod
-    def start(
+    def begin(
         cls, attempt: Attempt, recipe: Recipe, cohort: Cohort, *, shares_prefix: bool
     ) -> "Conversation":
         """The attempt as a member of the cohort. shares_prefix: the prefix is cached once for many rows."""
         row_id, seed = attempt.row_id, recipe.seed
-        system_prompt = draws.system_prompt_of(row_id, seed=seed, prompts=recipe.prompts)
-        prefix = recipe.chat_format.prefix(system_prompt.text if system_prompt else None)
+        start = recipe.start_of(row_id)
         key = draws.sampling_of(row_id, seed=seed, weights=[pair.weight for pair in recipe.samplings])
         return cls(
             row_id=row_id,
             attempt=attempt.number,
-            system_prompt=system_prompt,
-            prefix=prefix,
+            start=start,
             sampling=recipe.samplings[key],
             sampling_key=key,
             cohort=cohort,
-            shared_tokens=len(prefix) if shares_prefix else 0,
+            shared_tokens=len(start.prefix) if shares_prefix else 0,
             message_ids=list(attempt.message_ids),
             messages=list(attempt.messages),
             inherited=len(attempt.messages),
             prompt_tokens=attempt.messages[-1].prompt_tokens if attempt.messages else 0,
         )
+
+    @property
+    def system_prompt(self) -> SystemPrompt | None:
+        return self.start.system_prompt
 
     @property
     def next_role(self) -> Role:
@@ -190,6 +242,7 @@ class Conversation:
             system_prompt=self.system_prompt,
             attempt=self.attempt,
             sampling_key=self.sampling_key,
+            input=self.start.input,
         )
 
     def reject(self, reason: str, *, text: str, keep_turns: bool) -> tuple[Rejection, Attempt]:

@@ -1,82 +1,131 @@
-"""When to give up: a row is out of attempts, or an engine accepts too few of its first attempts.
+"""When to give up: a row can't be accepted, or a prompt group is accepted too seldom.
 
-Invariants: once enough of the first attempts are accepted, only a row out of attempts ends the job. A
-finished or discarded row has no part in RowExhaustedError; every rejected trial attempt counts for
-AcceptRateError.
+What counts is a draw: an attempt from the first turn, together with those that continue after its turns.
+First attempts fail more often than those that continue, and most attempts of the first minutes are first
+ones.
+
+Invariants: chance alone ends no build but one in 10,000, whatever its size (sequential_tests), unless
+acceptance.max_attempts is a number. A finished or discarded row has no part in RowExhaustedError. A row that
+can't be accepted does end the build, also as the only one of its group.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from magpie_ray.acceptance import remedy
-from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.errors import AcceptRateError, RowExhaustedError
+from magpie_ray.generation.attempt_queue import Attempt
+from magpie_ray.generation.conversation import Conversation, Recipe
+from magpie_ray.generation.prompt_groups import Draw, GroupKey, Outcome, PromptGroups, Reasons, Shortfall
+from magpie_ray.generation.sequential_tests import differs, falls_short
 from magpie_ray.types import Rejection
 
-# About one batch, so a base model that never ends its turns is reported after max_tokens engine steps. Where
-# two attempts in ten are accepted, chance makes it fewer than one in ten in one engine start of 2,000.
-TRIAL_ATTEMPTS = 128
+# With acceptance.max_attempts: auto no group goes on below this rate, also where min_accept_rate is lower:
+# a build must not try for ever what is never accepted.
+_LEAST_RATE = 0.001
 
 _SHOW_REJECTS = "`magpie-ray show OUTPUT --rejects` shows more of them."
+_OTHER_SETTINGS = "other settings need another output.path"
+
+
+@dataclass(slots=True)
+class _RejectedRow:
+    """An unfinished row. failures: of its draws."""
+
+    attempts: int = 0
+    failures: int = 0
+    reasons: Reasons = field(default_factory=Reasons)
 
 
 class EarlyStop:
-    """Counts rejections, and raises when going on would not help.
+    """Counts outcomes of attempts, and raises when going on would not help."""
 
-    acceptance: has the limits. With min_accept_rate 0 only a row out of attempts stops.
-    """
+    def __init__(self, recipe: Recipe) -> None:
+        self._max_attempts = recipe.acceptance.max_attempts
+        self._min_accept_rate = rate = recipe.acceptance.min_accept_rate
+        self._rate = max(rate, _LEAST_RATE) if self._max_attempts == "auto" else rate
+        self._is_mixed = len(recipe.samplings) > 1
+        # All inputs are one group: there may be a million, each with a row or two. A row that can't be
+        # accepted still shows among the others.
+        groups = (1 if recipe.inputs else recipe.distinct_prompts) * len(recipe.samplings)
+        self._groups = PromptGroups(self._rate, groups=groups)
+        self._rows: dict[int, _RejectedRow] = {}  # by row id
+        self._under_way: dict[int, Draw] = {}  # by row id
 
-    def __init__(self, acceptance: AcceptanceConfig) -> None:
-        self._acceptance = acceptance
-        self._rejections: dict[int, list[Rejection]] = {}  # of unfinished rows, by row id
-        # The attempts that start first, by row id and number. Those that end first are the shortest: all of
-        # them may be empty where one in ten of a large batch is.
-        self._trial = set[tuple[int, int]]()
-        self._rejected_trial: list[Rejection] = []
-
-    def start(self, row_id: int, attempt: int) -> None:
+    def start(self, conversation: Conversation) -> None:
         """An attempt has started."""
-        if len(self._trial) < TRIAL_ATTEMPTS:
-            self._trial.add((row_id, attempt))
+        if conversation.inherited:
+            return  # the draw goes on
+        draw = Draw(self._key(conversation), conversation.row_id)
+        self._under_way[conversation.row_id] = draw
+        self._groups.start(draw)
 
-    def reject(self, rejection: Rejection) -> None:
-        """An attempt is rejected. RowExhaustedError or AcceptRateError when it is one too many."""
-        rejections = self._rejections.setdefault(rejection.row_id, [])
-        rejections.append(rejection)
-        if len(rejections) == self._acceptance.max_attempts:
-            raise RowExhaustedError(
-                f"row {rejection.row_id} was rejected {len(rejections)} times (acceptance.max_attempts):\n"
-                f"{_table(rejections)}\n{_SHOW_REJECTS} acceptance.max_attempts may be raised on this build; "
-                "other settings need another output.path."
-            )
-        if (rejection.row_id, rejection.attempt) not in self._trial:
+    def reject(self, conversation: Conversation, rejection: Rejection, retry: Attempt) -> None:
+        """The attempt is rejected, and `retry` would be next.
+
+        RowExhaustedError or AcceptRateError when it is one too many.
+        """
+        outcome = Outcome.of_rejection(rejection)
+        row = self._rows.setdefault(rejection.row_id, _RejectedRow())
+        row.attempts += 1
+        row.reasons.note(outcome)
+        if not retry.turns:
+            row.failures += 1
+            # What a whole group shows says more than one of its rows.
+            self._end(rejection.row_id, outcome)
+        given = conversation.start.input
+        name = f"row {rejection.row_id}" + (f" (input {given.input_id})" if given else "")
+        self._check_row(row, name, self._key(conversation))
+
+    def finish(self, row_id: int) -> None:
+        """The row is finished. AcceptRateError where earlier outcomes waited for this one."""
+        self._rows.pop(row_id, None)
+        self._end(row_id, Outcome())
+
+    def discard(self, rows: range) -> None:
+        """The rows are discarded. AcceptRateError as for `finish`."""
+        for row_id in rows:
+            self._rows.pop(row_id, None)
+            self._under_way.pop(row_id, None)
+        self._stop_at(self._groups.discard(rows))
+
+    def _key(self, conversation: Conversation) -> GroupKey:
+        prompt = None if conversation.start.input else conversation.system_prompt
+        return GroupKey(prompt, conversation.sampling_key if self._is_mixed else None)
+
+    def _end(self, row_id: int, outcome: Outcome) -> None:
+        self._stop_at(self._groups.end(self._under_way.pop(row_id), outcome))
+
+    def _stop_at(self, shortfall: Shortfall | None) -> None:
+        if shortfall:
+            raise AcceptRateError(self._too_seldom(shortfall))
+
+    def _too_seldom(self, shortfall: Shortfall) -> str:
+        limit = f"acceptance.min_accept_rate is {self._min_accept_rate:g}"
+        if self._rate != self._min_accept_rate:
+            limit += f", and max_attempts: auto goes on at {self._rate:g} or more"
+        return (
+            f"{shortfall.rejected} of the last {shortfall.draws} attempts{shortfall.group} were rejected; "
+            f"{limit}:\n{shortfall.reasons}\n{_SHOW_REJECTS} Other settings need another output.path, or "
+            "this one without its files; acceptance.min_accept_rate may be lowered on this build."
+        )
+
+    def _check_row(self, row: _RejectedRow, name: str, key: GroupKey) -> None:
+        group = self._groups.of(key)
+        if self._max_attempts != "auto":
+            if row.attempts < self._max_attempts:
+                return
+            why = "(acceptance.max_attempts)"
+            remedy = "acceptance.max_attempts may be raised on this build, or set to auto"
+        elif differs(row.failures, accepted=group.accepted, rejected=group.rejected):
+            others = f"{group.accepted} of {group.accepted + group.rejected} attempts{key} were accepted"
+            why = f"and chance does not explain it: {others} (acceptance.max_attempts: auto)"
+            remedy = "acceptance.max_attempts may be a number on this build"
+        elif falls_short(row.failures, rate=self._rate):
+            rate = f"{self._rate:g} of its attempts"
+            why = f"and chance does not explain it where {rate} are accepted (acceptance.max_attempts: auto)"
+            remedy = "acceptance.min_accept_rate may be lowered on this build"
+        else:
             return
-        self._rejected_trial.append(rejection)
-        min_accept_rate = self._acceptance.min_accept_rate
-        if len(self._rejected_trial) > TRIAL_ATTEMPTS * (1 - min_accept_rate):
-            raise AcceptRateError(
-                f"{len(self._rejected_trial)} of an engine's first {TRIAL_ATTEMPTS} attempts were rejected; "
-                f"acceptance.min_accept_rate is {min_accept_rate:g}:\n{_table(self._rejected_trial)}\n"
-                f"{_SHOW_REJECTS} Other settings need another output.path, or this one without its files; "
-                "acceptance.min_accept_rate may be lowered on this build."
-            )
-
-    def forget(self, row_id: int) -> None:
-        """The row is finished or discarded."""
-        self._rejections.pop(row_id, None)
-
-    def withdraw(self, row_id: int, attempt: int) -> None:
-        """The attempt ends without a verdict."""
-        self._trial.discard((row_id, attempt))
-
-
-def _table(rejections: Sequence[Rejection]) -> str:
-    """Each reason with its count, an example and a remedy; the most frequent first."""
-    lines = []
-    for (reason, role), times in Counter((r.reason, r.role) for r in rejections).most_common():
-        example = next(r for r in rejections if (r.reason, r.role) == (reason, role))
-        lines += [
-            f"  {times:4} {reason}, the {role}'s message, as in turn {example.turn}: {example.example!r}",
-            f"       what to try: {remedy(reason, role)}.",
-        ]
-    return "\n".join(lines)
+        raise RowExhaustedError(
+            f"{name} was rejected {row.attempts} times {why}:\n{row.reasons}\n{_SHOW_REJECTS} "
+            f"{remedy}; {_OTHER_SETTINGS}."
+        )

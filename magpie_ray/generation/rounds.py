@@ -28,6 +28,8 @@ from magpie_ray.types import Rejection, Row
 
 # The engine keeps a system prompt in its prefix cache when that many slots start with it.
 _SLOTS_PER_SHARED_PROMPT = 8
+# An engine without requests waits for verdicts no longer in one step: orders and reports are due.
+_VERDICT_SECONDS = 1.0
 
 
 class Rounds:
@@ -45,13 +47,14 @@ class Rounds:
         self._queue = AttemptQueue()
         self._verdicts = Verdicts(recipe, executor)
         self._cache_use = CacheUse()
-        self._early_stop = EarlyStop(recipe.acceptance)
+        self._early_stop = EarlyStop(recipe)
         self._requests: dict[int, Conversation] = {}  # in the engine, by request id
         self._request_ids = count()
         self._outcomes: list[Row | Rejection] = []
         self._steps = 0
-        slots = _SLOTS_PER_SHARED_PROMPT * len(recipe.prompts)
+        slots = _SLOTS_PER_SHARED_PROMPT * recipe.distinct_prompts
         self._shares_prefix = slots <= engine.figures.max_num_seqs
+        self.more_to_come = False  # rows may be added; else the last ones start in their own way
         self.live: dict[int, Conversation] = {}  # neither finished nor rejected, by row id
         self.known_tokens = 0  # of all prompts: tokens that had been prefilled or decoded before
 
@@ -64,6 +67,21 @@ class Rounds:
     def busy(self) -> bool:
         """Whether any row that was added, and not discarded, has not come out yet."""
         return bool(self.live or self._queue or self._outcomes)
+
+    @property
+    def decided(self) -> int:
+        """Completions that have their verdict."""
+        return self._verdicts.decided
+
+    @property
+    def awaited_rule(self) -> str:
+        """The acceptance rule for which the engine has to wait; "" while it has requests."""
+        return self._verdicts.rule if self._verdicts.pending and not self.engine.outstanding else ""
+
+    @property
+    def awaited_inputs(self) -> int:
+        """Rows added that can't start yet, because their inputs are being loaded."""
+        return 0
 
     def add(self, row_ids: Iterable[int]) -> None:
         """Queue rows. They start in order."""
@@ -80,9 +98,7 @@ class Rounds:
         dropped = [conversation for row_id, conversation in self.live.items() if row_id in rows]
         for conversation in dropped:
             self._remove(conversation)
-            self._early_stop.withdraw(conversation.row_id, conversation.attempt)
-        for row_id in rows:
-            self._early_stop.forget(row_id)
+        self._early_stop.discard(rows)
         # The verdict on a completed message finds its conversation gone.
         self.engine.abort([c.request_id for c in dropped if self._requests.pop(c.request_id, None)])
         for cohort in dict.fromkeys(conversation.cohort for conversation in dropped):
@@ -91,10 +107,11 @@ class Rounds:
     def step(self) -> list[Row | Rejection]:
         """Start the cohorts that fit, advance the engine by one step, and return the outcomes since.
 
-        RowExhaustedError when a row is rejected for the last time, AcceptRateError when too few of the first
-        attempts are accepted; EngineError from the engine.
+        RowExhaustedError when a row is rejected for the last time, AcceptRateError when a prompt group is
+        accepted too seldom; EngineError from the engine.
         """
-        for verdict in self._verdicts.take(wait=not self.engine.outstanding):
+        wait_seconds = 0.0 if self.engine.outstanding else _VERDICT_SECONDS
+        for verdict in self._verdicts.take(wait_seconds=wait_seconds):
             if self.live.get(verdict.conversation.row_id) is verdict.conversation:
                 self._apply(verdict)
         while any(
@@ -116,7 +133,10 @@ class Rounds:
 
     def _start_cohort(self, turns: int) -> bool:
         """Start a cohort of attempts that continue after that many turns, if the window admits it."""
-        size = min(self._queue.waiting(turns), self.window.cohort_size)
+        left = None
+        if not self.more_to_come:
+            left = self._queue.waiting(0) + self._queue.continuing + self.awaited_inputs
+        size = min(self._queue.waiting(turns), self.window.next_size(left))
         # Attempts that will join a cohort in flight keep their places.
         reserved = self._queue.continuing - (size if turns else 0)
         if not self.window.admits(
@@ -126,11 +146,13 @@ class Rounds:
             outstanding=len(self._requests) + self._verdicts.pending,
             live=len(self.live),
             kv_tokens=self._cache_use.kv_tokens(self._steps),
+            left=left,
             reserved=reserved,
         ):
             return False
         self.window.start(size, step=self._steps)
-        cohort = Cohort(members=0, completed_turns=turns, began=self._steps)
+        is_whole = size == self.window.cohort_size
+        cohort = Cohort(members=0, completed_turns=turns, began=self._steps, is_whole=is_whole)
         # All join before any is submitted: a conversation that is rejected at once joins a later cohort.
         for conversation in self._join(cohort, self._queue.take(turns, size)):
             self._submit(conversation)
@@ -139,13 +161,13 @@ class Rounds:
     def _join(self, cohort: Cohort, attempts: Iterable[Attempt]) -> list[Conversation]:
         """Make the attempts live as members of the cohort."""
         joined = [
-            Conversation.start(attempt, self._recipe, cohort, shares_prefix=self._shares_prefix)
+            Conversation.begin(attempt, self._recipe, cohort, shares_prefix=self._shares_prefix)
             for attempt in attempts
         ]
         cohort.members += len(joined)
         for conversation in joined:
             self.live[conversation.row_id] = conversation
-            self._early_stop.start(conversation.row_id, conversation.attempt)
+            self._early_stop.start(conversation)
         return joined
 
     def _refresh(self) -> None:
@@ -157,7 +179,8 @@ class Rounds:
             self.engine.refresh(self._next_prompt(conversation)[: conversation.known_tokens + 1])
 
     def _next_prompt(self, conversation: Conversation) -> list[int]:
-        return self._recipe.chat_format.prompt(conversation.prefix, conversation.message_ids)
+        start = conversation.start
+        return self._recipe.chat_format.prompt(start.known_as or start.prefix, conversation.message_ids)
 
     def _submit(self, conversation: Conversation) -> None:
         """Submit the request for the conversation's next message."""
@@ -205,7 +228,8 @@ class Rounds:
             return
         if cohort.turns:
             tokens, steps = zip(*cohort.turns, strict=True)
-            self.window.learn(tokens=mean(tokens), steps=mean(steps), cohort_steps=max(steps))
+            slowest = max(steps) if cohort.is_whole else None
+            self.window.learn(tokens=mean(tokens), steps=mean(steps), cohort_steps=slowest)
         ready = cohort.begin_turn(self._steps)
         if ready:
             ready += self._join(cohort, self._queue.take(cohort.completed_turns))
@@ -223,7 +247,7 @@ class Rounds:
 
     def _finish(self, conversation: Conversation) -> None:
         self._outcomes.append(conversation.row())
-        self._early_stop.forget(conversation.row_id)
+        self._early_stop.finish(conversation.row_id)
         self._remove(conversation)
         self._open_barrier(conversation.cohort)
 
@@ -232,7 +256,7 @@ class Rounds:
         keep_turns = self._recipe.acceptance.retry_from == "last_turn" and reason != CONTEXT_FULL
         rejection, retry = conversation.reject(reason, text=text, keep_turns=keep_turns)
         self._outcomes.append(rejection)
-        self._early_stop.reject(rejection)
+        self._early_stop.reject(conversation, rejection, retry)
         self._queue.add_retry(retry)
         self._remove(conversation)
         self._open_barrier(conversation.cohort)

@@ -4,7 +4,6 @@ Owns: the arithmetic over config.json. Only headers and the index of weights are
 neither is at hand, the number of parameters follows from config.json, and `source` says so.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 
 from magpie_ray.errors import ModelError
 from magpie_ray.model.resolve import Model
+from magpie_ray.model.side_files import read_object
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "fp8": 1.0}
@@ -62,14 +62,14 @@ def read_model_size(model: Model, *, dtype: str, quantization: str | None, cache
     path = _file(model, "config.json")
     if path is None:
         raise ModelError(f"{model.name} has no config.json, so its size is unknown")
-    fields: dict[str, Any] = json.loads(path.read_bytes())
-    text = {**fields, **(fields.get("text_config") or {})}
-    stored = str(text.get("dtype") or text.get("torch_dtype") or "bfloat16")
-    loaded = _BYTES.get(stored, 2.0) if dtype == "auto" else _BYTES[dtype]
-    if dtype == "auto" and stored == "float32":
-        loaded = 2.0  # vLLM loads float32 weights as 16-bit floats
-    method = quantization or str((text.get("quantization_config") or {}).get("quant_method") or "")
     try:
+        fields = _object(model, path)
+        text = {**fields, **(fields.get("text_config") or {})}
+        stored = str(text.get("dtype") or text.get("torch_dtype") or "bfloat16")
+        loaded = _BYTES.get(stored, 2.0) if dtype == "auto" else _BYTES[dtype]
+        if dtype == "auto" and stored == "float32":
+            loaded = 2.0  # vLLM loads float32 weights as 16-bit floats
+        method = quantization or str((text.get("quantization_config") or {}).get("quant_method") or "")
         layers, heads = int(text["num_hidden_layers"]), int(text["num_attention_heads"])
         kv_heads = int(text.get("num_key_value_heads") or heads)
         head_dim = int(text.get("head_dim") or text["hidden_size"] // heads)
@@ -88,7 +88,9 @@ def read_model_size(model: Model, *, dtype: str, quantization: str | None, cache
             max_tokens=int(text["max_position_embeddings"]) if "max_position_embeddings" in text else None,
             source="worked out from config.json",
         )
-    except (KeyError, TypeError, ValueError) as exc:
+    except ModelError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as exc:
         raise ModelError(f"{model.name}: its config.json does not say how large it is ({exc})") from exc
     counted = None if method else _parameters_by_weights(model, stored)
     if counted is None:
@@ -123,8 +125,9 @@ def _parameters_by_config(
 def _parameters_by_weights(model: Model, stored: str) -> tuple[float, str] | None:
     """Parameters by the index or the header of the weights, and the source. None where neither is at hand."""
     if index := _file(model, _INDEX):
-        metadata = json.loads(index.read_bytes()).get("metadata", {})
-        if size := metadata.get("total_size"):
+        metadata = _object(model, index).get("metadata")
+        size = metadata.get("total_size") if isinstance(metadata, dict) else None
+        if isinstance(size, int | float) and size > 0:
             return float(size) / _BYTES.get(stored, 2.0), f"the index of its weights ({_INDEX})"
     if model.is_folder:
         single = Path(model.location) / _SINGLE
@@ -151,6 +154,15 @@ def _parameters_in(path: Path) -> float:
     except SafetensorError as exc:
         raise ModelError(f"{path} can't be read: {exc}") from exc
     return float(sum(map(math.prod, shapes)))
+
+
+def _object(model: Model, path: Path) -> dict[str, Any]:
+    try:
+        return read_object(path)
+    except ModelError as exc:
+        raise ModelError(
+            f"{model.name}: {exc}. Mend the file, or copy it from the model's source again"
+        ) from exc
 
 
 def _file(model: Model, name: str) -> Path | None:

@@ -14,7 +14,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import Self
 
 from magpie_ray.coordinator.watcher import Snapshot, Watcher
@@ -22,6 +22,7 @@ from magpie_ray.dataset.layout import RUNS_PREFIX, heartbeat_key, now, to_json
 from magpie_ray.dataset.run_records import BEAT_SECONDS, GONE_SECONDS, RunRecord, read_heartbeat, read_run
 from magpie_ray.errors import CorruptBuildError, StorageError
 from magpie_ray.storage.storage import Storage
+from magpie_ray.utils.background import DaemonExecutor
 
 log = logging.getLogger(__name__)
 _RETRY_SECONDS = 20.0
@@ -46,7 +47,7 @@ class Heartbeat(Watcher):
         self._run = run
         self._others = None if storage.exclusive else OtherRuns(self._storage, run)
         self._clock = clock
-        self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
+        self._executor = executor or DaemonExecutor(name="heartbeat")
         self._beat: Future[None] | None = None
         self._next = clock()
         self._warned = False

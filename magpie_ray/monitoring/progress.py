@@ -21,6 +21,8 @@ from magpie_ray.worker.events import Committed
 
 log = logging.getLogger(__name__)
 
+_BAR_WIDTH = 20  # the longest line beside it fits 80 columns
+
 
 class ProgressDisplay(Watcher):
     """A watcher of a job, and a context.
@@ -40,13 +42,16 @@ class ProgressDisplay(Watcher):
         console = console or terminal()
         self._live: Live | None = None
         if live and console.is_terminal:
-            self._bar = Progress(BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+            columns = BarColumn(_BAR_WIDTH), TaskProgressColumn(), TextColumn("{task.description}")
+            self._bar = Progress(*columns)
             self._task = self._bar.add_task("", total=None)
             self._live = Live(self._bar, console=console)
         self._last: Snapshot | None = None
         self._log_seconds = log_seconds
         self._clock = clock
         self._logged_at = -math.inf
+        self._began = self._stage_began = clock()
+        self._stage, self._most_rows = "", 0
 
     def __enter__(self) -> Self:
         if self._live:
@@ -57,25 +62,28 @@ class ProgressDisplay(Watcher):
         if self._live:
             self._live.stop()
         elif self._last:
-            _log(self._last)
+            self._log(self._last)
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw, or log if it is time. The last snapshot is logged on leaving the context."""
+        self._most_rows = max(self._most_rows, snapshot.rows)
+        if (now := stage(snapshot)) != self._stage:
+            self._stage, self._stage_began = now, self._clock()
         if self._live:
-            rows, rates, eta, actors = parts(snapshot)
+            rows, rates, eta, actors = self._parts(snapshot)
             self._bar.update(
                 self._task,
                 total=snapshot.num_rows,
-                completed=snapshot.rows,
+                completed=self._most_rows,
                 description=f"{rows}, {eta}",
             )
-            below = f"{rates}, {actors}" if snapshot.seconds else actors
-            self._live.update(Group(self._bar, Text(below, overflow="ellipsis")))
+            elapsed = clock_text(self._clock() - self._began)
+            self._live.update(Group(self._bar, Text(f"{rates}, {actors}, {elapsed} elapsed")))
             return
         self._last = snapshot
         if self._clock() - self._logged_at >= self._log_seconds:
             self._logged_at, self._last = self._clock(), None
-            _log(snapshot)
+            self._log(snapshot)
 
     def hear(self, slot: int, event: JobEvent) -> None:
         """Log each commit at debug level."""
@@ -88,9 +96,27 @@ class ProgressDisplay(Watcher):
                 event.upload_seconds,
             )
 
+    def _parts(self, snapshot: Snapshot) -> tuple[str, str, str, str]:
+        """The parts, with no fewer rows than before, and with the stage's time while there are no rates.
 
-def _log(snapshot: Snapshot) -> None:
-    log.info("%s", line(snapshot), extra=dict(snapshot.fields()))
+        A lost actor takes finished rows with it: the snapshot counts them as lost, and they come again.
+        """
+        _, rates, eta, actors = parts(snapshot)
+        if self._stage:
+            rates = f"{self._stage}, {clock_text(self._clock() - self._stage_began)}"
+        return f"{self._most_rows:,}/{snapshot.num_rows:,} rows", rates, eta, actors
+
+    def _log(self, snapshot: Snapshot) -> None:
+        log.info("%s", ", ".join(self._parts(snapshot)), extra=dict(snapshot.fields()))
+
+
+def stage(snapshot: Snapshot) -> str:
+    """What a run without a finished attempt is waiting for; "" once there are rates to show."""
+    if snapshot.generated.attempts:
+        return ""
+    if snapshot.actors_up:
+        return "first round"
+    return "loading the model" if snapshot.actors_starting else "starting actors"
 
 
 def line(snapshot: Snapshot) -> str:
@@ -99,12 +125,15 @@ def line(snapshot: Snapshot) -> str:
 
 
 def parts(snapshot: Snapshot) -> tuple[str, str, str, str]:
-    """Rows, rates, time left (at the mean rate so far) and actors. Figures that do not exist yet are "-"."""
+    """Rows, rates, time left (at the mean rate so far) and actors. Figures that do not exist yet are "-".
+
+    A rate is what was finished since the first engine was up, over the time since then.
+    """
     accepted = "-" if snapshot.accepted is None else percent(snapshot.accepted)
     eta = "-" if snapshot.seconds_left is None else clock_text(snapshot.seconds_left)
     states = {
         "starting": snapshot.actors_starting,
-        "waiting for a node": snapshot.actors_waiting,
+        "waiting": snapshot.actors_waiting,
         "replaced": snapshot.lost,
     }
     others = [f"{number} {state}" for state, number in states.items() if number]

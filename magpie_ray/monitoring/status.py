@@ -3,19 +3,17 @@
 Invariants: nothing is written; ages are differences of the store's own times, if the store reports its time.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord, require_build
-from magpie_ray.dataset.layout import RUNS_PREFIX, heartbeat_key
-from magpie_ray.dataset.run_records import RunRecord
-from magpie_ray.errors import CorruptBuildError
+from magpie_ray.dataset.data_folder import read_data_folder
+from magpie_ray.dataset.run_records import RunStatus
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import DATA_PREFIX, PartitionRecord
+from magpie_ray.types import PartitionRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,23 +48,12 @@ State = Literal["complete", "running", "gone", "stopped", "new"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunStatus:
-    """A run. beat: its last heartbeat, if any. quiet_seconds: since that heartbeat, or the run's record."""
-
-    record: RunRecord
-    quiet_seconds: float
-    beat: Mapping[str, object] | None = None
-
-    @property
-    def alive(self) -> bool:
-        return self.record.outcome == "running" and self.quiet_seconds < run_records.GONE_SECONDS
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """How a build is doing. num_rows: rows requested, or committed if that is more. now: the store's time.
+    """How a build is doing. num_rows: that the last run or one at work wants, or committed if that is more.
 
-    commits: one for each of `records` whose time the store reports, the oldest first.
+    now: the store's time.
+    commits: one for each of `records` whose time the store reports, the oldest first. problems: records of
+    runs that can't be understood; these runs are left out.
     """
 
     url: str
@@ -77,6 +64,7 @@ class Status:
     complete: bool
     now: float
     commits: tuple[Commit, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def state(self) -> State:
@@ -108,13 +96,14 @@ class Status:
 def read_status(storage: Storage) -> Status:
     """How far the build is. BuildNotFoundError without one; CorruptBuildError when files contradict it."""
     record = require_build(storage)
-    now = storage.now()
-    runs = _read_runs(storage, now)
-    listed = storage.list_objects(DATA_PREFIX)
-    records = tuple(manifest.read_committed(storage, record, listed=listed))
-    num_rows = run_records.rows_wanted([run.record for run in runs], records)
+    results = list(run_records.read_run_statuses(storage))
+    runs = tuple(result for result in results if isinstance(result, RunStatus))
+    folder = read_data_folder(storage)
+    records = tuple(manifest.read_committed(storage, record, folder=folder))
+    at_work = [run.record.num_rows for run in runs if run.alive]
+    num_rows = max([run_records.rows_wanted([run.record for run in runs], records), *at_work])
     missing = manifest.pending(num_rows, record, records)
-    written = {item.key: item.modified for item in listed}
+    written = {item.key: item.modified for item in folder.partitions}
     times = [(written.get(item.partition.key), item.rows) for item in records]
     commits = [Commit(at=at, rows=rows) for at, rows in times if at is not None]
     return Status(
@@ -126,19 +115,5 @@ def read_status(storage: Storage) -> Status:
         complete=num_rows > 0 and not missing and manifest.is_marked_complete(storage),
         now=storage.now(),  # after the listing, so that no commit lies in the future
         commits=tuple(sorted(commits, key=lambda commit: commit.at)),
+        problems=tuple(result for result in results if isinstance(result, str)),
     )
-
-
-def _read_runs(storage: Storage, now: float) -> tuple[RunStatus, ...]:
-    records = run_records.read_runs(storage)
-    written = {item.key: item.modified for item in storage.list_objects(RUNS_PREFIX)}
-    runs = []
-    for record in records:
-        times = [written.get(key) for key in (record.key, heartbeat_key(record.number))]
-        last = max((at for at in times if at is not None), default=now)
-        beat = None
-        with suppress(CorruptBuildError):  # nothing depends on the heartbeat, and the next replaces it
-            if record.outcome == "running":
-                beat = run_records.read_heartbeat(storage, record.number)
-        runs.append(RunStatus(record=record, quiet_seconds=max(0.0, now - last), beat=beat))
-    return tuple(runs)

@@ -18,6 +18,12 @@ _ROOFLINE = (
     "nothing was measured on such a GPU. For comparison: the paper's 3M rows of an 8B model took 206 "
     "GPU-hours on A100s with the software of 2024. --sample measures"
 )
+_SPEED_ASSUMPTIONS = (
+    f"rows use {estimate.FILL.low:.0%} to {estimate.FILL.high:.0%} of max_tokens (the paper's "
+    f"{EXPECTED_FILL:.0%}) and every attempt is accepted; a file takes {estimate.BYTES_PER_TOKEN.low:g} to "
+    f"{estimate.BYTES_PER_TOKEN.high:g} bytes a token",
+    "an engine starts in one to three minutes plus the time to read its weights from a disk; no download",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,13 +93,7 @@ def forecast(
             weight_bytes=size.weight_bytes / gpus if size else 0.0,
             basis=basis,
         )
-        fill, per_token = estimate.FILL, estimate.BYTES_PER_TOKEN
-        assumptions += [
-            f"rows use {fill.low:.0%} to {fill.high:.0%} of max_tokens (the paper's {EXPECTED_FILL:.0%}) and "
-            f"every attempt is accepted; a file takes {per_token.low:g} to {per_token.high:g} bytes a token",
-            "an engine starts in one to three minutes plus the time to read its weights from a disk; "
-            "no download",
-        ]
+        assumptions += _SPEED_ASSUMPTIONS
         if gpu and device == "cpu":
             assumptions.append(f"the estimate is for {gpu.name}, although engine.device is cpu")
         if not inputs.tokens_per_second:
@@ -119,6 +119,8 @@ def _fit(build_spec: BuildSpec, gpu: Gpu, size: ModelSize) -> Fit:
     config, engine = build_spec.config, build_spec.config.engine
     texts: list[str | None] = [prompt.text for prompt in build_spec.prompts]
     prompt_tokens = max(len(build_spec.chat_format.prefix(text)) for text in texts or [None])
+    if build_spec.first_input:
+        prompt_tokens = len(build_spec.first_input.ids)
     return estimate.fit_model(
         size,
         gpu,

@@ -50,6 +50,9 @@ def find_gpu(name: str) -> Gpu:
     by_letters = {_letters(known): gpu for known, gpu in GPUS.items()}
     if gpu := by_letters.get(_letters(name)):
         return gpu
+    variants = [gpu.name for letters, gpu in by_letters.items() if letters.startswith(_letters(name) or "?")]
+    if variants:
+        raise ConfigError(f"--gpu: got {name!r}, must be one of {', '.join(variants)}")
     close = difflib.get_close_matches(_letters(name), by_letters, n=1)
     hint = f"did you mean {by_letters[close[0]].name}? Known" if close else "known"
     raise ConfigError(f"--gpu: got {name!r}; {hint} are {', '.join(GPUS)}")

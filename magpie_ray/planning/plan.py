@@ -7,11 +7,13 @@ from magpie_ray import draws
 from magpie_ray.config.sampling import sampling_choices
 from magpie_ray.config.schema import Config
 from magpie_ray.dataset import partitioning
+from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import columns_of
 from magpie_ray.planning.estimate import Sample
 from magpie_ray.planning.forecast import CostInputs, forecast
 from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
-from magpie_ray.preflight.target import look_at
+from magpie_ray.preflight.target import look_if_reachable
+from magpie_ray.publish.hub_paths import MOST_FLAT
 
 
 def make_plan(config: Config, inputs: CostInputs | None = None) -> dict[str, Any]:
@@ -21,19 +23,18 @@ def make_plan(config: Config, inputs: CostInputs | None = None) -> dict[str, Any
     (`assumptions` says so).
     """
     inputs = inputs or CostInputs()
-    target = look_at(config)
+    target = look_if_reachable(config)
     build_spec, committed = target.build_spec, target.committed
     config = build_spec.config
     num_actors, device, assumptions = _assume_cluster(config, inputs.sample)
+    if build_spec.inputs and config.inputs.pick == "at_random":
+        assumptions.append("the first prompt is that of the first input; row 0 draws its own")
     if committed:
         record, pending = committed.build, list(committed.pending)
     else:
-        record = build_spec.record(choose_grid(build_spec, num_actors=num_actors, device=device))
+        record, assumed = _new_record(build_spec, num_actors=num_actors, device=device)
         pending = partitioning.pending(config.num_rows, record.rows_per_partition, ())
-        if config.output.rows_per_partition == "auto":
-            assumptions.append(
-                "output.rows_per_partition is auto: chosen for these actors, fixed by the first run"
-            )
+        assumptions += assumed
     cost = forecast(
         build_spec,
         inputs,
@@ -45,7 +46,7 @@ def make_plan(config: Config, inputs: CostInputs | None = None) -> dict[str, Any
     return {
         "output": target.storage.url,
         "exists": committed is not None,
-        "fingerprint": record.fingerprint,
+        "fingerprint": record.fingerprint if build_spec.has_seed else None,
         "model": {"name": build_spec.model.name, "commit": build_spec.model.commit},
         "num_rows": config.num_rows,
         "messages_per_row": config.messages_per_row,
@@ -67,9 +68,29 @@ def make_plan(config: Config, inputs: CostInputs | None = None) -> dict[str, Any
         "sample": asdict(inputs.sample) if inputs.sample else None,
         "estimate": asdict(cost.estimate) if cost.estimate else None,
         "assumptions": [*assumptions, *cost.assumptions],
-        "warnings": [*build_spec.warnings, *cost.warnings],
+        "warnings": [
+            *_unseen(target.unseen),
+            *build_spec.warnings,
+            *cost.warnings,
+            *_many_files(len(pending)),
+        ],
         "config": {"num_rows": config.num_rows, **config.recorded()},
     }
+
+
+def _new_record(build_spec: BuildSpec, *, num_actors: int, device: str) -> tuple[BuildRecord, list[str]]:
+    """The record of a build that has not begun, and a sentence for what its first run will choose."""
+    assumptions = []
+    if build_spec.config.output.rows_per_partition == "auto":
+        assumptions.append(
+            "output.rows_per_partition is auto: chosen for these actors, fixed by the first run"
+        )
+    if not build_spec.has_seed:
+        assumptions.append(
+            "seed is auto: drawn when the build begins, so the fingerprint is not known yet"
+            + (", and another system prompt may come first" if len(build_spec.prompts) > 1 else "")
+        )
+    return build_spec.record(choose_grid(build_spec, num_actors=num_actors, device=device)), assumptions
 
 
 def _assume_cluster(config: Config, sample: Sample | None) -> tuple[int, str, list[str]]:
@@ -87,12 +108,45 @@ def _assume_cluster(config: Config, sample: Sample | None) -> tuple[int, str, li
     return num_actors, device, assumptions
 
 
+def _unseen(reason: str) -> list[str]:
+    """A warning where the output could not be looked at."""
+    return [f"not looked at, so this is the plan of a new build: {reason}"] if reason else []
+
+
+def _many_files(files: int) -> list[str]:
+    """A warning where one folder of the Hugging Face hub does not hold the files."""
+    if files <= MOST_FLAT:
+        return []
+    return [
+        f"{files:,} files: `push` puts them in sub-folders, because the Hugging Face hub takes 10,000 in a "
+        "folder. A larger output.rows_per_partition makes fewer files, of which a lost actor loses more"
+    ]
+
+
+def _inputs(build_spec: BuildSpec) -> dict[str, Any] | None:
+    """What the rows' inputs are; None where they have none."""
+    keys, inputs = build_spec.config.inputs, build_spec.inputs
+    if inputs is None:
+        return None
+    return {
+        "path": keys.path,
+        "format": inputs.format,
+        "files": len(inputs.files),
+        "number": inputs.number,
+        "with_system_prompt": inputs.prompts,
+        "pick": keys.pick,
+        "weight": keys.weight,
+        "content": inputs.content,
+    }
+
+
 def _prompting(build_spec: BuildSpec) -> dict[str, Any]:
     """The prompts that rows start with, and the tokens and strings that end their messages."""
     config, form = build_spec.config, build_spec.chat_format
     first = draws.system_prompt_of(0, seed=config.seed_number, prompts=build_spec.prompts)
-    text = first.text if first else None
+    start = build_spec.first_input or form.start(first.text if first else None)
     return {
+        "inputs": _inputs(build_spec),
         "system_prompts": [
             {"key": p.key, "text": p.text, "weight": round(p.weight, 6)} for p in build_spec.prompts
         ],
@@ -101,8 +155,8 @@ def _prompting(build_spec: BuildSpec) -> dict[str, Any]:
             for settings, weight in sampling_choices(config.identity())
             if config.sampling.is_mixed
         ],
-        "first_prompt": form.prefix_text(text),
-        "first_prompt_ids": list(form.prefix(text)),
+        "first_prompt": start.text,
+        "first_prompt_ids": list(start.ids),
         "user_stop_token_ids": list(form.user_stop_token_ids),
         "assistant_stop_token_ids": list(form.assistant_stop_token_ids),
         "stop_strings": list(form.stop_strings),

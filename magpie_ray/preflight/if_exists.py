@@ -13,6 +13,7 @@ from magpie_ray.dataset.run_records import BEAT_SECONDS, read_heartbeat
 from magpie_ray.errors import BuildExistsError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import IfExists
+from magpie_ray.utils.awake import awake_seconds
 
 # A live driver writes within one beat, or, on a slow store, within the next.
 WATCH_SECONDS = 2.5 * BEAT_SECONDS
@@ -23,7 +24,7 @@ def reason_to_leave(
     storage: Storage,
     if_exists: IfExists,
     *,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = awake_seconds,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str | None:
     """Why the existing build in `storage` is skipped; None: resume it.

@@ -1,20 +1,24 @@
 """The build that a config leads to, as it stands before a run: its output, its spec, what is committed.
 
-`generate`, `plan` and `plan --sample` all look here. Invariants: looking writes nothing, except that
+`generate`, `plan` and `plan --sample` all look here; only `plan` without a sample goes on where no store
+answers. Invariants: looking writes nothing, except that
 `find_output` with `claim` records the name of a scheduled build; an output that can't be understood, or that
-holds another build, is refused; two drivers that create one build at once agree on its grid.
+holds another build, is refused; two drivers that create one build at once agree on its seed and grid.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from magpie_ray import draws
 from magpie_ray.config.output_path import Tick
 from magpie_ray.config.schema import Config
 from magpie_ray.dataset import build_record, layout, manifest, schedule
 from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.dataset.data_folder import read_data_folder
 from magpie_ray.errors import BuildMismatchError, CorruptBuildError, PreflightError, StorageError
 from magpie_ray.preflight.build_spec import BuildSpec, choose_grid, resolve_build
+from magpie_ray.preflight.inputs import check_same_inputs
 from magpie_ray.storage.storage import READ_SECONDS, Storage
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
 
@@ -48,11 +52,15 @@ class CommittedBuild:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """A build before a run. committed: None where the output holds no build yet."""
+    """A build before a run. committed: None where the output holds no build yet.
+
+    unseen: why the output could not be looked at; "" where it was.
+    """
 
     storage: Storage
     build_spec: BuildSpec
     committed: CommittedBuild | None
+    unseen: str = ""
 
 
 def find_output(config: Config, *, claim: bool) -> Output:
@@ -71,15 +79,28 @@ def look_at(config: Config) -> Target:
     return find_target(output, read_existing(output.reader))
 
 
+def look_if_reachable(config: Config) -> Target:
+    """As look_at; but a store that does not answer, or refuses, is taken for one without a build."""
+    output = find_output(config, claim=False)
+    try:
+        return find_target(output, read_existing(output.reader))
+    except PreflightError as exc:
+        if "://" not in output.storage.url or not isinstance(exc.__cause__, StorageError):
+            raise
+        return replace(find_target(output, None), unseen=str(exc))
+
+
 def read_existing(storage: Storage) -> BuildRecord | None:
     """The build at the output; None where there is none yet. PreflightError when it can't be understood."""
     with _refusing():
         record = build_record.read_build(storage)
-        if record is None and storage.list_objects(DATA_PREFIX):
-            raise PreflightError(
-                f"{storage.display(DATA_PREFIX)} holds files, but there is no {layout.BUILD_KEY} that says "
-                "which build they belong to: bring it back, or choose another output.path"
-            )
+        if record is None:
+            folder = read_data_folder(storage)
+            if folder.partitions or folder.foreign:
+                raise PreflightError(
+                    f"{storage.display(DATA_PREFIX)} holds files, but there is no {layout.BUILD_KEY} that "
+                    "says which build they belong to: bring it back, or choose another output.path"
+                )
         return record
 
 
@@ -101,6 +122,8 @@ def check_existing(build_spec: BuildSpec, existing: BuildRecord, storage: Storag
     """
     num_rows, rows_per_partition = build_spec.config.num_rows, build_spec.config.output.rows_per_partition
     grid = existing.rows_per_partition if rows_per_partition == "auto" else rows_per_partition
+    if build_spec.inputs:
+        check_same_inputs(existing, build_spec.inputs, storage)
     build_record.check_same_build(existing, build_spec.record(grid), storage)
     with _refusing():
         records = tuple(manifest.read_committed(storage, existing))
@@ -115,18 +138,26 @@ def check_existing(build_spec: BuildSpec, existing: BuildRecord, storage: Storag
 
 
 def open_build(
-    build_spec: BuildSpec, storage: Storage, *, num_actors: int, device: str
-) -> tuple[CommittedBuild, bool]:
+    build_spec: BuildSpec,
+    storage: Storage,
+    *,
+    num_actors: int,
+    device: str,
+    new_seed: Callable[[], int] = draws.new_seed,
+) -> tuple[BuildSpec, CommittedBuild, bool]:
     """Create the build, or join the build that another driver has just created; True: it was created.
 
-    A grid that the config leaves open is then the other driver's. BuildMismatchError for another build.
+    What the config leaves open, such as the seed and the grid, is drawn here or is the other driver's; the
+    spec that is returned has it. BuildMismatchError for another build.
     """
-    record = build_spec.record(choose_grid(build_spec, num_actors=num_actors, device=device))
+    drawn = build_spec if build_spec.has_seed else build_spec.with_seed(new_seed())
+    record = drawn.record(choose_grid(drawn, num_actors=num_actors, device=device))
     try:
         opened = build_record.open_build(storage, record)
     except BuildMismatchError:
         opened = build_record.require_build(storage)
-    return check_existing(build_spec, opened, storage), opened is record
+        drawn = resolve_build(build_spec.config, opened, tick=build_spec.tick)
+    return drawn, check_existing(drawn, opened, storage), opened is record
 
 
 @contextmanager

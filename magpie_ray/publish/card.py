@@ -15,11 +15,21 @@ import yaml
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.columns import COLUMNS, schema_of
+from magpie_ray.dataset.columns import COLUMNS
 from magpie_ray.dataset.layout import CARD_KEY, DATA_FILES, REPORT_KEY
 from magpie_ray.errors import ReportError
 from magpie_ray.storage.storage import ObjectNotFoundError, Storage
 from magpie_ray.types import PartitionRecord
+
+# The names of Arrow types in the front matter.
+_NAMED = {
+    **{name: name for name in ("bool", "string", "binary", "int8", "int16", "int32", "int64")},
+    **{name: name for name in ("large_string", "uint8", "uint16", "uint32", "uint64")},
+    "halffloat": "float16",
+    "float": "float32",
+    "double": "float64",
+    "date32[day]": "date32",
+}
 
 _BEGIN = "<!-- magpie-ray writes what follows anew with every report -->"
 _END = "<!-- what stands below is kept -->"
@@ -47,8 +57,16 @@ def write_card(storage: Storage, *, records: Sequence[PartitionRecord] | None = 
     return storage.display(CARD_KEY)
 
 
-def card_text(storage: Storage, record: BuildRecord, records: Sequence[PartitionRecord]) -> str:
+def card_text(
+    storage: Storage,
+    record: BuildRecord,
+    records: Sequence[PartitionRecord],
+    *,
+    data_files: str = DATA_FILES,
+) -> str:
     """The build's card as of now, with the user's additions to the present card.
+
+    data_files: the pattern by which readers find the data beside the card.
 
     Raises ReportError when the present card can't be parsed; StorageError.
     """
@@ -62,13 +80,18 @@ def card_text(storage: Storage, record: BuildRecord, records: Sequence[Partition
         ) from exc
     wanted = run_records.rows_wanted(run_records.read_runs(storage), records)
     try:
-        return render_card(record, records, num_rows=wanted, present=present)
+        return render_card(record, records, num_rows=wanted, present=present, data_files=data_files)
     except ReportError as exc:
         raise ReportError(f"{storage.display(CARD_KEY)}: {exc}") from exc
 
 
 def render_card(
-    record: BuildRecord, records: Sequence[PartitionRecord], *, num_rows: int, present: str = ""
+    record: BuildRecord,
+    records: Sequence[PartitionRecord],
+    *,
+    num_rows: int,
+    present: str = "",
+    data_files: str = DATA_FILES,
 ) -> str:
     """The text of the card, with the user's additions to the `present` one.
 
@@ -89,7 +112,7 @@ def render_card(
     front = {
         **_defaults(record),
         **card.data.to_dict(),  # type: ignore[no-untyped-call]
-        **_facts(record, tally.rows),
+        **_facts(record, tally.rows, data_files),
     }
     body = "\n\n".join(_body(record, tally, num_rows=num_rows, licence=front["license"]))
     if _BEGIN in card.text and _END in card.text:
@@ -113,14 +136,19 @@ def _defaults(record: BuildRecord) -> dict[str, object]:
     }
 
 
-def _facts(record: BuildRecord, rows: int) -> dict[str, object]:
+def _facts(record: BuildRecord, rows: int, data_files: str) -> dict[str, object]:
     """Front matter that follows from the build."""
-    schema = schema_of(record.columns)
-    return {
+    facts: dict[str, object] = {
         "size_categories": [_size_category(rows)],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILES}]}],
-        "dataset_info": {"features": [{"name": field.name, **_feature(field.type)} for field in schema]},
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_files}]}],
     }
+    kept = [field for field in record.schema if field.name not in COLUMNS]
+    # Readers find the types in the files, too. A type that is written wrongly here would keep them out.
+    if all(str(field.type) in _NAMED for field in kept):
+        facts["dataset_info"] = {
+            "features": [{"name": field.name, **_feature(field.type)} for field in record.schema]
+        }
+    return facts
 
 
 def _size_category(rows: int) -> str:
@@ -133,7 +161,7 @@ def _size_category(rows: int) -> str:
 def _feature(kind: pa.DataType) -> dict[str, object]:
     """The type of a column in the notation of the front matter."""
     if not pa.types.is_list(kind):
-        return {"dtype": str(kind)}
+        return {"dtype": _NAMED[str(kind)]}
     if pa.types.is_struct(kind.value_type):
         return {"list": [{"name": field.name, **_feature(field.type)} for field in kind.value_type]}
     return {"list": str(kind.value_type)}
@@ -175,8 +203,8 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
         "## Columns",
         "| column | type | meaning |\n|---|---|---|\n"
         + "\n".join(
-            f"| `{column.name}` | `{str(column.type).replace('<item: ', '<')}` | {column.meaning} |"
-            for column in map(COLUMNS.__getitem__, record.columns)
+            f"| `{column.name}` | `{str(column.type).replace('<item: ', '<')}` | {_meaning(column.name)} |"
+            for column in record.schema
         ),
         "## How it was made",
         f"Build `{record.fingerprint}`, begun {record.created}. The config in full, secrets left out:",
@@ -188,6 +216,10 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
         "was, unless system prompts steer them.\n"
         f"- Exact duplicates are counted in the report (`{REPORT_KEY}`) and not removed.",
     ]
+
+
+def _meaning(name: str) -> str:
+    return COLUMNS[name].meaning if name in COLUMNS else "from the row's input"
 
 
 def _fenced(text: str, language: str) -> str:

@@ -1,4 +1,4 @@
-"""Rows in the formats that training programs read: JSON lines, one conversation each.
+"""Rows in the formats that training programs read: JSON lines or Parquet, one conversation each.
 
     messages  {"row_id", "messages": [{"role", "content"}, ...]}, answers with "reasoning_content" if any
     sharegpt  {"id", "conversations": [{"from": "human" | "gpt" | "system", "value"}, ...]}
@@ -11,8 +11,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import IO
 
 import pyarrow as pa
@@ -25,6 +26,10 @@ from magpie_ray.types import ExportFormat
 
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 STDOUT = "-"
+_COMPRESSIONS = {"gz", "zst", "bz2", "lz4"}
+# Kinds of files that JSON lines would be mistaken for.
+_OTHER_KINDS = {"arrow", "avro", "csv", "feather", "orc", "tsv", "xls", "xlsx", "yaml", "yml", "zip"}
+_ROWS_PER_GROUP = 10_000
 
 
 def export(
@@ -37,25 +42,68 @@ def export(
 ) -> int:
     """Write all committed rows of a build to a file and return their number.
 
-    destination: a path or an fsspec URL; its extension (.gz, .zst, .bz2 or .lz4) sets the compression. "-" is
-    standard output. system_prompts: write each row's system prompt. force: overwrite an existing file.
+    destination: a path or an fsspec URL. A name that ends with .parquet is written as Parquet, all others as
+    JSON lines, whose extension (.gz, .zst, .bz2 or .lz4) sets the compression. "-" is standard output, in
+    JSON lines. system_prompts: write each row's system prompt. force: overwrite an existing file.
 
-    Raises ConfigError when the rows of the build don't fit the format or the file exists; PreflightError when
-    there is no build; StorageError.
+    Raises ConfigError when the rows of the build don't fit the format, the name promises another kind of file
+    or the file exists; PreflightError when there is no build; StorageError.
     """
+    is_parquet = _is_parquet(destination)
     columns = require_build(storage).columns
     if to == "alpaca" and "response" not in columns:
         raise ConfigError(
             "--to alpaca: holds one instruction and one answer a row, unlike the rows of this build: "
             "use --to messages or --to sharegpt"
         )
-    line = FORMATS[to]
-    rows = 0
+    lines = (FORMATS[to](row, system_prompts) for row in read_rows(storage))
     with _opened(destination, force=force) as file:
-        for row in read_rows(storage):
-            file.write(json.dumps(line(row, system_prompts), ensure_ascii=False).encode() + b"\n")
+        if is_parquet:
+            return _write_parquet(file, lines, parquet_schema(to, columns, system_prompts))
+        rows = 0
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
             rows += 1
     return rows
+
+
+def _is_parquet(destination: str) -> bool:
+    """Whether the name is a Parquet file's. ConfigError for the name of another kind of file."""
+    name = destination.rpartition("/")[2].lower()
+    stem, dot, compression = name.rpartition(".")
+    inner = stem if dot and compression in _COMPRESSIONS else name
+    kind = inner.rpartition(".")[2] if "." in inner else ""
+    if kind in _OTHER_KINDS or (kind == "parquet" and inner != name):
+        raise ConfigError(
+            f"{destination}: is the name of a .{name.partition('.')[2]} file, which export does not write: "
+            "name a .jsonl (also .jsonl.gz, .jsonl.zst) or a .parquet"
+        )
+    return kind == "parquet"
+
+
+def _write_parquet(file: IO[bytes], lines: Iterator[dict[str, object]], schema: pa.Schema) -> int:
+    import pyarrow.parquet as pq
+
+    rows = 0
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        while batch := list(islice(lines, _ROWS_PER_GROUP)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            rows += len(batch)
+    return rows
+
+
+def parquet_schema(to: ExportFormat, columns: Collection[str], system_prompts: bool) -> pa.Schema:
+    """The columns of a Parquet file: decided by the format and the build, never by the rows."""
+    text = pa.string()
+    if to == "alpaca":
+        names = ["instruction", "input", "output", *(["system"] if system_prompts else [])]
+        return pa.schema([(name, text) for name in names])
+    if to == "sharegpt":
+        turn = pa.struct([("from", text), ("value", text)])
+        return pa.schema([("id", text), ("conversations", pa.list_(turn))])
+    parts = ["role", "content", *(["reasoning_content"] if "reasoning" in columns else [])]
+    message = pa.struct([(name, text) for name in parts])
+    return pa.schema([("row_id", pa.int64()), ("messages", pa.list_(message))])
 
 
 def _messages(row: Record, system_prompts: bool) -> dict[str, object]:
@@ -112,18 +160,22 @@ def _opened(destination: str, *, force: bool) -> Iterator[IO[bytes]]:
     if exists:
         raise ConfigError(f"{destination}: exists already; --force overwrites it")
     is_local = isinstance(fs, fsspec.implementations.local.LocalFileSystem)
+    if is_local and os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(
+            f"{destination}: is a device or a pipe, which can't be replaced; - is standard output"
+        )
     # A local file is written beside its destination and renamed; for a store, here, and uploaded whole.
     folder = os.path.dirname(path) or "." if is_local else None
-    if folder is not None:
-        os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".magpie-ray-export-", dir=folder) as temporary:
-        written = os.path.join(temporary, os.path.basename(path))
-        with pa.output_stream(written) as file:  # compresses by the extension
-            yield file
-        try:
+    try:
+        if folder is not None:
+            os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".magpie-ray-export-", dir=folder) as temporary:
+            written = os.path.join(temporary, os.path.basename(path))
+            with pa.output_stream(written) as file:  # compresses by the extension
+                yield file
             if is_local:
                 os.replace(written, path)
             else:
                 fs.put_file(written, path)
-        except OSError as exc:
-            raise StorageError(f"{destination}: can't be written to: {exc}") from exc
+    except OSError as exc:
+        raise StorageError(f"{destination}: can't be written to: {exc}") from exc

@@ -3,18 +3,31 @@
 Invariant: every failure leaves as a HubError with a remedy, and no HubError holds a token.
 """
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1, sha256
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import tenacity
+
 from magpie_ray.errors import ConfigError, HubError
+from magpie_ray.storage.failures import is_transient
 from magpie_ray.utils.redaction import scrub
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+_TOO_MANY_REQUESTS = 429
+# The hub counts commits by the hour. Other failures that may pass are waited out for some minutes.
+_PATIENCE_SECONDS, _OUTAGE_SECONDS = 2 * 3600.0, 600.0
+# Where the hub does not say how long.
+_BACK_OFF = tenacity.wait_exponential(multiplier=30.0, max=600.0)
 
 _DATASET = "dataset"
 _LOG_IN = (
@@ -30,7 +43,7 @@ _REMEDIES = {
     409: _PUSH_AGAIN,
     412: _PUSH_AGAIN,
     413: "it is more than the hub takes at once",
-    429: "the hub's rate limit is reached: wait some minutes and push again, it continues where it ended",
+    429: "the hub's rate limit is reached: wait an hour and push again, it continues where it ended",
 }
 
 
@@ -52,9 +65,21 @@ class HubFile:
 
 
 class Hub:
-    """One repository, at one revision. The token comes from the environment or from `hf auth login`."""
+    """One repository, at one revision. The token comes from the environment or from `hf auth login`.
 
-    def __init__(self, repo_id: str, *, revision: str | None = None) -> None:
+    patience_seconds: how long a request waits in all while the hub answers that there are too many;
+    outage_seconds: while it fails or gives no answer.
+    """
+
+    def __init__(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        patience_seconds: float = _PATIENCE_SECONDS,
+        outage_seconds: float = _OUTAGE_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """ConfigError for an invalid id of a repository."""
         # Slow to import.
         from huggingface_hub import HfApi, get_token
@@ -72,6 +97,20 @@ class Hub:
         disable_progress_bars()
         self.repo_id, self._revision, self._token = repo_id, revision, get_token()
         self._api = HfApi(token=self._token)
+
+        def out_of_time(state: tenacity.RetryCallState) -> bool:
+            most = patience_seconds if _is_limited(state) else outage_seconds
+            return state.idle_for + state.upcoming_sleep > most
+
+        # A commit that is repeated changes nothing where the first one was made and its answer was lost.
+        self._retrying = tenacity.Retrying(
+            stop=out_of_time,
+            wait=_seconds_to_wait,
+            retry=tenacity.retry_if_exception(is_transient),
+            before_sleep=_announce,
+            sleep=sleep,
+            reraise=True,
+        )
 
     @property
     def url(self) -> str:
@@ -144,7 +183,7 @@ class Hub:
     def _call(self, method: Callable[..., T], **arguments: Any) -> T:
         """The result of a method of the API, for this repository. HubError for any failure."""
         try:
-            return method(repo_id=self.repo_id, repo_type=_DATASET, **arguments)
+            return self._retrying(method, repo_id=self.repo_id, repo_type=_DATASET, **arguments)
         # huggingface_hub lets exceptions of several other libraries through. None is swallowed here.
         except Exception as exc:
             text = scrub(_message(exc), [self._token] if self._token else [])
@@ -165,7 +204,36 @@ def _message(exc: BaseException) -> str:
     return " ".join(dict.fromkeys(" ".join(str(error).split()) for error in _chain(exc)))
 
 
+def _answer(exc: BaseException) -> Any:
+    """The hub's answer; None for no answer."""
+    answers = (getattr(error, "response", None) for error in _chain(exc))
+    return next((answer for answer in answers if answer is not None), None)
+
+
 def _status(exc: BaseException) -> int:
     """The status of the hub's answer; 0 for no answer."""
-    answers = (getattr(error, "response", None) for error in _chain(exc))
-    return next((int(answer.status_code) for answer in answers if answer is not None), 0)
+    answer = _answer(exc)
+    return 0 if answer is None else int(answer.status_code)
+
+
+def _is_limited(state: tenacity.RetryCallState) -> bool:
+    """Whether the hub answered that there were too many requests."""
+    exc = state.outcome.exception() if state.outcome else None
+    return exc is not None and _status(exc) == _TOO_MANY_REQUESTS
+
+
+def _announce(state: tenacity.RetryCallState) -> None:
+    what = "has reached its rate limit" if _is_limited(state) else "fails or does not answer"
+    log.warning("the hub %s: the push goes on in %.0f s", what, state.upcoming_sleep)
+
+
+def _seconds_to_wait(state: tenacity.RetryCallState) -> float:
+    """As long as the hub's answer says, or half a minute and more each time."""
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
+    exc = state.outcome.exception() if state.outcome else None
+    headers = getattr(_answer(exc), "headers", {}) if exc else {}
+    after, limit = headers.get("Retry-After", "").strip(), parse_ratelimit_headers(headers)
+    if after.isdigit():
+        return float(after) + 1
+    return limit.reset_in_seconds + 1.0 if limit else _BACK_OFF(state)

@@ -1,4 +1,4 @@
-"""Pushes a build to the Hugging Face hub: its data, a few files a commit, and last its dataset card.
+"""Pushes a build to the Hugging Face hub: its data, some files a commit, and last its dataset card.
 
 Invariants: a file that the hub has, by size and hash, is not sent again, so a repeated push continues where
 the last one ended. A few files at most are in memory, none on disk. A public repository gets nothing unless
@@ -11,21 +11,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from magpie_ray.dataset import manifest, run_records
-from magpie_ray.dataset.build_record import require_build
+from magpie_ray.dataset.build_record import BuildRecord, require_build
 from magpie_ray.dataset.layout import CARD_KEY, REPORT_KEY
 from magpie_ray.errors import ConfigError, PreflightError
 from magpie_ray.publish.card import card_text
 from magpie_ray.publish.hub import Hub, HubFile
+from magpie_ray.publish.hub_paths import MOST_FLAT, data_files, hub_paths
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import DATA_PREFIX
+from magpie_ray.types import DATA_PREFIX, PartitionRecord
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
 log = logging.getLogger(__name__)
 
-# The hub advises a few dozen files a commit, and limits the commits of an hour.
-_FILES_PER_COMMIT = 48
+# The hub advises a few dozen files a commit, takes a thousand, and limits the commits of an hour (128).
+_FILES_PER_COMMIT, _MOST_FILES_PER_COMMIT = 48, 1_000
+_COMMITS = 100
 # The bytes in memory at a time; a larger file is in memory alone.
 _BYTES_AT_ONCE = 128 << 20
 _SHOWN_FILES = 3
@@ -43,8 +45,12 @@ class Pushed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Source:
-    """A file of the build. size: in bytes, of data files. data: of a file that is not read from storage."""
+    """A file of the build. key: in storage. path: on the hub. size: in bytes, of data files.
 
+    data: of a file that is not read from storage.
+    """
+
+    key: str
     path: str
     size: int | None = None
     data: bytes | None = None
@@ -59,18 +65,22 @@ def push(
     report: bool = False,
     replace: bool = False,
     dry_run: bool = False,
-    files_per_commit: int = _FILES_PER_COMMIT,
+    files_per_commit: int | None = None,
+    most_flat: int = MOST_FLAT,
     bytes_at_once: int = _BYTES_AT_ONCE,
 ) -> Pushed:
     """Make the repository hold the build.
 
     public: create a public repository; allow one that is public. partial: push a build that is not complete.
-    report: push the report, too. replace: delete data of other builds. dry_run: change nothing.
+    report: push the report, too. replace: delete data of other builds. dry_run: change nothing. most_flat: a
+    build of more files gets sub-folders. files_per_commit: None chooses, by their number.
 
-    Raises PreflightError for a build that is missing or not complete, ConfigError for a repository that must
-    not get the build, HubError, StorageError.
+    Raises PreflightError for a build that is missing, not complete or too large for the hub, ConfigError for
+    a repository that must not get the build, HubError, StorageError.
     """
-    sources = _sources(storage, partial=partial, report=report)
+    record, records = _committed(storage, partial=partial, report=report)
+    grid = record.rows_per_partition
+    hub_paths(records, {}, grid=grid, most_flat=most_flat)  # a build that can't go there changes nothing
     private = hub.is_private()
     if private is False and not public:
         raise ConfigError(f"{hub.url} is public: push with --public if that is meant")
@@ -79,17 +89,25 @@ def push(
     if not dry_run:
         hub.create(private=not public)
     files = hub.files()
+    sizes = {path: file.size for path, file in files.items()}
+    paths = hub_paths(records, sizes, grid=grid, most_flat=most_flat)
+    sources = [_Source(key=r.partition.key, path=paths[r.partition.key], size=r.size) for r in records]
+    if report:
+        sources.append(_Source(key=REPORT_KEY, path=REPORT_KEY))
+    card = card_text(storage, record, records, data_files=data_files(paths)).encode()
+    sources.append(_Source(key=CARD_KEY, path=CARD_KEY, data=card))
     foreign = _foreign(sources, files)
     if foreign and not replace:
         raise _other_build(hub, foreign)
-    paths = {source.path for source in sources}
-    outdated = tuple(path for path in foreign if path not in paths)
+    wanted = {source.path for source in sources}
+    outdated = tuple(path for path in foreign if path not in wanted)
     changed = _changed(storage, sources, files, hub, replace)
     sent: list[tuple[str, int]] = []
     if dry_run:
         sent = [(path, len(data)) for path, data in changed]
     else:
-        for additions in _uploads(changed, hub, files_per_commit, bytes_at_once):
+        a_commit = files_per_commit or _files_per_commit(len(sources))
+        for additions in _uploads(changed, hub, a_commit, bytes_at_once):
             sent += [(addition.path_in_repo, addition.upload_info.size) for addition in additions]
             is_last = additions[-1].path_in_repo == CARD_KEY
             hub.commit(additions, delete=outdated if is_last else (), message=_message(len(additions)))
@@ -99,8 +117,10 @@ def push(
     return Pushed(url=hub.url, sent=tuple(sent), present=len(sources) - len(sent), deleted=outdated)
 
 
-def _sources(storage: Storage, *, partial: bool, report: bool) -> list[_Source]:
-    """The files to push, in order."""
+def _committed(
+    storage: Storage, *, partial: bool, report: bool
+) -> tuple[BuildRecord, Sequence[PartitionRecord]]:
+    """The build and the partitions to push, in order. PreflightError where that is not to be pushed."""
     record = require_build(storage)
     records = manifest.read_committed(storage, record)
     num_rows = run_records.rows_wanted(run_records.read_runs(storage), records)
@@ -111,15 +131,14 @@ def _sources(storage: Storage, *, partial: bool, report: bool) -> list[_Source]:
             f"{storage.url} is not complete: {rows:,} of {num_rows:,} rows are committed: run it again to "
             f"finish it{', or push what is there with --partial' if records else ''}"
         )
-    sources = [_Source(path=committed.partition.key, size=committed.size) for committed in records]
-    if report:
-        if not storage.exists(REPORT_KEY):
-            raise PreflightError(
-                f"{storage.url} has no report yet: `magpie-ray report {storage.url}` makes it"
-            )
-        sources.append(_Source(path=REPORT_KEY))
-    card = card_text(storage, record, records).encode()
-    return [*sources, _Source(path=CARD_KEY, data=card)]
+    if report and not storage.exists(REPORT_KEY):
+        raise PreflightError(f"{storage.url} has no report yet: `magpie-ray report {storage.url}` makes it")
+    return record, records
+
+
+def _files_per_commit(files: int) -> int:
+    """Few files a commit, unless that made more commits than the hub takes in an hour."""
+    return min(_MOST_FILES_PER_COMMIT, max(_FILES_PER_COMMIT, -(-files // _COMMITS)))
 
 
 def _foreign(sources: Sequence[_Source], files: Mapping[str, HubFile]) -> list[str]:
@@ -144,7 +163,7 @@ def _changed(
     """The path and the bytes of each file that the hub does not have."""
     for source in sources:
         file = files.get(source.path)
-        data = storage.read(source.path) if source.data is None else source.data
+        data = storage.read(source.key) if source.data is None else source.data
         if file and file.holds(data):
             continue
         if file and source.path.startswith(DATA_PREFIX) and not replace:

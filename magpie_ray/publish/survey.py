@@ -73,6 +73,8 @@ class Survey:
     def of_batch(cls, batch: pa.RecordBatch, *, samples: Collection[int] = ()) -> Self:
         """Survey rows of a build, given in COLUMNS. samples: ids of the rows to keep."""
         names = set(batch.schema.names)
+        if (parts := _by_system_message(batch)) is not None:
+            return cls.sum(cls.of_batch(part, samples=samples) for part in parts)
         ids = batch.column("row_id").to_pylist()
         texts = dict(_texts(batch))
         instructions = texts.get(("user", 1), pa.array([], pa.string())).to_pylist()
@@ -83,7 +85,8 @@ class Survey:
             characters={key: _counts(pc.utf8_length(values)) for key, values in texts.items()},
             finish_reasons=_by_message(batch.column("finish_reasons")),
             attempts=_counts(batch.column("attempt")),
-            system_prompts=_counts(batch.column("system_prompt")),
+            # Each input may have a prompt of its own.
+            system_prompts={} if "input_id" in names else _counts(batch.column("system_prompt")),
             samplings=_counts(batch.column("sampling_key")) if "sampling_key" in names else {},
             first_words=Counter(first_words(text) for text in instructions),
             first_rows=dict(zip(reversed(digests), reversed(ids), strict=False)),
@@ -188,6 +191,16 @@ def rows_with(batch: pa.RecordBatch, ids: Collection[int]) -> list[Record]:
     return rows
 
 
+def _by_system_message(batch: pa.RecordBatch) -> list[pa.RecordBatch] | None:
+    """The rows that begin with a system message and those that do not; None where all rows are alike."""
+    if "conversation" not in batch.schema.names or not len(batch):
+        return None
+    first = pc.struct_field(pc.list_element(batch.column("conversation"), 0), "role")
+    begins = pc.equal(first, "system")
+    number = pc.sum(begins).as_py()
+    return None if number in (0, len(batch)) else [batch.filter(begins), batch.filter(pc.invert(begins))]
+
+
 def _texts(batch: pa.RecordBatch) -> Iterable[tuple[MessageKey, pa.Array]]:
     """The texts of all messages but the system's, by role and turn, in row order."""
     if "conversation" not in batch.schema.names:
@@ -195,7 +208,7 @@ def _texts(batch: pa.RecordBatch) -> Iterable[tuple[MessageKey, pa.Array]]:
         return
     conversations = batch.column("conversation")
     roles = pc.struct_field(conversations.flatten(), "role")
-    # Either all rows of a build begin with a system message, or none does.
+    # Either all rows of the batch begin with a system message, or none does.
     begin = 1 if len(roles) and roles[0].as_py() == "system" else 0
     for key, messages in _slices(pc.list_slice(conversations, begin)):
         yield key, pc.struct_field(messages, "content")

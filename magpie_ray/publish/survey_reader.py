@@ -7,7 +7,6 @@ time; only the surveyed columns are decoded.
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ from magpie_ray.errors import CorruptBuildError
 from magpie_ray.publish.survey import COLUMNS, Survey, rows_with
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord
+from magpie_ray.utils.background import DaemonExecutor
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def take_survey(
             return Survey()
         return Survey.sum(Survey.of_batch(batch, samples=sample_ids) for batch in _batches(storage, record))
 
-    with ThreadPoolExecutor(readers) as pool:
+    with DaemonExecutor(readers) as pool:
         return Survey.sum(pool.map(survey_file, spread_order(chosen)))
 
 

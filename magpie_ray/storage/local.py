@@ -11,7 +11,7 @@ import fcntl
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
@@ -19,6 +19,10 @@ from magpie_ray.types import StoredObject
 
 # Under the output, so that it is on the same file system. Listings leave it out.
 _TEMPORARY = "_magpie/tmp"
+# In the directory of a key that is on another file system. Readers leave out names that begin with a dot.
+_TEMPORARY_ELSEWHERE = ".tmp"
+# Where such directories may be.
+_PLACES = ("", "data", "_magpie/runs", "_magpie/rejects")
 # No write takes a day: an older file was left by a process that died, on whichever host.
 _LEFTOVER_SECONDS = 86_400.0
 # From file systems that have no locks, or whose lock server does not answer.
@@ -28,31 +32,45 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 class LocalStore:
     """A Store of files below `root`. Raises what the operating system raises."""
 
+    can_be_exclusive = True
+    writes_whole = True
+
     def __init__(self, root: str, exclusive: bool) -> None:
         self._root = root
         self._exclusive = exclusive
+        self._mounts = set[str]()  # directories that lie on another file system than _magpie/
 
     def create(self, key: str, data: bytes, *, look_first: bool) -> None:
-        with self._written(key, data) as (temporary, target):
-            if self._exclusive:
-                _link(temporary, target)
-            elif os.path.lexists(target):
-                raise FileExistsError(target)
-            else:  # a file system without hard links (FUSE, exFAT): still atomic
-                os.replace(temporary, target)
+        try:
+            # A file system without hard links (FUSE, exFAT) still gets its files in one step.
+            self._name(key, data, _link if self._exclusive else _move_to_new)
+        except FileExistsError:
+            path = os.path.join(self._root, key)
+            if os.path.lexists(path) and not os.path.isfile(path):
+                what = (
+                    "a directory, a link that leads nowhere or another thing that is no file is in its place"
+                )
+                raise IsADirectoryError(errno.EISDIR, what, path) from None
+            # The attempt before may have linked it, and then failed to sync the directory.
+            if not (look_first and self.read(key) == data):
+                raise
 
     def replace(self, key: str, data: bytes) -> None:
-        with self._written(key, data) as (temporary, target):
-            os.replace(temporary, target)
+        self._name(key, data, os.replace)
 
     def read(self, key: str) -> bytes:
         with open(os.path.join(self._root, key), "rb") as file:
             return file.read()
 
-    def read_tail(self, key: str, nbytes: int) -> bytes:
+    def read_tail(self, key: str, nbytes: int, size: int | None) -> bytes:
         with open(os.path.join(self._root, key), "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - nbytes))
             return file.read()
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        with open(os.path.join(self._root, key), "rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
 
     def size(self, key: str) -> int | None:
         path = os.path.join(self._root, key)
@@ -61,11 +79,11 @@ class LocalStore:
         except FileNotFoundError:
             return None
 
-    def list_objects(self, prefix: str) -> list[StoredObject]:
-        objects = []
+    def list_objects(self, prefix: str, beginning: str) -> list[StoredObject]:
+        objects, start = [], os.path.join(self._root, prefix, beginning)
         for path in _files(os.path.join(self._root, prefix)):
             key = os.path.relpath(path, self._root).replace(os.sep, "/")
-            if not key.startswith(_TEMPORARY + "/"):
+            if path.startswith(start) and not _is_temporary(key):
                 with suppress(FileNotFoundError):  # deleted since
                     stat = os.stat(path)
                     objects.append(StoredObject(key=key, size=stat.st_size, modified=stat.st_mtime))
@@ -81,18 +99,38 @@ class LocalStore:
         """Removes temporary files of dead writers on this host. Locks of other hosts may not show here, so
         their files are removed once they are old."""
         removed = 0
-        for path in _files(os.path.join(self._root, _TEMPORARY)):
-            with suppress(FileNotFoundError):  # the writer or another cleaner removed it first
-                removed += _remove_leftover(path)
+        for directory in (_TEMPORARY, *(os.path.join(place, _TEMPORARY_ELSEWHERE) for place in _PLACES)):
+            for path in _files(os.path.join(self._root, directory)):
+                with suppress(FileNotFoundError):  # the writer or another cleaner removed it first
+                    removed += _remove_leftover(path)
         return removed
 
+    def completes_exclusively(self, key: str) -> bool:
+        return True
+
+    def _name(self, key: str, data: bytes, name: Callable[[str, str], None]) -> None:
+        """Write the bytes under a temporary name, then call `name` with it and with the path of the key."""
+        place = os.path.dirname(key)
+        elsewhere = place in self._mounts
+        try:
+            with self._written(key, data, elsewhere=elsewhere) as (temporary, target):
+                name(temporary, target)
+        except OSError as exc:
+            if exc.errno != errno.EXDEV or elsewhere:
+                raise
+            self._mounts.add(place)
+            self._name(key, data, name)
+
     @contextmanager
-    def _written(self, key: str, data: bytes) -> Iterator[tuple[str, str]]:
+    def _written(self, key: str, data: bytes, *, elsewhere: bool) -> Iterator[tuple[str, str]]:
         """The path of a synced file with these bytes, and the path of the key. The caller links the two.
 
-        Leaving the context removes the first and syncs the second's name.
+        Leaving the context removes the first and syncs the second's name. elsewhere: the key's directory is
+        on another file system than _magpie/, so the file is written beside it.
         """
-        directory, target = os.path.join(self._root, _TEMPORARY), os.path.join(self._root, key)
+        target = os.path.join(self._root, key)
+        temporaries = os.path.join(os.path.dirname(target), _TEMPORARY_ELSEWHERE)
+        directory = temporaries if elsewhere else os.path.join(self._root, _TEMPORARY)
         _make_directory(directory)
         with _locked_file(directory) as file:
             try:
@@ -109,6 +147,10 @@ class LocalStore:
         _sync_directory(os.path.dirname(target))
 
 
+def _is_temporary(key: str) -> bool:
+    return key.startswith(_TEMPORARY + "/") or f"/{_TEMPORARY_ELSEWHERE}/" in f"/{key}"
+
+
 def _files(directory: str) -> Iterator[str]:
     def fail(error: OSError) -> None:  # by default os.walk skips what it can't read
         if not isinstance(error, FileNotFoundError):
@@ -123,8 +165,29 @@ def _link(temporary: str, target: str) -> None:
         os.link(temporary, target)
     except FileExistsError:
         # NFS may repeat a request whose reply was lost, and then reports our own link.
-        if not os.path.samefile(temporary, target):
+        if os.path.islink(target) or not os.path.samefile(temporary, target):
             raise
+    except PermissionError as exc:
+        # Linux says EPERM both of a file system without hard links and of an immutable directory.
+        if exc.errno != errno.EPERM or _has_hard_links(temporary):
+            raise
+        raise OSError(errno.EOPNOTSUPP, "no hard links on this file system", temporary, None, target) from exc
+
+
+def _has_hard_links(path: str) -> bool:
+    other = f"{path}.link"
+    try:
+        os.link(path, other)
+    except PermissionError:
+        return False
+    os.unlink(other)
+    return True
+
+
+def _move_to_new(temporary: str, target: str) -> None:
+    if os.path.lexists(target):
+        raise FileExistsError(target)
+    os.replace(temporary, target)
 
 
 def _locked_file(directory: str) -> BinaryIO:

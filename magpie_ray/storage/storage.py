@@ -14,70 +14,53 @@ what disk and network libraries raise. Invariants:
 - No message, no repr and no `url` holds a credential.
 """
 
-import copy
 import logging
 import os
-import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
-import tenacity
-
-from magpie_ray.errors import AlreadyExistsError, ObjectNotFoundError, PreflightError, StorageError
-from magpie_ray.storage.failures import bucket_is_missing, is_transient, remedy, scrubbed
-from magpie_ray.storage.local import LocalStore
-from magpie_ray.storage.remote import PART_BYTES, RemoteStore
+from magpie_ray.errors import (
+    AlreadyExistsError,
+    BlockedError,
+    ObjectNotFoundError,
+    PreflightError,
+    StorageError,
+)
+from magpie_ray.storage import probe
+from magpie_ray.storage.deadline import Deadline
+from magpie_ray.storage.failures import Verdict, lacks_credentials, remedy, scrubbed
+from magpie_ray.storage.remote import PART_BYTES
+from magpie_ray.storage.retries import (
+    DENIED_SECONDS,
+    MAX_WAIT_SECONDS,
+    RETRY_SECONDS,
+    UNKNOWN_SECONDS,
+    Access,
+    Patience,
+    call_with_retries,
+    verdict_on,
+)
+from magpie_ray.storage.store import Store, open_store
 from magpie_ray.storage.url import parse_url
 from magpie_ray.types import StoredObject
+from magpie_ray.utils.awake import awake_seconds
 
-__all__ = ["ObjectNotFoundError", "Storage", "StoredObject"]
+__all__ = ["RETRY_SECONDS", "ObjectNotFoundError", "Storage", "StoredObject"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Throttling may last minutes, and a finished partition is about five minutes of one actor: waiting this long
-# for the store is cheaper than generating again. A longer wait would look like a hang.
-RETRY_SECONDS = 600.0
 # A user watches the start of a job: a wrong endpoint must show soon, a short outage must not stop the start.
 PROBE_SECONDS = 20.0
 # A user who reads a build at a terminal is watching, too.
 READ_SECONDS = 30.0
-# With hundreds of writers at once, waits must spread (full jitter), but not beyond what throttling needs.
-MAX_WAIT_SECONDS = 20.0
-# A probe takes seconds: one from yesterday was left by a process that died, however wrong the clocks are.
-_OLD_PROBE_SECONDS = 86_400.0
-
-_PROBE_KEY = re.compile(r"_magpie/probe-(\d+)-\w+")
-
-
-class Store(Protocol):
-    """One kind of place, behind Storage: LocalStore or RemoteStore.
-
-    Keys are relative paths. Methods make one attempt and raise whatever their libraries raise.
-    """
-
-    def create(self, key: str, data: bytes, *, look_first: bool) -> None:
-        """FileExistsError when the object exists. look_first: it may be ours, from an earlier attempt."""
-
-    def replace(self, key: str, data: bytes) -> None: ...
-
-    def read(self, key: str) -> bytes: ...
-
-    def read_tail(self, key: str, nbytes: int) -> bytes: ...
-
-    def size(self, key: str) -> int | None:
-        """Bytes; None when there is no object under that key."""
-
-    def list_objects(self, prefix: str) -> list[StoredObject]: ...
-
-    def now(self) -> float: ...
-
-    def delete(self, key: str) -> None: ...
-
-    def remove_leftovers(self) -> int: ...
+# A client may hold credentials that were renewed since. A new one costs a part of a second of the processor.
+_RENEW_SECONDS = 10.0
+# The largest body of one PUT is 5 GB on S3, and parts begin at twice this size.
+_WHOLE_BYTES = 2**31
 
 
 class Storage:
@@ -87,8 +70,10 @@ class Storage:
 
     exclusive: whether of several creations of one object only one succeeds. With False, for stores whose
     `probe` returns False, `create` looks and then writes, which is safe for one writer only.
-    retry_seconds: the bound on the retries of one call. max_wait_seconds: the longest wait between two
-    attempts. part_bytes: S3 gets an object of two such parts or more in parts.
+    retry_seconds: the bound on the retries of one call; denied_seconds and unknown_seconds: on those of one
+    that is refused access although it had it, and of an upload that fails as nothing known does (see
+    storage.retries). max_wait_seconds: the longest wait between two attempts. part_bytes: S3 gets an object
+    of two such parts or more in parts.
     """
 
     def __init__(
@@ -98,35 +83,63 @@ class Storage:
         *,
         exclusive: bool = True,
         retry_seconds: float = RETRY_SECONDS,
+        denied_seconds: float = DENIED_SECONDS,
+        unknown_seconds: float = UNKNOWN_SECONDS,
         max_wait_seconds: float = MAX_WAIT_SECONDS,
         part_bytes: int = PART_BYTES,
     ) -> None:
         self._protocol, self.url = parse_url(url)
         self._options = dict(storage_options or {})
         self.exclusive = exclusive
-        self.retry_seconds = retry_seconds
-        self._max_wait_seconds = max_wait_seconds
+        self._patience = Patience(
+            retry=retry_seconds, denied=denied_seconds, unknown=unknown_seconds, max_wait=max_wait_seconds
+        )
         self._part_bytes = part_bytes
-        self._opened: tuple[int, Store] | None = None
+        self._opened: tuple[int, Store, float] | None = None  # process, store, when it was opened
+        # Shared with the variants.
+        self._access, self._deadline = Access(), Deadline()
         self.retries = 0  # attempts after the first, in this process
 
     def __repr__(self) -> str:
         return f"Storage({self.url!r})"
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_opened": None, "retries": 0}
+        return {**self.__dict__, "_opened": None, "_deadline": Deadline(), "retries": 0}
+
+    @property
+    def retry_seconds(self) -> float:
+        """The bound on the retries of one call."""
+        return self._patience.retry
+
+    @property
+    def can_be_exclusive(self) -> bool:
+        """Whether the client of this store sends the condition along with an upload."""
+        return self._call("open", "", lambda store: store.can_be_exclusive)
 
     def retrying_for(self, seconds: float) -> "Storage":
         """The same place, for a caller with less (or more) patience."""
-        return self._variant(exclusive=self.exclusive, retry_seconds=seconds)
+        return self._variant(_patience=replace(self._patience, retry=seconds))
+
+    def give_up_after(self, seconds: float) -> None:
+        """From now on every call in this process ends within so many seconds, if need be with a StorageError.
+
+        That goes for calls under way, for later ones, and for those of `retrying_for` and
+        `for_single_writer`. A process that is told to end sets it once, for all that it still writes.
+        """
+        self._deadline.bring_forward(seconds)
 
     def for_single_writer(self) -> "Storage":
         """The same place, for one writer at a time: `create` looks and then writes."""
-        return self._variant(exclusive=False, retry_seconds=self.retry_seconds)
+        return self._variant(exclusive=False, _opened=None)
 
-    def _variant(self, *, exclusive: bool, retry_seconds: float) -> "Storage":
-        variant = copy.copy(self)
-        variant.exclusive, variant.retry_seconds = exclusive, retry_seconds
+    def uploading_whole(self) -> "Storage":
+        """The same place, for objects of up to 4 GB that are never uploaded in parts."""
+        return self._variant(_part_bytes=_WHOLE_BYTES, _opened=None)
+
+    def _variant(self, **changes: object) -> "Storage":
+        # Not copy.copy, which leaves out the deadline, as a pickle does.
+        variant = object.__new__(type(self))
+        variant.__dict__ = {**self.__dict__, "retries": 0, **changes}
         return variant
 
     def display(self, key: str) -> str:
@@ -153,11 +166,20 @@ class Storage:
         """All bytes of an object. Raises `ObjectNotFoundError` when there is none."""
         return self._call("read", key, lambda store: store.read(key))
 
-    def read_tail(self, key: str, nbytes: int) -> bytes:
-        """The last `nbytes` of an object, or all of a smaller one, in one request."""
+    def read_tail(self, key: str, nbytes: int, *, size: int | None = None) -> bytes:
+        """The last `nbytes` of an object, or all of a smaller one.
+
+        size: the object's, where the caller knows it; other stores than S3 are asked for it otherwise.
+        """
         if nbytes <= 0:
             raise ValueError(f"nbytes must be positive, not {nbytes}")
-        return self._call("read", key, lambda store: store.read_tail(key, nbytes))
+        return self._call("read", key, lambda store: store.read_tail(key, nbytes, size))
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """The bytes start..stop-1 of an object, which has them."""
+        if not 0 <= start < stop:
+            raise ValueError(f"a range needs 0 <= start < stop, not {start}..{stop}")
+        return self._call("read", key, lambda store: store.read_range(key, start, stop))
 
     def exists(self, key: str) -> bool:
         """Whether there is an object (not a directory) under that key."""
@@ -170,10 +192,13 @@ class Storage:
             raise ObjectNotFoundError(f"There is no {self.display(key)}")
         return size
 
-    def list_objects(self, prefix: str) -> list[StoredObject]:
-        """All objects below a directory (`""`: the whole output), by key; none if it does not exist."""
+    def list_objects(self, prefix: str, beginning: str = "") -> list[StoredObject]:
+        """All objects below a directory (`""`: the whole output), by key; none if it does not exist.
+
+        beginning: only those whose name in the directory begins so.
+        """
         directory = prefix.strip("/")
-        objects = self._call("list", directory, lambda store: store.list_objects(directory))
+        objects = self._call("list", directory, lambda store: store.list_objects(directory, beginning))
         return sorted(objects, key=lambda stored: stored.key)
 
     def now(self) -> float:
@@ -194,94 +219,102 @@ class Storage:
         A live writer loses nothing: what may be a live writer's stays until it is old.
         """
         removed = self._call("clean", "_magpie", lambda store: store.remove_leftovers())
-        for stored in self.list_objects("_magpie"):
-            probe = _PROBE_KEY.fullmatch(stored.key)
-            if probe and time.time() - int(probe[1]) > _OLD_PROBE_SECONDS:
-                self.delete(stored.key)
-                removed += 1
+        for key in probe.leftovers(self):
+            self.delete(key)
+            removed += 1
         return removed
 
     def probe(self) -> bool:
-        """Writes, reads and deletes a small object: True when a second creation of it is refused.
+        """Does what a job does, with small objects: True when one of two creations at once is refused.
 
         Raises `PreflightError`, with a remedy, when the location can't be used.
         """
-        key = f"_magpie/probe-{time.time():.0f}-{uuid.uuid4().hex}"
-        quick = self._variant(exclusive=True, retry_seconds=min(self.retry_seconds, PROBE_SECONDS))
+        patience = replace(self._patience, retry=min(self.retry_seconds, PROBE_SECONDS))
+        if "write" not in self._access.worked:
+            patience = replace(patience, denied=0, unknown=0)
+        quick = self._variant(exclusive=True, _opened=None, _patience=patience)
         try:
-            exclusive = quick._creates_exclusively(key)
-            quick.read(key)
-            quick.list_objects("_magpie")
-            quick.delete(key)
+            if not quick._call("open", "", lambda store: store.writes_whole):
+                raise PreflightError(
+                    f"{self.url} can't be an output: {self._protocol}:// can neither create an object in one "
+                    "step nor rename a file, so that a kill would leave half a file. Use a disk or an object "
+                    "store; `magpie-ray push` brings a finished build to the Hugging Face hub"
+                )
+            return probe.creates_exclusively(quick)
         except StorageError as exc:
             raise PreflightError(f"The output {self.url} can't be used. {exc}") from exc
-        return exclusive
 
-    def _creates_exclusively(self, key: str) -> bool:
-        try:
-            self.create(key, b"first")
-        except StorageError as exc:
-            if exc.__cause__ is None or is_transient(exc.__cause__):
-                raise
-            try:  # perhaps this store refuses only the condition
-                self.replace(key, b"first")
-            except StorageError:
-                raise exc from exc.__cause__
-            return False
-        try:
-            self.create(key, b"second")
-        except AlreadyExistsError:
-            return True
-        return False
+    def completes_exclusively(self) -> bool:
+        """Whether an upload in parts is refused where the object exists, as `create` expects of it.
+
+        Where it is not, `uploading_whole` does without parts. True for stores that get no parts.
+        """
+        quick = self._variant(_patience=replace(self._patience, retry=min(self.retry_seconds, PROBE_SECONDS)))
+        return probe.completes_exclusively(
+            quick, lambda key: quick._call("end parts of", key, lambda s: s.completes_exclusively(key))
+        )
 
     def _open(self) -> Store:
         # One store per process: it holds a thread and sockets that a forked child can't use. Two threads here
         # at once each open a store, and the later one stays: harmless, unlike a lock held across a fork.
         opened = self._opened
         if opened is None or opened[0] != os.getpid():
-            store: Store
-            if self._protocol == "file":
-                store = LocalStore(self.url, self.exclusive)
-            else:
-                store = RemoteStore(
-                    self._protocol, self.url, self._options, self.exclusive, part_bytes=self._part_bytes
-                )
-            self._opened = opened = (os.getpid(), store)
+            store = open_store(
+                self._protocol, self.url, self._options, exclusive=self.exclusive, part_bytes=self._part_bytes
+            )
+            self._opened = opened = (os.getpid(), store, time.monotonic())
         return opened[1]
 
     def _call(self, verb: str, key: str, action: Callable[[Store], T]) -> T:
         """Runs one operation with retries. Whatever a library raises leaves as one of our errors."""
-        if (key or verb != "list") and any(part in ("", ".", "..") for part in key.split("/")):
+        if (key or verb not in ("list", "open")) and any(part in ("", ".", "..") for part in key.split("/")):
             raise ValueError(f"a key is a relative path without dots, such as data/x.parquet; not {key!r}")
         operation = f"{verb} {self.display(key)}"
+        began, retries = awake_seconds(), self.retries
 
-        def announce(state: tenacity.RetryCallState) -> None:
+        def announce(error: BaseException, wait_seconds: float, patience_seconds: float) -> None:
             self.retries += 1
-            error = state.outcome.exception() if state.outcome else None
-            log.warning(
-                "Could not %s (%s); trying again in %.1f s",
-                operation,
-                scrubbed(error, self._options),
-                state.upcoming_sleep,
-            )
+            text = scrubbed(error, self._options)
+            if verdict_on(verb, error) is Verdict.DENIED:
+                self._renew_client(error)
+                log.error(
+                    "Access to the output is refused, though it worked before: could not %s (%s). %s This "
+                    "run waits for up to %.0f s; trying again in %.1f s",
+                    operation,
+                    text,
+                    remedy(error),
+                    patience_seconds,
+                    wait_seconds,
+                )
+            else:
+                log.warning("Could not %s (%s); trying again in %.1f s", operation, text, wait_seconds)
 
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_before_delay(self.retry_seconds),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=self._max_wait_seconds),
-            retry=tenacity.retry_if_exception(is_transient),
-            before_sleep=announce,
-            reraise=True,
-        )
         # Each file system library has its own exceptions, so this edge catches all. None is swallowed.
         try:
-            return retrying(lambda: action(self._open()))
+            return call_with_retries(
+                lambda: action(self._open()),
+                verb=verb,
+                patience=self._patience,
+                access=self._access,
+                deadline=self._deadline,
+                on_retry=announce,
+            )
         except FileExistsError as exc:
+            self._access.note(verb)
             raise AlreadyExistsError(f"{self.display(key)} exists already") from exc
         except Exception as exc:
-            missing = isinstance(exc, FileNotFoundError) and not bucket_is_missing(exc)
-            if missing and verb not in ("create", "write"):
+            if isinstance(exc, FileNotFoundError) and verdict_on(verb, exc) is not Verdict.DENIED:
+                self._access.note(verb)
                 raise ObjectNotFoundError(f"There is no {self.display(key)}") from exc
-            tried = f" (tried for up to {self.retry_seconds:.0f} s)" if is_transient(exc) else ""
-            raise StorageError(
+            is_patient = self.retries > retries or self._patience.seconds(verb, exc, self._access) > 0
+            tried = f" (tried for {awake_seconds() - began:.0f} s)" if is_patient else ""
+            failure = BlockedError if isinstance(exc, IsADirectoryError) else StorageError
+            raise failure(
                 f"Could not {operation}: {scrubbed(exc, self._options)}{tried}. {remedy(exc)}"
             ) from exc
+
+    def _renew_client(self, error: BaseException) -> None:
+        """The next attempt reads the credentials again, which a client does once."""
+        opened = self._opened
+        if opened and (lacks_credentials(error) or time.monotonic() - opened[2] > _RENEW_SECONDS):
+            self._opened = None

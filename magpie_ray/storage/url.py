@@ -7,6 +7,9 @@ from fsspec.registry import known_implementations, registry
 
 from magpie_ray.errors import PreflightError
 
+# Our extra that brings the client of a scheme.
+_EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+
 
 def parse_url(url: str) -> tuple[str, str]:
     """Protocol and URL as shown to the user; a path without a scheme becomes absolute.
@@ -38,5 +41,7 @@ def parse_url(url: str) -> tuple[str, str]:
         )
     known = known_implementations.get(scheme)
     if known and importlib.util.find_spec(str(known["class"]).partition(".")[0]) is None:
-        raise PreflightError(f"Nothing is installed that opens {scheme}://. {known.get('err', '')}".strip())
+        extra = _EXTRAS.get(scheme)
+        remedy = f'`pip install "magpie-ray[{extra}]"`' if extra else str(known.get("err", ""))
+        raise PreflightError(f"Nothing is installed that opens {scheme}://. {remedy}".strip())
     return scheme, url.rstrip("/")

@@ -1,1 +1,5 @@
-"""Helpers that know nothing of builds: text for people, logs, secrets, import paths. Modules stand alone."""
+"""Helpers that know nothing of builds.
+
+Text for people, logs, secrets, import paths; and time: a clock without pauses, calls that may hang, the end
+of the process.
+"""

@@ -4,15 +4,24 @@ Owns the handlers: only the command line and each actor's process set them up, a
 records of libraries take the same way, from WARNING on, and from INFO on in a verbose job.
 """
 
+import io
 import logging
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from types import TracebackType
+from typing import TextIO
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
+from magpie_ray.utils.text import clock_text
+
+_BEGAN = time.time()
 _PLAIN = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -27,10 +36,38 @@ class LogStyle:
 _style = LogStyle()
 
 
+class _StandardError(io.TextIOBase):
+    """Standard error, whichever it is now. One that nobody reads any more, or that is full, ends no run."""
+
+    @property
+    def _stream(self) -> TextIO:
+        stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # under a live display
+        return stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 @cache
 def terminal() -> Console:
     """The console on standard error. Display and log share it, so that neither writes into the other."""
-    return Console(stderr=True)
+    return Console(file=_StandardError())  # type: ignore[arg-type]
 
 
 def current() -> LogStyle:
@@ -52,14 +89,35 @@ def set_up(style: LogStyle) -> None:
         logging.captureWarnings(True)
         sys.excepthook = _log_uncaught
     elif terminal().is_terminal:  # rich keeps log lines apart from the display
-        handler = RichHandler(console=terminal(), show_path=False, markup=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler = RichHandler(
+            console=terminal(), show_path=False, show_level=False, markup=False, log_time_format=_elapsed
+        )
+        handler.setFormatter(_TerminalFormatter("%(message)s"))
     else:
         handler.setFormatter(logging.Formatter(_PLAIN))
+    # The hub's client adds a handler of its own and also hands its records on: each would come twice.
+    logging.getLogger("huggingface_hub").addHandler = _no_handler  # type: ignore[method-assign,assignment]
     logging.basicConfig(
         level=logging.INFO if style.verbose else logging.WARNING, handlers=[handler], force=style.json
     )
     logging.getLogger("magpie_ray").setLevel(logging.DEBUG if style.verbose else logging.INFO)
+
+
+class _TerminalFormatter(logging.Formatter):
+    """Names the level of what is more than information."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"{record.levelname.lower()}: {text}" if record.levelno > logging.INFO else text
+
+
+def _elapsed(at: datetime) -> Text:
+    """The time since this process began to log. People at a terminal wait for stages, and know the date."""
+    return Text(f"{clock_text(at.timestamp() - _BEGAN):>7}")
+
+
+def _no_handler(_: logging.Handler) -> None:
+    pass
 
 
 def take_over(library: str) -> None:

@@ -1,7 +1,7 @@
 """Secrets: the values of a config or of the environment that no message, log or record may show.
 
 Owns: the names that give a secret away, redacted copies of mappings, and the scrubbing of texts from
-libraries, which may quote anything. All of `output.storage_options` counts as secret, because every file
+libraries, which may quote anything. All of `storage_options` counts as secret, because every file
 system has its own names for credentials.
 """
 
@@ -16,12 +16,15 @@ _SCRUBBED = "***"
 _SHORTEST_SECRET = 5
 
 _SECRET_NAME = re.compile(
-    r"(?:^|_)token$|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|auth|cookie|header",
+    r"(?:^|_)token$|secret|passw|passphrase|credential|connection_?string|"
+    r"(?:account|api|access|private)_?key|auth|cookie|header",
     re.IGNORECASE,
 )
 # Values that are secrets under any name: well-known token prefixes, and URLs with a password in them.
 _SECRET_VALUE = re.compile(
-    r"\b(?:hf_|sk-|gh[pousr]_|AKIA|ASIA)[A-Za-z0-9_-]{8,}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
+    r"\b(?:hf_|sk-|gh[pousr]_|AKIA|ASIA)[A-Za-z0-9_-]{8,}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|"
+    # In connection strings and signed URLs.
+    r"(?<=AccountKey=)[^;\s]+|(?<=SharedAccessSignature=)[^;\s]+|(?<=[?&]sig=)[^&\s]+|(?<=Signature=)[^;&\s]+"
 )
 # Stricter than _SECRET_NAME: RAY_AUTH_MODE=disabled is no secret.
 _SECRET_VARIABLE = re.compile(r"(?:token|secret|passw(?:or)?d|key|connection_string)$", re.IGNORECASE)
@@ -43,7 +46,7 @@ def hides_value(path: tuple[object, ...]) -> bool:
     """Whether messages must hide the value at this path of the config."""
     if path[:2] == ("engine", "extra"):
         return any(is_secret_name(str(part)) for part in path[2:])
-    return path[:2] == ("output", "storage_options")
+    return path[:2] in (("output", "storage_options"), ("inputs", "storage_options"))
 
 
 def is_secret_name(name: str) -> bool:
@@ -85,11 +88,13 @@ def secret_leaves(
                 yield at, value
 
 
-def secrets_of(extra: Mapping[str, object], storage_options: Mapping[str, object]) -> frozenset[str]:
+def secrets_of(extra: Mapping[str, object], *storage_options: Mapping[str, object]) -> frozenset[str]:
     """The secrets of a config and of this process's environment."""
-    config = {"engine": {"extra": extra}, "output": {"storage_options": storage_options}}
+    configs: list[Mapping[str, object]] = [{"engine": {"extra": extra}}]
+    configs += [{"output": {"storage_options": options}} for options in storage_options]
     variables = {text for name, text in os.environ.items() if _SECRET_VARIABLE.search(name)}
-    secrets = {text for _, text in secret_leaves(config)} | {t for t in variables if not t.startswith("/")}
+    secrets = {text for config in configs for _, text in secret_leaves(config)}
+    secrets |= {t for t in variables if not t.startswith("/")}
     return frozenset(text for text in secrets if len(text) >= _SHORTEST_SECRET)
 
 

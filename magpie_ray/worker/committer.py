@@ -1,7 +1,7 @@
 """From rows to files: the open partitions of a worker, and the uploads of finished ones.
 
-Invariants: rows that somebody else has committed are taken as they are and never written twice; the sample of
-rejects is stored before the rows are.
+Invariants: rows that somebody else has committed are taken as they are and never written twice; a sample of
+rejects is there before the rows are, and the one that stays is of the attempts behind these rows.
 """
 
 import logging
@@ -14,7 +14,7 @@ from itertools import takewhile
 from magpie_ray.counters import Tally
 from magpie_ray.dataset.manifest import footer_of
 from magpie_ray.dataset.parquet import to_parquet
-from magpie_ray.dataset.rejects import RejectsSample, write_rejects
+from magpie_ray.dataset.rejects import RejectsSample, create_sample, replace_sample
 from magpie_ray.errors import AlreadyExistsError, CorruptBuildError, StorageError
 from magpie_ray.types import Partition, PartitionRecord, Rejection, Row
 from magpie_ray.worker.events import Committed
@@ -25,11 +25,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _OpenPartition:
-    """A partition that is being generated. opened: when it was given. tallies: of every attempt, by row."""
+    """A partition that is being generated.
+
+    opened: when it was given. wanted: how many of its rows, from the first on, are generated. tallies: of
+    every attempt, by row.
+    """
 
     partition: Partition
     opened: float
     rejects: RejectsSample
+    wanted: int
     rows: dict[int, Row] = field(default_factory=dict)
     tallies: dict[int, list[Tally]] = field(default_factory=dict)
 
@@ -60,7 +65,7 @@ class Committer:
     def open(self, partition: Partition) -> None:
         """Rows of the partition will come."""
         rejects = RejectsSample(self._spec.build_spec.config.acceptance.rejects_per_reason)
-        self._open.append(_OpenPartition(partition, time.monotonic(), rejects))
+        self._open.append(_OpenPartition(partition, time.monotonic(), rejects, partition.num_rows))
 
     def drop(self, partition: Partition) -> bool:
         """Forget the partition, whose rows somebody else has committed. False when it is not open."""
@@ -84,9 +89,21 @@ class Committer:
                 opened.rejects.note(outcome)
             opened.tallies.setdefault(outcome.row_id, []).append(tally)
             self.tally = Tally.sum([self.tally, tally])
-            if len(opened.rows) == opened.partition.num_rows:
+            self._upload_if_finished(opened)
+
+    def narrow(self) -> list[range]:
+        """Expect only the rows that precede a finished row of their partition. Returns all others."""
+        others = []
+        for opened in list(self._open):
+            rows = opened.partition
+            end = max(opened.rows, default=rows.start - 1) + 1
+            others.append(range(end, rows.stop))
+            opened.wanted = end - rows.start
+            if opened.wanted:
+                self._upload_if_finished(opened)
+            else:
                 self._open.remove(opened)
-                self._upload(opened)
+        return [rows for rows in others if rows]
 
     def commit_heads(self) -> None:
         """Close all partitions: the finished head of each is a legal file, and the rest is left to others."""
@@ -101,10 +118,14 @@ class Committer:
             if isinstance(rejection, Rejection):
                 self._partition_of(rejection.row_id).rejects.note(rejection)
         for opened in self._open:
+            rows = opened.partition
             try:
-                self._write_rejects(opened, opened.partition)
+                if not self._spec.storage.exists(rows.key):  # else the sample of its rows stays
+                    replace_sample(
+                        self._spec.storage, rows, opened.rejects.among(range(rows.start, rows.stop))
+                    )
             except StorageError as exc:  # it must not hide what ended the worker
-                log.warning("what was rejected of %s could not be kept: %s", opened.partition, exc)
+                log.warning("what was rejected of %s could not be kept: %s", rows, exc)
 
     def ended_uploads(self) -> Iterator[Committed]:
         """Events of the uploads that have ended since. Raises what made one fail."""
@@ -114,10 +135,9 @@ class Committer:
             self.stored += 1
             yield committed
 
-    def last_uploads(self, *, start_more: bool) -> Iterator[Committed]:
-        """Events of the uploads that succeed; without `start_more` only of those that have begun."""
-        uploads = [upload for upload in self.uploads if start_more or not upload.cancel()]
-        for upload in uploads:
+    def last_uploads(self) -> Iterator[Committed]:
+        """Events of the uploads that succeed, once they have ended."""
+        for upload in self.uploads:
             if upload.exception() is None:
                 yield upload.result()
 
@@ -126,6 +146,11 @@ class Committer:
             if opened.partition.start <= row_id < opened.partition.stop:
                 return opened
         raise AssertionError(f"row {row_id} belongs to no open partition")
+
+    def _upload_if_finished(self, opened: _OpenPartition) -> None:
+        if len(opened.rows) == opened.wanted:
+            self._open.remove(opened)
+            self._upload(opened)
 
     def _upload(self, opened: _OpenPartition) -> None:
         future = self._uploader.submit(self._commit, opened)
@@ -156,8 +181,10 @@ class Committer:
             fingerprint=fingerprint,
             run=self._spec.run,
             tally=Tally.sum(tally for row in rows for tally in opened.tallies[row.row_id]),
+            kept=self._spec.build_spec.kept,
         )
-        self._write_rejects(opened, record.partition)
+        sample = opened.rejects.among(range(record.start, record.stop))
+        is_ours = create_sample(storage, record.partition, sample)
         key = record.partition.key
         try:
             storage.create(key, data)
@@ -168,7 +195,9 @@ class Committer:
             log.info("%s (%s) was there already", key, theirs.partition)
             return theirs
         log.info("%s (%s) committed", key, record.partition)
+        if not is_ours:
+            try:
+                replace_sample(storage, record.partition, sample)
+            except StorageError as exc:  # the rows are committed all the same
+                log.warning("what was rejected of %s could not be kept: %s", record.partition, exc)
         return record
-
-    def _write_rejects(self, opened: _OpenPartition, rows: Partition) -> None:
-        write_rejects(self._spec.storage, rows, opened.rejects.among(range(rows.start, rows.stop)))

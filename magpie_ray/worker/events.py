@@ -10,12 +10,21 @@ from magpie_ray.types import Partition, PartitionRecord
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placed:
-    """The worker runs on a node, as process `pid`, which logs to `log_path`. Its engine starts."""
+    """The worker runs on a node, as process `pid`, which logs to `log_path`. Its engine starts.
+
+    others: ids and hosts of further nodes, where the engine spreads over several.
+    """
 
     node_id: str
     host: str
     pid: int
     log_path: str
+    others: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def nodes(self) -> dict[str, str]:
+        """The host of each node that the engine is on, by the node's id."""
+        return {self.node_id: self.host, **dict(self.others)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +40,10 @@ class Progress:
     """Totals since the worker started.
 
     started: rows that have begun. live_window: conversations that may be alive at once. doing: whether the
-    engine is about to step, the worker waits for storage, or it has nothing to do. dropped_rows: finished
-    rows of dropped partitions. stored: partitions that storage has taken; storage_retries: repeated requests.
+    engine is about to step, the worker waits for storage, or it has nothing to do. decided: messages that
+    were accepted or rejected; awaited_rule: the acceptance rule for which the engine has to wait.
+    dropped_rows: finished rows of dropped partitions. stored: partitions that storage has taken;
+    storage_retries: repeated requests.
     """
 
     tally: Tally
@@ -40,14 +51,16 @@ class Progress:
     started: int
     live_window: int
     doing: Literal["generating", "storing", "nothing"]
+    decided: int = 0
+    awaited_rule: str = ""
     dropped_rows: int = 0
     stored: int = 0
     storage_retries: int = 0
 
     @property
     def work(self) -> int:
-        """Tokens prefilled and generated, and partitions stored: stands still when the worker hangs."""
-        return self.engine.prompt_tokens + self.engine.generated_tokens + self.stored
+        """Tokens, decided messages and stored partitions. It stands still when the worker hangs."""
+        return self.engine.prompt_tokens + self.engine.generated_tokens + self.decided + self.stored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,17 +1,29 @@
 """Makes the parts of a worker from its spec: the recipe of rows, the vLLM engine, the admission window."""
 
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from typing import Any
 
 from magpie_ray.acceptance import RuleContext, build_rules
 from magpie_ray.chat_format import ChatFormat, message_ids
+from magpie_ray.chat_format.encoder import Encoder
+from magpie_ray.chat_format.format import SystemPrefix
+from magpie_ray.config.engine_extra import speculation_of
 from magpie_ray.config.sampling import EXPECTED_FILL
-from magpie_ray.engine.protocol import EngineFigures, Sampling
+from magpie_ray.engine.message_heads import MAX_BIASES, FirstTokensEngine
+from magpie_ray.engine.protocol import Engine, EngineFigures, Sampling
+from magpie_ray.engine.token_bytes import token_bytes
 from magpie_ray.engine.vllm.args import VllmSettings
 from magpie_ray.engine.vllm.engine import VllmEngine, start_vllm
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.generation.conversation import Recipe, SamplingPair
-from magpie_ray.model.tokenizer import load_tokenizer
+from magpie_ray.generation.conversation import Recipe, SamplingPair, Start
+from magpie_ray.inputs.blocks import InputBlocks
+from magpie_ray.inputs.copy import read_index
+from magpie_ray.model.tokenizer import LoadedTokenizer, load_tokenizer
 from magpie_ray.preflight.build_spec import BuildSpec
+from magpie_ray.preflight.inputs import prefixes_of, require_index
+from magpie_ray.worker.input_feed import InputFeed
+from magpie_ray.worker.model_download import fetch_weights
 from magpie_ray.worker.spec import WorkerSpec
 
 
@@ -23,14 +35,7 @@ def make_recipe(spec: WorkerSpec, tokenizer: Any = None) -> Recipe:
     build_spec = spec.build_spec
     config, form = build_spec.config, build_spec.chat_format
     build_spec.model.check()
-    tokenizer = (
-        tokenizer
-        or load_tokenizer(
-            build_spec.model.location,
-            revision=build_spec.model.revision,
-            trust_remote_code=config.model.trust_remote_code,
-        ).tokenizer
-    )
+    tokenizer = tokenizer or _load(build_spec).tokenizer
 
     def decode(messages: list[list[int]]) -> list[str]:
         texts: list[str] = tokenizer.batch_decode(
@@ -39,8 +44,11 @@ def make_recipe(spec: WorkerSpec, tokenizer: Any = None) -> Recipe:
         # A format's prefix may leave the white space before a message to the model (see ChatFormat).
         return [text.strip() for text in texts]
 
-    def encode(text: str, index: int, system_prompt: str | None) -> list[int]:
-        return message_ids(tokenizer, form, text, index=index, system_prompt=system_prompt)
+    encoder = Encoder(tokenizer)
+
+    def encode(text: str, index: int, start: Start, generated: Collection[int]) -> list[int]:
+        prefix = start.known_as or form.start(start.system_prompt.text if start.system_prompt else None)
+        return message_ids(encoder, form, text, index=index, prefix=prefix, generated=generated)
 
     rules = build_rules(
         config.acceptance,
@@ -54,14 +62,56 @@ def make_recipe(spec: WorkerSpec, tokenizer: Any = None) -> Recipe:
         chat_format=form,
         decode=decode,
         encode=encode,
+        markers=encoder.markers,
+        knows=encoder.knows,
         reasoning=form.reasoning,
-        rules=tuple(rules.values()),
+        rules=rules,
         samplings=make_samplings(build_spec),
         messages_per_row=config.messages_per_row,
         prompts=build_spec.prompts,
         seed=config.seed_number,
         reproducible=config.sampling.reproducible,
         acceptance=config.acceptance,
+    )
+
+
+def make_feed(spec: WorkerSpec, *, on_loaded: Callable[[], None]) -> InputFeed | None:
+    """The inputs of rows, loaded ahead; None for a build without inputs.
+
+    on_loaded: see InputFeed. PreflightError when the copy of the inputs in the build can't be seen from here.
+    """
+    build_spec, inputs = spec.build_spec, spec.build_spec.inputs
+    if inputs is None:
+        return None
+    config, form = build_spec.config, build_spec.chat_format
+    index = require_index(read_index(spec.storage), inputs, spec.storage)
+    prefixes = prefixes_of(config, _load(build_spec), form)
+
+    def of(prompts: Sequence[str | None]) -> list[SystemPrefix]:
+        made = iter(prefixes.of([prompt for prompt in prompts if prompt is not None]))
+        return [form.start(None) if prompt is None else next(made) for prompt in prompts]
+
+    blocks = InputBlocks(spec.storage, index, seed=config.seed_number, pick=config.inputs.pick)
+    return InputFeed(blocks, of, number=inputs.number, on_loaded=on_loaded)
+
+
+def _load(build_spec: BuildSpec) -> LoadedTokenizer:
+    config = build_spec.config
+    return _loaded(
+        build_spec.model.location,
+        build_spec.model.revision,
+        config.model.trust_remote_code,
+        config.model.chat_template_name if config.has_inputs else None,
+    )
+
+
+@lru_cache(maxsize=1)
+def _loaded(
+    name: str, revision: str | None, trust_remote_code: bool, template: str | None
+) -> LoadedTokenizer:
+    """Of one model; a worker needs it in two places."""
+    return load_tokenizer(
+        name, revision=revision, trust_remote_code=trust_remote_code, template_name=template
     )
 
 
@@ -96,9 +146,24 @@ def _assistant_names(form: ChatFormat) -> list[str]:
     return [line.strip() for line in header.splitlines() if line.strip().isalpha()]
 
 
-def vllm_engine(spec: WorkerSpec) -> VllmEngine:
+def vllm_engine(spec: WorkerSpec) -> Engine:
     """The real engine of a build."""
+    config, model = spec.build_spec.config, spec.build_spec.model
+    engine = plain_vllm_engine(spec)
+    if not config.sampling.uses_first_tokens:
+        return engine
+    tokenizer = load_tokenizer(
+        model.location, revision=model.revision, trust_remote_code=config.model.trust_remote_code
+    ).tokenizer
+    vocabulary = token_bytes(tokenizer).resized(engine.vocab_size)
+    max_biases = 0 if speculation_of(config.engine.extra) else MAX_BIASES
+    return FirstTokensEngine(engine, vocabulary, max_biases=max_biases)
+
+
+def plain_vllm_engine(spec: WorkerSpec) -> VllmEngine:
+    """The same without the rules for first tokens."""
     config = spec.build_spec.config
+    fetch_weights(spec.build_spec.model, config.engine)
     return start_vllm(
         VllmSettings(
             engine=config.engine,
@@ -108,7 +173,6 @@ def vllm_engine(spec: WorkerSpec) -> VllmEngine:
             seed=spec.engine_seed,
             trust_remote_code=config.model.trust_remote_code,
             distributed_executor_backend=spec.distributed_executor_backend,
-            first_tokens=config.sampling.uses_first_tokens,
             ray_metrics=config.engine.vllm_metrics and spec.on_ray,
         )
     )

@@ -1,7 +1,7 @@
 """What a worker is made from, as plain data that travels to its actor."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from magpie_ray import draws
 from magpie_ray.engine.protocol import Engine
@@ -11,6 +11,14 @@ from magpie_ray.utils import logs
 
 # Often enough for a progress line.
 PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineStart:
+    """What differs between the workers of a run: the number of the engine start, and how often it reports."""
+
+    engine_start: int
+    progress_seconds: float = PROGRESS_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +39,10 @@ class WorkerSpec:
     on_ray: bool = False
     log_style: logs.LogStyle = field(default_factory=logs.current)
     progress_seconds: float = PROGRESS_SECONDS
+
+    def of_start(self, start: EngineStart) -> "WorkerSpec":
+        """The spec of one engine start."""
+        return replace(self, engine_start=start.engine_start, progress_seconds=start.progress_seconds)
 
     @property
     def engine_seed(self) -> int:

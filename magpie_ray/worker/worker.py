@@ -3,11 +3,13 @@
 One thread drives `run`, which owns the engine; other threads may call `give`, `drop`, `finish` and `stop`.
 
 Invariants: rows flow across partition borders without draining the engine. The engine waits for storage only
-when the bounded buffer of finished partitions is full. Whatever ends a worker, except a kill or its storage,
-the finished head of each open partition is committed first.
+when the bounded buffer of finished partitions is full. Whatever ends a worker, except a kill, the finished
+head of each open partition is committed first, as far as storage takes it. A worker that is told to stop
+first finishes the rows that precede finished ones, so that these are in a head, too.
 """
 
 import logging
+import math
 import queue
 import time
 from collections.abc import Iterator
@@ -22,9 +24,11 @@ from magpie_ray.generation.conversation import Recipe
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.preflight.build_spec import check_prompts_fit
 from magpie_ray.types import Partition
+from magpie_ray.utils.background import DaemonExecutor
 from magpie_ray.worker.committer import Committer
 from magpie_ray.worker.events import Event, Progress, Ready
-from magpie_ray.worker.parts import make_recipe, make_window, vllm_engine
+from magpie_ray.worker.fed_rounds import FedRounds
+from magpie_ray.worker.parts import make_feed, make_recipe, make_window, vllm_engine
 from magpie_ray.worker.spec import EngineFactory, WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -33,25 +37,40 @@ log = logging.getLogger(__name__)
 # and then not so soon again: there may be none left anywhere.
 _HUNGRY_HASTE = 4
 _UPLOADERS = 2
+# The driver learns why a worker ends only after this.
+LAST_UPLOADS_SECONDS = 30.0
+# Shares of cluster.notice_seconds by which the last rows are generated, and by which all are uploaded. The
+# driver has yet to hear and to record what was committed.
+FINISH_SHARE, UPLOADS_SHARE = 0.4, 0.7
 
-# wake: an upload has ended.
-_Order = Literal["give", "drop", "finish", "stop", "wake"]
+# wake: an upload has ended, or inputs were loaded.
+_Order = Literal["give", "drop", "last", "finish", "stop", "wake"]
 
 
 class ShardWorker:
     """Generates the partitions it is given. The driver runs it in a Ray actor (driver.actor_process).
 
-    max_uploads: finished partitions that may wait for storage before the engine does.
+    max_uploads: finished partitions that may wait for storage before the engine does. last_uploads_seconds:
+    after an upload has failed for good, all others together may take so long. finish_share: of
+    cluster.notice_seconds, in which a worker that is told to stop still generates.
     """
 
     def __init__(
-        self, spec: WorkerSpec, engine_factory: EngineFactory | None = None, *, max_uploads: int = 4
+        self,
+        spec: WorkerSpec,
+        engine_factory: EngineFactory | None = None,
+        *,
+        max_uploads: int = 4,
+        last_uploads_seconds: float = LAST_UPLOADS_SECONDS,
+        finish_share: float = FINISH_SHARE,
     ) -> None:
+        self._last_uploads_seconds, self._finish_share = last_uploads_seconds, finish_share
         self._spec = spec
         self._engine_factory = engine_factory or vllm_engine
         self._max_uploads = max_uploads
         self._orders = SimpleQueue[tuple[_Order, Partition | None]]()
         self._finishing = self._stopping = False
+        self._generate_until = math.inf
         self._received_rows = 0
 
     def give(self, partition: Partition) -> None:
@@ -62,12 +81,22 @@ class ShardWorker:
         """Forget a given partition: somebody else has committed its rows."""
         self._orders.put(("drop", partition))
 
+    def last(self) -> None:
+        """Nothing is pending any more: what was given are the last rows, as far as anybody knows."""
+        self._orders.put(("last", None))
+
     def finish(self) -> None:
         """No more partitions will come: `run` ends when the work is done."""
         self._orders.put(("finish", None))
 
     def stop(self) -> None:
-        """Commit the finished heads of the open partitions; then `run` ends."""
+        """Finish the rows that precede finished ones, commit the finished heads; then `run` ends.
+
+        Generating and uploads each end within their share of cluster.notice_seconds from now on.
+        """
+        notice = self._spec.build_spec.config.cluster.notice_seconds
+        self._spec.storage.give_up_after(UPLOADS_SHARE * notice)
+        self._generate_until = min(self._generate_until, time.monotonic() + self._finish_share * notice)
         self._orders.put(("stop", None))
 
     def make_recipe(self, spec: WorkerSpec) -> Recipe:
@@ -79,13 +108,18 @@ class ShardWorker:
         started = time.monotonic()
         spec = self._spec
         recipe = self.make_recipe(spec)
+        feed = make_feed(spec, on_loaded=lambda: self._orders.put(("wake", None)))
         engine = self._engine_factory(spec)
         check_prompts_fit(spec.build_spec, max_model_len=engine.figures.max_model_len)
         window = make_window(spec, engine.figures)
         log.info("engine start %d is up: %s, %s", spec.engine_start, engine.figures, window)
         yield Ready(figures=engine.figures, seconds=time.monotonic() - started)
-        with ThreadPoolExecutor(1) as decider, ThreadPoolExecutor(_UPLOADERS) as uploader:
-            rounds = Rounds(engine, recipe, window, executor=decider)
+        with ThreadPoolExecutor(_UPLOADERS) as uploader:
+            decider = DaemonExecutor(name="verdicts")
+            if feed:
+                rounds: Rounds = FedRounds(engine, recipe, window, feed=feed, executor=decider)
+            else:
+                rounds = Rounds(engine, recipe, window, executor=decider)
             committer = Committer(spec, uploader, on_upload=lambda: self._orders.put(("wake", None)))
             try:
                 yield from self._generate(rounds, committer)
@@ -93,15 +127,24 @@ class ShardWorker:
                     wait(committer.uploads, return_when=FIRST_COMPLETED)
                     yield from committer.ended_uploads()
             except Exception as exc:
-                # Finished rows are committed all the same. Where storage fails, nothing more is tried: that
-                # would only keep the cause from the driver for as long again.
+                # Finished rows are committed all the same. Where storage fails, one key may be refused while
+                # others are not, so all are tried; but not for as long again: the driver waits for the cause.
                 storage_fails = isinstance(exc, StorageError)
+                if storage_fails:
+                    spec.storage.give_up_after(self._last_uploads_seconds)
                 if isinstance(exc, (AcceptRateError, RowExhaustedError)):
                     committer.keep_rejects(rounds.take_outcomes())
-                if not storage_fails:
-                    committer.commit_heads()
-                yield from committer.last_uploads(start_more=not storage_fails)
-                raise
+                committer.commit_heads()
+                yield from committer.last_uploads()
+                # On notice the time was short; that says nothing of a store that others can still wait for.
+                if not (storage_fails and self._stopping):
+                    raise
+                log.warning("told to stop, and not all finished rows could be stored in time: %s", exc)
+            finally:
+                # A rule of the user's may never return.
+                decider.shutdown(wait=False, cancel_futures=True)
+                if feed:
+                    feed.close()
         yield self._progress(rounds, committer, busy=False)
         engine.close()
 
@@ -109,8 +152,9 @@ class ShardWorker:
         """The loop: open what was given, step, book the outcomes, report progress."""
         every = self._spec.progress_seconds
         reported, dry, idled = -every, True, False
+        rounds.more_to_come = True
         self._take_orders(rounds, committer)
-        while not self._stopping and not (self._finishing and not rounds.busy):
+        while not self._stopping and not (self._finishing and not rounds.busy and not rounds.awaited_inputs):
             busy = rounds.busy and len(committer.uploads) <= self._max_uploads
             if busy and idled:
                 # Before the step, which may never return: a worker that stores may be silent for longer.
@@ -119,7 +163,7 @@ class ShardWorker:
             if busy:
                 committer.book(rounds.step())
             yield from committer.ended_uploads()
-            was_dry, dry = dry, not rounds.busy
+            was_dry, dry = dry, not rounds.busy and not rounds.awaited_inputs
             hungry = rounds.busy and rounds.unstarted < rounds.window.live
             due = reported + (every / _HUNGRY_HASTE if hungry else every)
             if time.monotonic() >= due or (dry and not was_dry):
@@ -128,10 +172,24 @@ class ShardWorker:
                 yield self._progress(rounds, committer, busy=busy)
             self._take_orders(rounds, committer, wait_until=None if busy else due)
         if self._stopping:
-            committer.commit_heads()
+            yield from self._finish_heads(rounds, committer)
+
+    def _finish_heads(self, rounds: Rounds, committer: Committer) -> Iterator[Event]:
+        """Abort the rows that no finished row follows, finish the others in time, and commit the heads."""
+        for rows in committer.narrow():
+            rounds.discard(rows)
+        reported = time.monotonic()
+        while rounds.busy and (now := time.monotonic()) < self._generate_until:
+            committer.book(rounds.step())
+            yield from committer.ended_uploads()
+            if now >= reported + self._spec.progress_seconds:
+                reported = now
+                yield self._progress(rounds, committer, busy=True)
+            self._take_orders(rounds, committer)
+        committer.commit_heads()
 
     def _take_orders(self, rounds: Rounds, committer: Committer, *, wait_until: float | None = None) -> None:
-        """Carry out all orders. With `wait_until`, wait for the first one, or an upload's end, until then."""
+        """Carry out all orders. With `wait_until`, wait for the first one until then."""
         timeout = 0.0 if wait_until is None else max(0.0, wait_until - time.monotonic())
         with suppress(queue.Empty):
             while True:
@@ -139,9 +197,13 @@ class ShardWorker:
                 timeout = 0.0
                 self._stopping |= order == "stop"
                 self._finishing |= order == "finish"
+                if order in ("last", "finish"):
+                    rounds.more_to_come = False
                 if partition is None:
                     continue
                 rows = range(partition.start, partition.stop)
+                if order == "give" and self._stopping:
+                    continue  # the driver learns of the worker's end, and gives the rows to another
                 if order == "give":
                     committer.open(partition)
                     self._received_rows += partition.num_rows
@@ -150,12 +212,16 @@ class ShardWorker:
                     rounds.discard(rows)
 
     def _progress(self, rounds: Rounds, committer: Committer, *, busy: bool) -> Progress:
+        stats = rounds.engine.stats()
+        waits_for_storage = committer.uploads or rounds.awaited_inputs
         return Progress(
             tally=committer.tally,
-            engine=replace(rounds.engine.stats(), known_tokens=rounds.known_tokens),
+            engine=replace(stats, known_tokens=stats.known_tokens + rounds.known_tokens),
             started=self._received_rows - rounds.unstarted,
             live_window=rounds.window.live,
-            doing="generating" if busy else "storing" if committer.uploads else "nothing",
+            doing="generating" if busy else "storing" if waits_for_storage else "nothing",
+            decided=rounds.decided,
+            awaited_rule=rounds.awaited_rule,
             dropped_rows=committer.dropped_rows,
             stored=committer.stored,
             storage_retries=self._spec.storage.retries,

@@ -14,11 +14,15 @@ KINDS = (
     "offers",
     "replies",
     "refusals",
+    "answer_forms",
     "closings",
     "alternatives",
+    "announcements",
     "discussed",
     "answer_labels",
     "question_labels",
+    "bare_labels",
+    "translations",
 )
 
 

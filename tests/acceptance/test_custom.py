@@ -2,16 +2,19 @@
 
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules, reason_to_reject
+from magpie_ray.acceptance.custom import custom_rule
 from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.config.schema import parse_config
 from magpie_ray.errors import ConfigError, RuleError
 from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.types import Message, Role
 
 WORDY = Utterance(role="user", text="one two three four", token_ids=(), finish_reason="stop")
 
@@ -65,6 +68,18 @@ def test_a_function_stands_for_its_import_path() -> None:
     assert last_rule(Rules.is_wordy)(WORDY, Dialogue()) == "too_wordy"
 
 
+def by_length(message: Utterance, conversation: Dialogue) -> str | None:
+    return f"length {len(message.text)}"
+
+
+def test_a_rule_that_puts_values_into_its_reasons_is_stopped() -> None:
+    rule = custom_rule(f"{__name__}:by_length", {}, most_reasons=3)
+    for text in ("a", "ab", "abc", "a"):
+        assert rule(replace(WORDY, text=text), Dialogue()) == f"length {len(text)}"
+    with pytest.raises(RuleError, match="by_length has returned more than 3 different reasons, such as"):
+        rule(replace(WORDY, text="abcd"), Dialogue())
+
+
 @pytest.mark.parametrize("function", [lambda message, conversation: None, too_wordy.__call__])
 def test_a_function_that_workers_could_not_import_is_refused(function: object) -> None:
     with pytest.raises(ConfigError, match=r"acceptance\.custom\.0: .*a module that workers can import"):
@@ -94,6 +109,15 @@ def test_a_rule_that_fails_is_an_error_that_names_rule_and_message() -> None:
     assert str(pickle.loads(pickle.dumps(caught.value))) == error
 
 
+def test_a_rule_that_ends_the_program_is_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(message: Utterance, conversation: Dialogue) -> str | None:
+        raise SystemExit(5)
+
+    monkeypatch.setattr(sys.modules[__name__], "yes_or_no", leave)
+    with pytest.raises(RuleError, match=r"yes_or_no failed with SystemExit: 5"):
+        last_rule(f"{__name__}:yes_or_no")(WORDY, Dialogue())
+
+
 @pytest.mark.parametrize("returned", [True, 7, "", "two\nlines", "x" * 61])
 def test_what_is_no_reason_is_an_error(returned: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "yes_or_no", lambda message, conversation: returned)
@@ -119,3 +143,15 @@ def test_what_is_no_rule_is_refused_before_anything_starts(rule: Any, message: s
     )
     with pytest.raises(ConfigError, match=message):
         resolve_build(config)
+
+
+def test_a_conversation_is_a_sequence_of_its_messages() -> None:
+    spoken: list[tuple[Role, str]] = [("user", "Why?"), ("assistant", "So.")]
+    said = [
+        Message(role=role, text=text, finish_reason="stop", prompt_tokens=1, completion_tokens=1)
+        for role, text in spoken
+    ]
+    conversation = Dialogue(messages=tuple(said))
+    assert (len(conversation), list(conversation), conversation[-1].text) == (2, said, "So.")
+    assert [message.role for message in conversation[:1]] == ["user"]
+    assert not Dialogue()

@@ -7,6 +7,7 @@ recovery is in time, and all faults were injected. Takes some minutes on two cor
 import argparse
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,15 +25,19 @@ _CPUS = 4
 _HARM, _STRIKES, _NODE_KILLS, _OUTAGES = 0.26, 0.03, 4, 3
 # Some requests to spoil never come, so a few more faults wait for them.
 _SPARE = 1.1
-_SCENARIOS = ("actors", "drivers", "rivals", "nodes")
+# In virtual time, and in a process of its own, whose memory is measured.
+_WEEK = "week"
+_SCENARIOS = ("actors", "drivers", "rivals", "nodes", "hangs", _WEEK)
+# They start their own nodes.
+_ON_THEIR_OWN = {"nodes", "hangs", _WEEK}
 
 
 def run(ground: Ground, scale: scenarios.Scale, *, faults: int, only: list[str]) -> list[Ended]:
-    """Run the builds one after another, all but the last on one cluster."""
+    """Run the builds one after another, most of them on one cluster."""
     harm, strikes = round(_HARM * faults), round(_STRIKES * faults)
     s3 = round(_SPARE * (faults - harm - strikes - _NODE_KILLS - _OUTAGES))
     ended = []
-    if set(only) - {"nodes"}:
+    if set(only) - _ON_THEIR_OWN:
         head = ground.start_node(num_cpus=_CPUS).wait_until_up()
     if "actors" in only:
         ended.append(scenarios.actors(ground, head, scale, harm=harm, s3=s3 // 2, outages=_OUTAGES))
@@ -43,6 +48,9 @@ def run(ground: Ground, scale: scenarios.Scale, *, faults: int, only: list[str])
     ground.clear()
     if "nodes" in only:
         ended.append(scenarios.nodes(ground, scale, kills=_NODE_KILLS))
+    ground.clear()
+    if "hangs" in only:
+        ended.append(scenarios.hangs(ground, scale))
     return ended
 
 
@@ -60,11 +68,17 @@ def main() -> int:
     console, began = Console(width=118), time.monotonic()
     home = options.home or Path(tempfile.mkdtemp(prefix="chaos-"))
     home.mkdir(exist_ok=True)
-    with prepared(home) as ground:
-        scale = scenarios.Scale(seed=options.seed, rows=options.rows, skip=tuple(options.skip))
-        builds = run(ground, scale, faults=options.faults, only=options.only)
-    print_table(builds, console)
-    failures = problems(builds, options.faults)
+    failures = list[str]()
+    if set(options.only) != {_WEEK}:
+        with prepared(home) as ground:
+            scale = scenarios.Scale(seed=options.seed, rows=options.rows, skip=tuple(options.skip))
+            builds = run(ground, scale, faults=options.faults, only=options.only)
+        print_table(builds, console)
+        failures = problems(builds, options.faults)
+    if _WEEK in options.only:
+        week = [sys.executable, "-m", "tests.chaos.week", "--seed", str(options.seed)]
+        if subprocess.run(week, check=False).returncode:
+            failures.append("week: see below its table")
     for problem in failures:
         console.print(f"- {problem}", markup=False)
     outcome = f"{len(failures)} problems, logs in {home}" if failures else "no problem"

@@ -21,6 +21,7 @@ from tests.chaos.ground import ROOT, Ground
 T = TypeVar("T")
 
 _PLACED = re.compile(r"the actor of slot (\d+) starts on \S+, process (\d+)")
+_LEFT_ALONE = re.compile(r"node \S+ \(\w+\) has failed \d+ times: no actor starts there")
 _UP = re.compile(r"the engine of slot (\d+) is up after")
 _LOST = re.compile(r"(?:lost )?the actor of slot (\d+)(?: left)?: (.*)")
 _COST = re.compile(r"(\d+) rows of slot \d+'s partitions are generated again")
@@ -61,6 +62,7 @@ class Driver:
         self._changed = threading.Condition()
         self.lines: list[str] = []
         self.actors: list[Actor] = []
+        self.left_alone: list[float] = []  # when a node was
         self.began_at = time.monotonic()
         self.ended_at: float | None = None
         self._losing: Actor | None = None
@@ -95,6 +97,8 @@ class Driver:
     def _understand(self, line: str, now: float) -> None:
         if found := _PLACED.search(line):
             self.actors.append(Actor(int(found[1]), int(found[2]), now))
+        elif _LEFT_ALONE.search(line):
+            self.left_alone.append(now)
         elif found := _UP.search(line):
             if actor := self._latest(int(found[1])):
                 actor.up_at = now
@@ -143,6 +147,15 @@ class Driver:
                 before, deadline = progress(), time.monotonic() + HANG_SECONDS
         self._reader.join()
         return self.process.returncode
+
+    def wait_until_ended(self) -> None:
+        """ChaosError when it goes on for too long."""
+        try:
+            self.process.wait(timeout=HANG_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise ChaosError(f"the driver hangs: no end in {HANG_SECONDS:.0f} s; log {self._log}") from None
+        self._reader.join()
 
     def kill(self) -> None:
         """For leaving: whatever is left of it."""

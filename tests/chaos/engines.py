@@ -22,6 +22,10 @@ from magpie_ray.errors import EngineError
 from magpie_ray.worker.spec import WorkerSpec
 from tests.support.engines import ScriptedEngine
 
+# In the environment of a broken node: what becomes of the engines there.
+BROKEN_NODE = "CHAOS_BROKEN_NODE"
+STARTS_FAIL, DIES_LATER = "starts fail", "dies later"
+_DIES_AFTER_STEPS = 1000
 _SLOWNESS = 10
 _REJECT_EVERY = 100
 _FIGURES = EngineFigures(max_num_seqs=32, kv_cache_tokens=100_000, max_model_len=2048)
@@ -80,17 +84,23 @@ class SteeredEngine:
 
     def __call__(self, spec: WorkerSpec) -> Engine:
         orders = Orders(self.folder)
+        broken = os.environ.get(BROKEN_NODE)
+        if broken == STARTS_FAIL:
+            raise EngineError("injected: no CUDA device")
         if orders.take("start"):
             raise EngineError("injected: no room for the weights")
-        return _Steered(
-            ScriptedEngine(reject_every=_REJECT_EVERY, figures=_FIGURES)(spec), orders, self.step_seconds
-        )
+        engine = ScriptedEngine(reject_every=_REJECT_EVERY, figures=_FIGURES)(spec)
+        steps = _DIES_AFTER_STEPS if broken == DIES_LATER else None
+        return _Steered(engine, orders, self.step_seconds, dies_after_steps=steps)
 
 
 class _Steered:
     """A scripted engine, which it is in all but steps, and what it was ordered to do before each of those."""
 
-    def __init__(self, engine: Engine, orders: Orders, step_seconds: float) -> None:
+    def __init__(
+        self, engine: Engine, orders: Orders, step_seconds: float, *, dies_after_steps: int | None
+    ) -> None:
+        self._steps_left = dies_after_steps
         self._engine = engine
         self._orders = orders
         self._step_seconds = step_seconds
@@ -106,6 +116,10 @@ class _Steered:
     def step(self) -> list[Completion]:
         if order := self._orders.take(os.getpid()):
             self._obey(order)
+        if self._steps_left is not None:
+            self._steps_left -= 1
+            if self._steps_left < 0:
+                raise EngineError("injected: uncorrectable ECC error")
         time.sleep(self._step_seconds)
         if self._silent:
             self._silent_steps += 1

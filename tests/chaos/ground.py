@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
+from tests.chaos.engines import BROKEN_NODE
 from tests.support.paths import ROOT
 from tests.support.ports import free_port
 from tests.support.s3_server import FaultProxy, S3Server, running_s3_server
@@ -113,6 +114,13 @@ class Node:
         up()
         return self
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """A signal to one of the node's own processes, such as its raylet."""
+        for pid in _session(self._process.pid):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().strip() == name:
+                    os.kill(pid, number)
+
     def kill(self) -> None:
         """SIGKILL of everything that runs on the node: Ray puts workers into process groups of their own."""
         for pid in _session(self._process.pid):
@@ -142,9 +150,10 @@ class Ground:
     env: dict[str, str]
     nodes: list[Node] = field(default_factory=list)
 
-    def start_node(self, *, num_cpus: int, head: Node | None = None) -> Node:
-        """Returns at once: `wait_until_up` says when it is there."""
-        node = Node(self.home, self.env, num_cpus=num_cpus, head=head)
+    def start_node(self, *, num_cpus: int, head: Node | None = None, broken: str = "") -> Node:
+        """Returns at once: `wait_until_up` says when it is there. broken: see `engines`."""
+        env = {**self.env, BROKEN_NODE: broken} if broken else self.env
+        node = Node(self.home, env, num_cpus=num_cpus, head=head)
         self.nodes.append(node)
         return node
 

@@ -4,6 +4,8 @@ Read with boto3 and pyarrow alone and past the proxy, so that the checks share n
 """
 
 import io
+import re
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ import pyarrow.parquet as pq
 from magpie_ray.dataset.verify import verify
 from magpie_ray.storage.storage import Storage
 from tests.chaos.ground import Ground
+
+_PARTITION = re.compile(r"/data/part-\d+\.parquet$")
 
 
 class Output(Protocol):
@@ -29,6 +33,12 @@ class Output(Protocol):
         """All files in data/."""
 
     def storage(self) -> Storage: ...
+
+    def drop(self, key: str) -> None:
+        """Put a file there that magpie-ray did not write."""
+
+    def remove_records(self) -> None:
+        """Delete everything below _magpie/."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +59,25 @@ class S3Output:
         client, bucket = self.ground.server.client(), self.ground.server.bucket
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{self.name}/data/")
         keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
-        return [client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys]
+        return [
+            client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys if _PARTITION.search(key)
+        ]
 
     def storage(self) -> Storage:
         return Storage(self.url, self.ground.server.storage_options)
+
+    def drop(self, key: str) -> None:
+        self.ground.server.client().put_object(
+            Bucket=self.ground.server.bucket, Key=f"{self.name}/{key}", Body=b"?"
+        )
+
+    def remove_records(self) -> None:
+        client, bucket = self.ground.server.client(), self.ground.server.bucket
+        pages = client.get_paginator("list_objects_v2").paginate(
+            Bucket=bucket, Prefix=f"{self.name}/_magpie/"
+        )
+        for found in (found for page in pages for found in page.get("Contents", [])):
+            client.delete_object(Bucket=bucket, Key=found["Key"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +91,21 @@ class LocalOutput:
         return str(self.path)
 
     def uploads(self) -> int:
-        return len(list((self.path / "data").glob("*")))
+        return len(list((self.path / "data").glob("part-*.parquet")))
 
     def files(self) -> list[bytes]:
-        return [path.read_bytes() for path in (self.path / "data").iterdir()]
+        return [path.read_bytes() for path in (self.path / "data").glob("part-*.parquet")]
 
     def storage(self) -> Storage:
         return Storage(self.url)
+
+    def drop(self, key: str) -> None:
+        path = self.path / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"?")
+
+    def remove_records(self) -> None:
+        shutil.rmtree(self.path / "_magpie", ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,9 @@ from tests.chaos.ground import SpoiledRequest, WatchedProxy
 from tests.chaos.scene import RECOVERY_SECONDS, Injection, Scene
 
 _OUTAGE = "503 ServiceUnavailable"
+# Credentials that are rotated, keys that are replaced, policies and buckets that propagate.
+_DENIALS = ("403 AccessDenied", "400 ExpiredToken", "403 InvalidAccessKeyId", "404 NoSuchBucket")
+_DENIED_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +35,21 @@ class Spoil:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Every request is refused until so many have been, those that are tried again among them."""
+    """Every request is refused for so long, and until so many have been, those tried again among them."""
 
     name: str = "S3: outage of everything"
+    fault: str = _OUTAGE
     requests: int = 12
+    seconds: float = 0.0
 
     def inject(self, scene: Scene) -> None:
         proxy, driver = scene.proxy, scene.driver
-        before = len(proxy.spoiled)
-        proxy.outage()
-        driver.wait_for("noticing the outage", lambda: len(proxy.spoiled) >= before + self.requests)
+        before, until = len(proxy.spoiled), time.monotonic() + self.seconds
+        proxy.storm(1.0, [self.fault], seed=0)
+        driver.wait_for(
+            "noticing the outage",
+            lambda: len(proxy.spoiled) >= before + self.requests and time.monotonic() >= until,
+        )
         proxy.calm()
         calm, uploads = time.monotonic(), proxy.uploads.total()
         driver.wait_for("an upload after the outage", lambda: proxy.uploads.total() > uploads)
@@ -67,8 +75,15 @@ def spoiled_requests(spoiled: list[SpoiledRequest], deaths: list[float]) -> list
             functools.partial(served, one),
         )
         for one in spoiled
-        if one.fault != _OUTAGE
+        if one.fault not in (_OUTAGE, *_DENIALS)
     ]
+
+
+# Ten seconds of each answer to everything, as if access were gone.
+DENIALS = tuple(
+    Outage(f"S3: {fault}, ten seconds of it", fault, requests=3, seconds=_DENIED_SECONDS)
+    for fault in _DENIALS
+)
 
 
 # Each with its share.

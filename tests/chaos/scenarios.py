@@ -1,18 +1,22 @@
 """Which faults meet which build: actors and S3, drivers and clusters, two drivers at once, nodes."""
 
 import random
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.chaos.builds import ROWS_PER_PARTITION, Build, Ended
 from tests.chaos.driver import ChaosError, Driver
+from tests.chaos.engines import DIES_LATER, STARTS_FAIL
 from tests.chaos.faults import ACTOR_FAULTS, KILL, MID_WRITE
 from tests.chaos.ground import Ground, Node
+from tests.chaos.hangs import HANGS, NOTICE_SECONDS, stop_during, suspend
 from tests.chaos.leftovers import leave_upload, uploads_left, writes_left
-from tests.chaos.s3_faults import S3_FAULTS, Outage
+from tests.chaos.s3_faults import DENIALS, S3_FAULTS, Outage
 from tests.chaos.scene import Fault, Injection, drawn, timed
 from tests.chaos.strikes import KILL_DRIVER, STRIKES, Strike
+from tests.chaos.tampering import DropStrays, RemoveRecords
 
 # Faults stop in time for their recovery to be seen before the work is done.
 _LAST_MOMENT = 0.85
@@ -20,6 +24,8 @@ _LAST_MOMENT = 0.85
 _DRIVER_SECONDS = 90.0
 # A driver that is to be ended is ended after so many uploads, at most.
 _LONGEST_RUN = 20
+# Until a broken node has failed twice, with a pause between, and is left alone.
+_NODE_SECONDS = 150.0
 # Engine steps: slow enough for a build to outlast its faults, or as fast as two cores go. Without any sleep
 # the engine's thread would keep the others of its process from running.
 _SLOW, _FAST = 0.002, 0.001
@@ -45,7 +51,7 @@ def actors(ground: Ground, head: Node, scale: Scale, *, harm: int, s3: int, outa
     """One driver whose actors die, hang and fail, on a store that fails too."""
     draw = scale.draw("actors")
     faults: list[Fault] = [*drawn(ACTOR_FAULTS, harm, draw), *drawn(S3_FAULTS, s3, draw)]
-    faults += [Outage()] * outages
+    faults += [*[Outage()] * outages, *DENIALS, DropStrays(), RemoveRecords()]
     build = Build(ground, "actors", scale.rows, draw, step_seconds=_SLOW)
     driver = build.start(head.address, f"cluster.num_actors={head.num_cpus}")
     build.inject(driver, scale.schedule(faults, draw))
@@ -79,7 +85,7 @@ def drivers(ground: Ground, head: Node, scale: Scale, *, strikes: int, s3: int) 
 def short(ground: Ground, head: Node, scale: Scale) -> Ended:
     """A little of all that one build on one cluster can suffer; its driver is killed towards the end."""
     draw = scale.draw("short")
-    faults: list[Fault] = [*drawn(ACTOR_FAULTS, 0, draw), *drawn(S3_FAULTS, 14, draw), Outage()]
+    faults: list[Fault] = [*drawn(ACTOR_FAULTS, 0, draw), *drawn(S3_FAULTS, 14, draw), Outage(), DropStrays()]
     build = Build(ground, "short", scale.rows, draw, step_seconds=_SLOW)
     driver = build.start(head.address, f"cluster.num_actors={head.num_cpus}")
     build.inject(driver, scale.schedule(faults, draw))
@@ -116,7 +122,10 @@ def _wait_for_an_upload_under_way(build: Build, driver: Driver) -> None:
 
 
 def rivals(ground: Ground, head: Node, scale: Scale, *, s3: int) -> Ended:
-    """Two drivers at once: of equal num_rows, then of two larger ones with a third that has another grid."""
+    """Two drivers at once: of equal num_rows, then of two larger ones with a third that has another grid.
+
+    At last one is suspended while another one finishes the build.
+    """
     draw = scale.draw("rivals")
     build = Build(ground, "rivals", scale.rows, draw, step_seconds=_FAST)
     leave_upload(build.output)
@@ -132,6 +141,7 @@ def rivals(ground: Ground, head: Node, scale: Scale, *, s3: int) -> Ended:
     build.injections.append(Injection("a driver with another grid", time.monotonic()))
     build.end(other, 2)
     _end_both(build, growing, "two larger num_rows")
+    _wake_over_a_finished_build(build, head, each)
     build.complaints += [f"rivals: {left} was not cleaned" for left in uploads_left(build.output)]
     return build.close()
 
@@ -144,10 +154,29 @@ def _end_both(build: Build, pair: Sequence[Driver], what: str) -> None:
             build.complaints.append(f"{build.name}: one of two drivers ({what}) did nothing")
 
 
+def _wake_over_a_finished_build(build: Build, head: Node, each: str) -> None:
+    """A driver sleeps while another one of more rows finishes the build, and wakes over it."""
+    sizes = [build.num_rows * 21 // 20, build.num_rows * 22 // 20]
+    zombie = build.start(head.address, each, f"num_rows={sizes[0]}")
+    try:
+        build.wait_for_uploads(zombie, build.output.uploads() + 1)
+    except ChaosError as exc:
+        build.complaints.append(f"{exc}\n{zombie.actor_logs}")
+    zombie.process.send_signal(signal.SIGSTOP)
+    build.num_rows = sizes[1]
+    build.end(build.start(head.address, each, f"num_rows={sizes[1]}"))
+    woken = time.monotonic()
+    zombie.process.send_signal(signal.SIGCONT)
+    build.end(zombie)
+    name = "driver: SIGSTOP while another one finishes the build"
+    build.injections.append(Injection(name, woken, recovered=lambda: zombie.ended_at))
+
+
 def nodes(ground: Ground, scale: Scale, *, kills: int) -> Ended:
     """A node comes, is lost, and comes back; actors are killed while they write to a disk."""
     draw = scale.draw("nodes")
-    build = Build(ground, "nodes", scale.rows, draw, step_seconds=_SLOW, on_disk=True)
+    rows = scale.rows * 3 // 2  # nodes take their time to come, and to be left alone
+    build = Build(ground, "nodes", rows, draw, step_seconds=_SLOW, on_disk=True)
     head = ground.start_node(num_cpus=2).wait_until_up()
     driver = build.start(head.address, "cluster.num_actors=auto")
     try:
@@ -156,12 +185,38 @@ def nodes(ground: Ground, scale: Scale, *, kills: int) -> Ended:
         _lose_node(build, driver, node)
         _add_node(build, driver, head)
         build.inject(driver, [(build.output.uploads() + 2, KILL)])
+        for broken in (STARTS_FAIL, DIES_LATER):
+            _add_broken_node(build, driver, head, broken)
     except ChaosError as exc:
         build.complaints.append(f"{exc}\n{driver.actor_logs}")
     build.end(driver)
     if writes_left(build.output, age=True):
         build.end(build.start(head.address))
         build.complaints += [f"nodes: {left} was not cleaned" for left in writes_left(build.output)]
+    for injection in build.injections:  # a node on which two actors were killed is left alone for a minute
+        injection.limit_seconds = max(injection.limit_seconds, _NODE_SECONDS)
+    return build.close()
+
+
+def hangs(ground: Ground, scale: Scale) -> Ended:
+    """The driver is suspended; then drivers are told to stop while their store or their cluster hangs."""
+    draw = scale.draw("hangs")
+    build = Build(ground, "hangs", scale.rows // 2, draw, step_seconds=_SLOW)
+    head = ground.start_node(num_cpus=2).wait_until_up()
+    settings = ("cluster.num_actors=2", f"cluster.notice_seconds={NOTICE_SECONDS}")
+    driver = build.start(head.address, *settings)
+    try:
+        build.wait_for_uploads(driver, 2)
+        suspend(build, driver)
+        for hang in HANGS:
+            build.wait_for_uploads(driver, build.output.uploads() + 2)
+            stop_during(build, driver, head, hang)
+            if hang.ends_cluster:
+                head = ground.start_node(num_cpus=2).wait_until_up()
+            driver = build.start(head.address, *settings)
+    except ChaosError as exc:
+        build.complaints.append(f"{exc}\n{driver.actor_logs}")
+    build.end(driver)
     return build.close()
 
 
@@ -178,6 +233,21 @@ def _add_node(build: Build, driver: Driver, head: Node) -> Node:
     driver.wait_for("using the node that was added", used)
     build.injections.append(Injection("node: added", at, recovered=used))
     return node
+
+
+def _add_broken_node(build: Build, driver: Driver, head: Node, broken: str) -> None:
+    """A node on which engines fail. Recovered: the driver leaves it alone, and goes on without it."""
+    at, before = time.monotonic(), len(driver.left_alone)
+    node = build.ground.start_node(num_cpus=1, head=head, broken=broken)
+    driver.wait_for(
+        f"leaving a node alone ({broken})", lambda: len(driver.left_alone) > before, seconds=_NODE_SECONDS
+    )
+    noticed = time.monotonic()
+    build.injections.append(
+        Injection(f"node: {broken}", at, limit_seconds=_NODE_SECONDS, recovered=lambda: noticed)
+    )
+    build.wait_for_uploads(driver, build.output.uploads() + 1)
+    node.kill()
 
 
 def _lose_node(build: Build, driver: Driver, node: Node) -> None:

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from magpie_ray.chat_format import ChatFormat, derive, message_ids
+from magpie_ray.chat_format.encoder import Encoder
 from magpie_ray.errors import FormatError, ModelError
 from magpie_ray.model.tokenizer import load_tokenizer
 
@@ -192,6 +193,29 @@ def test_a_stop_string_serves_only_where_no_token_does() -> None:
     assert any("stops at" in warning for warning in form.warnings)
 
 
+@pytest.mark.parametrize(
+    ("end", "stop"),
+    [
+        ("<|im_end|>\n", "<|im_end|>"),
+        ("<|im_end|>", "<|im_end|>"),
+        ("\n</s>\n", "\n</s>"),
+        (" [END OF TURN]", " [END OF TURN]"),
+        ("<｜end▁of▁turn｜>\n\n", "<｜end▁of▁turn｜>"),
+    ],
+)
+def test_a_stop_string_of_markers_that_are_no_tokens_is_the_mark_alone(end: str, stop: str) -> None:
+    template = CHATML.replace("<|im_end|>\n", f"{{{{ {end!r} }}}}")
+    form = derive(byte_level(template, ["<eos>"]))
+    assert form.user_to_assistant == f"{end}<|im_start|>assistant\n"
+    assert form.stop_strings == (stop,)
+
+
+def test_a_tag_of_html_is_no_mark() -> None:
+    template = CHATML.replace("<|im_end|>\n", "<br>").replace("<|im_start|>{{ m.role }}\n", "[{{ m.role }}] ")
+    form = derive(byte_level(template.replace("<|im_start|>assistant\n", "[assistant]"), ["<eos>"]))
+    assert form.stop_strings == ("<br>[assistant]", "<br>[user]")
+
+
 def test_plain_markup_before_the_token_that_ends_a_message_stops_as_well() -> None:
     template = CHATML.replace("{{ m.content }}", "{{ m.content }}{{ ' /quick' if m.role == 'user' }}")
     tokenizer = byte_level(template, SPECIAL[CHATML])
@@ -297,6 +321,35 @@ def test_a_tokenizer_that_joins_spaces_with_words_gets_the_ids_of_the_whole_text
     assert prompt == rendered_ids(tokenizer, MESSAGES)
 
 
+def spellings(marker: str) -> list[str]:
+    return [f"The {marker} is one.", marker, f"a{marker}{marker}", f"{marker} one", f"Is it <{marker}?"]
+
+
+def check_spelled_markers(tokenizer: Any, form: ChatFormat) -> None:
+    """A message that spells a marker out has its text, and not the marker's id."""
+    encoder = Encoder(tokenizer)
+    for token_id, marker in list(encoder.markers.items())[:12]:
+        for content in spellings(marker):
+            for index in (0, 1, 2):
+                ids = message_ids(encoder, form, content, index=index)
+                assert encoder.markers.keys().isdisjoint(ids)
+                assert tokenizer.decode(ids).strip() == content
+                kept = message_ids(encoder, form, content, index=index, generated={token_id})
+                assert token_id in kept
+
+
+@pytest.mark.parametrize("template", [LLAMA, CHATML, GEMMA, FOLDING])
+def test_a_marker_that_a_message_spells_out_is_text(template: str) -> None:
+    tokenizer = byte_level(template)
+    check_spelled_markers(tokenizer, derive(tokenizer))
+
+
+@pytest.mark.parametrize("prepend", ["first", "always"])
+def test_a_marker_in_a_message_is_text_for_a_tokenizer_that_joins_spaces_with_words(prepend: str) -> None:
+    tokenizer = sentencepiece_like(LLAMA, prepend)
+    check_spelled_markers(tokenizer, derive(tokenizer))
+
+
 def test_a_space_at_the_end_of_the_pre_query_is_left_to_the_message() -> None:
     tokenizer = byte_level(PLAIN)
     form = derive(tokenizer)
@@ -353,6 +406,54 @@ def test_trailing_white_space_is_dropped_from_messages_as_the_template_does() ->
         tokenizer(content, add_special_tokens=False)["input_ids"] for content in ("Go \n", "It\n\n", "Is")
     ]
     assert form.prompt(form.prefix(None), messages) == rendered_ids(tokenizer, ["Go", "It", "Is"])
+
+
+def test_a_generation_prompt_of_another_role_than_the_historys_is_warned_about() -> None:
+    for asked in ("<|im_start|>bot\n", "<|im_start|>Assistant\n", "<|im_start|>assistant:\n"):
+        template = CHATML.replace("<|im_start|>assistant\n", asked)
+        for thinking in (None, False):
+            [warning] = derive(byte_level(template, SPECIAL[CHATML]), thinking=thinking).warnings
+            assert repr(f"<|im_end|>\n{asked}") in warning
+            assert repr("<|im_end|>\n<|im_start|>assistant\n") in warning
+    for template in SPECIAL:
+        assert not any("may be wrong" in warning for warning in derive(byte_level(template)).warnings)
+
+
+@pytest.mark.parametrize(
+    ("template", "tokens", "opener"),
+    [
+        (CHATML.split("{% if add")[0], SPECIAL[CHATML], "<|im_end|>\n<|im_start|>assistant\n"),
+        (CHATML.split("{% if add")[0], ["<eos>"], "<|im_end|>\n<|im_start|>assistant\n"),
+        (PLAIN.split("{% if add")[0], SPECIAL[PLAIN], "\n\nAssistant: "),
+    ],
+)
+def test_a_template_without_a_generation_prompt_is_asked_as_its_history_is_written(
+    template: str, tokens: list[str], opener: str
+) -> None:
+    tokenizer = byte_level(template, tokens)
+    assert any("no generation prompt" in warning for warning in derive(tokenizer).warnings)
+    form = derive(tokenizer, thinking=False)
+    assert form.user_to_assistant == opener
+    assert not any("no generation prompt" in warning for warning in form.warnings)
+
+
+def test_a_bos_that_only_the_tokenizer_puts_there_is_warned_about() -> None:
+    tokens = ["<bos>", *SPECIAL[CHATML]]
+    form = derive(byte_level(CHATML, tokens, adds_bos=True), system_prompts=["Be brief."])
+    [warning] = form.warnings
+    assert "Prompts begin with <bos>" in warning
+    assert derive(byte_level(CHATML, tokens)).warnings == ()
+    assert derive(byte_level("{{ bos_token }}" + CHATML, tokens, adds_bos=True)).warnings == ()
+    assert derive(byte_level(CHATML, tokens, adds_bos=True), pre_query_template="<bos>Ask: ").warnings == ()
+
+
+@pytest.mark.parametrize("between", ["", " ", "\n"])
+def test_two_bos_in_front_are_warned_about(between: str) -> None:
+    tokens = ["<bos>", *SPECIAL[CHATML]]
+    for adds_bos in (False, True):
+        template = "{{ bos_token }}" + between + "<bos>" + CHATML
+        form = derive(byte_level(template, tokens, adds_bos=adds_bos))
+        assert form.warnings == ("Prompts begin with <bos> twice: the chat template writes it so.",)
 
 
 @pytest.mark.parametrize("template", [LLAMA, CHATML, MOVING])
@@ -443,7 +544,7 @@ def test_of_several_templates_the_default_one_counts() -> None:
     tokenizer.chat_template = {"default": CHATML, "tool_use": LLAMA}
     assert derive(tokenizer) == derive(byte_level(CHATML))
     tokenizer.chat_template = {"tool_use": LLAMA, "rag": CHATML}
-    with pytest.raises(FormatError, match="multiple chat templates"):
+    with pytest.raises(FormatError, match=r"chat templates .tool_use., .rag., .* model\.chat_template_name"):
         derive(tokenizer)
 
 
@@ -618,6 +719,13 @@ def test_published_templates_derive_exactly(path: Path) -> None:
     assert form.multi_turn_problem is None
     strips = {role for role in ("user", "assistant") if family["strips_by_role"][role]}
     assert set(form.trimmed_roles) == strips
+
+
+@pytest.mark.skipif(not FAMILIES, reason="MAGPIE_RAY_CHAT_TEMPLATES names no folder of templates")
+@published
+def test_markers_of_published_templates_are_text_where_messages_spell_them_out(path: Path) -> None:
+    _, tokenizer, form = published_family(path)
+    check_spelled_markers(tokenizer, form)
 
 
 @pytest.mark.skipif(not FAMILIES, reason="MAGPIE_RAY_CHAT_TEMPLATES names no folder of templates")

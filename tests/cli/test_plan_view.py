@@ -1,5 +1,7 @@
 """A plan as people read it."""
 
+import textwrap
+
 import pytest
 import yaml
 
@@ -13,9 +15,9 @@ from tests.support.builds import config_of, memory_storage
 KEY = "hf_abcdefghijklmnop"
 
 
-def text_of(inputs: CostInputs | None = None, **keys: object) -> str:
+def text_of(inputs: CostInputs | None = None, *, full: bool = True, **keys: object) -> str:
     keys = {"output": {"path": memory_storage().url}, "engine": {"device": "cuda"}} | keys
-    return plan_text(make_plan(config_of(num_rows=1000, n_turns=2, **keys), inputs))
+    return plan_text(make_plan(config_of(num_rows=1000, n_turns=2, **keys), inputs), full=full)
 
 
 def line(text: str, name: str) -> str:
@@ -25,11 +27,22 @@ def line(text: str, name: str) -> str:
 
 def test_the_config_is_at_the_end_as_yaml_and_without_secrets() -> None:
     output = {"path": "s3://b/x", "storage_options": {"key": KEY}}
-    text = plan_text(make_plan(config_of(num_rows=7, output={"path": memory_storage().url})))
+    text = plan_text(make_plan(config_of(num_rows=7, output={"path": memory_storage().url})), full=True)
     config = yaml.safe_load(text.split("\nconfig\n")[1])
-    assert (config["num_rows"], config["seed"], config["model"]["name"]) == (7, 0, "builtin:tiny-chat")
+    assert (config["num_rows"], config["seed"], config["model"]["name"]) == (
+        7,
+        "auto",
+        "builtin:tiny-chat",
+    )
     shown = config_of(output=output, engine={"extra": {"hf_token": KEY}}).recorded()
     assert KEY not in str(shown)
+
+
+def test_a_plan_says_that_the_seed_of_a_new_build_is_not_drawn_yet() -> None:
+    text = text_of()
+    assert line(text, "fingerprint") == "not known before the seed is drawn"
+    assert "assumed       seed is auto: drawn when the build begins" in text
+    assert len(line(text_of(seed=3), "fingerprint")) == 64
 
 
 def test_white_space_in_the_first_prompt_can_be_seen() -> None:
@@ -65,3 +78,18 @@ def test_a_sample_shows_one_figure_each() -> None:
 @pytest.mark.parametrize("word", ["engine", "batch", "sample", "tokens", "time", "GPU-hours", "cost"])
 def test_what_is_not_known_is_not_shown(word: str) -> None:
     assert not [line for line in text_of().splitlines() if line.startswith(f"{word} ")]
+
+
+def test_the_answer_fits_a_terminal_of_24_lines() -> None:
+    prompts = {f"key{number}": f"You teach. {'Be kind. ' * 60}" for number in range(30)}
+    samplings = [{"temperature": value / 10} for value in range(1, 9)]
+    inputs = CostInputs(gpu=find_gpu("H100-80GB"), price_per_gpu_hour=2.0, sample=SAMPLE)
+    keys: dict[str, object] = {"system_prompt": prompts, "sampling": {"user": samplings}}
+    text = text_of(inputs, full=False, **keys)
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 80)]
+    assert len(lines) <= 23  # and the shell's own
+    for name in ("rows", "files", "tokens", "time", "cost", "first prompt"):
+        assert line(text, name)
+    assert line(text, "system prompts") == "30, drawn by weight"
+    assert "config\n" not in text
+    assert "as ids" not in text

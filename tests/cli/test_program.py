@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from magpie_ray.cli import options, printing, program
-from magpie_ray.dataset.rejects import write_rejects
+from magpie_ray.dataset.rejects import replace_sample
 from magpie_ray.errors import EngineError, InterruptedJobError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, Rejection
@@ -74,7 +74,8 @@ def config(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["generate", "plan", "template", "status", "verify", "show", "report", "export", "push"]
+    "command",
+    ["generate", "plan", "preview", "template", "status", "verify", "show", "report", "export", "push"],
 )
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
@@ -196,7 +197,7 @@ def test_a_failure_is_reported_without_the_errors_behind_it(
 
 
 def test_a_plan_is_printed_for_people_and_for_programs(run: Run, config: str) -> None:
-    code, out, err = run("plan", config, "n_turns=2")
+    code, out, err = run("plan", config, "n_turns=2", "--full")
     assert (code, err) == (0, "")
     assert "new build" in out
     assert "3 of up to 4 rows" in out
@@ -297,7 +298,7 @@ def test_show_has_what_was_rejected_and_why(run: Run, output: str) -> None:
         user_tokens=2,
         assistant_tokens=0,
     )
-    write_rejects(Storage(output), Partition(start=4, stop=8), [rejection])
+    replace_sample(Storage(output), Partition(start=4, stop=8), [rejection])
     for selection in (["--rejects"], ["--reason", "refusal"], ["--rejects", "--where", "role=user"]):
         out = run("show", output, *selection).out
         assert "refusal: row 5, attempt 2, turn 1" in out
@@ -314,6 +315,49 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", show], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.splitlines()[-1] == "141"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "is_text"),
+    [
+        ("status OUTPUT --watch", True),
+        ("export OUTPUT - --to messages", True),
+        ("verify OUTPUT", False),
+        ("generate CONFIG --if-exists skip", False),
+    ],
+)
+def test_what_a_command_has_done_stands_whether_or_not_it_can_be_told(
+    output: str, config: str, command: str, is_text: bool
+) -> None:
+    """A full disk under standard output costs a command its text, a reader that has left nothing at all."""
+    if command.startswith("generate"):  # the build is complete
+        complete_build(Storage(output.replace("out", "new")))
+    line = f"{sys.executable} -m magpie_ray {command.replace('OUTPUT', output).replace('CONFIG', config)}"
+    full, closed, left = (
+        subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=120, check=False)
+        for shell in (f"{line} >/dev/full", f"{line} >&-", f"{{ {line}; echo $? >&2; }} | sleep 0")
+    )
+    assert full.returncode == is_text
+    said, nothing, code = (
+        [line for line in done.stderr.splitlines() if " INFO " not in line] for done in (full, closed, left)
+    )
+    assert said == ["error: standard output can't be written to: [Errno 28] No space left on device"]
+    assert (closed.returncode, nothing) == (0, [])
+    assert code in (["0"], ["141"])
+
+
+@pytest.mark.parametrize("command", ["plan", "generate", "verify", "status"])
+def test_in_a_directory_that_was_removed_a_command_says_so(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, _, err = run(command, "anything")
+    assert (code, err) == (
+        2,
+        "error: the current directory was removed: change to another one, then try again\n",
+    )
 
 
 def test_show_prints_generated_text_as_text(run: Run, tmp_path: Path) -> None:
@@ -355,6 +399,27 @@ def test_an_output_on_s3_is_reached_with_storage_options(run: Run, s3_server: S3
     assert code == 1
     assert "Create the bucket" in err
     assert "testing-secret" not in err
+
+
+@pytest.mark.parametrize("store", ["azure", "gcs"])
+def test_an_output_on_azure_or_gcs_is_read_by_every_command(
+    run: Run, store: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = request.getfixturevalue(f"{store}_server")
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    url = f"{server.url}/cli"
+    complete_build(Storage(url))
+    assert run("verify", url).code == 0
+    assert json.loads(run("status", url, "--json").out)["rows"] == 10
+    assert "Why?" in run("show", url).out
+    assert run("report", url).code == 0
+    exported = tmp_path / "rows.jsonl"
+    assert run("export", url, str(exported), "--to", "messages").code == 0
+    assert len(exported.read_text().splitlines()) == 10
+    code, _, err = run("status", f"{server.url}-missing/x")
+    assert code != 0
+    assert "AccountKey=Eby" not in err
 
 
 # ---- builds on a schedule
@@ -406,3 +471,21 @@ def test_export_of_a_build_that_is_not_complete_says_so(run: Run, output: str, t
     assert code == 0
     assert out.startswith("10 rows in ")
     assert "the build is not complete" in out
+
+
+def test_a_report_goes_to_a_file_and_into_a_browser(
+    run: Run, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    page = tmp_path / "page.html"
+    code, out, _ = run("report", output, "--to", str(page), "--open")
+    assert (code, out, opened) == (0, f"{page}\n", [page.as_uri()])
+    assert page.read_text().startswith("<!doctype html>")
+    assert not Storage(output).exists("_magpie/report.html")
+    code, out, err = run("report", output, "--to", str(tmp_path / "no" / "page.html"))
+    assert (code, out) == (1, "")
+    assert "page.html: can't be written to" in err
+    code, _, err = run("report", "s3://bucket/out", "--open")
+    assert code == 2
+    assert "give --to FILE as well" in err

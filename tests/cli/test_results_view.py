@@ -10,7 +10,9 @@ from rich.console import Console
 
 from magpie_ray.cli.printing import json_text
 from magpie_ray.cli.views import results
+from magpie_ray.cli.views.results import result_text
 from magpie_ray.cli.views.rows import row_panel
+from magpie_ray.coordinator.run import BuildResult
 from magpie_ray.dataset.verify import verify
 from magpie_ray.utils.text import safe
 from tests.support.builds import complete_build, memory_storage
@@ -91,6 +93,9 @@ def test_a_verification_reads_well() -> None:
     complete_build(storage)
     text = results.verification_text(results.verification_fields(verify(storage)))
     assert text == f"{storage.url}: 10 rows in 3 files, complete and consistent: row_id 0..9, each once"
+    storage.create("data/Thumbs.db", b"?")
+    noted = results.verification_text(results.verification_fields(verify(storage))).splitlines()
+    assert (noted[0], "note: " in noted[1], "data/Thumbs.db" in noted[1]) == (text, True, True)
     storage.delete("_SUCCESS")
     storage.delete("data/part-000000000000.parquet")
     text = results.verification_text(results.verification_fields(verify(storage)))
@@ -98,3 +103,21 @@ def test_a_verification_reads_well() -> None:
         f"{storage.url}: 6 rows in 2 files, 3 problems:",
         "  rows 0..3 of 0..9 are missing",
     ]
+
+
+def test_a_rate_stands_beside_the_time_it_counts_and_figures_of_engines_are_for_the_verbose() -> None:
+    result = BuildResult(
+        url="/data/demo",
+        num_rows=200,
+        new_rows=200,
+        tokens=7500,
+        seconds=5.0,
+        wall_seconds=116.0,
+        attempts=200,
+    )
+    brief, verbose = result_text(result), result_text(result, verbose=True)
+    assert brief.startswith(
+        "200 rows in 116 s, of which engines were up for 5 s: 40.0 rows/s, 1,500 tokens/s."
+    )
+    assert "preemptions" in verbose
+    assert "preemptions" not in brief

@@ -36,3 +36,13 @@ def test_what_was_rejected_is_red_behind_what_it_followed_and_the_title_says_why
     assert r"re\x1b[2Jfusal: row 5, attempt 2, turn 2, math" in out
     assert "\x1b[31mI can't\\x1b[2J" in out
     assert out.index("Q1") < out.index("A1") < out.index("user, rejected") < out.index("I can't")
+
+
+def test_a_message_that_was_cut_says_so() -> None:
+    said = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
+    row = {"row_id": 1, "conversation": said, "finish_reasons": ["stop", "length"]}
+    out = io.StringIO()
+    Console(file=out, width=80).print(row_panel(row))
+    assert "assistant, cut" in out.getvalue()
+    assert "user, cut" not in out.getvalue()
+    assert "system, cut" not in out.getvalue()

@@ -44,9 +44,9 @@ BAD_VALUES = [
     ("model.pre_query_template", "\ud800", r"'\ud800'", "text, or null"),
     ("model.thinking", "yes", "'yes'", "true or false, without quotes"),
     ("model.trust_remote_code", "false", "'false'", "true or false, without quotes"),
-    ("sampling.user.temperature", -0.1, "-0.1", "a number of at least 0"),
+    ("sampling.user.temperature", -0.1, "-0.1", "a number from 0 to 2"),
     ("sampling.user.temperature", "0.7", "'0.7'", "without quotes"),
-    ("sampling.user.temperature", float("nan"), "nan", "a number of at least 0"),
+    ("sampling.user.temperature", float("nan"), "nan", "a number from 0 to 2"),
     ("sampling.user.top_p", 0, "0", "a number above 0 and at most 1"),
     ("sampling.assistant.top_p", 1.01, "1.01", "a number above 0 and at most 1"),
     ("sampling.assistant.max_tokens", 0, "0", "a whole number of at least 1"),
@@ -78,7 +78,7 @@ BAD_VALUES = [
     ("engine.extra.rope_theta", float("inf"), "inf", "a number"),
     ("rounds.cohort_size", "big", "'big'", "a whole number of at least 1, or auto"),
     ("rounds.cohorts_in_flight", 0, "0", "a whole number of at least 1, or auto"),
-    ("acceptance.max_attempts", 0, "0", "a whole number of at least 1"),
+    ("acceptance.max_attempts", 0, "0", "a whole number of at least 1, or auto"),
     ("acceptance.truncated_response", "drop", "'drop'", "one of keep, reject"),
     ("acceptance.context_full", "keep", "'keep'", "one of reject, stop"),
     ("cluster.num_actors", None, "null", "or auto"),
@@ -101,6 +101,23 @@ BAD_VALUES = [
     ("output.compression", False, "false", "one of zstd, snappy, gzip, lz4, none"),
     ("output.single_writer", "yes", "'yes'", "true or false, without quotes"),
     ("output.storage_options.key", object(), "the value (not shown)", "text, a number"),
+    ("inputs.path", 5, "5", "a glob or a URL"),
+    ("inputs.path", "s3://me:hunter2@b/c", "a URL with a password", "go to inputs.storage_options"),
+    ("inputs.path", "https://a/b.csv?sig=hunter2", "'https://a/b.csv?...'", "without a query"),
+    ("inputs.path", "simplecache::https://me:hunter2@b/c.csv", "a URL with a password", "storage_options"),
+    (
+        "inputs.path",
+        "zip://a.csv::https://a/b.zip?sig=hunter2",
+        "'zip://a.csv::https://a/b.zip?...'",
+        "query",
+    ),
+    ("inputs.path", "s3://", "'s3://'", "a URL with a scheme and a place"),
+    ("inputs.keep", ["topic"], "['topic']", "left out unless inputs.path names the inputs"),
+    ("inputs.keep", "topic", "'topic'", "a list of names of columns"),
+    ("inputs.keep.1", ["a", "a"], "'a'", "there once"),
+    ("inputs.pick", "random", "'random'", "one of in_order, at_random"),
+    ("inputs.weight", "w", "'w'", "left out unless inputs.path names the inputs"),
+    ("inputs.storage_options.key", object(), "the value (not shown)", "text, a number"),
     ("system_prompt", 3, "3", "text, a list of texts"),
     ("system_prompt", "  ", "'  '", '"" for no system prompt'),
     ("system_prompt", [], "[]", "not be empty"),
@@ -125,7 +142,9 @@ def test_a_bad_value_is_named_with_its_key_and_what_would_be_right(
     key: str, value: object, shown: str, remedy: str
 ) -> None:
     data: Any = value
-    within = re.match(r"system_prompt|engine\.extra\.hf_overrides|.*\.first_tokens\.(ban|penalties)", key)
+    within = re.match(
+        r"system_prompt|inputs\.keep|engine\.extra\.hf_overrides|.*\.first_tokens\.(ban|penalties)", key
+    )
     for part in reversed((within[0] if within else key).split(".")):
         data = {part: data}
     message = message_of({"num_rows": 10} | data)
@@ -136,7 +155,7 @@ def test_a_bad_value_is_named_with_its_key_and_what_would_be_right(
     assert "\n" not in message
 
 
-FREE_FORM = {"engine.extra", "output.storage_options"}
+FREE_FORM = {"engine.extra", "inputs.storage_options", "output.storage_options"}
 
 
 NOT_A_VALUE = [object(), b"bytes", [[]], -3.5]

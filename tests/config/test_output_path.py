@@ -73,13 +73,6 @@ def test_ticks_sort_by_time_whatever_their_names() -> None:
     assert sorted(ticks, key=lambda tick: tick.order) == ticks
 
 
-def test_a_seed_is_the_path_s_own() -> None:
-    seeds = {tick_of("s3://b/{date}", day=day).seed for day in range(10, 30)}
-    assert len(seeds) == 20
-    assert tick_of("s3://b/{date}", build_id="x").seed == tick_of("s3://b/{date}", build_id="y").seed
-    assert tick_of("s3://b/{date}").seed != tick_of("s3://c/{date}").seed
-
-
 def test_only_a_day_s_build_is_the_same_for_two_runs() -> None:
     assert not tick_of("s3://b/{date}").is_unique
     assert tick_of("s3://b/{date}/{build_id}").is_unique

@@ -9,18 +9,40 @@ from magpie_ray.dataset.columns import columns_of
 from tests.support.configs import config, message_of
 
 
-@pytest.mark.parametrize("role", ["user", "assistant"])
-@pytest.mark.parametrize("rules", [{"ban": ["#"]}, {"penalties": {"Sure": 1}}, {"temperature": 1.2}])
-def test_first_tokens_are_refused_under_speculative_decoding(role: str, rules: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("role", "settings"),
+    [
+        ("user", {"first_tokens": {"penalties": {"Sure": 1}}}),
+        ("assistant", {"first_tokens": {"ban": ["#"]}}),  # answers are greedy
+        ("user", {"first_tokens": {"ban": ["#"]}, "top_k": 1}),
+        ("user", [{}, {"first_tokens": {"ban": ["#"]}, "temperature": 0}]),
+    ],
+)
+def test_rules_that_need_logit_biases_are_refused_under_speculative_decoding(
+    role: str, settings: object
+) -> None:
     speculation = {"engine": {"extra": {"speculative_config": {"method": "ngram"}}}}
-    both = {"num_rows": 1, "sampling": {role: {"first_tokens": rules}}} | speculation
-    assert "engine.extra.speculative_config: got {'method': 'ngram'}, must be left out" in message_of(both)
-    mixed = {"num_rows": 1, "sampling": {role: [{}, {"first_tokens": rules}]}} | speculation
-    assert "engine.extra.speculative_config" in message_of(mixed)
-    idle = {"num_rows": 1, "sampling": {role: {"first_tokens": {"count": 2}}}} | speculation
-    assert not parse_config(idle).sampling.uses_first_tokens
-    watermarks = {"engine": {"extra": {"watermark_config": {"x": 1}}}}
-    assert "first_tokens in its model runner V2, which this needs" in message_of(both | watermarks)
+    line = message_of({"num_rows": 1, "sampling": {role: settings}} | speculation)
+    assert "engine.extra.speculative_config: got {'method': 'ngram'}, must be left out: under" in line
+    assert f"sampling.{role}.first_tokens needs for penalties" in line
+
+
+@pytest.mark.parametrize(
+    ("role", "settings"),
+    [
+        ("user", {"first_tokens": {"ban": ["#"]}}),
+        ("user", {"first_tokens": {"temperature": 1.2}, "temperature": 0}),
+        ("assistant", {"first_tokens": {"ban": ["Sure"], "temperature": 0.7}}),
+        ("assistant", {"first_tokens": {"count": 2}}),
+    ],
+)
+@pytest.mark.parametrize(
+    "extra", [{"speculative_config": {"method": "ngram"}}, {"watermark_config": {"x": 1}}]
+)
+def test_other_rules_go_with_every_argument_of_the_engine(
+    role: str, settings: object, extra: dict[str, Any]
+) -> None:
+    assert parse_config({"num_rows": 1, "sampling": {role: settings}, "engine": {"extra": extra}})
 
 
 def test_first_tokens_of_answers_are_refused_where_these_begin_with_reasoning() -> None:

@@ -104,7 +104,7 @@ def test_the_identity_names_dotted_keys_and_leaves_out_what_a_resume_may_change(
     elsewhere = {
         "num_rows": 999,
         "n_turns": 2,
-        "model": {"revision": "abc", "trust_remote_code": True},
+        "model": {"revision": "abc", "trust_remote_code": True, "chat_template_name": "rag"},
         "engine": {
             "device": "cpu",
             "tensor_parallel_size": 4,
@@ -203,7 +203,7 @@ def sections(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]
 
 
 sampling_settings = sections(
-    temperature=st.floats(0, 10), top_p=fractions, max_tokens=st.integers(1, 4096), top_k=st.integers(0, 100)
+    temperature=st.floats(0, 2), top_p=fractions, max_tokens=st.integers(1, 4096), top_k=st.integers(0, 100)
 )
 
 
@@ -234,7 +234,9 @@ valid_data = st.builds(
                 st.sampled_from(["block_size", "hf_overrides", "rope_theta"]), plain, max_size=2
             ),
         ),
-        cluster=sections(num_actors=st.just("auto") | counts, stall_timeout_seconds=st.floats(0.1, 1e6)),
+        cluster=sections(
+            num_actors=st.just("auto") | st.integers(1, 1_000_000), stall_timeout_seconds=st.floats(0.1, 1e6)
+        ),
         output=sections(
             rows_per_partition=st.just("auto") | counts,
             storage_options=st.dictionaries(texts, plain, max_size=3),
@@ -271,12 +273,17 @@ def leaves(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
+def on_one_line(value: object) -> str:
+    """The value in YAML, text in quotes."""
+    style = '"' if isinstance(value, str) else None
+    dumped: str = yaml.safe_dump(value, width=10**6, default_flow_style=True, default_style=style)
+    return dumped.removesuffix("...\n")
+
+
 @settings(max_examples=40, deadline=None)
 @given(valid_data)
 def test_any_valid_config_can_be_given_by_overrides_alone(data: dict[str, Any]) -> None:
-    overrides = [
-        f"{key}={yaml.safe_dump(value, width=10**6, default_flow_style=True)}" for key, value in leaves(data)
-    ]
+    overrides = [f"{key}={on_one_line(value)}" for key, value in leaves(data)]
     assert load_config(None, overrides) == parse_config(data)
 
 

@@ -1,12 +1,14 @@
 """Reading a config: files, overrides, and one clear error for what can't be read."""
 
+import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from magpie_ray.config.schema import load_config
+from magpie_ray.config.source import read_source
 from magpie_ray.errors import ConfigError
 from tests.support.configs import overridden
 
@@ -36,6 +38,51 @@ def test_overrides_are_yaml_and_the_last_one_wins(tmp_path: Path) -> None:
     assert made.output.path == "s3://bucket/a=b"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "You are a teacher. Rules: be kind",
+        "Rules:\n- be kind\n- be short",
+        "- Be kind",
+        "Talk about # signs",
+        "*Important*: be kind",
+        "& so on",
+        "!be kind",
+        "| is a pipe",
+        "> you",
+        "'tis the season",
+        '"Be kind" is the rule',
+        "one: two: three",
+        "? who",
+        "@teacher",
+        "% of people",
+        "`code`",
+        "2026-11-30",
+        "2026-13-45",
+        "key: [not a list",
+        "---",
+        "a line\n\nand a paragraph",
+        "C:\\new",
+    ],
+)
+def test_text_of_an_override_stays_text(text: str) -> None:
+    [prompt] = overridden(f"system_prompt={text}").prompts
+    assert prompt.text == text
+
+
+@pytest.mark.parametrize("quoted", ['"12"', "'12'", '  "12" '])
+def test_quotes_around_an_override_make_it_text(quoted: str) -> None:
+    [prompt] = overridden(f"system_prompt={quoted}").prompts
+    assert prompt.text == "12"
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=("C",)), min_size=1))
+def test_an_override_is_its_own_text_or_a_single_value(text: str) -> None:
+    assume(text.strip() and not text.strip().startswith(("[", "{", '"', "'")))
+    data = read_source(None, [f"key={text}"])
+    assert data["key"] == text.strip() or isinstance(data["key"], bool | int | float | None)
+
+
 def test_an_override_does_not_leak_through_a_yaml_alias(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("num_rows: 3\nsampling:\n  user: &same {temperature: 0.5}\n  assistant: *same\n")
@@ -53,7 +100,7 @@ def test_an_override_does_not_leak_through_a_yaml_alias(tmp_path: Path) -> None:
         ("seed.x=3", "seed: got {'x': 3}, must be a whole number of at least 0"),
         ("num_rows.x=3", "num_rows.x: can't be set, as num_rows is a single value; set num_rows as a whole"),
         ("n_turns=[1", "n_turns=..., line 1, column 3: is not valid YAML"),
-        ("system_prompt=Talk about # signs", "put the value in double quotes"),
+        ("system_prompt=[Teacher] Be kind", "put it in quotes: system_prompt='\"...\"'"),
         (
             "sampling.user.temprature=1",
             "sampling.user.temprature: unknown key; did you mean sampling.user.temperature?",
@@ -126,18 +173,30 @@ def test_yaml_that_would_run_a_command_runs_nothing(tmp_path: Path) -> None:
         file.write_text(f"num_rows: !!python/{tag} ['touch {sign}']\n")
         with pytest.raises(ConfigError, match=f"could not determine a constructor for the tag .*{tag}"):
             load_config(file)
-        with pytest.raises(ConfigError, match="could not determine a constructor"):
+        with pytest.raises(ConfigError, match=r"seed: got .*, must be a whole number"):
             overridden(f"seed=!!python/{tag} ['touch {sign}']")
     assert not sign.exists()
 
 
 def test_a_missing_file_and_a_directory_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml: there is no such config file"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: there is no such config file$"):
         load_config(tmp_path / "none.yaml")
+    for name in ("b.yaml", "a.yml", "rows.parquet"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=rf"no such config file; {tmp_path} has a\.yml, b\.yaml$"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match=f"there is no folder {tmp_path / 'none'}$"):
+        load_config(tmp_path / "none" / "a.yaml")
     with pytest.raises(ConfigError, match="is a directory"):
         load_config(tmp_path)
     with pytest.raises(ConfigError, match="can't be read"):
         load_config("bad\0name")
+
+
+def test_a_dash_is_the_config_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("num_rows: 7\nsystem_prompt: ü\n".encode())))
+    made = load_config("-", ["n_turns=2"])
+    assert (made.num_rows, made.n_turns, made.prompts[0].text) == (7, 2, "ü")
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,6 +1,7 @@
 """The event loop of a run, over workers in threads and over scripted ones."""
 
 import queue
+import random
 import re
 import threading
 import time
@@ -22,6 +23,7 @@ from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.output_sync import OutputSync
+from magpie_ray.coordinator.staffing import Pauses
 from magpie_ray.coordinator.watcher import Snapshot, Watcher
 from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset import manifest, partitioning
@@ -29,6 +31,7 @@ from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.engine.simulated.engine import SimulatedEngine
 from magpie_ray.errors import (
     AcceptRateError,
+    BlockedError,
     ClusterLostError,
     CorruptBuildError,
     EngineError,
@@ -43,10 +46,12 @@ from magpie_ray.errors import (
 from magpie_ray.preflight.build_spec import BuildSpec, resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
+from magpie_ray.utils.awake import AwakeClock
 from magpie_ray.worker.events import Committed, Event, Placed, Progress, Ready
 from magpie_ray.worker.spec import WorkerSpec
 from magpie_ray.worker.worker import ShardWorker
 from tests.support.engines import FIGURES, ScriptedEngine
+from tests.support.executors import AtOnce
 
 Told = Event | Lost | Left
 GRID = 10
@@ -80,6 +85,16 @@ class Found(OutputSync):
 
     def poll(self) -> list[PartitionRecord]:
         return self._polls.popleft() if self._polls else []
+
+
+class Closed(OutputSync):
+    """Says how long it was waited for at the end."""
+
+    waited: float
+
+    def close(self, seconds: float, *, checkpoint: bool = True) -> None:
+        self.waited = seconds
+        super().close(seconds, checkpoint=checkpoint)
 
 
 def never() -> bool:
@@ -127,6 +142,8 @@ class Run:
             actors=self.actors,
             history=self.history,
             clock=self.actors.clock,
+            pauses=self.actors.pauses,
+            draw=random.Random(0),
         )
 
     def work(self, stop_requested: Callable[[], bool] = never) -> None:
@@ -146,6 +163,7 @@ class ThreadActors:
     """Workers in threads. One that is ended generates no more, and nothing more is heard of it."""
 
     clock = staticmethod(time.monotonic)
+    pauses = Pauses(restart_seconds=(0.01,))
 
     def __init__(
         self, config: Config, factory: Callable[[WorkerSpec], SimulatedEngine], *, run: int = 1
@@ -158,7 +176,7 @@ class ThreadActors:
         self.threads: list[threading.Thread] = []
         self.starts: list[tuple[int, int]] = []
 
-    def start(self, slot: int, *, engine_start: int) -> None:
+    def start(self, slot: int, *, engine_start: int, avoid: frozenset[str] = frozenset()) -> None:
         self.starts.append((slot, engine_start))
         spec = WorkerSpec(
             build_spec=self._build_spec,
@@ -202,6 +220,9 @@ class ThreadActors:
     def drop(self, slot: int, partition: Partition) -> None:
         self.running[slot][1].drop(partition)
 
+    def last(self, slot: int) -> None:
+        self.running[slot][1].last()
+
     def finish(self, slot: int) -> None:
         self.running[slot][1].finish()
 
@@ -224,6 +245,9 @@ class ThreadActors:
 
     def capacity(self) -> int:
         return 0
+
+    def nodes(self) -> frozenset[str]:
+        return frozenset()
 
     def on_notice(self) -> list[int]:
         return []
@@ -308,9 +332,10 @@ def test_an_interrupted_job_commits_what_is_finished_and_the_next_one_does_the_r
     def after_the_first_commit() -> bool:
         return any(snapshot.rows >= GRID for snapshot in run.shown.snapshots)
 
-    with pytest.raises(InterruptedJobError, match="run the same command again to resume"):
+    with pytest.raises(InterruptedJobError, match="run the same command again to resume") as stopped:
         run.work(after_the_first_commit)
     done = row_ids(config.output.path)
+    assert f": {len(done)} by this run, and 0 finished rows will be generated again" in str(stopped.value)
     records = run.manifest()
     assert done == [row for record in records for row in range(record.start, record.stop)]
     again = Run(config, thread_actors(ScriptedEngine(), run=2), slots=3, records=records)
@@ -334,11 +359,23 @@ def test_what_is_never_accepted_ends_the_job_at_once(
 class ScriptedActors:
     """Workers that are scripts: what the n-th engine start tells, given what it was given so far.
 
-    poll_seconds: that each poll takes by the job's clock; None: as long as it takes.
+    poll_seconds: that each poll takes by the job's clock. present: the nodes of the cluster. avoided: of each
+    start.
     """
 
-    def __init__(self, *scripts: "Script", capacity: int = 0, poll_seconds: float | None = None) -> None:
+    pauses: Pauses | None = None
+
+    def __init__(
+        self,
+        *scripts: "Script",
+        capacity: int = 0,
+        poll_seconds: float = 1.0,
+        present: Sequence[str] = (),
+    ) -> None:
         self._scripts = scripts
+        self.present = frozenset(present)
+        self.avoided: list[frozenset[str]] = []
+        self.started_at: list[float] = []
         self._poll_seconds, self._now = poll_seconds, 0.0
         self.room = capacity
         self.leaving: list[int] = []
@@ -347,8 +384,10 @@ class ScriptedActors:
         self.orders: list[tuple[str, int]] = []
         self.dropped: list[Partition] = []
 
-    def start(self, slot: int, *, engine_start: int) -> None:
+    def start(self, slot: int, *, engine_start: int, avoid: frozenset[str] = frozenset()) -> None:
         self.starts.append(slot)
+        self.avoided.append(avoid)
+        self.started_at.append(self._now)
         self.running[slot] = self._scripts[min(engine_start, len(self._scripts) - 1)].fresh()
 
     def give(self, slot: int, partition: Partition) -> None:
@@ -359,6 +398,9 @@ class ScriptedActors:
         self.dropped.append(partition)
         if partition in self.running[slot].given:
             self.running[slot].given.remove(partition)
+
+    def last(self, slot: int) -> None:
+        """Scripts have no cohorts."""
 
     def finish(self, slot: int) -> None:
         self.orders.append(("finish", slot))
@@ -373,7 +415,7 @@ class ScriptedActors:
 
     def poll(self, timeout_seconds: float) -> list[tuple[int, Told]]:
         assert timeout_seconds > 0
-        self._now += self._poll_seconds or 0.0
+        self._now += self._poll_seconds
         told = [(slot, script.next_event()) for slot, script in self.running.items()]
         return [(slot, event) for slot, event in told if event is not None]
 
@@ -381,7 +423,10 @@ class ScriptedActors:
         return self.room
 
     def clock(self) -> float:
-        return time.monotonic() if self._poll_seconds is None else self._now
+        return self._now
+
+    def nodes(self) -> frozenset[str]:
+        return self.present
 
     def on_notice(self) -> list[int]:
         return [slot for slot in self.leaving if slot in self.running]
@@ -446,6 +491,21 @@ def test_a_worker_whose_engine_stands_still_is_replaced(tmp_path: Path) -> None:
     assert run.shown.snapshots[-1].rows == 100
 
 
+def test_workers_hear_when_nothing_is_pending_any_more_and_not_before(tmp_path: Path) -> None:
+    given, heard = [0], list[int]()
+
+    class Hearing(ScriptedActors):
+        def give(self, slot: int, partition: Partition) -> None:
+            given[0] += partition.num_rows
+            super().give(slot, partition)
+
+        def last(self, slot: int) -> None:
+            heard.append(given[0])
+
+    Run(make_config(tmp_path), Hearing(WORKING), slots=2).work()
+    assert set(heard) == {100}
+
+
 def test_the_lives_of_the_actors_are_recorded_with_what_they_committed(tmp_path: Path) -> None:
     placed = Placed(node_id="n", host="node-1", pid=1, log_path="")
     dies = Script([placed, READY, progress(started=10), lost("its node is gone")], works=False)
@@ -472,17 +532,43 @@ def test_a_worker_that_waits_for_storage_is_no_stall(tmp_path: Path) -> None:
     assert actors.starts == [0]
 
 
+@pytest.mark.parametrize("when", [1, 9], ids=["generating", "starting"])
+def test_a_driver_that_was_suspended_gives_up_no_worker_for_what_it_did_not_hear(
+    tmp_path: Path, when: int
+) -> None:
+    class Suspended(ScriptedActors):
+        """The driver sleeps for an hour while it waits for events, and hears the first ones a poll later."""
+
+        def __init__(self) -> None:
+            super().__init__(Script([PLACED] * when + [READY], doing="nothing"), poll_seconds=0.5)
+            self.clock = AwakeClock(lambda: self._now)  # type: ignore[method-assign]
+            self.polls = 0
+
+        def poll(self, timeout_seconds: float) -> list[tuple[int, Told]]:
+            self.polls += 1
+            told = super().poll(timeout_seconds)
+            if self.polls != 3:
+                return told
+            self._now += 3600.0
+            return []
+
+    settings = ["cluster.stall_timeout_seconds=20", "cluster.start_timeout_seconds=20"]
+    actors = Suspended()
+    Run(make_config(tmp_path, *settings), actors, slots=1).work()
+    assert actors.starts == [0]
+
+
 def test_without_any_engine_in_time_the_job_gives_up_and_says_what_is_wanted(tmp_path: Path) -> None:
     actors = ScriptedActors(SILENT)
-    run = Run(make_config(tmp_path, "cluster.start_timeout_seconds=0.02"), actors, slots=2)
-    with pytest.raises(GenerationFailedError, match=r"could be placed for 0\.02 s.*2 actors want a GPU"):
+    run = Run(make_config(tmp_path, "cluster.start_timeout_seconds=20"), actors, slots=2)
+    with pytest.raises(GenerationFailedError, match=r"could be placed for 20 s.*2 actors want a GPU"):
         run.work()
 
 
 def test_a_job_whose_only_engine_is_lost_and_never_comes_back_gives_up_too(tmp_path: Path) -> None:
     dies = Script([READY, progress(), lost("node gone", loss=Loss.LEFT)], works=False)
     actors = ScriptedActors(dies, SILENT)
-    run = Run(make_config(tmp_path, "cluster.start_timeout_seconds=0.02"), actors, slots=1)
+    run = Run(make_config(tmp_path, "cluster.start_timeout_seconds=20"), actors, slots=1)
     with pytest.raises(GenerationFailedError, match="no actor could be placed for"):
         run.work()
     assert actors.starts == [0, 0]
@@ -496,8 +582,8 @@ def test_a_replacement_gets_the_whole_time_to_come_up(tmp_path: Path) -> None:
 
 
 def test_the_job_goes_on_with_the_engines_that_are_up(tmp_path: Path) -> None:
-    actors = ScriptedActors(SILENT, WORKING)
-    run = Run(make_config(tmp_path, "cluster.start_timeout_seconds=0.000001"), actors, slots=2)
+    actors = ScriptedActors(SILENT, WORKING, SILENT)
+    run = Run(make_config(tmp_path, "cluster.start_timeout_seconds=2"), actors, slots=2)
     run.work()
     assert run.shown.snapshots[-1].rows == 100
     assert actors.orders == [("finish", 1)]
@@ -516,7 +602,13 @@ def test_a_partition_that_kills_its_actors_ends_the_job_with_the_cause(config: C
 
 
 @pytest.mark.parametrize(
-    "error", [RowExhaustedError("row 3"), RuleError("my_rule failed"), CorruptBuildError("part-0 is foreign")]
+    "error",
+    [
+        RowExhaustedError("row 3"),
+        RuleError("my_rule failed"),
+        CorruptBuildError("part-0 is foreign"),
+        BlockedError("part-0 is a directory"),
+    ],
 )
 def test_what_another_try_would_not_change_is_raised_as_it_is(
     config: Config, error: MagpieError, caplog: pytest.LogCaptureFixture
@@ -603,7 +695,7 @@ def test_actors_are_ended_whatever_happens(config: Config) -> None:
 
 
 def test_what_is_committed_is_checkpointed_now_and_then(config: Config) -> None:
-    often = partial(OutputSync, look_seconds=0.0, checkpoint_seconds=0.0)
+    often = partial(OutputSync, look_seconds=0.0, checkpoint_seconds=0.0, executor=AtOnce())
     before = PartitionRecord(start=0, stop=10, fingerprint="f", run=1, size=1)
     run = Run(config, ScriptedActors(WORKING), slots=1, records=[before], output=often)
     run.work()
@@ -613,7 +705,108 @@ def test_what_is_committed_is_checkpointed_now_and_then(config: Config) -> None:
     assert (last.rows, last.rows_this_run) == (100, 90)
 
 
+class InterruptedFarewell(ScriptedActors):
+    """Somebody presses Ctrl-C while the idle actors end."""
+
+    def finish(self, slot: int) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_job_that_is_interrupted_after_its_last_row_leaves_a_checkpoint(config: Config) -> None:
+    run = Run(config, InterruptedFarewell(WORKING), slots=1)
+    with pytest.raises(KeyboardInterrupt):
+        run.work()
+    assert sum(record.rows for record in run.manifest()) == 100
+
+
 PLACED = Placed(node_id="n", host="h", pid=1, log_path="")
+
+
+def placed_on(node: str) -> Placed:
+    return Placed(node_id=node, host=f"host-{node}", pid=1, log_path="")
+
+
+def test_what_fails_on_a_broken_node_is_done_on_another_and_the_node_is_named_and_avoided(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Script([placed_on("bad"), READY, progress(), lost("illegal memory access")], works=False)
+    slow = Script([placed_on("good"), READY, *[progress()] * 100], doing="nothing")
+    actors = ScriptedActors(broken, slow, broken, broken, present=["bad", "good"])
+    run = Run(make_config(tmp_path), actors, slots=2)
+    run.work()
+    assert run.shown.snapshots[-1].rows == 100
+    assert actors.avoided[:4] == [frozenset(), frozenset(), frozenset(), {"bad"}]
+    named = "node host-bad (bad) has failed 2 times: no actor starts there for"
+    assert any(named in message and "illegal memory access" in message for message in caplog.messages)
+    assert any(snapshot.nodes_left_alone == ("host-bad",) for snapshot in run.shown.snapshots)
+    [node] = run.history.record().failed_nodes
+    assert (node.host, node.failures, node.pauses) == ("host-bad", 2, 1)
+
+
+def test_an_actor_that_finds_no_place_elsewhere_is_asked_for_again_when_the_node_may_be_tried(
+    tmp_path: Path,
+) -> None:
+    broken = Script([placed_on("bad"), lost("no CUDA")], works=False)
+    busy = Script([placed_on("good"), READY, *[progress(doing="storing")] * 200], doing="nothing")
+    waits = Script(works=False, speaks=False)
+    actors = ScriptedActors(broken, busy, broken, waits, present=["bad", "good"])
+    run = Run(make_config(tmp_path), actors, slots=2)
+    run.work()
+    assert actors.starts[:5] == [0, 1, 0, 0, 0]
+    assert actors.avoided[3:5] == [{"bad"}, frozenset()]
+    assert actors.started_at[4] - actors.started_at[3] > 30
+    lives = [life for life in run.history.record().lives if life.slot == 0]
+    assert len(lives) == 3, "it is one actor that waits, wherever it may go"
+    assert all(life.end for life in lives)
+
+
+def test_an_actor_whose_process_never_starts_is_asked_for_again(tmp_path: Path) -> None:
+    busy = Script([placed_on("good"), READY, *[progress(doing="storing")] * 200], doing="nothing")
+    actors = ScriptedActors(SILENT, busy, WORKING, present=["bad", "good"])
+    Run(make_config(tmp_path, "cluster.start_timeout_seconds=60"), actors, slots=2).work()
+    assert actors.starts[:3] == [0, 1, 0]
+    assert 60 < actors.started_at[2] - actors.started_at[0] < 70
+
+
+def test_a_node_on_which_no_process_comes_up_is_avoided_too(tmp_path: Path) -> None:
+    dead = Lost(cause="no such runtime environment", loss=Loss.FAILED, node_id="bad", host="10.0.0.7")
+    never = Script([dead], works=False)
+    actors = ScriptedActors(never, never, WORKING, present=["bad", "good"])
+    run = Run(make_config(tmp_path), actors, slots=1)
+    run.work()
+    assert actors.avoided == [frozenset(), frozenset(), {"bad"}]
+    assert [node.host for node in run.history.record().failed_nodes] == ["10.0.0.7"]
+
+
+def test_failed_starts_are_not_repeated_at_once(tmp_path: Path) -> None:
+    never = Script([placed_on("box"), lost("no CUDA")], works=False)
+    actors = ScriptedActors(never, present=["box"])
+    with pytest.raises(GenerationFailedError, match=r"every start failed.*3 times on host-box: no CUDA"):
+        Run(make_config(tmp_path), actors, slots=1).work()
+    first, second, third = actors.started_at
+    assert second - first > 7
+    assert third - second > 22
+
+
+def test_a_store_that_one_node_can_not_reach_is_no_fault_of_the_partitions_it_had(config: Config) -> None:
+    refused = StorageError("Could not create part-0: 403")
+    fails = Script([READY, progress(), lost(str(refused), error=refused)], works=False)
+    actors = ScriptedActors(*[fails] * 6, WORKING)
+    run = Run(config, actors, slots=1)
+    run.work()
+    assert run.shown.snapshots[-1].rows == 100
+
+
+def test_of_many_actors_the_first_start_at_once_and_the_others_soon(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    actors = ScriptedActors(Script([READY, *[progress(doing="storing")] * 100], doing="nothing"))
+    run = Run(make_config(tmp_path, "num_rows=1000"), actors, slots=40)
+    run.work()
+    assert actors.started_at[:16] == [0.0] * 16
+    assert 5 < actors.started_at[39] < 20
+    assert any("40 actors start within 12 s" in message for message in caplog.messages)
 
 
 def test_a_worker_that_does_nothing_with_what_it_was_given_is_replaced(tmp_path: Path) -> None:
@@ -666,8 +859,8 @@ def test_an_actor_on_a_node_that_is_about_to_leave_is_told_to_stop_once_and_repl
             self.running[slot] = Script(deque(told), works=False)
             self.leaving = self.leaving if len(self.orders) > 1 else [0]
 
-        def start(self, slot: int, *, engine_start: int) -> None:
-            super().start(slot, engine_start=engine_start)
+        def start(self, slot: int, *, engine_start: int, avoid: frozenset[str] = frozenset()) -> None:
+            super().start(slot, engine_start=engine_start, avoid=avoid)
             self.leaving = [0] if engine_start == 0 else []
 
     actors = Slow(Script([READY], works=False), WORKING, poll_seconds=6.0)
@@ -711,6 +904,25 @@ def test_an_output_that_nobody_can_use_any_more_ends_the_job_with_its_cause(conf
         run.work()
 
 
+class OutStorage(Storage):
+    """Does not answer for now."""
+
+    def probe(self) -> bool:
+        raise PreflightError("The output can't be used.") from ConnectionResetError("reset")
+
+
+@pytest.mark.parametrize(("kind", "blamed"), [(Storage, True), (OutStorage, False)])
+def test_a_node_is_blamed_for_trouble_with_the_store_only_where_the_driver_has_none(
+    config: Config, kind: type[Storage], blamed: bool
+) -> None:
+    gone = StorageError("Could not create part-0: no answer")
+    fails = Script([placed_on("far"), READY, progress(), lost(str(gone), error=gone)], works=False)
+    works = Script([placed_on("near"), READY], doing="nothing")
+    actors = ScriptedActors(fails, fails, works, present=["far", "near"])
+    Run(config, actors, slots=1, storage=kind(config.output.path)).work()
+    assert actors.avoided[2] == ({"far"} if blamed else frozenset())
+
+
 def test_storage_trouble_of_one_actor_alone_is_the_loss_of_that_actor(config: Config) -> None:
     refused = StorageError("Could not create part-0: 403")
     actors = ScriptedActors(Script([READY, lost(str(refused), error=refused)]), WORKING)
@@ -724,3 +936,47 @@ def test_a_cluster_that_is_gone_ends_the_job_at_once(config: Config) -> None:
     with pytest.raises(ClusterLostError):
         Run(config, actors, slots=2).work()
     assert not actors.orders
+
+
+class LeavingHead(ScriptedActors):
+    """The cluster is lost once a worker has had a last order."""
+
+    def poll(self, timeout_seconds: float) -> list[tuple[int, Told]]:
+        if self.orders:
+            raise ClusterLostError("the head is gone")
+        return super().poll(timeout_seconds)
+
+
+def test_a_cluster_that_is_lost_when_all_is_done_changes_nothing(config: Config) -> None:
+    actors = LeavingHead(WORKING)
+    Run(config, actors, slots=1).work()
+    assert actors.orders == [("finish", 0)]
+
+
+def test_a_cluster_that_is_lost_after_a_stop_does_not_make_it_a_failure(config: Config) -> None:
+    run = Run(config, LeavingHead(Script([READY], works=False)), slots=1)
+    with pytest.raises(InterruptedJobError):
+        run.work(lambda: any(snapshot.actors_up for snapshot in run.shown.snapshots))
+
+
+def test_a_cluster_that_is_lost_after_a_failure_does_not_hide_it(config: Config) -> None:
+    exhausted = RowExhaustedError("row 3")
+    fails = Script([READY, progress(), lost("row 3", error=exhausted)])
+    with pytest.raises(RowExhaustedError):
+        Run(config, LeavingHead(fails, Script([READY], works=False)), slots=2).work()
+
+
+def test_a_visit_under_way_is_waited_for_longer_when_all_is_done_than_when_the_job_is_stopped(
+    config: Config,
+) -> None:
+    made: list[Closed] = []
+
+    def output(*args: Any, **settings: Any) -> Closed:
+        made.append(Closed(*args, **settings))
+        return made[-1]
+
+    Run(config, ScriptedActors(WORKING), slots=1, output=output).work()
+    with pytest.raises(InterruptedJobError):
+        Run(config, ScriptedActors(SILENT), slots=1, output=output).work(lambda: True)
+    done, stopped = made
+    assert (done.waited, stopped.waited) == (60.0, 5.0)

@@ -15,11 +15,11 @@ from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.output_sync import OutputSync
 from magpie_ray.coordinator.watcher import Ended, Requested
-from magpie_ray.dataset import manifest
+from magpie_ray.dataset import build_record, completion, manifest, run_records
 from magpie_ray.dataset.actor_history import read_actor_history
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.layout import MANIFEST_KEY
-from magpie_ray.errors import CorruptBuildError, StorageError
+from magpie_ray.dataset.layout import BUILD_KEY, MANIFEST_KEY
+from magpie_ray.errors import BuildReplacedError, CorruptBuildError, StorageError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord, StoredObject
 from tests.support.builds import build_of, commit, memory_storage
@@ -198,7 +198,10 @@ def test_a_storage_that_fails_is_told_and_nothing_found_is_lost(
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda storage: storage.create("data/notes.txt", b"hello"), "data/notes.txt is not a whole"),
+        (
+            lambda storage: storage.create("data/part-000000000004.parquet", b"?"),
+            "0004.parquet is not a whole",
+        ),
         (lambda storage: commit(storage, build_of(seed=3), 4, 8), "belongs to another build"),
     ],
     ids=["foreign", "of another build"],
@@ -211,11 +214,83 @@ def test_what_does_not_belong_ends_the_job(
         sync.look()
 
 
+def test_strays_are_warned_of_once_and_end_no_job(
+    storage: TroubledStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(storage) as sync:
+        for key in ("data/.DS_Store", "data/_temporary/0/part-000000000000.parquet", "data/Thumbs.db"):
+            storage.create(key, b"?")
+        theirs = commit(storage, RECORD, 0, 4)
+        assert sync.look() == [theirs]
+        storage.create("data/more.parquet", b"?")
+        assert sync.look() == sync.look() == []
+    warnings = [entry.message for entry in caplog.records if "did not write" in entry.message]
+    assert ["data/Thumbs.db" in text or "data/more.parquet" in text for text in warnings] == [True, True]
+    assert "DS_Store" not in caplog.text
+    assert "_temporary" not in caplog.text
+
+
+def test_records_that_were_removed_are_written_again(
+    storage: TroubledStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    build_record.open_build(storage, RECORD)
+    run = run_records.start_run(storage, num_rows=12, host="here", config={})
+    with opened(storage, run=run) as sync:
+        sync.look()
+        assert "removed" not in caplog.text
+        for item in storage.list_objects("_magpie"):
+            storage.delete(item.key)
+        sync.look()
+    assert build_record.require_build(storage) == RECORD
+    assert run_records.read_runs(storage) == [run]
+    assert "build.json was removed" in caplog.text
+    assert "000001.json was removed" in caplog.text
+
+
+def test_a_job_ends_where_another_build_has_begun_and_leaves_that_alone(storage: TroubledStorage) -> None:
+    build_record.open_build(storage, RECORD)
+    ours = commit(storage, RECORD, 0, 4)
+    with opened(storage, ours) as sync:
+        for item in storage.list_objects(""):
+            storage.delete(item.key)
+        build_record.open_build(storage, build_of(seed=3))
+        before = storage.list_objects("")
+        with pytest.raises(BuildReplacedError, match=r"build\.json is of another build"):
+            sync.look()
+        sync.close(30)
+    assert storage.list_objects("") == before
+
+
+def test_a_damaged_build_json_is_warned_of_once_and_ends_no_job(
+    storage: TroubledStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.replace(BUILD_KEY, b"{")
+    with opened(storage) as sync:
+        theirs = commit(storage, RECORD, 0, 4)
+        assert sync.look() == [theirs]
+        sync.look()
+    assert caplog.text.count("build.json is damaged") == 1
+    assert storage.read(BUILD_KEY) == b"{"
+
+
+def test_a_committed_file_that_is_gone_is_warned_of_once(
+    storage: TroubledStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = commit(storage, RECORD, 0, 4)
+    with opened(storage, ours) as sync:
+        sync.look()
+        assert "is gone" not in caplog.text
+        storage.delete(ours.partition.key)
+        sync.look()
+        sync.look()
+    assert caplog.text.count("was committed and is gone") == 1
+
+
 def test_success_is_taken_away_where_a_smaller_run_has_ended_and_more_rows_are_to_come(
     storage: TroubledStorage,
 ) -> None:
     theirs = commit(storage, RECORD, 0, 4)
-    manifest.finish(storage, RECORD, [theirs], num_rows=4, run=None)
+    completion.finish(storage, RECORD, [theirs], num_rows=4, run=None)
     with opened(storage, num_rows=8) as sync:
         sync.look()
         assert not manifest.is_marked_complete(storage)
@@ -225,7 +300,7 @@ def test_success_stays_where_all_rows_are_there_though_this_run_has_not_heard_of
     storage: TroubledStorage,
 ) -> None:
     theirs = [commit(storage, RECORD, 0, 4), commit(storage, RECORD, 4, 8)]
-    manifest.finish(storage, RECORD, theirs, num_rows=8, run=None)
+    completion.finish(storage, RECORD, theirs, num_rows=8, run=None)
     with opened(storage, num_rows=8) as sync:
         assert sync.look() == theirs
         assert manifest.is_marked_complete(storage)
@@ -269,6 +344,20 @@ def test_a_look_that_hangs_does_not_keep_close_either(
         sync.close(0.01)
         assert "the last checkpoint takes too long" in caplog.text
         storage.gate.set()
+
+
+def test_a_look_that_ends_after_the_run_takes_no_mark_of_success_away(storage: TroubledStorage) -> None:
+    known = commit(storage, RECORD, 0, 4)
+    manifest.mark_complete(storage)  # by a smaller run
+    storage.gate.clear()
+    storage.entered.clear()
+    with opened(storage, known) as sync:
+        sync.poll()
+        assert storage.entered.wait(timeout=30)
+        sync.close(0.01, checkpoint=False)
+        storage.gate.set()  # the build is complete by now: the look does not know it yet
+        sync.visits.wait()
+    assert manifest.is_marked_complete(storage)
 
 
 @st.composite

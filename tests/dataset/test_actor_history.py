@@ -8,14 +8,22 @@ from hypothesis import strategies as st
 
 from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.actors import Loss, Lost
+from magpie_ray.coordinator.nodes import NodePaused
 from magpie_ray.coordinator.watcher import Ended, Requested
-from magpie_ray.dataset.actor_history import ActorLife, read_actor_history, write_actor_history
+from magpie_ray.dataset.actor_history import (
+    MAX_NODES,
+    ActorLife,
+    FailedNode,
+    read_actor_history,
+    write_actor_history,
+)
 from magpie_ray.dataset.layout import actors_key
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.worker.events import Committed, Placed, Ready
 from tests.support.builds import memory_storage
 from tests.support.engines import FIGURES
+from tests.support.held import growth, held_by
 
 READY = Ready(figures=FIGURES, seconds=1.0)
 
@@ -118,6 +126,18 @@ def test_the_list_is_bounded_and_the_sums_are_not(starts: list[tuple[int, int]],
     assert cut.held_seconds == pytest.approx(whole.held_seconds)
 
 
+def test_a_week_of_replacements_is_held_in_bounded_memory() -> None:
+    history, samples = ActorHistory(run=1, most=50), []
+    for number in range(20_000):
+        for event in (Requested(), placed("node"), READY, lost("out of memory")):
+            history.hear(number % 7, event)
+        if number % 1000 == 500:
+            samples.append(held_by(history))
+    assert growth(samples) == {}
+    record = history.record()
+    assert (len(record.lives), record.left_out) == (50, 19_950)
+
+
 def test_the_file_of_a_thousand_actors_is_small() -> None:
     lives = ActorHistory(run=1)
     for slot in range(1000):
@@ -132,3 +152,28 @@ def test_the_file_of_a_thousand_actors_is_small() -> None:
     data = storage.read(actors_key(1))
     assert len(data) < 200_000
     assert len(json.loads(data)["lives"]) == 1000
+
+
+def test_a_node_that_is_left_alone_again_and_again_is_one_entry_and_their_number_is_bounded() -> None:
+    history = ActorHistory()
+    for number in range(1000):
+        for failures in (2, 3):
+            paused = NodePaused(
+                node_id=f"id-{number}", host="gpu-7", failures=failures, seconds=60.0, cause="ECC error"
+            )
+            history.hear(0, paused)
+    storage = memory_storage()
+    write_actor_history(storage, history.record())
+    stored = read_actor_history(storage, 0)
+    assert stored is not None
+    assert len(stored.failed_nodes) == MAX_NODES
+    assert stored.failed_nodes[0] == FailedNode(
+        node_id="id-0", host="gpu-7", failures=3, pauses=2, cause="ECC error"
+    )
+
+
+def test_a_history_without_failed_nodes_is_read_and_written_as_before() -> None:
+    storage = memory_storage()
+    write_actor_history(storage, ActorHistory().record())
+    assert "failed_nodes" not in json.loads(storage.read(actors_key(0)))
+    assert read_actor_history(storage, 0) == ActorHistory(clock=lambda: 0.0).record()

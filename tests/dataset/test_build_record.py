@@ -7,6 +7,7 @@ from threading import Barrier
 import pytest
 
 from magpie_ray import draws
+from magpie_ray.config.identity import without_neutral
 from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import build_record, run_records
 from magpie_ray.dataset.build_record import BuildRecord
@@ -100,6 +101,39 @@ def test_a_mismatch_names_each_key_with_both_values() -> None:
     ]
     assert "choose another output.path" in lines[-1]
     assert caught.value.exit_code == 2
+
+
+LATER = {"acceptance.mood": "any", "sampling.user.min_tokens": 0}
+
+
+def test_a_build_of_a_version_that_lacked_a_key_is_the_build_of_its_neutral_value() -> None:
+    storage = memory_storage()
+    older, newer = build_of(seed=3), build_of(**without_neutral({"seed": 3, **LATER}, LATER))
+    assert newer.fingerprint == older.fingerprint
+    assert build_record.open_build(storage, older) == older
+    build_record.check_same_build(older, newer, storage, neutral=LATER)
+
+
+def test_a_record_that_spells_a_neutral_value_out_is_the_same_build() -> None:
+    spelt, plain = build_of(seed=3, **LATER), build_of(seed=3)
+    assert spelt.fingerprint != plain.fingerprint
+    build_record.check_same_build(spelt, plain, memory_storage(), neutral=LATER)
+    build_record.check_same_build(plain, spelt, memory_storage(), neutral=LATER)
+
+
+@pytest.mark.parametrize(("mood", "then", "now"), [("good", '"any"', '"good"'), (None, '"any"', "null")])
+def test_a_mismatch_shows_the_neutral_value_of_a_key_that_a_build_lacks(
+    mood: str | None, then: str, now: str
+) -> None:
+    older, newer = build_of(), build_of(**{"acceptance.mood": mood})
+    for first, second, shown in (
+        (older, newer, f"acceptance.mood: the build has {then}, now {now}"),
+        (newer, older, f"acceptance.mood: the build has {now}, now {then}"),
+    ):
+        with pytest.raises(BuildMismatchError) as caught:
+            build_record.check_same_build(first, second, memory_storage(), neutral=LATER)
+        assert shown in str(caught.value)
+        assert "min_tokens" not in str(caught.value)
 
 
 def test_of_long_values_a_mismatch_shows_where_they_differ() -> None:
@@ -198,12 +232,39 @@ def test_other_files_among_the_runs_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("edit", [{"number": 7}, {"num_rows": "many"}, {"token": None}, {"more": 1}])
-def test_a_run_that_was_changed_is_refused_by_name(edit: dict[str, object]) -> None:
+def test_a_run_that_was_changed_is_left_out_by_name(
+    edit: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
     storage = memory_storage()
+    sound = run_records.start_run(storage, num_rows=10, host="here", config={})
     run = run_records.start_run(storage, num_rows=10, host="here", config={})
     rewrite(storage, run.key, **edit)
-    with pytest.raises(CorruptBuildError, match=storage.display(run.key)):
-        run_records.read_runs(storage)
+    assert run_records.read_runs(storage) == [sound]
+    assert storage.display(run.key) in caplog.text
+    [first, problem] = run_records.read_each_run(storage)
+    assert (first, storage.display(run.key) in str(problem)) == (sound, True)
+
+
+def test_a_run_writes_over_no_other_drivers_record(caplog: pytest.LogCaptureFixture) -> None:
+    storage = memory_storage()
+    zombie = run_records.start_run(storage, num_rows=10, host="here", config={})
+    storage.delete(zombie.key)
+    theirs = run_records.start_run(storage, num_rows=20, host="there", config={})
+    assert theirs.number == zombie.number
+    run_records.restore_run(storage, zombie)
+    run_records.end_run(storage, zombie, outcome="failed")
+    assert run_records.read_runs(storage) == [theirs]
+    assert "record of another driver, on 'there'" in caplog.text
+    ended = run_records.end_run(storage, theirs, outcome="done")
+    assert run_records.read_runs(storage) == [ended]
+
+
+def test_a_removed_record_is_written_again_with_the_end_of_its_run() -> None:
+    storage = memory_storage()
+    run = run_records.start_run(storage, num_rows=10, host="here", config={})
+    storage.delete(run.key)
+    ended = run_records.end_run(storage, run, outcome="done")
+    assert run_records.read_runs(storage) == [ended]
 
 
 def test_a_build_that_used_up_its_engine_seeds_takes_no_more_runs() -> None:

@@ -24,6 +24,7 @@ LAST_COLUMNS = "model_name finish_reasons prompt_tokens completion_tokens attemp
             {"n_turns": 2, "system_prompt": {"math": "Do sums."}},
             "row_id conversation system_prompt system_prompt_key",
         ),
+        ({"n_turns": 2, "inputs": {"path": "a.csv"}}, "row_id conversation system_prompt input_id"),
     ],
 )
 def test_the_columns_are_decided_by_the_mode(mode: dict[str, Any], columns: str) -> None:
@@ -37,6 +38,7 @@ def test_each_column_is_written_in_some_mode() -> None:
         "model": {"thinking": True},
     }
     modes = [config_of(**every_column, n_turns=n) for n in (1, 2)]
+    modes.append(config_of(inputs={"path": "prompts.csv"}))
     assert {name for mode in modes for name in columns_of(mode)} == set(COLUMNS)
     assert [field.name for field in schema_of(COLUMNS) if field.nullable] == [
         "system_prompt",

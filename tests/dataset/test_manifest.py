@@ -1,14 +1,19 @@
 """The footers are the truth, and the manifest only a summary of them."""
 
 import json
+import tracemalloc
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from magpie_ray.dataset import manifest, run_records
+from magpie_ray.dataset import completion, manifest, run_records
 from magpie_ray.dataset.layout import MANIFEST_KEY
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.storage.storage import Storage
+from magpie_ray.types import PartitionRecord
 from tests.support.builds import build_of, commit, complete_build, memory_storage
 
 
@@ -19,9 +24,9 @@ class CountingStorage(Storage):
         super().__init__(url)
         self.tails: list[str] = []
 
-    def read_tail(self, key: str, nbytes: int) -> bytes:
+    def read_tail(self, key: str, nbytes: int, *, size: int | None = None) -> bytes:
         self.tails.append(key)
-        return super().read_tail(key, nbytes)
+        return super().read_tail(key, nbytes, size=size)
 
 
 def test_what_is_committed_is_read_from_the_footers_alone() -> None:
@@ -82,21 +87,76 @@ def test_a_damaged_manifest_stops_no_resume(raw: bytes, caplog: pytest.LogCaptur
     assert "reading all footers instead" in caplog.text
 
 
+@given(
+    number=st.integers(0, 20),
+    piece_bytes=st.integers(0, 3000),
+    indent=st.sampled_from([None, 1]),
+    sort_keys=st.booleans(),
+)
+def test_a_manifest_is_the_same_in_pieces_of_any_size(
+    number: int, piece_bytes: int, indent: int | None, sort_keys: bool
+) -> None:
+    records = [
+        PartitionRecord(start=i, stop=i + 1, fingerprint="f", run=1, rejected={"empty": 2, "refusal": i})
+        for i in range(number)
+    ]
+    fields = {"fingerprint": "f", "partitions": [asdict(record) for record in records], "rejected": {}}
+    raw = json.dumps(fields, indent=indent, sort_keys=sort_keys).encode()
+    assert list(manifest.parse_manifest(raw, "it", piece_bytes=piece_bytes)) == records
+
+
+def test_hashes_are_taken_from_a_large_manifest_without_holding_all_of_it() -> None:
+    storage, record, number = memory_storage(), build_of(grid=4), 20_000
+    records = [
+        PartitionRecord(
+            start=4 * i,
+            stop=4 * i + 4,
+            fingerprint=record.fingerprint,
+            run=1,
+            size=10_000 + i,
+            rejected={"refusal": 300 + i, "repetition": 400 + i},
+            user_tokens=1000 + i,
+            assistant_tokens=2000 + i,
+            sha256=f"{i:064x}",
+        )
+        for i in range(number)
+    ]
+    manifest.write_manifest(storage, record, records, num_rows=4 * number)
+    text = len(storage.read(MANIFEST_KEY))
+    records[7] = replace(records[7], sha256=None)
+    checkpoints = manifest.Checkpoints(storage, record, num_rows=4 * number)
+    tracemalloc.start()
+    try:
+        for write in (
+            lambda: checkpoints.write(records),
+            lambda: manifest.write_manifest(storage, record, records, num_rows=4 * number),
+        ):
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            write()
+            _, peak = tracemalloc.get_traced_memory()
+            assert peak - before < 3 * text
+            assert list(manifest.read_manifest(storage).values())[7].sha256 == f"{7:064x}"
+    finally:
+        tracemalloc.stop()
+
+
 def test_every_file_that_does_not_belong_is_named_and_none_is_deleted() -> None:
     storage, record = memory_storage(), build_of()
     commit(storage, record, 0, 3)
     commit(storage, record, 2, 4)  # overlaps
     commit(storage, record, 6, 10)  # crosses 8
     commit(storage, build_of(seed=2), 12, 16)
-    storage.create("data/notes.txt", b"hello")
-    storage.create("data/sub/part-000000000016.parquet", storage.read("data/part-000000000000.parquet"))
+    storage.create("data/part-000000000016.parquet", b"hello")
+    storage.create("data/part-000000000020.parquet", storage.read("data/part-000000000000.parquet"))
     before = storage.list_objects("")
     with pytest.raises(CorruptBuildError) as caught:
         manifest.read_committed(storage, record)
-    lines = str(caught.value).splitlines()[1:]
+    _, *lines, remedy = str(caught.value).splitlines()
+    assert "move them away" in remedy
     assert [line.split()[0] for line in lines] == [
-        "data/notes.txt",
-        "data/sub/part-000000000016.parquet",
+        "data/part-000000000016.parquet",
+        "data/part-000000000020.parquet",
         "data/part-000000000002.parquet",
         "data/part-000000000006.parquet",
         "data/part-000000000012.parquet",
@@ -151,10 +211,10 @@ def test_success_waits_while_another_run_fills_holes_further_up() -> None:
     record = build_of(grid=4)
     lower = [commit(storage, record, 0, 4), commit(storage, record, 4, 8)]
     upper = commit(storage, record, 12, 16)
-    manifest.finish(storage, record, [*lower, upper], num_rows=8, run=None)
+    completion.finish(storage, record, [*lower, upper], num_rows=8, run=None)
     assert not manifest.is_marked_complete(storage)
     between = commit(storage, record, 8, 12)
-    manifest.finish(storage, record, [*lower, between, upper], num_rows=8, run=None)
+    completion.finish(storage, record, [*lower, between, upper], num_rows=8, run=None)
     assert manifest.is_marked_complete(storage)
 
 
@@ -164,10 +224,10 @@ def test_success_is_left_to_a_later_run_that_works_on_more_rows() -> None:
     ours = run_records.start_run(storage, num_rows=4, host="here", config={})
     theirs = run_records.start_run(storage, num_rows=8, host="there", config={})
     records = [commit(storage, record, 0, 4)]
-    manifest.finish(storage, record, records, num_rows=4, run=ours)
+    completion.finish(storage, record, records, num_rows=4, run=ours)
     assert not manifest.is_marked_complete(storage)
     records.append(commit(storage, record, 4, 8))
-    manifest.finish(storage, record, records, num_rows=8, run=theirs)
+    completion.finish(storage, record, records, num_rows=8, run=theirs)
     assert manifest.is_marked_complete(storage)
 
 

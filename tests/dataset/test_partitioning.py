@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +126,20 @@ def test_auto_partitions_are_at_least_eight_an_actor_where_there_are_rows_for_it
     assert grid >= 1
     # Whole rows: the last cells may be short, so eight of this size would hold all rows and no fewer do.
     assert grid == 1 or 8 * num_actors * (grid - 1) < num_rows
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "most_files", "most_minutes"),
+    [(10**6, 4_000, 1), (3 * 10**7, 9_000, 6), (10**8, 9_000, 17), (10**9, 80_000, 21)],
+)
+def test_auto_makes_files_that_a_folder_of_the_hub_holds_while_they_take_no_more_than_twenty_minutes(
+    num_rows: int, most_files: int, most_minutes: float
+) -> None:
+    grid = partitioning.auto_rows_per_partition(
+        num_rows=num_rows, num_actors=500, device="cuda", max_tokens_per_row=512 + 1024
+    )
+    assert len(partitioning.pending(num_rows, grid, ())) <= most_files
+    assert grid * 430 / 5000 / 60 <= most_minutes
 
 
 def test_auto_partitions_take_about_five_minutes_of_a_gpu() -> None:

@@ -53,7 +53,7 @@ MOST_DRIVERS = 3
 
 
 class Serially:
-    """In place of a ThreadPoolExecutor: what it would start threads for takes less than that here."""
+    """In place of a DaemonExecutor: what it would start threads for takes less than that here."""
 
     def __init__(self, threads: int) -> None:
         self.map = map
@@ -68,7 +68,7 @@ class Serially:
 @pytest.fixture(autouse=True)
 def quick_and_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Damaged and late checkpoints are told a thousand times."""
-    monkeypatch.setattr(manifest, "ThreadPoolExecutor", Serially)
+    monkeypatch.setattr(manifest, "DaemonExecutor", Serially)
     caplog.set_level(logging.CRITICAL, "magpie_ray")
 
 
@@ -183,8 +183,8 @@ class Driver:
         return f"<driver of {self.config.num_rows} rows, run {self.run.number if self.run else None}>"
 
     def begin(self, *, slots: int, window: int) -> None:
-        manifest.mark_growing(self.storage)
         self.run = run_records.start_run(self.storage, num_rows=self.config.num_rows, host="here", config={})
+        manifest.mark_growing(self.storage)
         pending = self.found.pending
         self.dispatcher = Dispatcher(
             pending,
@@ -261,7 +261,8 @@ class Driver:
     def lose(self, slot: int, loss: Loss) -> None:
         """GenerationFailedError when it gives up."""
         del self.workers[slot]
-        if self.dispatcher.lost(slot, cause="bad luck", loss=loss):
+        self.dispatcher.lost(slot, cause="bad luck", loss=loss)
+        if self.dispatcher.num_pending:
             self.start(slot)
 
     def look_around(self, *, checkpoint: bool) -> None:
@@ -275,7 +276,7 @@ class Driver:
         """The last words. The last checkpoint comes when it comes, perhaps after them."""
         self.output.close(0.0)
         assert self.run is not None
-        job: Any = EndedJob(error)
+        job: Any = EndedJob(error, self.ledger)
         if error is None:
             run.carry_out(lambda: job, self.run, self.storage, self.build, lambda: False)
         else:
@@ -286,8 +287,8 @@ class Driver:
 class EndedJob:
     """A job whose work is done, or ends in an error."""
 
-    def __init__(self, error: MagpieError | None) -> None:
-        self._error = error
+    def __init__(self, error: MagpieError | None, ledger: Ledger) -> None:
+        self._error, self.ledger = error, ledger
 
     def work(self, *_: object) -> None:
         if self._error:
@@ -312,7 +313,6 @@ class Protocol(RuleBasedStateMachine):
         self.seen: dict[str, tuple[bytes, list[int]]] = {}
         self.checked = True
         self.damaged = True  # there is no checkpoint that could be
-        self.unaware: list[Driver] = []
         self.came = self.ended = 0  # files that there were then
         self.most, self.now = 0, 0.0
         for more in [self.rng.randint(4, 24) for _ in range(self.rng.randint(1, MOST_DRIVERS))]:
@@ -323,7 +323,9 @@ class Protocol(RuleBasedStateMachine):
     def look(self, num_rows: int) -> Driver | None:
         """What `generate` does before a cluster is touched, and at once where nothing is to be done."""
         config = config_of(num_rows=num_rows)
-        build_spec: Any = SimpleNamespace(config=config, record=lambda grid: build_of(grid, config))
+        build_spec: Any = SimpleNamespace(
+            config=config, inputs=None, record=lambda grid: build_of(grid, config)
+        )
         existing = read_existing(self.storage)
         if existing is None:
             existing = build_record.open_build(self.storage, build_of(self.record.rows_per_partition, config))
@@ -358,7 +360,6 @@ class Protocol(RuleBasedStateMachine):
 
     def begin(self, driver: Driver) -> None:
         """What it has seen of the output may be old by now."""
-        self.unaware.clear()  # the mark is gone
         driver.begin(slots=self.rng.randint(1, 3), window=self.rng.randint(1, 8))
         self.most = max(self.most, driver.config.num_rows)
         self.drivers.append(driver)
@@ -366,12 +367,12 @@ class Protocol(RuleBasedStateMachine):
     def end(self, driver: Driver, error: MagpieError | None = None) -> None:
         self.drivers.remove(driver)
         self.strays.append(driver.visitor)
-        self.checking_the_mark(lambda: driver.end(error), by=driver)
+        self.checking_the_mark(lambda: driver.end(error))
 
-    def checking_the_mark(self, act: Callable[[], object], *, by: Driver | None = None) -> None:
-        """Whoever writes _SUCCESS writes it over a complete build, and leaves it to later and larger runs.
+    def checking_the_mark(self, act: Callable[[], object]) -> None:
+        """Whoever writes _SUCCESS writes it over a complete build, and leaves it to larger runs at work.
 
-        Earlier ones that are larger it can't tell from dead ones: they are unaware of it at first.
+        None of them has been silent for so long that it counts as dead.
         """
         before = manifest.is_marked_complete(self.storage)
         self.damaged = False
@@ -379,8 +380,7 @@ class Protocol(RuleBasedStateMachine):
         if manifest.is_marked_complete(self.storage) and not before:
             rows = self.rows()
             assert sorted(rows) == list(range(len(rows)))
-            self.unaware = [driver for driver in self.drivers if driver.config.num_rows > len(rows)]
-            assert not by or all(driver.number < by.number for driver in self.unaware)
+            assert [driver for driver in self.drivers if driver.config.num_rows > len(rows)] == []
 
     @precondition(lambda self: self.drivers and self.ended < len(self.seen))
     @rule(killed=st.booleans())
@@ -514,7 +514,6 @@ class Protocol(RuleBasedStateMachine):
             driver.look_around(checkpoint=late)
             if not late:
                 driver.visitor.run_all()
-                self.unaware = [other for other in self.unaware if other is not driver]
                 driver.look_around(checkpoint=False)
 
     def others_may_see_it(self) -> None:
@@ -573,8 +572,7 @@ class Protocol(RuleBasedStateMachine):
 
     @invariant()
     def a_build_that_is_marked_complete_has_no_hole(self) -> None:
-        """But for what a larger run has committed that has not looked around since, and may be dead."""
-        if manifest.is_marked_complete(self.storage) and not self.unaware:
+        if manifest.is_marked_complete(self.storage):
             assert sorted(self.rows()) == list(range(len(self.rows())))
 
     def teardown(self) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from magpie_ray.dataset.rejects import RejectsSample, by_reason, read_rejects, write_rejects
+from magpie_ray.dataset.rejects import RejectsSample, by_reason, read_rejects, replace_sample
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.types import Message, Partition, Rejection, SystemPrompt
 from tests.support.builds import memory_storage
@@ -36,6 +36,14 @@ def test_a_few_for_each_reason_are_kept_in_the_order_of_rows() -> None:
     assert [r.row_id for r in sample.among(range(3, 4))] == [3]
 
 
+def test_files_of_other_programs_are_no_samples() -> None:
+    storage = memory_storage()
+    replace_sample(storage, Partition(start=0, stop=4), [rejection(1, "empty")])
+    for name in (".DS_Store", "Thumbs.db", "part-000000000000.jsonl.tmp"):
+        storage.create(f"_magpie/rejects/{name}", b"?")
+    assert [reject["row_id"] for reject in read_rejects(storage)] == [1]
+
+
 def test_none_are_kept_where_none_are_wanted() -> None:
     sample = RejectsSample(0)
     sample.note(rejection(1, "empty"))
@@ -44,9 +52,9 @@ def test_none_are_kept_where_none_are_wanted() -> None:
 
 def test_what_is_written_is_read_whole_whatever_the_text() -> None:
     storage, text = memory_storage(), "line\nnext\u2028 \u0085 é 你 \x1b[31m"
-    write_rejects(storage, Partition(start=4, stop=8), [rejection(5, "empty", text)])
-    write_rejects(storage, Partition(start=0, stop=4), [rejection(1, "not_text")])
-    write_rejects(storage, Partition(start=8, stop=9), [])
+    replace_sample(storage, Partition(start=4, stop=8), [rejection(5, "empty", text)])
+    replace_sample(storage, Partition(start=0, stop=4), [rejection(1, "not_text")])
+    replace_sample(storage, Partition(start=8, stop=9), [])
     first, second = read_rejects(storage)
     assert (first["row_id"], first["reason"]) == (1, "not_text")
     assert second == {

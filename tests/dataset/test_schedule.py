@@ -105,6 +105,29 @@ def pointer(parent: str, name: str = "latest") -> str:
     return str(json.loads(Storage(parent).read(f"{name}.json"))["path"])
 
 
+def test_files_of_other_programs_beside_the_finished_builds_are_passed_over() -> None:
+    parent = memory_storage().url
+    for name in (".DS_Store", "~backup", "z.json.tmp"):
+        Storage(parent).create(f"_magpie/finished/latest/{name}", b"?")
+    config = config_at(f"{parent}/{{date}}")
+    schedule.update_latest(config, made(parent, 10))
+    assert pointer(parent) == f"{parent}/2026-11-10"
+
+
+def test_a_build_that_a_lagging_listing_lacks_is_the_newest_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parent = memory_storage().url
+    schedule.update_latest(config_of(), made(parent, 10))
+    listed = Storage(parent).list_objects("_magpie/finished/latest")
+    for day, lagging in ((11, listed), (12, [])):
+        storage = made(parent, day)
+        monkeypatch.setattr(Storage, "list_objects", lambda *_, lagging=lagging: lagging)
+        schedule.update_latest(config_of(), storage)
+        monkeypatch.undo()
+        assert pointer(parent) == storage.url
+
+
 @pytest.mark.parametrize("days", list(permutations([10, 11, 12])))
 def test_it_is_the_newest_in_whatever_order_builds_end(days: tuple[int, ...]) -> None:
     parent = memory_storage().url

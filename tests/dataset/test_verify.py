@@ -7,8 +7,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from magpie_ray.cli.views.status import status_fields, status_text
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.layout import MANIFEST_KEY, SUCCESS_KEY
+from magpie_ray.dataset.parquet import footer_bytes
 from magpie_ray.dataset.reader import messages_of, read_rows
 from magpie_ray.dataset.verify import verify
 from magpie_ray.errors import BuildNotFoundError, CorruptBuildError
@@ -76,7 +78,8 @@ def test_rows_that_no_run_asked_for_are_named(storage: Storage) -> None:
 
 
 def test_a_run_given_up_does_not_count_once_a_smaller_one_is_done(storage: Storage) -> None:
-    run_records.start_run(storage, num_rows=1_000, host="here", config={})
+    given_up = run_records.start_run(storage, num_rows=1_000, host="here", config={})
+    run_records.end_run(storage, given_up, outcome="interrupted")
     run_records.start_run(storage, num_rows=10, host="here", config={})
     assert problems(storage) == []
     assert read_status(storage).complete
@@ -97,6 +100,34 @@ def test_a_flipped_bit_in_a_page_is_found_by_its_checksum() -> None:
     found = problems(storage)
     assert found[0].startswith(f"{SECOND} is damaged")
     assert problems(storage, quick=True) == []  # as its help says
+
+
+@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_flipped_byte_is_found(storage: Storage, step: int) -> None:
+    """One bit of every byte of the footer, or of every 29th, and of some bytes before it."""
+    sound, draw = storage.read(SECOND), random.Random(0)
+    footer = len(sound) - footer_bytes(sound)
+    positions = [*draw.sample(range(footer), 30), *range(footer, len(sound), step)]
+    missed = []
+    for position in positions:
+        storage.replace(SECOND, sound)
+        flip(storage, SECOND, position, draw.randrange(8))
+        if verify(storage).ok:
+            missed.append(position)
+    assert missed == []
+    storage.replace(SECOND, sound)
+    assert problems(storage) == []
+
+
+def test_files_without_a_recorded_hash_are_counted(storage: Storage) -> None:
+    record = build_of()
+    storage.delete(MANIFEST_KEY)
+    manifest.write_manifest(storage, record, manifest.read_committed(storage, record), num_rows=10)
+    found = verify(storage)
+    assert (found.ok, found.unhashed) == (True, 3)
+    [note] = found.notes
+    assert "no hash of 3 of 3 files" in note
+    assert verify(storage, quick=True).notes == ()
 
 
 def storage_file(storage: Storage, key: str) -> object:
@@ -129,7 +160,7 @@ def test_a_file_with_the_wrong_rows_is_named(storage: Storage) -> None:
 
 
 def test_everything_that_is_wrong_is_listed_at_once(storage: Storage) -> None:
-    storage.create("data/notes.txt", b"hello")
+    storage.create("data/notes.parquet", b"hello")
     storage.replace(FIRST, b"PAR1")
     storage.delete(THIRD)
     storage.delete(SUCCESS_KEY)
@@ -138,7 +169,7 @@ def test_everything_that_is_wrong_is_listed_at_once(storage: Storage) -> None:
     commit(storage, build_of(seed=3), 12, 16)
     found = "\n".join(problems(storage))
     for named in (
-        "data/notes.txt",
+        "data/notes.parquet",
         FIRST,
         "belongs to another build",
         "runs/000009.json",
@@ -190,9 +221,19 @@ def test_an_output_without_a_build_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_the_status_of_a_build_with_foreign_files_is_refused(storage: Storage) -> None:
-    storage.create("data/notes.txt", b"hello")
-    with pytest.raises(CorruptBuildError, match=r"data/notes\.txt"):
+    commit(storage, build_of(seed=3), 12, 16)
+    with pytest.raises(CorruptBuildError, match=r"data/part-000000000012\.parquet belongs to another build"):
         read_status(storage)
+
+
+def test_the_status_goes_on_where_the_record_of_a_run_is_damaged(storage: Storage) -> None:
+    storage.create("_magpie/runs/000009.json", b"?")
+    status = read_status(storage)
+    assert status.complete
+    [problem] = status.problems
+    assert "runs/000009.json is damaged" in problem
+    text = status_text(status_fields(status))
+    assert f"problem     {problem}; see `magpie-ray verify`" in text
 
 
 def test_rows_that_ended_early_are_as_good_as_the_others() -> None:

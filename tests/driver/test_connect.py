@@ -1,13 +1,24 @@
 """Which cluster is connected to, and what is refused at once; SIGINT and SIGTERM of a running job."""
 
+import contextlib
 import os
 import signal
 import socket
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
-from magpie_ray.driver.connect import choose_address, ray_session, stop_signals
-from magpie_ray.errors import ClusterLostError, PreflightError
+from magpie_ray.driver.connect import Patience, choose_address, ray_session, stop_signals
+from magpie_ray.errors import (
+    ClusterLostError,
+    ClusterStartError,
+    InterruptedJobError,
+    PreflightError,
+    StorageError,
+)
+from magpie_ray.utils.background import still_waits
 
 
 @pytest.fixture
@@ -61,16 +72,86 @@ def test_local_is_a_cluster_of_ones_own_even_where_one_is_running(monkeypatch: p
     assert (asked["address"], asked["include_dashboard"]) == ("local", False)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_signal_is_a_question_first_and_an_interrupt_the_second_time(number: signal.Signals) -> None:
-    usual = signal.getsignal(number)
-    with stop_signals() as stop_requested:
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_local_cluster_that_does_not_start_in_time_gets_a_second_try(
+    monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    tries = []
+
+    def init(**_: object) -> None:
+        tries.append("init")
+        if tries.count("init") <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: tries.append("shutdown"))
+    if failures == 1:
+        with ray_session("local") as is_own:
+            assert is_own
+    else:
+        with pytest.raises(
+            ClusterStartError, match=r"timed out during startup.*`ray start --head`"
+        ) as caught:
+            ray_session("local").__enter__()
+        assert caught.value.exit_code == 1
+    assert tries[:3] == ["init", "shutdown", "init"]
+
+
+def test_a_folder_too_deep_for_rays_sockets_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def init(**_: object) -> None:
+        tries.append(True)
+        raise OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /deep")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/a/deep/folder")
+    with pytest.raises(PreflightError, match=r"below /a/deep/folder, .*: set TMPDIR to a short one"):
+        ray_session("local").__enter__()
+    assert len(tries) == 1
+
+
+def test_a_hangup_that_nohup_has_ignored_stays_ignored() -> None:
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as stop_requested:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop_requested()
+    finally:
+        signal.signal(signal.SIGHUP, usual)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_signal_is_a_question_first_and_an_interrupt_the_second_time(
+    number: signal.Signals, request: pytest.FixtureRequest
+) -> None:
+    usual = signal.default_int_handler
+    # Tests may run under nohup, which has SIGHUP ignored.
+    request.addfinalizer(partial(signal.signal, number, signal.signal(number, usual)))
+    begun = []
+    with stop_signals(lambda: begun.append(True)) as stop_requested:
         assert not stop_requested()
         os.kill(os.getpid(), number)
         assert stop_requested()
+        assert begun == [True]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) == usual
+
+
+def stopped_while_storage_fails(*signals: signal.Signals) -> None:
+    with stop_signals():
+        for number in signals:
+            os.kill(os.getpid(), number)
+        raise StorageError("Could not write the manifest: no reply came in the time that was left.")
+
+
+def test_a_store_that_has_no_time_left_after_a_signal_is_an_interrupted_job() -> None:
+    with pytest.raises(InterruptedJobError, match=r"no reply came.*same command again to resume"):
+        stopped_while_storage_fails(signal.SIGTERM)
+    with pytest.raises(StorageError):
+        stopped_while_storage_fails()
 
 
 def test_an_address_with_a_scheme_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,17 +167,51 @@ def test_an_address_with_a_scheme_is_left_to_ray(monkeypatch: pytest.MonkeyPatch
     assert addresses == ["http://127.0.0.1:1"]
 
 
-def test_a_session_is_shut_down_also_where_another_cluster_was_lost_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_session_is_shut_down_however_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = []
     monkeypatch.setattr("ray.init", lambda **_: None)
     monkeypatch.setattr("ray.shutdown", lambda: ends.append("shut down"))
-    try:
-        with ray_session("local"):
-            raise ClusterLostError("the head is gone")
-    except ClusterLostError:
-        assert ends == []
-        with ray_session("local"):
+    for error in (ClusterLostError("the head is gone"), KeyboardInterrupt(), None):
+        with contextlib.suppress(ClusterLostError, KeyboardInterrupt), ray_session("local"):
+            if error:
+                raise error
+    assert ends == ["shut down"] * 3
+
+
+@pytest.fixture
+def never(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """What a call to a frozen process is: it returns when the test is over."""
+    free = threading.Event()
+    yield lambda **_: free.wait() and None
+    free.set()
+    while still_waits():
+        pass
+
+
+def test_a_cluster_that_never_lets_go_keeps_neither_the_result_nor_the_next_exit(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, never: Callable[..., None]
+) -> None:
+    unregistered = []
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("ray.shutdown", never)
+    monkeypatch.setattr("atexit.unregister", unregistered.append)
+    with ray_session("local", patience=Patience(shutdown=0.01)):
+        result = "complete"
+    assert result == "complete"
+    assert unregistered == [never]
+    assert "is left as it is" in caplog.text
+    with pytest.raises(PreflightError, match="restart the process"), ray_session("local"):
+        pass
+
+
+def test_a_head_that_accepts_a_connection_and_never_answers_is_refused(
+    monkeypatch: pytest.MonkeyPatch, never: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("ray.init", never)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with (
+            pytest.raises(PreflightError, match=f"no Ray cluster at {address}: no answer for 0 s"),
+            ray_session(address, patience=Patience(init=0.01)),
+        ):
             pass
-    assert ends == ["shut down"]

@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: one Ray cluster and one S3 server, started once."""
+"""What the end-to-end tests share: one Ray cluster, one S3 server and a published model, had once."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.end_to_end.cluster import RayCluster, running_cluster
 from tests.support.s3_server import S3Server
+from tests.support.smollm2 import smollm2 as smollm2
 
 
 @pytest.fixture(scope="session")

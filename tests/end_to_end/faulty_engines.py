@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import ray
+
 from magpie_ray.engine.protocol import Completion, Request
 from magpie_ray.engine.simulated.engine import SimulatedEngine
 from magpie_ray.errors import EngineError
@@ -76,3 +78,25 @@ class FailsOn:
 
         engine.submit = submit_or_fail  # type: ignore[method-assign]
         return engine
+
+
+@dataclass(frozen=True)
+class OnNode:
+    """Engines of which those on the node with that id fail: as they start, or after so many steps."""
+
+    node_id: str
+    after_steps: int = 0
+    inner: Callable[[WorkerSpec], SimulatedEngine] = field(default_factory=ScriptedEngine)
+
+    def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
+        if ray.get_runtime_context().get_node_id() != self.node_id:
+            return self.inner(spec)
+        if not self.after_steps:
+            raise EngineError("CUDA error: uncorrectable ECC error encountered")
+        engine = ScriptedEngine()(spec)
+
+        def fail_late() -> None:
+            if engine.stats().steps >= self.after_steps:
+                raise EngineError("CUDA error: uncorrectable ECC error encountered")
+
+        return stepping(engine, fail_late)

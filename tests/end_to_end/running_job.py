@@ -106,4 +106,6 @@ class RunningJob:
 
 
 def rows_settings(output: Path | str, num_rows: int, grid: int, *more: str) -> list[str]:
-    return [f"num_rows={num_rows}", f"output.rows_per_partition={grid}", f"output.path={output}", *more]
+    """A build with a seed, so that each row has the same system prompt every time."""
+    size = [f"num_rows={num_rows}", f"output.rows_per_partition={grid}"]
+    return [*size, "seed=0", f"output.path={output}", *more]

@@ -12,7 +12,7 @@ from tests.chaos.scenarios import Scale, short
 
 pytestmark = pytest.mark.end_to_end
 
-_FAULTS = 24
+_FAULTS = 25
 
 
 def test_nothing_is_lost_or_doubled_whatever_actors_driver_and_store_suffer() -> None:

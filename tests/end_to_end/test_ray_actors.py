@@ -8,18 +8,25 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 from ray.util import placement_group_table
 
 from magpie_ray import generate, load_config
 from magpie_ray.config.schema import Config
+from magpie_ray.coordinator.actors import Loss, Lost
+from magpie_ray.coordinator.placement import Placement
 from magpie_ray.dataset.run_records import read_runs
+from magpie_ray.driver.actor_process import ShardProcess
+from magpie_ray.driver.cluster_watch import ClusterWatch
+from magpie_ray.driver.ray_actors import RayActors
 from magpie_ray.engine.simulated.engine import SimulatedEngine
 from magpie_ray.errors import GenerationFailedError, PreflightError, RowExhaustedError
 from magpie_ray.storage.storage import Storage
-from magpie_ray.worker.spec import WorkerSpec
+from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec
 from tests.end_to_end.cluster import ROOT, RayCluster, connected, run_command
 from tests.support.engines import Factory, ScriptedEngine
 
@@ -89,6 +96,41 @@ def test_an_actor_that_is_killed_is_replaced_and_no_row_is_lost_or_doubled(
 def test_an_engine_that_never_starts_ends_the_job_with_its_cause(connection: None, tmp_path: Path) -> None:
     with pytest.raises(GenerationFailedError, match="no room for the weights"):
         generate(config(tmp_path / "build"), engine_factory=NeverStarts())
+
+
+class NeverBegins(ShardProcess):
+    """An actor whose process fails before it can say where it is."""
+
+    def __init__(self, shared: WorkerSpec, start: EngineStart, engine_factory: EngineFactory | None) -> None:
+        raise OSError("no space left on this node")
+
+
+def test_the_node_of_an_actor_that_fails_before_it_can_say_so_is_known(
+    connection: None, tmp_path: Path
+) -> None:
+    [node] = ray.nodes()
+    with ClusterWatch(may_grow=False) as watch:
+        actors = RayActors(
+            cast(WorkerSpec, "shared"),
+            lambda start: EngineStart(engine_start=start),
+            Placement(device="cpu", num_cpus=1, num_gpus=0),
+            watch,
+            capacity_in=lambda view: 1,
+            secrets=frozenset(),
+            engine_factory=None,
+            process=NeverBegins,
+        )
+        assert actors.nodes() == {node["NodeID"]}
+        actors.start(0, engine_start=0)
+        events = list[tuple[int, object]]()
+        while not events:
+            events += actors.poll(1.0)
+        actors.end(0)
+    [(_, lost)] = events
+    assert isinstance(lost, Lost)
+    assert (lost.node_id, lost.loss) == (node["NodeID"], Loss.FAILED)
+    assert lost.host
+    assert "no space left on this node" in lost.cause
 
 
 def test_a_row_that_is_always_rejected_ends_the_job_with_reason_and_example(
@@ -186,3 +228,29 @@ def test_a_job_told_to_stop_exits_with_3_and_the_same_command_finishes_it(
     assert finished.returncode == 0, finished.stderr
     assert row_ids(output) == list(range(600))
     assert [run.outcome for run in read_runs(Storage(str(output)))] == ["interrupted", "done"]
+
+
+_UNDER_UV = """
+import ray
+from magpie_ray.driver.connect import ray_session
+with ray_session("local"):
+    print(ray.get(ray.remote(lambda: __import__("sys").executable).remote(), timeout=90))
+"""
+
+
+def test_under_uv_run_the_actors_start_with_the_python_of_the_driver(tmp_path: Path) -> None:
+    """Ray finds `uv run` by the names of its parents; here a shell of that name runs the file `run`."""
+    (tmp_path / "run").write_text('"$@"\n')
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "theirs"\nversion = "1"\n')
+    done = subprocess.run(
+        ["uv", "run", sys.executable, "-c", _UNDER_UV],
+        executable="/bin/bash",
+        cwd=tmp_path,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == sys.executable

@@ -9,6 +9,7 @@ import pytest
 
 from magpie_ray import generate, load_config
 from magpie_ray.config.schema import Config
+from magpie_ray.driver.preview import take_preview
 from magpie_ray.driver.sample import take_sample
 from magpie_ray.errors import GenerationFailedError, PreflightError
 from magpie_ray.monitoring.status import read_status
@@ -16,6 +17,7 @@ from magpie_ray.planning.estimate import Workload, from_sample
 from magpie_ray.storage.storage import Storage
 from tests.end_to_end.cluster import ROOT, RayCluster, connected
 from tests.support.engines import ScriptedEngine
+from tests.support.inputs import write_table
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -72,3 +74,28 @@ def test_of_a_complete_build_there_is_no_sample(tmp_path: Path) -> None:
     generate(config, engine_factory=ScriptedEngine())
     with pytest.raises(PreflightError, match="nothing is left to take a sample of"):
         take_sample(config, 5.0, engine_factory=ScriptedEngine())
+
+
+def test_a_preview_shows_the_first_rows_and_rejects_and_leaves_nothing(tmp_path: Path) -> None:
+    before = set(os.listdir(tempfile.gettempdir()))
+    found = take_preview(demo(tmp_path / "out"), 20, engine_factory=ScriptedEngine(reject_every=5))
+    assert [row["row_id"] for row in found.rows] == list(range(20))
+    assert "empty" in {reject["reason"] for reject in found.rejects}
+    assert not found.problem
+    assert not (tmp_path / "out").exists()
+    left = set(os.listdir(tempfile.gettempdir())) - before
+    assert not [name for name in left if name.startswith("magpie-ray-preview")]
+
+
+def test_a_preview_of_rows_with_inputs_shows_them(tmp_path: Path) -> None:
+    write_table(tmp_path / "in.csv", [{"system_prompt": f"Speak as user {number}."} for number in range(3)])
+    config = demo(tmp_path / "out", f"inputs.path={tmp_path / 'in.csv'}")
+    found = take_preview(config, 4, engine_factory=ScriptedEngine())
+    assert [row["input_id"] for row in found.rows] == [0, 1, 2, 0]
+
+
+def test_a_preview_of_rows_that_are_never_accepted_shows_what_was_rejected_and_why(tmp_path: Path) -> None:
+    config = demo(tmp_path / "out", "acceptance.max_attempts=3")
+    found = take_preview(config, 2, engine_factory=ScriptedEngine(reject_every=1))
+    assert "was rejected 3 times" in found.problem
+    assert found.rejects

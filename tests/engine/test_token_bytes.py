@@ -110,6 +110,13 @@ def test_where_tokens_are_not_shown_decoding_tells_all_but_parts_of_characters()
     assert all(a == b for a, b in ascii_pieces if a != b"<tool> ")
 
 
+def test_a_model_may_have_more_token_ids_than_its_tokenizer_or_fewer() -> None:
+    vocabulary = VOCABULARIES["byte_level"]
+    size = len(vocabulary.pieces)
+    assert vocabulary.resized(size + 2).pieces == [*vocabulary.pieces, None, None]
+    assert vocabulary.resized(size - 2).pieces == vocabulary.pieces[:-2]
+
+
 def test_a_tokenizer_that_nothing_explains_is_refused() -> None:
     with pytest.raises(FormatError, match=r"the text of each token .* leave first_tokens out"):
         token_bytes(Opaque(TOKENIZERS["byte_level"], shift=1))

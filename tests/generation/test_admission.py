@@ -52,6 +52,23 @@ def test_some_wait_for_a_slot_where_the_cache_holds_them_all_at_their_longest() 
     assert not admits(window, outstanding=1536)
 
 
+def test_the_last_conversations_start_at_once_where_the_cache_holds_them() -> None:
+    window = AdmissionWindow(H200, turns=2, tokens_per_turn=100)
+    last = window.live
+    assert admits(window, outstanding=9999, live=last, left=last)
+    assert not admits(window, outstanding=9999, live=last, left=last + 1)
+    assert not admits(window, outstanding=9999, live=860_000 // 200 - last + 1, left=last)
+
+
+def test_the_last_conversations_are_cohorts_of_their_own_unless_the_config_says_otherwise() -> None:
+    window = AdmissionWindow(H200, turns=2, tokens_per_turn=100)
+    assert window.next_size(window.live + 1) == COHORT_SIZE
+    assert {window.next_size(left) for left in range(1, window.live + 1)} == {1}
+    for said in ({"cohort_size": 16}, {"cohorts_in_flight": 3}):
+        window = AdmissionWindow(H200, turns=2, tokens_per_turn=100, **said)
+        assert {window.next_size(left) for left in (1, 10**6)} == {16}
+
+
 def test_no_cohort_starts_while_the_cache_is_full() -> None:
     window = AdmissionWindow(H200, turns=5, tokens_per_turn=440)
     assert admits(window, kv_tokens=0.9 * 860_000)
@@ -115,6 +132,15 @@ def test_what_is_learnt_replaces_what_was_expected() -> None:
     for _ in range(8):
         learnt.learn(tokens=100, steps=100, cohort_steps=180)
     assert learnt.live == expected.live > AdmissionWindow(H200, turns=5, tokens_per_turn=440).live
+
+
+def test_a_cohort_of_few_teaches_lengths_and_leaves_the_waits_in_proportion() -> None:
+    window = AdmissionWindow(H200, turns=2, tokens_per_turn=100)
+    for _ in range(64):
+        window.learn(tokens=50, steps=40, cohort_steps=None)
+    traffic = window.traffic
+    assert (traffic.tokens, traffic.steps) == pytest.approx((50, 40))
+    assert traffic.cohort_steps == pytest.approx(72)
 
 
 def test_what_the_config_says_is_taken() -> None:

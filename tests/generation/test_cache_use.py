@@ -28,7 +28,6 @@ def test_who_leaves_while_asked_holds_nothing() -> None:
 def test_those_that_wait_come_up_again_and_again_until_their_turn_begins() -> None:
     cache_use, cohort = CacheUse(), Cohort(members=3, began=0)
     early, late = conversation(cohort, 1), conversation(cohort, 2)
-    cohort.waiting = [early, late]
     cache_use.wait(early, 10)
     cache_use.wait(late, 30)
     assert cache_use.take_unused(59, after=50) == []
@@ -36,16 +35,16 @@ def test_those_that_wait_come_up_again_and_again_until_their_turn_begins() -> No
     assert cache_use.take_unused(60, after=50) == []
     assert cache_use.take_unused(80, after=50) == [late]
     assert cache_use.take_unused(110, after=50) == [early]
-    cohort.waiting.clear()
+    cache_use.submit(early, 111)
+    cache_use.release(late)
     assert cache_use.take_unused(10**6, after=50) == []
 
 
 def test_a_conversation_that_waits_for_a_later_turn_is_not_taken_for_its_earlier_wait() -> None:
     cache_use, cohort = CacheUse(), Cohort(members=2, began=0)
     one = conversation(cohort)
-    cohort.waiting = [one]
     cache_use.wait(one, 0)
-    one.message_ids += [[1], [2]]
+    cache_use.submit(one, 10)
     cache_use.wait(one, 90)
     assert cache_use.take_unused(100, after=50) == []
     assert cache_use.take_unused(140, after=50) == [one]

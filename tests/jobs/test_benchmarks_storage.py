@@ -134,7 +134,7 @@ def test_decoding_checks_arrow_and_storage_stay_out_of_the_engines_thread(
             def rule(_: object, __: object) -> None:
                 threads.note("check")
 
-            return replace(recipe, decode=decode, rules=(*recipe.rules, rule))
+            return replace(recipe, decode=decode, rules={**recipe.rules, "noting": rule})
 
     def noting_to_parquet(*arguments: object, **keys: object) -> object:
         threads.note("arrow")

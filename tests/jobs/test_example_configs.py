@@ -1,5 +1,6 @@
 """The ready configs: each plans as it is described, and its prompts reach the rows in their proportions."""
 
+import csv
 import re
 from collections import Counter
 from pathlib import Path
@@ -22,7 +23,8 @@ from tests.support.paths import ROOT
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
 SETS = [file for file in CONFIGS if load_config(file).has_prompt_keys]
 # The bundled model takes every template that these configs need; of their models no tokenizer is at hand.
-OURS = ("model.name=builtin:tiny-chat", "engine.device=cpu")
+# Its context is shorter than theirs, so max_model_len is left to it.
+OURS = ("model.name=builtin:tiny-chat", "engine.device=cpu", "engine.max_model_len=null")
 
 
 def named(name: str, *overrides: str) -> Config:
@@ -72,6 +74,18 @@ def test_the_eleven_categories_have_the_proportions_of_the_data_set_they_follow(
     assert [prompt.weight for prompt in prompts] == pytest.approx([0.125] * 4 + [0.1] * 3 + [0.05] * 4)
 
 
+def test_the_personas_are_two_hundred_and_each_is_another_one() -> None:
+    build_spec = resolve_build(named("personas", *OURS))
+    assert build_spec.inputs
+    assert (build_spec.inputs.number, build_spec.inputs.prompts) == (200, 200)
+    with (ROOT / "jobs/configs/personas.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["system_prompt"] for row in rows}) == len({row["persona"] for row in rows}) == 200
+    assert len({row["country"] for row in rows}) >= 100
+    for row in rows:
+        assert f"Your user is {row['persona']} in {row['country']} who" in row["system_prompt"]
+
+
 def test_prompts_speak_about_users_in_the_language_of_the_set() -> None:
     for name in ("code", "creative", "magpie-ultra", "math", "translation"):
         assert all("Users " in prompt.text for prompt in named(name).prompts)
@@ -90,9 +104,7 @@ def test_prompts_speak_about_users_in_the_language_of_the_set() -> None:
 
 def test_the_eleven_categories_reach_the_rows(tmp_path: Path) -> None:
     rows = 220
-    config = named(
-        "magpie-ultra", *OURS, f"num_rows={rows}", f"output.path={tmp_path}", "engine.max_model_len=null"
-    )
+    config = named("magpie-ultra", *OURS, f"num_rows={rows}", f"output.path={tmp_path}")
     build_spec = resolve_build(config)
     spec = WorkerSpec(
         build_spec=build_spec,

@@ -1,5 +1,6 @@
 """A model is found, and its commit changes when it does. No network is tried here."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -148,3 +149,71 @@ def test_a_folder_is_named_by_its_full_path_and_checked_where_it_is_loaded(
 def test_a_name_that_can_only_be_a_folder_is_not_looked_for_on_the_hub(name: str) -> None:
     with pytest.raises(ModelError, match=r"there is no folder .*missing"):
         resolve_model(name, None)
+
+
+@pytest.mark.parametrize(
+    "name", ["s3://bucket/llama", "gs://bucket/llama", "https://huggingface.co/org/llama"]
+)
+def test_a_url_is_refused_with_what_to_do_about_a_bucket(name: str) -> None:
+    with pytest.raises(ModelError, match=f"got '{name}'.*mount the bucket"):
+        resolve_model(name, None)
+
+
+@pytest.mark.parametrize("has_config", [True, False])
+def test_a_lora_adapter_is_refused_with_its_base_model_and_the_remedy(folder: Path, has_config: bool) -> None:
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    if not has_config:
+        (folder / "config.json").unlink()
+    with pytest.raises(
+        ModelError, match=r"a LoRA adapter of org/base \(adapter_config\.json\).*merge it into"
+    ):
+        resolve_model(str(folder), None)
+    (folder / "adapter_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"a LoRA adapter \(adapter_config\.json\).*merge it into"):
+        resolve_model(str(folder), None)
+
+
+@pytest.mark.parametrize(
+    "name", ["optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin", "adapters.safetensors"]
+)
+def test_what_a_training_leaves_beside_an_adapter_is_no_model(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder / name)
+    assert digest(folder)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="a LoRA adapter"):
+        resolve_model(str(folder), None)
+
+
+@pytest.mark.parametrize(("config", "is_model"), [("config.json", True), ("params.json", True), ("x", False)])
+def test_a_folder_without_a_config_is_refused_for_an_engine(
+    folder: Path, config: str, is_model: bool
+) -> None:
+    (folder / "config.json").rename(folder / config)
+    model = resolve_model(str(folder), None)
+    if is_model:
+        model.check_config()
+    else:
+        with pytest.raises(ModelError, match=r"has no config\.json: name the folder that holds"):
+            model.check_config()
+
+
+def test_a_whole_model_may_keep_the_config_of_an_adapter_that_it_was_merged_with(folder: Path) -> None:
+    before = digest(folder)
+    (folder / "adapter_config.json").write_text("{}")
+    assert digest(folder) != before
+
+
+def test_a_lora_adapter_of_the_hub_is_refused_too(hub_cache: Path) -> None:
+    cached(hub_cache, "org/adapter", COMMIT)
+    snapshot = hub_cache / "models--org--adapter" / "snapshots" / COMMIT
+    (snapshot / "config.json").rename(snapshot / "adapter_config.json")
+    with pytest.raises(ModelError, match=r"got 'org/adapter', but that is a LoRA adapter"):
+        resolve_model("org/adapter", None)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_file_that_this_user_may_not_read_is_named(folder: Path) -> None:
+    (folder / "config.json").chmod(0)
+    with pytest.raises(ModelError, match=r"config\.json on .* can't be read: Permission denied"):
+        resolve_model(str(folder), None)

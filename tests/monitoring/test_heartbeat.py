@@ -2,10 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from dataclasses import asdict, replace
-from typing import Any
 
 import pytest
 
@@ -24,18 +21,7 @@ from magpie_ray.storage.storage import Storage
 from magpie_ray.types import StoredObject
 from tests.monitoring.test_progress import HALF_WAY
 from tests.support.builds import memory_storage
-
-
-class Inline(Executor):
-    """Runs what is submitted at once, in the same thread."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future = Future[Any]()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except StorageError as exc:
-            future.set_exception(exc)
-        return future
+from tests.support.executors import AtOnce
 
 
 class TroubledStorage(Storage):
@@ -80,7 +66,7 @@ class Beats:
 
     def __call__(self, storage: Storage, run: RunRecord) -> list[str]:
         if run.token not in self._heartbeats:
-            self._heartbeats[run.token] = Heartbeat(storage, run, clock=lambda: self._now, executor=Inline())
+            self._heartbeats[run.token] = Heartbeat(storage, run, clock=lambda: self._now, executor=AtOnce())
         self._now += BEAT_SECONDS
         self._caplog.clear()
         self._heartbeats[run.token].show(HALF_WAY)
@@ -109,7 +95,7 @@ def test_the_first_snapshot_is_written_at_once_and_another_one_each_half_minute(
     storage, now = memory_storage(), [100.0]
     run = run_of(storage)
     assert read_heartbeat(storage, run.number) is None
-    with Heartbeat(storage, run, clock=lambda: now[0], executor=Inline()) as heartbeat:
+    with Heartbeat(storage, run, clock=lambda: now[0], executor=AtOnce()) as heartbeat:
         seen = []
         for rows in range(7):
             heartbeat.show(replace(HALF_WAY, rows=rows))

@@ -1,7 +1,10 @@
 """What a job shows of its progress."""
 
+import errno
 import io
 import logging
+import re
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,6 +13,7 @@ from rich.console import Console
 from magpie_ray.coordinator.watcher import Snapshot
 from magpie_ray.counters import Tally
 from magpie_ray.monitoring.progress import ProgressDisplay, line
+from magpie_ray.utils.logs import terminal
 
 HALF_WAY = Snapshot(
     num_rows=2000,
@@ -33,7 +37,7 @@ def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_the_line_has_rows_rates_acceptance_time_left_and_actors() -> None:
     text = "1,000/2,000 rows, 5.0 rows/s, 500 tokens/s, 97.5% accepted, ETA 3:20, 2 actors up"
     assert line(replace(HALF_WAY, actors_wanted=2)) == text
-    assert line(HALF_WAY) == f"{text}, 1 waiting for a node"
+    assert line(HALF_WAY) == f"{text}, 1 waiting"
     assert line(replace(HALF_WAY, actors_up=1, actors_wanted=1)).endswith(", 1 actor up")
     assert line(replace(HALF_WAY, actors_starting=1, lost=4)) == f"{text}, 1 starting, 4 replaced"
 
@@ -62,6 +66,7 @@ def test_a_log_record_carries_the_numbers_as_fields(caplog: pytest.LogCaptureFix
         "actors_starting": 0,
         "actors_waiting": 1,
         "actors_replaced": 0,
+        "nodes_left_alone": [],
     }
 
 
@@ -92,14 +97,93 @@ def test_the_last_line_is_not_logged_twice(caplog: pytest.LogCaptureFixture) -> 
 def test_a_terminal_gets_a_display_and_no_log(caplog: pytest.LogCaptureFixture, width: int) -> None:
     caplog.set_level(logging.INFO, logger="magpie_ray.monitoring.progress")
     screen = io.StringIO()
-    with ProgressDisplay(Console(file=screen, force_terminal=True, width=width)) as display:
-        display.show(replace(HALF_WAY, actors_up=0, actors_starting=2, seconds=0.0))
+    now = [0.0]
+    console = Console(file=screen, force_terminal=True, width=width)
+    with ProgressDisplay(console, clock=lambda: now[0]) as display:
+        display.show(HALF_WAY)
+        now[0] = 90.0
         display.show(HALF_WAY)
     drawn = screen.getvalue()
+    assert "1:30" in drawn
     assert "50%" in drawn
     assert "1,000/2,000 rows, ETA 3:20" in drawn
-    assert "5.0 rows/s, 500 tokens/s, 97.5% accepted, 2 actors up" in drawn
+    assert "5.0 rows/s, 500 tokens/s, 97.5% accepted, 2 actors" in drawn
     assert log_lines(caplog) == []
+
+
+LARGE = replace(
+    HALF_WAY,
+    num_rows=100_000_000,
+    rows=99_000_000,
+    rows_this_run=10_000_000,
+    seconds=3_600_000.0,
+    actors_up=1000,
+    actors_starting=100,
+    actors_wanted=1200,
+    lost=10,
+)
+
+
+def test_on_80_columns_no_word_of_the_display_is_cut() -> None:
+    screen = io.StringIO()
+    with ProgressDisplay(Console(file=screen, force_terminal=True, width=80)) as display:
+        display.show(LARGE)
+    drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert "…" not in drawn
+    said = " ".join(drawn.split())
+    for words in (*line(LARGE).split(", "), "elapsed"):
+        assert words in said
+
+
+def test_before_the_first_row_the_stage_is_shown_with_its_time(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="magpie_ray.monitoring.progress")
+    now, start = [0.0], replace(HALF_WAY, rows=0, rows_this_run=0, generated=Tally(), seconds=0.0)
+    waiting = replace(start, actors_up=0)
+    loading, first_round = replace(waiting, actors_starting=1), replace(start, seconds=1.0)
+    with ProgressDisplay(Console(file=io.StringIO()), log_seconds=1.0, clock=lambda: now[0]) as display:
+        for snapshot in (waiting, loading, loading, first_round, HALF_WAY):
+            display.show(snapshot)
+            now[0] += 30.0
+    assert [text.split(", ")[1:3] for text in log_lines(caplog)] == [
+        ["starting actors", "0:00"],
+        ["loading the model", "0:00"],
+        ["loading the model", "0:30"],
+        ["first round", "0:00"],
+        ["5.0 rows/s", "500 tokens/s"],
+    ]
+
+
+def test_the_rows_shown_never_become_fewer_though_an_actor_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="magpie_ray.monitoring.progress")
+    with ProgressDisplay(Console(file=io.StringIO()), log_seconds=0.0) as display:
+        for rows in (500, 402, 501):
+            display.show(replace(HALF_WAY, rows=rows))
+    assert [text.split("/")[0] for text in log_lines(caplog)] == ["500", "500", "501"]
+
+
+class Terminal(io.StringIO):
+    """Standard error that is a terminal, until somebody closes it."""
+
+    gone = False
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self.gone:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+def test_a_terminal_that_is_closed_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    with ProgressDisplay(terminal.__wrapped__()) as display:
+        display.show(HALF_WAY)
+        sys.stderr.write("a line of a library's\n")
+        screen.gone = True
+        display.show(HALF_WAY)
+        sys.stderr.write("another\n")
+    assert "a line of a library's" in screen.getvalue()
 
 
 def test_a_terminal_whose_log_is_for_machines_gets_no_display() -> None:

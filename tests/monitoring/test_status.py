@@ -105,6 +105,8 @@ def test_a_driver_that_fell_silent_is_shown_with_what_to_do() -> None:
         "no heartbeat for 12 min: the driver of run 1 seems to be gone; run the same command again"
     )
     assert "time left" not in lines
+    assert lines["run 1"].startswith("lost, of 40 rows, on ")
+    assert fields["runs"][0]["outcome"] == "lost"
 
 
 def test_a_driver_is_taken_for_gone_only_after_a_while() -> None:
@@ -132,6 +134,7 @@ def test_of_two_drivers_the_one_at_work_is_shown() -> None:
     storage.ages[later.key] = 2 * GONE_SECONDS
     fields, _ = view(storage)
     assert (fields["state"], fields["heartbeat"]["run"]) == ("running", 1)
+    assert [run["outcome"] for run in fields["runs"]] == ["running", "lost"]
 
 
 def test_runs_that_have_ended_are_shown_with_how_they_did() -> None:

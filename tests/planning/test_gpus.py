@@ -18,6 +18,13 @@ def test_an_unknown_one_is_refused_with_those_there_are() -> None:
         find_gpu("?")
 
 
+def test_a_name_that_several_have_in_common_is_answered_with_these() -> None:
+    with pytest.raises(ConfigError, match=r"got 'h100', must be one of H100-80GB, H100-NVL, H100-PCIe$"):
+        find_gpu("h100")
+    with pytest.raises(ConfigError, match=r"got 'A100', must be one of A100-40GB, A100-80GB$"):
+        find_gpu("A100")
+
+
 def test_the_figures_are_in_bytes_and_flops() -> None:
     for gpu in GPUS.values():
         assert 20e9 < gpu.memory < 300e9

@@ -7,7 +7,7 @@ import pytest
 
 from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.dataset import build_record
-from magpie_ray.errors import PreflightError
+from magpie_ray.errors import ConfigError, PreflightError
 from magpie_ray.planning.forecast import CostInputs
 from magpie_ray.planning.gpus import find_gpu
 from magpie_ray.planning.plan import make_plan
@@ -15,6 +15,7 @@ from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.storage.storage import Storage
 from tests.planning.test_estimate import SAMPLE
 from tests.support.builds import commit, config_of, memory_storage
+from tests.support.ports import free_port
 
 
 def test_the_plan_of_a_new_build_says_what_would_run() -> None:
@@ -27,9 +28,53 @@ def test_the_plan_of_a_new_build_says_what_would_run() -> None:
     assert found["shards"] == [{"partitions": 3, "rows": 105}]
     assert MULTI_TURN_PROMPT in found["first_prompt"]
     assert found["first_prompt_ids"][0] == 1
-    assert [text.split(" is ")[0] for text in found["assumptions"]] == ["cluster.num_actors", "engine.device"]
+    assumed = [text.split(" is ")[0] for text in found["assumptions"]]
+    assert assumed == ["cluster.num_actors", "engine.device", "seed"]
+    assert found["fingerprint"] is None
     assert storage.list_objects("") == []
     json.dumps(found)
+
+
+@pytest.mark.parametrize(("rows_per_partition", "warned"), [(1, True), (2, False)])
+def test_a_plan_warns_of_more_files_than_a_folder_of_the_hub_holds(
+    rows_per_partition: int, warned: bool
+) -> None:
+    output = {"path": memory_storage().url, "rows_per_partition": rows_per_partition}
+    found = make_plan(config_of(num_rows=18_000, output=output))
+    many = [text for text in found["warnings"] if text.startswith("18,000 files: `push` puts them in sub-")]
+    assert bool(many) == warned
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> str:
+    """An S3 path at a port where nothing listens, which is tried for a second."""
+    monkeypatch.setattr("magpie_ray.preflight.target.READ_SECONDS", 1.0)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
+    return "s3://no-such-bucket/build"
+
+
+@pytest.mark.slow
+def test_a_plan_needs_no_store_and_says_what_it_did_not_look_at(nowhere: str) -> None:
+    found = make_plan(config_of(num_rows=105, output={"path": nowhere}))
+    assert (found["exists"], found["rows_pending"]) == (False, 105)
+    assert found["warnings"][0].startswith("not looked at, so this is the plan of a new build: ")
+    assert nowhere in found["warnings"][0]
+
+
+@pytest.mark.slow
+def test_a_config_that_is_wrong_is_refused_where_the_store_does_not_answer(nowhere: str) -> None:
+    config = config_of(num_rows=1, model={"chat_format": "tests.nothing:here"}, output={"path": nowhere})
+    with pytest.raises(ConfigError, match=r"model\.chat_format: got 'tests\.nothing:here'"):
+        make_plan(config)
+
+
+def test_more_files_than_a_driver_can_keep_track_of_are_refused() -> None:
+    """Before any list of them: 900,000,000 rows, one a file, took all memory there was."""
+    config = config_of(num_rows=6_000_000, output={"path": memory_storage().url, "rows_per_partition": 1})
+    with pytest.raises(ConfigError, match=r"output\.rows_per_partition: 1 makes 6,000,000.* to 2 or more"):
+        make_plan(config)
 
 
 def test_the_plan_of_a_build_that_is_there_says_what_is_left() -> None:
@@ -68,7 +113,7 @@ def test_a_plan_gives_up_soon_on_a_store_that_does_not_answer(monkeypatch: pytes
     monkeypatch.setattr(build_record, "read_build", lambda storage: seen.append(storage.retry_seconds))
     make_plan(config_of(output={"path": memory_storage().url}))
     assert seen == [30.0]
-    assert Storage("memory://x").retry_seconds == 600.0
+    assert Storage("memory://x").retry_seconds > 300.0
 
 
 def test_the_plan_of_a_build_on_a_schedule_is_that_of_its_next_tick() -> None:
@@ -76,7 +121,7 @@ def test_the_plan_of_a_build_on_a_schedule_is_that_of_its_next_tick() -> None:
     found = make_plan(config_of(output={"path": f"{storage.url}/{{datetime}}"}))
     assert found["output"].startswith(f"{storage.url}/20")
     assert found["config"]["output"]["path"] == found["output"]
-    assert found["config"]["seed"] > 0
+    assert found["config"]["seed"] == "auto"
     assert storage.list_objects("") == []
 
 

@@ -1,17 +1,19 @@
 """The loop of a sample, over workers in virtual time: its figures agree with a whole job's."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from jobs.benchmarks.virtual_fleet import VirtualActors
 from jobs.benchmarks.virtual_job import run_virtually
 from magpie_ray.coordinator.actors import Left, Loss, Lost
+from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import partitioning
 from magpie_ray.errors import GenerationFailedError, InterruptedJobError, RowExhaustedError
 from magpie_ray.planning.estimate import Sample, Workload, from_sample
 from magpie_ray.planning.sampler import Sampler
-from magpie_ray.worker.events import Event
+from magpie_ray.worker.events import Event, Progress, Ready
 
 GRID = 16
 
@@ -31,6 +33,48 @@ def sampled(rates: Sequence[float], *, num_rows: int, seconds: float) -> tuple[S
     sampler.work(lambda: False)
     assert not actors.num_running, "actors were left behind"
     return sampler.result(num_rows=num_rows), actors
+
+
+class MuteActors(VirtualActors):
+    """From some moment on nothing is heard of them; polls take time."""
+
+    mute_after = 0.0
+
+    def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
+        told = super().poll(timeout_seconds)
+        if self.now < self.mute_after:
+            return told
+        self.now += 5.0
+        return []
+
+
+@pytest.mark.parametrize(
+    ("mute_after", "message"), [(0.0, "were up after 1800 s"), (20.0, "no token .* for 600 s")]
+)
+def test_engines_that_hang_end_the_sample(mute_after: float, message: str) -> None:
+    actors = MuteActors([10.0], window=32, every=2.0)
+    actors.mute_after = mute_after
+    with pytest.raises(GenerationFailedError, match=message):
+        sampler_of(actors, num_rows=100_000, seconds=60, slots=1).work(lambda: False)
+    assert actors.now < mute_after + 1900
+
+
+class WaitingActors(VirtualActors):
+    """Their engines wait for a rule that never returns."""
+
+    def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
+        stuck = {"engine": EngineStats(), "stored": 0, "awaited_rule": "mine:slow"}
+        return [
+            (slot, replace(event, **stuck) if isinstance(event, Progress) else event)
+            for slot, event in super().poll(timeout_seconds)
+            if isinstance(event, (Ready, Progress))
+        ]
+
+
+def test_a_rule_that_hangs_is_named() -> None:
+    actors = WaitingActors([10.0], window=32, every=2.0)
+    with pytest.raises(GenerationFailedError, match="they wait for the acceptance rule mine:slow"):
+        sampler_of(actors, num_rows=100_000, seconds=6000, slots=1).work(lambda: False)
 
 
 @pytest.mark.parametrize(("workers", "num_rows"), [(1, 3000), (2, 20_000), (8, 40_000)])

@@ -81,7 +81,7 @@ def test_a_prompt_that_leaves_no_room_in_the_context_is_refused(keys: dict[str, 
 
 
 def test_a_prompt_that_leaves_room_for_one_token_is_taken() -> None:
-    config = config_of(system_prompt="Be kind.", engine={"max_model_len": 3000})
+    config = config_of(system_prompt="Be kind.", engine={"max_model_len": 2000})
     tokens = len(resolve_build(config).chat_format.prefix("Be kind."))
     short = {"user": {"max_tokens": 1}, "assistant": {"max_tokens": 1}}
     limited = {"system_prompt": "Be kind.", "sampling": short}
@@ -117,6 +117,12 @@ def test_instructions_that_would_all_be_the_same_are_warned_of() -> None:
 def test_a_greedy_user_with_a_temperature_for_the_first_tokens_is_not_warned_of() -> None:
     user = {"temperature": 0, "first_tokens": {"temperature": 1}}
     assert resolve_build(config_of(num_rows=2, sampling={"user": user})).warnings == ()
+
+
+def test_first_tokens_hotter_than_vllm_takes_are_warned_of() -> None:
+    sampling = {"user": [{"first_tokens": {"temperature": heat}} for heat in (2, 3, 3)]}
+    [warning] = resolve_build(config_of(sampling=sampling)).warnings
+    assert warning.startswith("sampling.user.first_tokens.temperature is 3: vLLM takes at most 2")
 
 
 def test_a_resume_keeps_the_date_of_the_template(tmp_path: Path) -> None:
@@ -175,20 +181,28 @@ def test_the_record_says_what_it_was_made_with() -> None:
     assert "chat_format.warnings" not in record.identity
 
 
-def test_each_build_of_a_schedule_has_a_seed_of_its_own_and_keeps_it() -> None:
+def test_a_build_keeps_the_seed_that_it_has_drawn() -> None:
     ticks = [
         Tick(template="memory://x/{date}", time=f"2026-11-{day}T00:00:00+00:00", build_id="a")
         for day in (25, 26)
     ]
-    drawn = [resolve_build(config_of(), tick=tick) for tick in ticks]
-    assert [build_spec.config.seed for build_spec in drawn] == [tick.seed for tick in ticks]
-    assert len({build_spec.record(4).fingerprint for build_spec in drawn}) == 2
-    assert resolve_build(config_of()).config.seed == 0
-    record = drawn[0].record(4)
+    new = resolve_build(config_of(), tick=ticks[0])
+    assert not new.has_seed
+    record = new.with_seed(77).record(4)
     assert record.tick == ticks[0]
+    assert record.config["seed"] == 77
     # Reached by its own path, or from where it was moved to.
-    assert resolve_build(config_of(), record).config.seed == ticks[0].seed
-    assert resolve_build(config_of(), record, tick=ticks[1]).config.seed == ticks[0].seed
+    for tick in (None, *ticks):
+        resumed = resolve_build(config_of(), record, tick=tick)
+        assert (resumed.has_seed, resumed.config.seed) == (True, 77)
+        assert resumed.record(4).fingerprint == record.fingerprint
+
+
+def test_a_seed_that_is_given_is_not_drawn() -> None:
+    given = resolve_build(config_of(seed=0))
+    assert (given.has_seed, given.config.seed) == (True, 0)
+    drawn = resolve_build(config_of()).with_seed(5).record(4)
+    assert resolve_build(config_of(seed=6), drawn).config.seed == 6
 
 
 def test_one_seed_for_all_builds_of_a_schedule_is_warned_of() -> None:

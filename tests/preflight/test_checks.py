@@ -7,7 +7,6 @@ import pytest
 
 from magpie_ray.errors import PreflightError, StorageError
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.preflight.target import find_output
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import config_of, memory_storage
@@ -68,17 +67,23 @@ def test_an_output_that_other_processes_can_not_see_is_refused() -> None:
         checks.check_output_is_shared(Storage("memory://rows"))
 
 
-def test_a_folder_is_warned_of_where_nodes_must_share_it_and_where_it_goes_with_the_job(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    job = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1/out"
-    checks.warn_of_local_output(resolve_build(config_of(output={"path": "./out"})), Storage(job), nodes=3)
+def test_a_folder_is_warned_of_where_nodes_must_share_it(caplog: pytest.LogCaptureFixture) -> None:
+    checks.warn_of_local_output(Storage("/out"), nodes=3)
     assert "all 3 nodes of the cluster must share it" in caplog.text
-    assert "temporary working directory" in caplog.text
     caplog.clear()
-    checks.warn_of_local_output(resolve_build(config_of(output={"path": "/out"})), Storage("/out"), nodes=1)
-    checks.warn_of_local_output(resolve_build(config_of()), Storage("s3://bucket/out"), nodes=3)
+    checks.warn_of_local_output(Storage("/out"), nodes=1)
+    checks.warn_of_local_output(Storage("s3://bucket/out"), nodes=3)
     assert not caplog.text
+
+
+def test_a_relative_output_in_a_submitted_job_is_refused() -> None:
+    submitted = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+    for path in ("./out/demo", "out"):
+        with pytest.raises(PreflightError, match=r"output\.path: got .*out.* that Ray deletes after"):
+            checks.check_output_outlives_job(path, submitted)
+        checks.check_output_outlives_job(path, {})
+    for path in ("/data/out", "s3://bucket/out"):
+        checks.check_output_outlives_job(path, submitted)
 
 
 def test_an_engine_that_is_not_installed_is_told_before_anything_starts() -> None:

@@ -1,5 +1,6 @@
 """The build at an output before a run, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ def test_fewer_rows_than_there_are_is_refused() -> None:
 def test_files_that_do_not_belong_are_refused() -> None:
     storage, config = memory_storage(), config_of()
     record = opened(config, storage)
-    storage.create("data/notes.txt", b"hello")
-    with pytest.raises(PreflightError, match=r"data/notes\.txt"):
+    storage.create("data/part-000000000004.parquet", b"hello")
+    with pytest.raises(PreflightError, match=r"data/part-000000000004\.parquet"):
         check_existing(resolve_build(config, record), record, storage)
 
 
@@ -99,9 +100,20 @@ def test_files_without_a_build_are_refused_and_nothing_is_written() -> None:
     assert [item.key for item in storage.list_objects("")] == ["data/part-000000000000.parquet"]
 
 
+def test_a_new_build_begins_beside_strays_but_not_beside_rows_of_somebody() -> None:
+    storage = memory_storage()
+    for key in ("data/.DS_Store", "data/notes.txt"):
+        storage.create(key, b"?")
+    assert read_existing(storage) is None
+    storage.create("data/train.parquet", b"rows of somebody")
+    with pytest.raises(PreflightError, match=r"holds files, but there is no _magpie/build\.json"):
+        read_existing(storage)
+
+
 def test_a_build_without_rows_may_be_deleted_where_the_settings_were_wrong() -> None:
     storage, config = memory_storage(), config_of()
     record = opened(config, storage)
+    storage.create("data/.DS_Store", b"?")
     other = config_of(seed=1)
     with pytest.raises(BuildMismatchError, match=r"there are no rows yet, so delete memory://.*/_magpie"):
         check_existing(resolve_build(other, record), record, storage)
@@ -111,8 +123,8 @@ def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_a
     storage = memory_storage()
 
     def opened(*keys: str) -> tuple[BuildRecord, bool]:
-        config = load_config(None, ["engine.device=cpu", *keys])
-        committed, is_new = open_build(resolve_build(config), storage, device="cpu", num_actors=1)
+        config = load_config(None, ["engine.device=cpu", "seed=0", *keys])
+        _, committed, is_new = open_build(resolve_build(config), storage, device="cpu", num_actors=1)
         return committed.build, is_new
 
     first, is_new = opened("num_rows=1000")
@@ -122,3 +134,49 @@ def test_a_driver_that_comes_second_takes_the_grid_of_the_first_where_none_was_a
         opened("num_rows=2000", "output.rows_per_partition=7")
     with pytest.raises(BuildMismatchError, match="seed: the build has 0, now 1"):
         opened("num_rows=2000", "seed=1")
+
+
+class ForgivingStorage(Storage):
+    """As a store may be: a creation with the bytes that are there looks like the creator's own, repeated."""
+
+    def create(self, key: str, data: bytes) -> None:
+        if not self.exists(key) or self.read(key) != data:
+            super().create(key, data)
+
+
+def test_of_two_drivers_that_create_a_build_in_the_same_second_one_is_first() -> None:
+    storage = ForgivingStorage(memory_storage().url)
+    spec = resolve_build(config_of(seed=3))
+    opened = [open_build(spec, storage, device="cpu", num_actors=1) for _ in range(2)]
+    assert [is_new for _, _, is_new in opened] == [True, False]
+    first, second = (committed.build for _, committed, _ in opened)
+    assert first == second
+
+
+def test_new_builds_of_one_config_draw_different_seeds_and_record_them() -> None:
+    spec, seeds = resolve_build(config_of()), set()
+    for _ in range(20):
+        storage = memory_storage()
+        opened, committed, is_new = open_build(spec, storage, device="cpu", num_actors=1)
+        assert is_new
+        assert committed.build.identity["seed"] == opened.config.seed
+        assert resolve_build(config_of(), read_existing(storage)).config.seed == opened.config.seed
+        seeds.add(opened.config.seed)
+    assert len(seeds) == 20
+
+
+def test_a_driver_that_comes_second_takes_what_the_first_has_drawn(tmp_path: Path) -> None:
+    storage = memory_storage()
+    config = config_of(model={"name": model_folder(tmp_path / "model", DATED)})
+    # Both have looked at the empty output; midnight lies between them.
+    first, second = resolve_build(config), resolve_build(config)
+    yesterday = replace(first.chat_format, date="2026-11-29")
+    first = replace(first, chat_format=yesterday)
+    resumed = resolve_build(config, first.with_seed(41).record(4))
+    opened, _, is_new = open_build(resumed, storage, device="cpu", num_actors=1)
+    assert is_new
+    joined, committed, is_new = open_build(second, storage, device="cpu", num_actors=3, new_seed=lambda: 42)
+    assert not is_new
+    assert joined.config.seed == 41
+    assert joined.chat_format == opened.chat_format
+    assert joined.record(committed.build.rows_per_partition).fingerprint == committed.build.fingerprint

@@ -1,7 +1,10 @@
 """The dataset card: valid for the hub, true to the build, and never at the cost of a user's words."""
 
+import base64
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from huggingface_hub import DatasetCard
@@ -51,6 +54,30 @@ def test_datasets_loads_the_folder_with_the_features_of_the_card(tmp_path: Path)
         str(tmp_path / "build" / "data" / "*.parquet"), cache_dir=str(tmp_path)
     )
     assert rows.features == plain.features
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        (pa.int16(), "int16"),
+        (pa.float64(), "float64"),
+        (pa.date32(), "date32"),
+        (pa.list_(pa.string()), None),
+    ],
+)
+def test_the_card_lists_columns_from_inputs_with_types_that_readers_know(
+    kind: pa.DataType, named: str | None
+) -> None:
+    kept = pa.schema([("town", pa.string()), ("x", kind)])
+    config = config_of(inputs={"path": "prompts.csv", "keep": ["town", "x"]})
+    built = replace(build_of(config=config), kept=base64.b64encode(kept.serialize()).decode())
+    card = render_card(built, [record(10)], num_rows=10)
+    assert "| `town` | `string` | from the row's input |" in card
+    features = front_of(card).get("dataset_info")
+    if named is None:  # it is in the files; a wrong name here would keep readers out
+        assert features is None
+    else:
+        assert features["features"][-1] == {"name": "x", "dtype": named}  # type: ignore[index]
 
 
 def test_what_the_user_has_added_stays_and_what_follows_from_the_build_is_new() -> None:

@@ -2,16 +2,20 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from magpie_ray.dataset import build_record
-from magpie_ray.errors import ConfigError, CorruptBuildError, PreflightError
-from magpie_ray.publish.export import FORMATS, STDOUT, export
+from magpie_ray.errors import ConfigError, CorruptBuildError, PreflightError, StorageError
+from magpie_ray.publish.export import FORMATS, STDOUT, export, parquet_schema
 from magpie_ray.storage.storage import Storage
+from magpie_ray.types import ExportFormat
 from tests.support.builds import build_of, complete_build, config_of, memory_storage
 
 
@@ -112,6 +116,14 @@ def test_what_is_there_is_not_written_over_unless_it_is_said(storage: Storage, t
     assert len(lines_of(target)) == 10
 
 
+def test_a_device_is_not_replaced_by_a_file(storage: Storage, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="device or a pipe"):
+        export(storage, "messages", str(tmp_path / "pipe"), force=True)
+    with pytest.raises(StorageError, match="can't be written to"):
+        export(storage, "messages", "/proc/none/rows.jsonl")
+
+
 def test_an_export_that_fails_leaves_nothing_behind(storage: Storage, tmp_path: Path) -> None:
     storage.replace("data/part-000000000008.parquet", b"no Parquet")
     with pytest.raises(CorruptBuildError):
@@ -148,3 +160,29 @@ def test_alpaca_of_rows_that_it_can_not_hold_is_refused(tmp_path: Path) -> None:
 def test_without_a_build_there_is_nothing_to_export(tmp_path: Path) -> None:
     with pytest.raises(PreflightError):
         export(memory_storage(), "messages", str(tmp_path / "rows.jsonl"))
+
+
+@pytest.mark.parametrize("to", ["messages", "sharegpt", "alpaca"])
+def test_a_file_that_is_called_parquet_is_parquet_with_the_same_rows(
+    storage: Storage, tmp_path: Path, to: ExportFormat
+) -> None:
+    for name in ("rows.parquet", "rows.jsonl"):
+        assert export(storage, to, str(tmp_path / name)) == 10
+    assert pq.read_table(tmp_path / "rows.parquet").to_pylist() == lines_of(tmp_path / "rows.jsonl")
+
+
+def test_a_parquet_file_has_the_columns_of_its_build_whatever_its_rows(tmp_path: Path) -> None:
+    schema = parquet_schema("messages", {"reasoning"}, True)
+    row = FORMATS["messages"](ROW, True)
+    table = pa.Table.from_pylist([row], schema=schema)
+    assert table.to_pylist()[0]["messages"][2]["reasoning_content"] == "because"
+    assert parquet_schema("alpaca", (), True).names == ["instruction", "input", "output", "system"]
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.CSV", "x.arrow", "x.parquet.gz", "x.csv.zst", "x.xlsx"])
+def test_a_name_that_promises_another_kind_of_file_is_refused(
+    storage: Storage, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"export does not write: name a \.jsonl .* or a \.parquet"):
+        export(storage, "messages", str(tmp_path / name))
+    assert not list(tmp_path.iterdir())

@@ -3,18 +3,23 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import _http
 
+from magpie_ray.dataset import build_record, run_records
 from magpie_ray.errors import ConfigError, HubError, PreflightError
 from magpie_ray.publish.card import write_card
 from magpie_ray.publish.hub import Hub
+from magpie_ray.publish.hub_paths import hub_paths
 from magpie_ray.publish.push import push
-from magpie_ray.storage.storage import Storage
-from tests.support.builds import complete_build, memory_storage
+from magpie_ray.storage.storage import Storage, StoredObject
+from magpie_ray.types import DATA_PREFIX, PartitionRecord
+from tests.support.builds import build_of, complete_build, finish, memory_storage
 from tests.support.fake_hub import TOKEN, FakeHub, Repo, fake_hub
 
 NAME = "me/rows"
@@ -31,6 +36,29 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield server
+
+
+class VirtualTime:
+    """A clock that only sleeping moves. later: what happens when somebody has slept until a time."""
+
+    def __init__(self) -> None:
+        self.now, self.later = 0.0, dict[float, Callable[[], None]]()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        for at in [at for at in self.later if at <= self.now]:
+            self.later.pop(at)()
+
+
+@pytest.fixture
+def virtual_time(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
+    hub.clock = clock = VirtualTime()
+    # Between the library's own tries.
+    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=clock.sleep, time=clock))
+    return clock
 
 
 @pytest.fixture
@@ -184,12 +212,11 @@ def test_equal_names_and_sizes_do_not_make_equal_files(hub: FakeHub, storage: St
     ],
 )
 def test_what_the_hub_refuses_is_told_with_a_remedy(
-    hub: FakeHub, storage: Storage, path: str, status: int, remedy: str, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, storage: Storage, path: str, status: int, remedy: str, virtual_time: VirtualTime
 ) -> None:
-    monkeypatch.setattr("time.sleep", lambda _: None)  # between the library's own tries
     hub.refuse[path] = status
     with pytest.raises(HubError, match=remedy) as caught:
-        push(storage, Hub(NAME))
+        push(storage, Hub(NAME, sleep=virtual_time.sleep))
     assert hub.url in str(caught.value)
     assert TOKEN not in str(caught.value)
 
@@ -204,6 +231,143 @@ def test_a_token_that_is_wrong_or_missing_is_named(
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     with pytest.raises(HubError, match="set HF_TOKEN"):
         push(storage, Hub(NAME))
+
+
+@pytest.mark.parametrize("retry_after", [True, False])
+def test_commits_wait_while_the_hub_has_had_enough_of_them_for_an_hour(
+    hub: FakeHub, storage: Storage, virtual_time: VirtualTime, retry_after: bool
+) -> None:
+    hub.commits_per_hour, hub.retry_after = 2, retry_after
+    push(storage, Hub(NAME, sleep=virtual_time.sleep), files_per_commit=1)
+    assert files_of(hub) == build_files(storage)
+    assert len(hub.repos[NAME].commits) == 5
+    assert 2 * 3600 <= virtual_time.now < 3 * 3600
+    # Told how long, it asks once more; left alone with it, not every minute.
+    assert hub.too_early <= (2 if retry_after else 30)
+
+
+def test_a_hub_that_never_has_enough_patience_is_given_up(
+    hub: FakeHub, storage: Storage, virtual_time: VirtualTime
+) -> None:
+    hub.refuse["/commit/"] = 429
+    with pytest.raises(HubError, match="rate limit is reached: wait an hour and push again"):
+        push(storage, Hub(NAME, patience_seconds=3600.0, sleep=virtual_time.sleep))
+    assert 3000 < virtual_time.now <= 3600
+
+
+@pytest.mark.parametrize("path", ["/commit/", "/tree/", "/info/", "/large/", "repos/create"])
+def test_a_hub_that_fails_for_minutes_is_waited_for(
+    hub: FakeHub, storage: Storage, virtual_time: VirtualTime, path: str
+) -> None:
+    hub.refuse[path] = 503
+    virtual_time.later[240.0] = hub.refuse.clear
+    push(storage, Hub(NAME, sleep=virtual_time.sleep))
+    assert files_of(hub) == build_files(storage)
+    assert 240 <= virtual_time.now < 600
+
+
+def test_a_hub_that_fails_for_longer_is_given_up(
+    hub: FakeHub, storage: Storage, virtual_time: VirtualTime
+) -> None:
+    hub.refuse["/commit/"] = 503
+    with pytest.raises(HubError, match="the commits so far stay; push again to go on"):
+        push(storage, Hub(NAME, sleep=virtual_time.sleep))
+    assert 300 < virtual_time.now < 1200
+
+
+class TinyFiles(Storage):
+    """A complete build of so many files of one row, whose content is only their names.
+
+    The files are kept beside the storage, whose threads and retries would take most of a test's time.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(memory_storage().url)
+        record = build_record.open_build(self, build_of(1))
+        run = run_records.start_run(self, num_rows=number, host="here", config={})
+        records = [
+            PartitionRecord(start=n, stop=n + 1, fingerprint=record.fingerprint, run=1, size=len(f"row {n}"))
+            for n in range(number)
+        ]
+        self.contents = {one.partition.key: f"row {one.start}".encode() for one in records}
+        finish(self, record, records, number)
+        run_records.end_run(self, run, outcome="done")
+
+    def read(self, key: str) -> bytes:
+        return self.contents[key] if key in self.contents else super().read(key)
+
+    def list_objects(self, prefix: str, beginning: str = "") -> list[StoredObject]:
+        if prefix != DATA_PREFIX:
+            return super().list_objects(prefix, beginning)
+        return [StoredObject(key=key, size=len(data)) for key, data in self.contents.items()]
+
+
+@pytest.mark.slow
+def test_a_build_of_thirty_thousand_files_goes_to_sub_folders_and_is_pushed_once(
+    hub: FakeHub, virtual_time: VirtualTime
+) -> None:
+    number, hub.large_suffix = 30_000, ".none"
+    storage = TinyFiles(number)
+    # Stopped on the way, by a hub that is down.
+    plain, hub.commits_per_hour = hub.commits_per_hour, 30
+    with pytest.raises(HubError):
+        push(storage, Hub(NAME, patience_seconds=0.0, sleep=virtual_time.sleep))
+    before = dict(files_of(hub))
+    assert 5_000 < len(before) < 15_000
+    hub.commits_per_hour = plain
+    done = push(storage, Hub(NAME, sleep=virtual_time.sleep))
+    assert done.present == len(before)
+    assert len(done.sent) + done.present == number + 1
+    files = files_of(hub)
+    data = {path.rpartition("/")[2]: content for path, content in files.items() if path != "README.md"}
+    assert data == {f"part-{n:012d}.parquet": f"row {n}".encode() for n in range(number)}
+    assert b"path: data/**/*.parquet" in files["README.md"]
+    assert len(hub.repos[NAME].commits) <= 128
+    assert len([path for path in files if path.startswith("data/00003/")]) == 2_500
+
+
+def test_a_build_that_outgrows_one_folder_leaves_there_what_is_there(hub: FakeHub, storage: Storage) -> None:
+    push(storage, Hub(NAME), most_flat=4)
+    assert b"path: data/*.parquet" in files_of(hub)["README.md"]
+    grown = memory_storage()
+    complete_build(grown, num_rows=18, grid=3)
+    done = push(grown, Hub(NAME), most_flat=4)
+    flat = [f"data/part-{n:012d}.parquet" for n in (0, 3, 6, 9)]
+    inside = [f"data/00000/part-{n:012d}.parquet" for n in (12, 15)]
+    assert sorted(files_of(hub)) == sorted([*flat, *inside, "README.md"])
+    assert (done.present, done.deleted) == (4, ())
+    assert b"path: data/**/*.parquet" in files_of(hub)["README.md"]
+    assert push(grown, Hub(NAME), most_flat=4).sent == ()
+
+
+@pytest.mark.slow
+def test_datasets_reads_both_forms_at_once(hub: FakeHub, storage: Storage, tmp_path: Path) -> None:
+    import datasets
+
+    grown = memory_storage()
+    complete_build(grown, num_rows=18, grid=3)
+    push(storage, Hub(NAME), most_flat=4)
+    push(grown, Hub(NAME), most_flat=4)
+    for path, content in files_of(hub).items():
+        place = tmp_path / "copy" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    rows = datasets.load_dataset(str(tmp_path / "copy"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert sorted(rows["row_id"]) == list(range(18))
+
+
+def test_a_build_that_no_folders_hold_is_refused_before_anything_is_sent(hub: FakeHub) -> None:
+    records = [
+        PartitionRecord(start=row_id, stop=row_id + 1, fingerprint="f", run=1, size=1)
+        for row_id in range(30_000)
+    ]
+    with pytest.raises(
+        PreflightError, match=r"10,001 files are too many for the hub: 10,001 of them would be in"
+    ):
+        hub_paths(records[:10_001], {}, grid=100, most_flat=9_000)
+    with pytest.raises(PreflightError, match="15,000 of them would be in data/, and it takes 10,000"):
+        hub_paths(records, {}, grid=2, cells_per_folder=1, most_flat=9_000)
+    assert hub.repos == {}
 
 
 @pytest.mark.parametrize("name", ["rows", "a/b/c", "me/ro ws", ""])

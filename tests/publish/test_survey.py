@@ -1,6 +1,7 @@
 """Surveys add up, and say of rows what counting them one by one says."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from magpie_ray.dataset.columns import to_table
 from magpie_ray.publish.survey import COLUMNS, Survey, first_words, mean, quantile, word_tree
-from magpie_ray.types import Message, Row, SystemPrompt
+from magpie_ray.types import Input, Message, Row, SystemPrompt
 from tests.support.builds import config_of, row_of
 
 PROMPTS = (None, SystemPrompt(key="a", text="Be kind.", weight=0.5))
@@ -143,3 +144,30 @@ def test_the_word_tree_is_ordered_and_cut() -> None:
         ("what", 12, [("are", 7)]),
         ("how", 3, [("", 3)]),
     ]
+
+
+def test_rows_of_which_some_begin_with_a_system_message_are_surveyed_by_their_messages() -> None:
+    """Where the prompts are those of inputs, of which some have none."""
+    texts = ["Why?", "Because."]
+    rows = [row_of(n, texts, PROMPTS[n % 2]) for n in range(6)]
+    mixed = Survey.of_batch(batch_of(rows, include_system_prompt=True), samples={2, 3})
+    plain = Survey.of_batch(batch_of(rows), samples={2, 3})
+    assert (mixed.tokens, mixed.characters, mixed.first_words) == (
+        plain.tokens,
+        plain.characters,
+        plain.first_words,
+    )
+    assert (mixed.rows, mixed.duplicates) == (6, 5)
+    assert [sample["row_id"] for sample in mixed.samples] == [2, 3]
+
+
+def test_the_prompts_of_inputs_are_not_counted_one_by_one() -> None:
+    rows = [
+        replace(row_of(n, ["Why?"], SystemPrompt(text=f"You are {n}.")), input=Input(input_id=n))
+        for n in range(5)
+    ]
+    config = config_of(inputs={"path": "prompts.csv"}, n_turns=2)
+    [batch] = to_table(rows, config).to_batches()
+    found = Survey.of_batch(batch, samples={3})
+    assert (found.rows, found.system_prompts) == (5, {})
+    assert found.samples[0]["input_id"] == 3

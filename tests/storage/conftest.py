@@ -11,9 +11,10 @@ import pytest
 
 from magpie_ray.storage.storage import Storage
 from tests.storage.places import PART, on_s3
+from tests.support.ftp_server import ftp_server as ftp_server
 from tests.support.s3_server import FaultProxy, S3Server, running_s3_server
 
-PLACES = ["local", "memory", "s3"]
+PLACES = ["local", "memory", "s3", "azure", "gcs"]
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,10 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
         return Storage(str(tmp_path / "output"))
     if request.param == "memory":
         return Storage(f"memory://{uuid.uuid4().hex}")
-    return on_s3(request.getfixturevalue("s3"))
+    if request.param == "s3":
+        return on_s3(request.getfixturevalue("s3"))
+    server = request.getfixturevalue(f"{request.param}_server")
+    return Storage(f"{server.url}/{uuid.uuid4().hex}", server.storage_options, max_wait_seconds=0.02)
 
 
 @pytest.fixture

@@ -3,16 +3,17 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from magpie_ray.errors import AlreadyExistsError, StorageError
+from magpie_ray.errors import AlreadyExistsError, BlockedError, PreflightError, StorageError
 from magpie_ray.storage.storage import Storage
 from tests.storage.places import keys
 
@@ -48,6 +49,36 @@ def test_a_writer_killed_at_any_moment_leaves_nothing_short(
     assert [stored.size for stored in storage.list_objects("")] == [100_000] * visible
     assert (storage.remove_leftovers(), temporaries(tmp_path)) == (1, [])
     assert [stored.size for stored in storage.list_objects("")] == [100_000] * visible
+
+
+@pytest.mark.parametrize("thing", ["directory", "dangling link", "link to a directory", "pipe"])
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_what_is_no_file_in_the_place_of_one_is_named_at_once(
+    tmp_path: Path, thing: str, exclusive: bool
+) -> None:
+    storage = Storage(str(tmp_path), exclusive=exclusive)
+    storage.create("data/part-4.parquet", b"another")
+    path = tmp_path / "data" / "part-0.parquet"
+    match thing:
+        case "directory":
+            path.mkdir()
+        case "dangling link":
+            path.symlink_to(tmp_path / "gone")
+        case "link to a directory":
+            path.symlink_to(tmp_path / "data")
+        case "pipe":
+            os.mkfifo(path)
+    with pytest.raises(BlockedError, match=rf"no file is in its place: '{path}'\. Move it away, then run"):
+        storage.create("data/part-0.parquet", b"rows")
+    assert storage.retries == 0
+
+
+def test_a_link_to_a_file_counts_as_the_file(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.create("data/part-0.parquet", b"rows")
+    (tmp_path / "data" / "part-4.parquet").symlink_to(tmp_path / "data" / "part-0.parquet")
+    with pytest.raises(AlreadyExistsError):
+        storage.create("data/part-4.parquet", b"others")
 
 
 def temporaries(output: Path) -> list[Path]:
@@ -204,3 +235,61 @@ def test_a_link_whose_answer_was_lost_is_our_own(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "link", repeated)
     Storage(str(tmp_path)).create("data/a", b"x")
+
+
+@pytest.mark.parametrize("single_writer", [False, True])
+def test_a_data_folder_on_another_mount_takes_files_in_one_step_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, single_writer: bool
+) -> None:
+    """As the kernel does it, also between two mounts of one file system: EXDEV from link and rename."""
+    mount = tmp_path / "data"
+
+    def between_mounts(call: Callable[[str, str], None], source: str, target: str) -> None:
+        if (mount in Path(source).parents) != (mount in Path(target).parents):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source, None, target)
+        call(source, target)
+
+    monkeypatch.setattr(os, "link", functools.partial(between_mounts, os.link))
+    monkeypatch.setattr(os, "replace", functools.partial(between_mounts, os.replace))
+    storage = Storage(str(tmp_path))
+    assert storage.probe() is True
+    if single_writer:
+        storage = storage.for_single_writer()
+    storage.create("data/a", b"x")
+    with pytest.raises(AlreadyExistsError):
+        storage.create("data/a", b"y")
+    storage.replace("data/b", b"z")
+    assert keys(storage) == ["data/a", "data/b"]
+    (mount / ".tmp" / "elsewhere.1-abc").write_bytes(b"left by a dead writer on another host")
+    os.utime(mount / ".tmp" / "elsewhere.1-abc", (0, 0))
+    assert (storage.remove_leftovers(), keys(storage)) == (1, ["data/a", "data/b"])
+
+
+@pytest.mark.parametrize("call", ["create", "replace"])
+def test_an_immutable_folder_is_reported_in_the_words_of_the_system(tmp_path: Path, call: str) -> None:
+    storage = Storage(str(tmp_path), denied_seconds=0)
+    storage.create("data/a", b"x")
+    if subprocess.run(["chattr", "+i", str(tmp_path / "data")], check=False, capture_output=True).returncode:
+        pytest.skip("this machine lets nobody make a folder immutable")
+    try:
+        with pytest.raises(StorageError, match=r"Operation not permitted.*may be immutable") as error:
+            getattr(storage, call)("data/b", b"x")
+        assert "hard link" not in str(error.value)
+        with pytest.raises(PreflightError, match=r"Operation not permitted.*may be immutable"):
+            Storage(str(tmp_path)).probe()
+    finally:
+        subprocess.run(["chattr", "-i", str(tmp_path / "data")], check=True)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS])
+def test_a_disk_without_hard_links_is_called_so_whatever_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def no_links(source: str, target: str) -> None:
+        raise OSError(number, os.strerror(number), source, None, target)
+
+    monkeypatch.setattr(os, "link", no_links)
+    storage = Storage(str(tmp_path))
+    assert storage.probe() is False
+    with pytest.raises(StorageError, match=r"needs a file system with hard links.*output.single_writer"):
+        storage.create("data/a", b"x")

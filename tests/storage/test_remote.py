@@ -72,6 +72,13 @@ def test_a_body_that_is_cut_is_read_again(proxy: FaultProxy) -> None:
     assert proxy.unused == 0
 
 
+def test_a_body_with_a_flipped_bit_is_read_again(proxy: FaultProxy) -> None:
+    storage = on_s3(proxy.server)
+    storage.create("data/a", b"x" * 10_000)
+    proxy.spoil("GET", "flipped_body", "flipped_body")
+    assert (storage.read("data/a"), proxy.unused) == (b"x" * 10_000, 0)
+
+
 def test_reading_takes_one_request(proxy: FaultProxy) -> None:
     storage = on_s3(proxy.server)
     storage.create("data/a", b"x" * 10_000)

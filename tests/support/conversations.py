@@ -2,7 +2,7 @@
 
 from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.engine.protocol import Sampling
-from magpie_ray.generation.conversation import Cohort, Conversation, SamplingPair
+from magpie_ray.generation.conversation import Cohort, Conversation, SamplingPair, Start
 
 _GREEDY = Sampling(settings=SamplingSettings(temperature=0.0, max_tokens=9))
 
@@ -12,8 +12,7 @@ def conversation_of(cohort: Cohort, row_id: int = 0, *, accepted: int = 0, share
     return Conversation(
         row_id=row_id,
         attempt=1,
-        system_prompt=None,
-        prefix=(),
+        start=Start(None, ()),
         sampling=SamplingPair(user=_GREEDY, assistant=_GREEDY),
         sampling_key=0,
         cohort=cohort,

@@ -2,9 +2,12 @@
 
 import base64
 import json
+import math
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1, sha256
@@ -26,13 +29,30 @@ class Repo:
 
 @dataclass
 class FakeHub:
-    """The state of the hub. large: bytes by SHA-256. refuse: status of the answer, by pattern of a path."""
+    """The state of the hub. large: bytes by SHA-256. refuse: status of the answer, by pattern of a path.
+
+    large_suffix: of files that do not go into Git itself. files_per_folder, commits_per_hour: as the real hub
+    limits them. clock: seconds. retry_after: whether the hub says how long its limit lasts. too_early:
+    commits that the limit refused.
+    """
 
     url: str = ""
     repos: dict[str, Repo] = field(default_factory=dict)
     large: dict[str, bytes] = field(default_factory=dict)
     uploads: list[str] = field(default_factory=list)
     refuse: dict[str, int] = field(default_factory=dict)
+    large_suffix: str = ".parquet"
+    files_per_folder: int = 10_000
+    commits_per_hour: int = 128
+    retry_after: bool = True
+    clock: Callable[[], float] = time.monotonic
+    committed_at: list[float] = field(default_factory=list)
+    too_early: int = 0
+
+    def seconds_to_wait(self) -> float:
+        """Until the hub takes another commit; 0 for now."""
+        recent = [at for at in self.committed_at if at > self.clock() - 3600]
+        return recent[0] + 3600 - self.clock() if len(recent) >= self.commits_per_hour else 0.0
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -78,13 +98,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
         self.rfile.readline()
 
-    def _answer(self, status: int, fields: object, *, code: str | None = None) -> None:
+    def _answer(
+        self,
+        status: int,
+        fields: object,
+        *,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         data = json.dumps(fields).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
-        if code:
-            self.send_header("X-Error-Code", code)
+        for name, value in {**({"X-Error-Code": code} if code else {}), **(headers or {})}.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 
@@ -114,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
         for path, data in repo.branches[revision].items():
             entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data)}
             entry["oid"] = sha1(b"blob %d\0" % len(data) + data).hexdigest()
-            if path.endswith(".parquet"):
+            if path.endswith(self.hub.large_suffix):
                 entry["oid"] = "0" * 40
                 entry["lfs"] = {"oid": sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
             entries.append(entry)
@@ -124,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         modes = [
             {
                 "path": file["path"],
-                "uploadMode": "lfs" if file["path"].endswith(".parquet") else "regular",
+                "uploadMode": "lfs" if file["path"].endswith(self.hub.large_suffix) else "regular",
                 "shouldIgnore": False,
             }
             for file in json.loads(body)["files"]
@@ -140,7 +167,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"transfer": "basic", "objects": objects})
 
     def _commit(self, name: str, repo: Repo, revision: str, body: bytes) -> None:
-        files = repo.branches[revision]
+        if wait := self.hub.seconds_to_wait():
+            self.hub.too_early += 1
+            headers = {"Retry-After": str(math.ceil(wait))} if self.hub.retry_after else {}
+            return self._answer(
+                429, {"error": "You have exceeded our hourly quotas for commits"}, headers=headers
+            )
+        files = dict(repo.branches[revision])
         header, *operations = (json.loads(line) for line in body.splitlines())
         added, deleted = [], []
         for operation in operations:
@@ -155,8 +188,14 @@ class _Handler(BaseHTTPRequestHandler):
                 case "deletedFile":
                     del files[value["path"]]
                     deleted.append(value["path"])
+        folders = Counter(path.rpartition("/")[0] for path in files)
+        folders.update(Counter(folder.rpartition("/")[0] for folder in [*folders]))
+        if folders and max(folders.values()) > self.hub.files_per_folder:
+            return self._answer(400, {"error": f"folders with too many entries: {folders.most_common(1)}"})
+        repo.branches[revision] = files
+        self.hub.committed_at.append(self.hub.clock())
         repo.commits.append((header["value"]["summary"], added, deleted))
-        self._answer(200, {"commitUrl": f"{self.hub.url}/datasets/{name}/commit/1", "commitOid": "1"})
+        return self._answer(200, {"commitUrl": f"{self.hub.url}/datasets/{name}/commit/1", "commitOid": "1"})
 
 
 @contextmanager

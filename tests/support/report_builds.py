@@ -8,7 +8,7 @@ from random import Random
 
 from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset import build_record, layout, manifest, run_records
-from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife, write_actor_history
+from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife, FailedNode, write_actor_history
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import columns_of
 from magpie_ray.dataset.parquet import to_parquet
@@ -188,6 +188,11 @@ def _lives(run: int, random: Random, num_gpus: float) -> ActorHistoryRecord:
         lives=tuple(lives),
         left_out=0,
         left_out_seconds=0.0,
+        failed_nodes=(
+            FailedNode(
+                node_id="4f" * 28, host="node-3<i>", failures=4, pauses=2, cause=f"ECC error {HOSTILE[1]}"
+            ),
+        ),
     )
 
 

@@ -54,11 +54,11 @@ def recipe(**changes: object) -> Recipe:
     ordinary = Recipe(
         chat_format=MarkedFormat(),
         decode=lambda messages: [" ".join(map(str, ids)) for ids in messages],
-        rules=(
-            empty.make_rule(True, SPECIAL_TOKENS),
-            truncated.make_rule(True, SPECIAL_TOKENS),
-            role_marker.make_rule(RoleMarkerRule(), SPECIAL_TOKENS),
-        ),
+        rules={
+            "empty": empty.make_rule(True, SPECIAL_TOKENS),
+            "truncated": truncated.make_rule(True, SPECIAL_TOKENS),
+            "role_marker": role_marker.make_rule(RoleMarkerRule(), SPECIAL_TOKENS),
+        },
         samplings=(SamplingPair(user=USER, assistant=ASSISTANT),),
         messages_per_row=4,
         prompts=(),

@@ -47,8 +47,8 @@ class FaultProxy:
     `spoil("PUT", "lost_reply")` does so to the next PUT; several wait in line, each for its method. `storm`
     spoils a share of all requests, `outage` every one, until `calm`. Faults: `lost_reply` (done, but the
     connection closes without an answer), `reset` (closes before it is done), `cut_body` (half of the answer's
-    body), `stall` (no answer, not done, the connection stays open until `calm`), or an HTTP status with an S3
-    error code, as in `"503 SlowDown"`.
+    body), `flipped_body` (with one bit changed), `stall` (no answer, not done, the connection stays open
+    until `calm`), or an HTTP status with an S3 error code, as in `"503 SlowDown"`.
 
     conditions: what becomes of If-None-Match. `heeded` by the server behind, `ignored` (as by `rclone serve
     s3`) or `refused` with 501: the latter two are stores without exclusive creation.
@@ -180,6 +180,8 @@ class FaultProxy:
         if fault == "lost_reply":
             handler.close_connection = True
             return
+        if fault == "flipped_body":
+            content = bytes([content[0] ^ 1]) + content[1:]
         self._answer(handler, answer.status, headers, content, cut=fault == "cut_body")
 
     @staticmethod

@@ -1,12 +1,15 @@
 """How a process logs, for people and for machines."""
 
+import io
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
 
 import pytest
+from rich.console import Console
 
 from magpie_ray.utils import logs
 from magpie_ray.utils.logs import LogStyle
@@ -44,6 +47,27 @@ def test_a_log_that_is_no_terminal_gets_plain_lines(capsys: pytest.CaptureFixtur
     logging.getLogger("a.library").warning("slow down")
     lines = told(capsys)
     assert [line.split(" ", 2)[2] for line in lines] == ["INFO a node has come", "WARNING slow down"]
+
+
+def test_on_a_terminal_a_line_has_the_time_since_the_start_and_a_warning_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(logs, "terminal", lambda: Console(file=screen, force_terminal=True, width=80))
+    set_up(LogStyle())
+    logging.getLogger("magpie_ray.job").info("starting Ray")
+    logging.getLogger("magpie_ray.job").warning("slow down")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue()).splitlines()
+    assert re.fullmatch(r" *\d+:\d\d starting Ray *", lines[0])
+    assert re.fullmatch(r" *(\d+:\d\d)? warning: slow down *", lines[1])
+
+
+def test_a_line_of_the_hub_s_client_comes_once(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up(LogStyle())
+    library = logging.getLogger("huggingface_hub")
+    library.addHandler(logging.StreamHandler(sys.stderr))  # as its import does
+    logging.getLogger("huggingface_hub.file_download").warning("unauthenticated")
+    assert len(told(capsys)) == 1
 
 
 def test_a_verbose_job_tells_details_and_what_libraries_do(capsys: pytest.CaptureFixture[str]) -> None:

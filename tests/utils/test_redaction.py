@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magpie_ray.utils.redaction import scrub, secret_leaves, secrets_of
+from magpie_ray.utils.redaction import is_secret_name, scrub, secret_leaves, secrets_of
 from tests.support.builds import config_of
 
 
@@ -86,3 +86,20 @@ def test_a_secret_that_holds_another_one_goes_as_a_whole() -> None:
 def test_no_text_keeps_a_secret(text: str, secrets: set[str]) -> None:
     for secret in secrets:
         assert secret not in scrub(f"{text} {secret} {secret!r} {text}", secrets)
+
+
+@pytest.mark.parametrize("name", ["account_key", "connection_string", "sas_token", "token", "accountKey"])
+def test_names_of_credentials_of_cloud_stores_give_them_away(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("AccountName=a;AccountKey=c2VjcmV0LTE=;X=x", "AccountName=a;AccountKey=***;X=x"),
+        ("https://a/c?sv=1&sig=secret%2F1&se=2", "https://a/c?sv=1&sig=***&se=2"),
+        ("https://b/k?X-Amz-Signature=secret1&x=2", "https://b/k?X-Amz-Signature=***&x=2"),
+    ],
+)
+def test_keys_in_connection_strings_and_signed_urls_are_struck_out(text: str, shown: str) -> None:
+    assert scrub(text, []) == shown

@@ -1,6 +1,8 @@
 """A worker without Ray: partitions in, files and events out."""
 
+import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,13 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from magpie_ray.acceptance import Dialogue, Utterance
 from magpie_ray.config.schema import load_config
 from magpie_ray.counters import Tally
 from magpie_ray.dataset.manifest import footer_of
 from magpie_ray.dataset.rejects import read_rejects
 from magpie_ray.engine.protocol import Completion, EngineFigures, Request
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
-from magpie_ray.errors import AcceptRateError, CorruptBuildError, EngineError, StorageError
+from magpie_ray.errors import AcceptRateError, BlockedError, CorruptBuildError, EngineError, StorageError
+from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
@@ -25,7 +29,9 @@ from magpie_ray.worker.events import Committed, Event, Progress, Ready
 from magpie_ray.worker.parts import make_recipe
 from magpie_ray.worker.spec import PROGRESS_SECONDS, WorkerSpec
 from magpie_ray.worker.worker import ShardWorker
+from tests.support.builds import memory_storage
 from tests.support.engines import FIGURES, ScriptedEngine
+from tests.support.held import growth, held_by
 
 FIRST, SECOND, THIRD = (Partition(start=n, stop=n + 8) for n in (0, 8, 16))
 
@@ -277,7 +283,39 @@ def test_a_foreign_file_in_the_place_of_a_partition_ends_the_worker(spec: Worker
         list(run(ShardWorker(spec, ScriptedEngine()), FIRST))
 
 
-def test_a_worker_told_to_stop_commits_the_finished_heads_of_its_partitions(tmp_path: Path) -> None:
+def test_a_directory_in_the_place_of_a_partition_ends_the_worker(spec: WorkerSpec, tmp_path: Path) -> None:
+    (tmp_path / FIRST.key).mkdir(parents=True)
+    with pytest.raises(BlockedError, match=r"part-000000000000.*Move it away"):
+        list(run(ShardWorker(spec, ScriptedEngine()), FIRST))
+
+
+def test_a_worker_told_to_stop_finishes_what_precedes_finished_rows_and_aborts_the_rest(
+    tmp_path: Path,
+) -> None:
+    spec = make_spec(tmp_path, "only_instruction=true", progress_seconds=0.0)
+    ids = word(spec)
+    slow = {5, 15, 16}  # rows: one before finished ones, the last of the second partition, all of the third
+
+    def respond(request: Request) -> Answer:
+        return (ids * 400 if request.request_id in slow else ids), "stop"
+
+    worker, third = ShardWorker(spec, Replies(respond)), Partition(start=16, stop=17)
+
+    def act(event: Event) -> None:
+        if isinstance(event, Progress) and event.tally.rows == 14:
+            worker.stop()
+            worker.give(Partition(start=24, stop=32))  # too late: somebody else generates it
+
+    events = list(run(worker, FIRST, SECOND, third, act=act))
+    assert sorted(ranges(committed) for committed in commits(events)) == [[(0, 8, 1)], [(8, 15, 1)]]
+    last = events[-1]
+    assert isinstance(last, Progress)
+    assert last.tally.rows == 15, "rows that no finished row follows are aborted"
+
+
+def test_a_worker_told_to_stop_commits_the_finished_heads_of_its_partitions_when_time_is_short(
+    tmp_path: Path,
+) -> None:
     spec = make_spec(tmp_path, "only_instruction=true", progress_seconds=0.0)
     ids = word(spec)
     slow = {5, 8}  # rows: the sixth of the first partition, the first of the second
@@ -285,7 +323,7 @@ def test_a_worker_told_to_stop_commits_the_finished_heads_of_its_partitions(tmp_
     def respond(request: Request) -> Answer:
         return (ids * 400 if request.request_id in slow else ids), "stop"
 
-    worker = ShardWorker(spec, Replies(respond))
+    worker = ShardWorker(spec, Replies(respond), finish_share=0.0)
 
     def act(event: Event) -> None:
         if isinstance(event, Progress) and event.tally.rows == 14:
@@ -302,10 +340,69 @@ def test_a_worker_told_to_stop_commits_the_finished_heads_of_its_partitions(tmp_
     assert ranges(chained) == [(5, 8, 1)]
 
 
+class StalledStorage(Storage):
+    """It answers no creation under data/."""
+
+    def create(self, key: str, data: bytes) -> None:
+        self._call("create", key, lambda _: time.sleep(600))
+
+
+def test_a_worker_that_is_told_to_stop_leaves_in_time_though_storage_never_answers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And in order: a short notice is no reason to doubt the store."""
+    spec = with_storage(make_spec(tmp_path, "cluster.notice_seconds=1"), StalledStorage)
+    worker = ShardWorker(spec, ScriptedEngine())
+    began = list[float]()
+
+    def act(event: Event) -> None:
+        if isinstance(event, Progress) and event.tally.rows and not began:
+            began.append(time.monotonic())
+            worker.stop()
+
+    events = list(run(worker, Partition(start=0, stop=20), act=act))
+    assert time.monotonic() - began[0] < 10
+    assert not commits(events)
+    assert "not all finished rows could be stored in time" in caplog.text
+
+
 def test_a_worker_that_is_idle_leaves_when_told_to(spec: WorkerSpec) -> None:
     worker = ShardWorker(spec, ScriptedEngine())
     last = list(run(worker, act=lambda event: worker.stop()))[-1]
     assert isinstance(last, Progress)
+
+
+GATE = threading.Event()
+
+
+def waits(message: Utterance, conversation: Dialogue) -> None:
+    """A rule that returns when the test lets it."""
+    assert GATE.wait(60)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_worker_that_waits_for_a_rule_says_for_which_and_still_takes_orders(
+    tmp_path: Path, stops: bool
+) -> None:
+    GATE.clear()
+    rule = f"{__name__}:waits"
+    worker = ShardWorker(
+        make_spec(tmp_path, f"acceptance.custom=['{rule}']", progress_seconds=0.01), ScriptedEngine()
+    )
+    decided = list[int]()
+
+    def act(event: Event) -> None:
+        if isinstance(event, Progress):
+            decided.append(event.decided)
+            if event.awaited_rule == rule and stops:
+                worker.stop()
+            elif event.awaited_rule == rule:
+                GATE.set()
+                worker.finish()
+
+    committed = commits(list(run(worker, FIRST, act=act)))
+    GATE.set()
+    assert (len(committed), decided[-1] > 0) == ((0, False) if stops else (1, True))
 
 
 class GatedStorage(Storage):
@@ -328,13 +425,18 @@ def test_an_engine_that_fails_takes_neither_finished_partitions_nor_finished_hea
     spec = make_spec(tmp_path, "only_instruction=true")
     ids = word(spec)
     endless = 11  # the request, and the row: the fourth of the second partition
+    committed = threading.Event()
+
+    def note(event: Event) -> None:
+        if isinstance(event, Committed):
+            committed.set()
 
     def factory(spec: WorkerSpec) -> SimulatedEngine:
         engine = Replies(lambda request: (ids * (400 if request.request_id == endless else 1), "stop"))(spec)
         step = engine.step
 
         def fail_when_only_one_is_left():  # type: ignore[no-untyped-def]
-            if engine.stats().steps > 10 and engine.outstanding == 1:
+            if engine.outstanding == 1 and committed.wait(0.05):
                 raise EngineError("out of memory")
             return step()
 
@@ -343,7 +445,7 @@ def test_an_engine_that_fails_takes_neither_finished_partitions_nor_finished_hea
 
     told: list[Event] = []
     with pytest.raises(EngineError, match="out of memory"):
-        told.extend(run(ShardWorker(spec, factory), FIRST, SECOND))
+        told.extend(run(ShardWorker(spec, factory), FIRST, SECOND, act=note))
     assert {c.partition: ranges(c) for c in commits(told)} == {FIRST: [(0, 8, 1)], SECOND: [(8, 11, 1)]}
     assert [item.key for item in spec.storage.list_objects("data")] == [FIRST.key, SECOND.key]
 
@@ -357,13 +459,36 @@ class PickyStorage(Storage):
         super().create(key, data)
 
 
-def test_a_storage_that_fails_ends_the_worker_and_what_succeeded_is_told(spec: WorkerSpec) -> None:
+def test_one_refused_key_ends_the_worker_and_costs_no_other_row(spec: WorkerSpec) -> None:
+    """Those of partitions that wait for their upload, and of heads, among them."""
     worker = ShardWorker(with_storage(spec, PickyStorage), ScriptedEngine())
     told: list[Event] = []
     with pytest.raises(StorageError, match="the disk is full"):
         told.extend(run(worker, FIRST, SECOND, THIRD))
+    made = max(event.tally.rows for event in told if isinstance(event, Progress))
     committed = {c.partition.key for c in commits(told)}
     assert committed == {item.key for item in spec.storage.list_objects("data")}
+    assert SECOND.key in committed
+    assert made <= 24
+
+
+class RefusedStorage(Storage):
+    """Refuses the first partition, and does not answer for the second."""
+
+    def create(self, key: str, data: bytes) -> None:
+        if key == FIRST.key:
+            raise StorageError("the disk is full")
+        if key == SECOND.key:
+            self._call("create", key, lambda _: time.sleep(600))
+        super().create(key, data)
+
+
+def test_the_cause_is_told_soon_though_other_uploads_hang(spec: WorkerSpec) -> None:
+    worker = ShardWorker(with_storage(spec, RefusedStorage), ScriptedEngine(), last_uploads_seconds=0.3)
+    began = time.monotonic()
+    with pytest.raises(StorageError, match="the disk is full"):
+        list(run(worker, FIRST, SECOND))
+    assert time.monotonic() - began < 30
 
 
 def test_the_engine_waits_for_storage_only_when_the_buffer_of_finished_partitions_is_full(
@@ -474,7 +599,7 @@ def test_cut_answers_are_accepted_as_the_config_says(
 
     recipe = make_recipe(make_spec(tmp_path, f"acceptance.truncated_response={on_truncated}"))
     cut = Utterance(role="assistant", text="Because", token_ids=[], finish_reason="length")
-    assert (reason_to_reject(cut, Dialogue(), recipe.rules) is None) == accepted
+    assert (reason_to_reject(cut, Dialogue(), [*recipe.rules.values()]) is None) == accepted
 
 
 def test_what_a_turn_is_expected_to_add_counts_the_messages_it_has(tmp_path: Path) -> None:
@@ -490,8 +615,65 @@ def test_what_a_turn_is_expected_to_add_counts_the_messages_it_has(tmp_path: Pat
 
 def test_records_of_a_partition_add_up_to_its_rows(spec: WorkerSpec) -> None:
     worker = ShardWorker(spec, ScriptedEngine(reject_every=6))
-    records: list[PartitionRecord] = [c.files[0] for c in commits(list(run(worker, FIRST, SECOND, THIRD)))]
+    records: list[PartitionRecord] = [c.files[0] for c in commits(list(run(worker, FIRST, SECOND)))]
     for record in records:
         rows = rows_of(spec.storage, record.partition)
         attempts = sum(int(row["attempt"]) for row in rows)  # type: ignore[call-overload]
         assert attempts == Tally.sum([record]).attempts
+
+
+def test_nothing_that_a_worker_holds_grows_with_its_partitions() -> None:
+    spec = make_spec("memory://soak", storage=memory_storage())
+    worker = ShardWorker(spec, ScriptedEngine(8, replace(FIGURES, kv_cache_tokens=4096)))
+    partitions = [Partition(start=n, stop=n + 8) for n in range(0, 1280, 8)]
+    events, samples = worker.run(), []
+    for event in events:
+        if isinstance(event, Ready):
+            for partition in partitions[:8]:
+                worker.give(partition)
+            del partitions[:8]
+        if isinstance(event, Committed) and partitions:
+            worker.give(partitions.pop(0))
+            if len(partitions) % 10 == 0:
+                samples.append(held_by(events, but=[spec]))
+        elif not partitions:
+            worker.finish()
+    assert len(samples) == 16
+    assert growth(samples) == {}
+
+
+def test_cohorts_are_whole_until_the_last_rows_of_a_build_however_small_its_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, start = list[int](), AdmissionWindow.start
+
+    def note(window: AdmissionWindow, size: int, *, step: int) -> None:
+        sizes.append(size)
+        start(window, size, step=step)
+
+    monkeypatch.setattr(AdmissionWindow, "start", note)
+    coming = [Partition(start=first, stop=first + 10) for first in range(0, 600, 10)]
+    rules = ("acceptance.rules.repetition=false", "acceptance.rules.repeated_turn=false")
+    spec = make_spec(tmp_path, "num_rows=600", *rules, progress_seconds=0.0)
+    draw, text = random.Random(0), word(spec)
+
+    def respond(_: Request) -> Answer:
+        return text * draw.randint(20, 60), "stop"
+
+    worker = ShardWorker(spec, Replies(respond))
+    given = 0
+
+    def act(event: Event) -> None:
+        """As the driver does."""
+        nonlocal given
+        while isinstance(event, Progress) and coming and given - event.started < event.live_window:
+            worker.give(coming.pop(0))
+            given += 10
+        if not coming:
+            worker.last()
+            worker.finish()
+
+    list(run(worker, act=act))
+    assert given == 600
+    assert len(sizes) > 20
+    assert sizes.count(1) < sum(sizes) / 10, sizes

@@ -5,26 +5,70 @@ from typing import Any
 
 import yaml
 
-from magpie_ray.utils.text import bytes_text, percent, short_number, span_text, three_digits, visible
+from magpie_ray.utils.text import (
+    bytes_text,
+    counted,
+    percent,
+    short_number,
+    shortened,
+    span_text,
+    three_digits,
+    visible,
+)
+
+# The answer fits a terminal of 24 lines and 80 columns.
+_PROMPT_CHARACTERS, _SHOWN_WARNINGS = 130, 3
 
 
-def plan_text(fields: dict[str, Any]) -> str:
-    """`magpie-ray plan` as text."""
-    shards = fields["shards"]
-    sizes = sorted({shard["rows"] for shard in shards})
-    spread = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
-    state = "resumes" if fields["exists"] else "new build"
+def plan_text(fields: dict[str, Any], *, full: bool = False) -> str:
+    """`magpie-ray plan` as text. full: with all prompts and ids, the assumptions and the whole config."""
+    prompt, warnings = visible(fields["first_prompt"]), fields["warnings"]
+    if not full:
+        prompt = shortened(prompt, _PROMPT_CHARACTERS)
     lines = [
-        f"output        {fields['output']} ({state})",
+        f"output        {fields['output']} ({'resumes' if fields['exists'] else 'new build'})",
         f"model         {fields['model']['name']} at {fields['model']['commit']}",
-        f"rows          {fields['num_rows']:,}: {fields['rows_committed']:,} committed, "
-        f"{fields['rows_pending']:,} to generate, {fields['messages_per_row']} messages each, "
-        f"at most {fields['max_tokens_per_row']:,} tokens",
-        f"partitions    {fields['partitions_pending']:,} of up to {fields['rows_per_partition']:,} rows",
-        f"shards        {fields['num_actors']} on {fields['device']}, {spread} rows each",
-        f"columns       {', '.join(fields['columns'])}",
-        f"fingerprint   {fields['fingerprint']}",
-        f"first prompt  {visible(fields['first_prompt'])}",
+        *_row_lines(fields),
+    ]
+    if fields["engine"]:
+        lines += _engine_lines(fields["engine"], fields["model_size"], full=full)
+    if fields["sample"]:
+        lines += _sample_lines(fields["sample"])
+    if fields["estimate"]:
+        lines += _estimate_lines(fields["estimate"])
+    lines.append(f"first prompt  {prompt}")
+    if full:
+        lines += _full_lines(fields)
+    else:
+        for name in ("system_prompts", "samplings"):
+            if (number := len(fields[name])) > 1:
+                lines.append(f"{name.replace('_', ' '):13} {number}, drawn by weight")
+        if len(warnings) > _SHOWN_WARNINGS:
+            warnings = [*warnings[:_SHOWN_WARNINGS], f"{len(warnings) - _SHOWN_WARNINGS} more: see --full"]
+    lines += [f"warning       {text}" for text in warnings]
+    if full:
+        config = yaml.safe_dump(fields["config"], sort_keys=False, allow_unicode=True, width=100)
+        lines += ["config", *(f"  {line}" for line in config.splitlines())]
+    else:
+        lines.append(f"--full shows {counted(len(fields['assumptions']), 'assumption')}, ids and the config")
+    return "\n".join(lines)
+
+
+def _row_lines(fields: Mapping[str, Any]) -> list[str]:
+    sizes = sorted({shard["rows"] for shard in fields["shards"]})
+    spread = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    done = f", {fields['rows_committed']:,} of them committed" if fields["rows_committed"] else ""
+    messages = counted(fields["messages_per_row"], "message")
+    return [
+        f"rows          {fields['num_rows']:,} of {messages} each{done}",
+        f"files         {fields['partitions_pending']:,} of up to {fields['rows_per_partition']:,} rows, by "
+        f"{counted(fields['num_actors'], 'actor')} on {fields['device']}, {spread} rows each",
+    ]
+
+
+def _full_lines(fields: Mapping[str, Any]) -> list[str]:
+    """What the first prompt, the build and its estimates rest on."""
+    lines = [
         f"  as ids      {fields['first_prompt_ids']}",
         f"stop ids      user {fields['user_stop_token_ids']}, assistant {fields['assistant_stop_token_ids']}",
     ]
@@ -42,28 +86,25 @@ def plan_text(fields: dict[str, Any]) -> str:
             f"  {choice['weight']:7.2%}  {key}  {choice['settings']}"
             for key, choice in enumerate(fields["samplings"])
         ]
-    if fields["engine"]:
-        lines += _engine_lines(fields["engine"], fields["model_size"])
-    if fields["sample"]:
-        lines += _sample_lines(fields["sample"])
-    if fields["estimate"]:
-        lines += _estimate_lines(fields["estimate"])
-    lines += [f"assumed       {text}" for text in fields["assumptions"]]
-    lines += [f"warning       {text}" for text in fields["warnings"]]
-    config = yaml.safe_dump(fields["config"], sort_keys=False, allow_unicode=True, width=100)
-    lines += ["config", *(f"  {line}" for line in config.splitlines())]
-    return "\n".join(lines)
+    lines += [
+        f"longest row   {fields['max_tokens_per_row']:,} tokens",
+        f"columns       {', '.join(fields['columns'])}",
+        f"fingerprint   {fields['fingerprint'] or 'not known before the seed is drawn'}",
+        *(f"assumed       {text}" for text in fields["assumptions"]),
+    ]
+    return lines
 
 
-def _engine_lines(engine: Mapping[str, Any], size: Mapping[str, Any]) -> list[str]:
+def _engine_lines(engine: Mapping[str, Any], size: Mapping[str, Any], *, full: bool) -> list[str]:
     each = engine["cache_bytes_per_token"] / 1024
     usable, weights, cache = (bytes_text(engine[f"{name}_bytes"]) for name in ("usable", "weight", "cache"))
-    lines = [
-        f"parameters    {short_number(size['parameters'])}",
+    lines = [f"parameters    {short_number(size['parameters'])}"] if full else []
+    lines += [
         f"engine        {engine['gpus']} x {engine['gpu']}, of each {usable} used: {weights} of weights, "
         f"{cache} of cache",
-        f"cache         {engine['cache_tokens']:,} tokens of {each:,.4g} KiB on each GPU",
     ]
+    if full:
+        lines.append(f"cache         {engine['cache_tokens']:,} tokens of {each:,.4g} KiB on each GPU")
     if engine["tokens_per_second"]:
         lines.append(
             f"batch         about {engine['sequences']:,} sequences at once (max_num_seqs "

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from magpie_ray.utils.text import counted, visible
+from magpie_ray.utils.text import counted, span_text, visible
 
 if TYPE_CHECKING:
     from magpie_ray.coordinator.run import BuildResult
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 _SHOWN_PROBLEMS = 50
 
 
-def result_text(result: "BuildResult") -> str:
-    """What `magpie-ray generate` prints at its end."""
+def result_text(result: "BuildResult", *, verbose: bool = False) -> str:
+    """What `magpie-ray generate` prints at its end. verbose: with how well the engines were used."""
     if result.left_alone:
         return f"{result.url} is left alone: {result.left_alone}."
     if not result.new_rows:
@@ -21,12 +21,15 @@ def result_text(result: "BuildResult") -> str:
     seconds = max(result.seconds, 1e-9)
     rejected = f", {result.rejected:,} of {result.attempts:,} attempts rejected" if result.rejected else ""
     return (
-        f"{result.new_rows:,} rows in {result.seconds:,.1f} s: {result.new_rows / seconds:,.1f} rows/s, "
+        f"{result.new_rows:,} rows in {span_text(result.wall_seconds)}, of which engines were up for "
+        f"{span_text(result.seconds)}: {result.new_rows / seconds:,.1f} rows/s, "
         f"{result.tokens / seconds:,.0f} tokens/s{rejected}.\n"
-        f"{result.engine_use}.\n"
-        f"The build is complete: {result.num_rows:,} rows in {result.url}\n"
+        + (f"{result.engine_use}.\n" if verbose else "")
+        + f"The build is complete: {result.num_rows:,} rows in {result.url}\n"
         f"  data/*.parquet  read it with datasets, pandas, polars, DuckDB, Spark or pyarrow\n"
-        f"  magpie-ray show {result.url}" + (f"\n  the report      {result.report}" if result.report else "")
+        f"  magpie-ray show {result.url}"
+        + (f"\n  the report      {result.report}" if result.report else "")
+        + "".join(f"\nlook at: {text}" for text in result.advice)
     )
 
 
@@ -88,19 +91,23 @@ def verification_fields(verification: "Verification") -> dict[str, Any]:
         "rows": sum(record.rows for record in verification.records),
         "partitions": len(verification.records),
         "problems": list(verification.problems),
+        "notes": list(verification.notes),
+        "files_without_hash": verification.unhashed,
     }
 
 
 def verification_text(fields: dict[str, Any]) -> str:
     """`magpie-ray verify` as text."""
     head = f"{fields['output']}: {fields['rows']:,} rows in {fields['partitions']:,} files"
+    notes = [f"note: {note}" for note in fields["notes"]]
     if fields["ok"]:
-        return f"{head}, complete and consistent: row_id 0..{fields['num_rows'] - 1}, each once"
+        whole = f"{head}, complete and consistent: row_id 0..{fields['num_rows'] - 1}, each once"
+        return "\n  ".join([whole, *notes])
     problems = fields["problems"]
     lines = [f"{head}, {counted(len(problems), 'problem')}:", *problems[:_SHOWN_PROBLEMS]]
     if len(problems) > _SHOWN_PROBLEMS:
         lines.append(f"... and {len(problems) - _SHOWN_PROBLEMS:,} more (--json has all)")
-    return "\n  ".join(lines)
+    return "\n  ".join([*lines, *notes])
 
 
 def pushed_text(pushed: "Pushed", *, dry_run: bool) -> str:

@@ -3,6 +3,8 @@
 Invariant: generated text is data. It is never markup, and can't control a terminal.
 """
 
+from typing import Any
+
 from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
@@ -16,12 +18,13 @@ _REJECTED = "red"
 
 
 def row_panel(row: Record) -> Panel:
-    """One row. The reasoning behind an answer stands before it, dimmed."""
-    thoughts = iter(_list(row.get("reasoning")))
+    """One row. The reasoning behind an answer stands before it, dimmed; a message that was cut says so."""
+    thoughts, endings = iter(_list(row.get("reasoning"))), iter(_list(row.get("finish_reasons")))
     parts = []
     for role, text in messages_of(row):
         thought = next(thoughts, None) if role == "assistant" else None
-        parts.append(_message(role, text, thought=thought))
+        cut = role != "system" and next(endings, None) == "length"
+        parts.append(_message(role, text, thought=thought, note=", cut" if cut else ""))
     return _panel(f"row {row['row_id']}", row, parts)
 
 
@@ -34,16 +37,18 @@ def reject_panel(reject: Reject) -> Panel:
 
 
 def _panel(title: str, fields: Record, parts: list[Text]) -> Panel:
-    key = fields.get("system_prompt_key")
-    full_title = safe(title + (f", {key}" if key else ""))
+    key, number = fields.get("system_prompt_key"), fields.get("input_id")
+    full_title = safe(
+        title + (f", {key}" if key else "") + (f", input {number}" if number is not None else "")
+    )
     return Panel(Group(*parts), title=Text(full_title), title_align="left")
 
 
-def _message(role: str, text: str, *, thought: object = None, style: str = "") -> Text:
-    head = (f"{safe(role)}\n", f"bold {style}" if style else _ROLE_STYLES.get(role, "bold"))
+def _message(role: str, text: str, *, thought: object = None, style: str = "", note: str = "") -> Text:
+    head = (f"{safe(role)}{note}\n", f"bold {style}" if style else _ROLE_STYLES.get(role, "bold"))
     reasoning = (f"{safe(str(thought))}\n\n", "dim") if thought else ""
     return Text.assemble(head, reasoning, (safe(text), style), "\n")
 
 
-def _list(value: object) -> list[dict[str, object]]:
+def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []

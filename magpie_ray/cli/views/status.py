@@ -54,7 +54,10 @@ def status_fields(status: Status) -> dict[str, Any]:
             **_without(driver.beat or {}, "token"),
         },
         "fingerprint": status.build.fingerprint,
-        "runs": [_without(asdict(run.record), "config", "token") for run in status.runs],
+        "problems": list(status.problems),
+        "runs": [
+            {**_without(asdict(run.record), "config", "token"), "outcome": run.outcome} for run in status.runs
+        ],
     }
 
 
@@ -103,6 +106,7 @@ def status_text(fields: dict[str, Any]) -> str:
             f"run {run['number']:<7} {run['outcome']}, of {run['num_rows']:,} rows, on {run['host']}, "
             f"{run['started']} to {run['ended'] or '...'}{cause}"
         )
+    lines += [f"problem     {problem}; see `magpie-ray verify`" for problem in fields["problems"]]
     return "\n".join(lines)
 
 
@@ -115,10 +119,12 @@ def _driver_text(fields: dict[str, Any]) -> str:
             if "actors_up" not in beat:
                 return at_work
             lost = f", {beat['actors_replaced']} replaced" if beat["actors_replaced"] else ""
+            nodes = beat.get("nodes_left_alone")
+            alone = f"; left alone after failures: {', '.join(nodes)}" if nodes else ""
             return (
                 f"{at_work}: {beat['rows']:,} rows finished, {beat['rows_per_second']:,.1f} rows/s, "
                 f"{beat['tokens_per_second']:,.0f} tokens/s, actors: {beat['actors_up']} up, "
-                f"{beat['actors_waiting'] + beat['actors_starting']} to come{lost}"
+                f"{beat['actors_waiting'] + beat['actors_starting']} to come{lost}{alone}"
             )
         case "gone":
             quiet = span_text(beat["seconds_ago"])

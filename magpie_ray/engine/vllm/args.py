@@ -5,7 +5,6 @@ Invariant: a value that the user set, in the environment or in engine.extra, sta
 
 import dataclasses
 import os
-import platform
 from collections.abc import Mapping
 
 from pydantic import ValidationError
@@ -33,20 +32,13 @@ _CPU_BLOCK_SIZE = 32
 # Keys of the section `engine` that vLLM's EngineArgs do not have. The others have vLLM's names.
 _OUR_ENGINE_KEYS = {"device", "vllm_metrics", "extra"}
 
-# A request carries the rules for its first tokens to the logits processor under this name. The processor is
-# one of model runner V1; model runner V2, the default on GPUs, has another interface in some versions of
-# vLLM.
-FIRST_TOKENS_ARGUMENT = "magpie_first_tokens"
-_FIRST_TOKENS_PROCESSOR = "magpie_ray.engine.vllm.logits_processor:FirstTokensProcessor"
-_USE_V2 = "VLLM_USE_V2_MODEL_RUNNER"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class VllmSettings:
     """The config's section `engine`, and the settings that other sections or the worker decide.
 
-    device: cuda or cpu. first_tokens: whether requests may carry rules for their first tokens. ray_metrics:
-    whether vLLM's own metrics go to Ray's, in a process that has joined a Ray cluster.
+    device: cuda or cpu. ray_metrics: whether vLLM's own metrics go to Ray's, in a process that has joined a
+    Ray cluster.
     """
 
     engine: EngineConfig
@@ -56,25 +48,14 @@ class VllmSettings:
     seed: int
     trust_remote_code: bool = False
     distributed_executor_backend: str | None = None
-    first_tokens: bool = False
     ray_metrics: bool = False
 
 
-def set_environment(device: str, *, first_tokens: bool = False) -> None:
-    """Set the variables that vLLM reads when it is imported.
-
-    ConfigError when first tokens are wanted and the user's environment rules them out.
-    """
+def set_environment(device: str) -> None:
+    """Set the variables that vLLM reads when it is imported."""
     variables = _ENVIRONMENT | (_CPU_ENVIRONMENT if device == "cpu" else {})
-    if first_tokens:
-        variables[_USE_V2] = "0"
     for name, value in variables.items():
         os.environ.setdefault(name, value)
-    if first_tokens and os.environ[_USE_V2].strip() != "0":
-        raise ConfigError(
-            f"{_USE_V2} is set to {os.environ[_USE_V2]} on {platform.node()}, and sampling.*.first_tokens "
-            "needs vLLM's model runner V1: unset it, or leave first_tokens out"
-        )
 
 
 def set_log_environment(style: LogStyle) -> None:
@@ -130,9 +111,4 @@ def engine_args(settings: VllmSettings) -> dict[str, object]:
         args["block_size"] = _CPU_BLOCK_SIZE
         if engine.dtype == "auto":
             args["dtype"] = "float32"  # bfloat16 is three times slower on CPUs without AVX-512
-    args |= engine.extra
-    if settings.first_tokens:
-        processors = args.get("logits_processors")
-        processors = processors if isinstance(processors, list) else []
-        args["logits_processors"] = [*processors, _FIRST_TOKENS_PROCESSOR]
-    return args
+    return args | engine.extra

@@ -13,6 +13,7 @@ import logging
 import platform
 from collections.abc import Callable, Collection
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 
@@ -20,7 +21,6 @@ from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.counters import EngineStats
 from magpie_ray.engine.protocol import Completion, EngineFigures, Request, Sampling
 from magpie_ray.engine.vllm.args import (
-    FIRST_TOKENS_ARGUMENT,
     VllmSettings,
     check_extra,
     engine_args,
@@ -47,7 +47,7 @@ def start_vllm(settings: VllmSettings) -> "VllmEngine":
     PreflightError when vLLM is not installed; ConfigError when vLLM's EngineArgs lack a name in `extra` or
     refuse a value; EngineError when the engine fails to start.
     """
-    set_environment(settings.device, first_tokens=settings.first_tokens)
+    set_environment(settings.device)
     try:
         from vllm.engine.arg_utils import EngineArgs
         from vllm.usage.usage_lib import UsageContext
@@ -81,7 +81,6 @@ def make_sampling_params(sampling: Sampling) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    rules = sampling.settings.first_tokens
     return SamplingParams(
         **sampling.settings.model_dump(exclude=_OUR_SAMPLING_KEYS),
         stop_token_ids=list(sampling.stop_token_ids),
@@ -89,7 +88,7 @@ def make_sampling_params(sampling: Sampling) -> Any:
         # vLLM finds stop strings in text; without them it need not decode at all.
         detokenize=bool(sampling.stop_strings),
         skip_special_tokens=False,
-        extra_args={FIRST_TOKENS_ARGUMENT: rules.model_dump_json()} if rules.is_active else None,
+        logit_bias=dict(sampling.logit_biases) or None,
         output_kind=RequestOutputKind.FINAL_ONLY,
         # vLLM copies them for each request; a deep copy is half of what submitting costs (60 against 35
         # microseconds). Only vLLM changes them afterwards, in the same way each time.
@@ -116,18 +115,25 @@ class VllmEngine:
         self._secrets, self._make_params = secrets, make_params
         config = llm_engine.vllm_config
         self._block_size: int = config.cache_config.block_size
+        self._caches_prefixes = bool(config.cache_config.enable_prefix_caching)
         self._figures = counter.figures = EngineFigures(
             max_num_seqs=config.scheduler_config.max_num_seqs,
-            kv_cache_tokens=config.cache_config.num_gpu_blocks * self._block_size,
+            kv_cache_tokens=kv_cache_tokens(config.cache_config),
             max_model_len=config.model_config.max_model_len,
         )
-        self._params: dict[Sampling, Any] = {}
+        self._params = WeakKeyDictionary[Sampling, Any]()
         self._outstanding = set[int]()
         self._refreshes = 0
 
     @property
     def figures(self) -> EngineFigures:
         return self._figures
+
+    @property
+    def vocab_size(self) -> int:
+        """The token ids that the model can generate: 0..vocab_size-1."""
+        size: int = self.llm_engine.vllm_config.model_config.get_vocab_size()
+        return size
 
     @property
     def outstanding(self) -> int:
@@ -144,10 +150,10 @@ class VllmEngine:
     def refresh(self, token_ids: list[int]) -> None:
         """Request one token behind the last full block, so that vLLM evicts the cached blocks later.
 
-        vLLM prefills again what it has already evicted.
+        vLLM prefills again what it has already evicted. Without prefix caching there is nothing to keep.
         """
         whole = (len(token_ids) - 1) // self._block_size * self._block_size
-        if whole > 0:
+        if whole > 0 and self._caches_prefixes:
             self._refreshes += 1
             self._add(
                 f"{_REFRESH}{self._refreshes}", token_ids[: whole + 1], self.sampling_params(_ONE_TOKEN)
@@ -168,9 +174,10 @@ class VllmEngine:
         completions = []
         for output in outputs:
             if output.finished and output.request_id.startswith(_REFRESH):
-                self._discount(output)
+                self.counter.discount(output)
             elif output.finished:
                 completions.append(self._completion(output))
+        self.counter.completed_tokens += sum(completion.num_tokens for completion in completions)
         return completions
 
     def abort(self, request_ids: Collection[int]) -> None:
@@ -205,16 +212,21 @@ class VllmEngine:
             num_tokens=len(message.token_ids),
         )
 
-    def _discount(self, output: Any) -> None:
-        """Take the tokens of a refresh out of the counts: they belong to no message."""
-        counts = self.counter.counts
-        counts["prompt_tokens"] -= len(output.prompt_token_ids)
-        counts["cached_tokens"] -= output.num_cached_tokens or 0
-        counts["generated_tokens"] -= len(output.outputs[0].token_ids)
-
     def _decode(self, token_ids: list[int]) -> str:
         text: str = self.llm_engine.get_tokenizer().decode(token_ids, skip_special_tokens=False)
         return text
+
+
+def kv_cache_tokens(cache_config: Any) -> int:
+    """The tokens that vLLM's KV cache holds, by its CacheConfig.
+
+    The layers of a hybrid model (sliding windows, state spaces) share the blocks in groups, so a block holds
+    fewer tokens of a sequence than block_size. vLLM (0.26 to 0.33) states the tokens for sequences of
+    max_model_len.
+    """
+    stated: int | None = getattr(cache_config, "kv_cache_size_tokens", None)
+    blocks: int = cache_config.num_gpu_blocks * cache_config.block_size
+    return min(stated, blocks) if stated else blocks
 
 
 def ids_without_ending(message: Any, decode: Callable[[list[int]], str]) -> list[int]:

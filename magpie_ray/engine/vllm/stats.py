@@ -20,18 +20,25 @@ _LATENCIES_EVERY_SECONDS = 1.0
 
 
 class StepCounter:
-    """Adds up the stats of each step by field of EngineStats. figures: of the engine, once it is up."""
+    """Adds up the stats of each step by field of EngineStats.
+
+    figures: of the engine, once it is up. completed_tokens: of the messages that have ended, whatever vLLM's
+    statistics say, so that an engine whose statistics stay away is not taken for one that hangs.
+    """
 
     figures: EngineFigures
 
     def __init__(self) -> None:
         self.counts = Counter[str]()
+        self.completed_tokens = 0
+        self._has_statistics = False
         self._kv_use = 0.0  # the share of the cache that is held, summed over steps
 
     def stats(self) -> EngineStats:
         steps, figures = self.counts["steps"], self.figures
+        generated = max(self.counts["generated_tokens"], self.completed_tokens)
         return EngineStats(
-            **self.counts,
+            **{**self.counts, "generated_tokens": generated},
             slots=steps * figures.max_num_seqs,
             kv_tokens=steps * figures.kv_cache_tokens,
             kv_used_tokens=round(self._kv_use * figures.kv_cache_tokens),
@@ -40,6 +47,7 @@ class StepCounter:
     def add(self, scheduler_stats: Any, iteration_stats: Any) -> None:
         """Add vLLM's stats of one step."""
         counts = self.counts
+        self._has_statistics = True
         if scheduler_stats is not None:
             counts["running"] += scheduler_stats.num_running_reqs
             self._kv_use += scheduler_stats.kv_cache_usage
@@ -52,6 +60,13 @@ class StepCounter:
             counts["running"] += len(iteration_stats.finished_requests)
             counts["generated_tokens"] += iteration_stats.num_generation_tokens
             counts["preemptions"] += iteration_stats.num_preempted_reqs
+
+    def discount(self, output: Any) -> None:
+        """Take the tokens of a request that belongs to no message out of vLLM's stats, if there are any."""
+        if self._has_statistics:
+            self.counts["prompt_tokens"] -= len(output.prompt_token_ids)
+            self.counts["cached_tokens"] -= output.num_cached_tokens or 0
+            self.counts["generated_tokens"] -= len(output.outputs[0].token_ids)
 
 
 def stat_logger(counter: StepCounter, *, on_ray: bool) -> Callable[..., Any]:

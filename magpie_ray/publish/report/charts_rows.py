@@ -34,6 +34,7 @@ _LENGTH_BINS = 24
 _LABEL_CHARACTERS = 22
 _LABEL_PIXELS = 14
 _BRANCH_COLOURS = 6
+_OTHER = "(other)"
 
 
 def lengths(facts: Facts, role: Role) -> Chart | None:
@@ -160,7 +161,10 @@ def prompts(facts: Facts) -> Chart | None:
 
 
 def words(facts: Facts) -> Chart | None:
-    """Two columns of boxes as high as their words are frequent, the second words beside their first."""
+    """Two columns of boxes as high as their words are frequent, the second words beside their first.
+
+    Words whose box would be too low for a label are gathered in one box, "other".
+    """
     tree = [branch for branch in word_tree(facts.survey, first=14, second=6) if branch.word]
     if not tree:
         return None
@@ -169,6 +173,13 @@ def words(facts: Facts) -> Chart | None:
         spec=_boxes(tree, facts.survey.rows, width=WIDE, height=460),
         narrow=_boxes(tree, facts.survey.rows, width=NARROW, height=420),
     )
+
+
+def _gathered(words: Sequence[tuple[str, int]], total: int, least: float) -> list[tuple[str, int]]:
+    """The words with `least` rows or more; then "" with all other rows of the total, if there are any."""
+    large = [(word, rows) for word, rows in words if word and rows >= least]
+    rest = total - sum(rows for _, rows in large)
+    return [*large, ("", rest)] if rest else large
 
 
 def _boxes(tree: Sequence[Branch], rows: int, *, width: int, height: int) -> Spec:
@@ -191,16 +202,18 @@ def _boxes(tree: Sequence[Branch], rows: int, *, width: int, height: int) -> Spe
         }
 
     def boxes() -> Iterator[dict[str, object]]:
-        y = 0
-        for index, branch in enumerate(tree):
+        y, then = 0, {branch.word: branch.then for branch in tree}
+        least = _LABEL_PIXELS * shown / height
+        for index, (first, rows_of_first) in enumerate(
+            _gathered([(branch.word, branch.rows) for branch in tree], shown, least)
+        ):
             colour = index % _BRANCH_COLOURS
-            yield box([branch.word], y, branch.rows, colour)
+            yield box([first or _OTHER], y, rows_of_first, colour)
             second = y
-            for word, number in branch.then:
-                if word:
-                    yield box([branch.word, word], second, number, colour)
+            for word, number in _gathered(then[first], rows_of_first, least) if first else ():
+                yield box([first, word or _OTHER], second, number, colour)
                 second += number
-            y += branch.rows
+            y += rows_of_first
 
     across = {"axis": None, "scale": {"domain": [0, 2], "nice": False}}
     down = {"axis": None, "scale": {"domain": [shown, 0], "nice": False}}

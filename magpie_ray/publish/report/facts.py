@@ -12,7 +12,7 @@ from functools import cached_property
 
 from magpie_ray.config.sampling import sampling_choices
 from magpie_ray.counters import EngineStats, Tally
-from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife
+from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife, FailedNode
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.publish.survey import Survey
@@ -131,6 +131,11 @@ class Facts:
             for life in history.lives
             if life.end in ("lost", "left")
         ]
+
+    @property
+    def failed_nodes(self) -> Sequence[tuple[int, FailedNode]]:
+        """The nodes that were left alone after failures, each with the number of the run."""
+        return [(number, node) for number, history in self.histories.items() for node in history.failed_nodes]
 
     @property
     def cost(self) -> float | None:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from magpie_ray.counters import EngineStats
 from magpie_ray.dataset.reader import messages_of
 from magpie_ray.publish.report import tables
+from magpie_ray.publish.report.advice import advice
 from magpie_ray.publish.report.charts_work import MAX_SLOTS, timeline
 from magpie_ray.publish.report.facts import Facts
 from magpie_ray.publish.survey import mean, quantile, word_tree
@@ -50,6 +51,7 @@ def render(facts: Facts, drawings: Mapping[str, Sequence[Markup]]) -> str:
         charts=drawings,
         sections=_sections(facts),
         tiles=tables.tiles(facts),
+        advice=advice(facts),
         num_slots=num_slots,
         shown_slots=len({life.key for life in lives}),
         cost_note=tables.cost_note(facts),

@@ -7,11 +7,15 @@ bounded, however large the build; nothing but the page is written.
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from magpie_ray.dataset import actor_history, build_record, layout, manifest, run_records
 from magpie_ray.dataset.layout import REPORT_KEY
 from magpie_ray.dataset.rejects import Reject, by_reason, in_turns, read_rejects, reject_keys
+from magpie_ray.errors import StorageError
 from magpie_ray.publish.report import charts_rows, charts_work
+from magpie_ray.publish.report.advice import advice
 from magpie_ray.publish.report.chart import Chart
 from magpie_ray.publish.report.facts import Facts
 from magpie_ray.publish.report.page import render
@@ -27,6 +31,13 @@ _REJECTS_PER_REASON = 3
 _REJECT_FILES = 60
 
 
+class Report(NamedTuple):
+    """A report that was written: its location, and what it says on top (see advice)."""
+
+    location: str
+    advice: Sequence[str]
+
+
 def write_report(
     storage: Storage,
     *,
@@ -34,8 +45,9 @@ def write_report(
     records: Sequence[PartitionRecord] | None = None,
     seconds: float = math.inf,
     drawing_seconds: float = DRAWING_SECONDS,
-) -> str:
-    """Write the report of the build at this output, over an earlier one, and return its location.
+    to: Path | None = None,
+) -> Report:
+    """Write the report of the build at this output, over an earlier one; or to the local file `to`.
 
     price: of a GPU hour, in any currency. records: the committed partitions; None reads them. seconds: after
     these no further file is surveyed. drawing_seconds: the most that drawing may take.
@@ -45,8 +57,14 @@ def write_report(
     """
     facts = read_facts(storage, price=price, records=records, seconds=seconds)
     page = render(facts, draw(charts_of(facts), seconds=drawing_seconds))
-    storage.replace(REPORT_KEY, page.encode())
-    return storage.display(REPORT_KEY)
+    if to is None:
+        storage.replace(REPORT_KEY, page.encode())
+        return Report(storage.display(REPORT_KEY), advice(facts))
+    try:
+        to.write_text(page, encoding="utf-8")
+    except OSError as exc:
+        raise StorageError(f"{to}: can't be written to: {exc}") from exc
+    return Report(str(to), advice(facts))
 
 
 def charts_of(facts: Facts) -> dict[str, Chart]:

@@ -15,15 +15,8 @@ from magpie_ray.engine.vllm.args import VllmSettings
 from magpie_ray.errors import ConfigError
 
 
-def settings(device: str = "cuda", *, first_tokens: bool = False, **engine: Any) -> VllmSettings:
-    return VllmSettings(
-        engine=EngineConfig(**engine),
-        model="m",
-        revision="abc",
-        device=device,
-        seed=7,
-        first_tokens=first_tokens,
-    )
+def settings(device: str = "cuda", **engine: Any) -> VllmSettings:
+    return VllmSettings(engine=EngineConfig(**engine), model="m", revision="abc", device=device, seed=7)
 
 
 def arguments(device: str = "cuda", **changes: Any) -> Mapping[str, Any]:
@@ -55,28 +48,6 @@ def test_on_cpu_the_batch_is_small_and_numbers_are_float32_unless_told_otherwise
     assert (arguments("cpu")["max_num_seqs"], arguments("cpu")["dtype"]) == (128, "float32")
     told = arguments("cpu", max_num_seqs=4, dtype="bfloat16")
     assert (told["max_num_seqs"], told["dtype"]) == (4, "bfloat16")
-
-
-def test_the_processor_of_first_tokens_is_installed_only_where_it_is_wanted() -> None:
-    mine = "my.module:Processor"
-    assert "logits_processors" not in arguments()
-    assert arguments(extra={"logits_processors": [mine]})["logits_processors"] == [mine]
-    module, _, name = arguments(first_tokens=True)["logits_processors"][0].partition(":")  # type: ignore[index]
-    assert (module, name) == ("magpie_ray.engine.vllm.logits_processor", "FirstTokensProcessor")
-    both = arguments(first_tokens=True, extra={"logits_processors": [mine]})["logits_processors"]
-    assert both == [mine, f"{module}:{name}"]
-
-
-def test_first_tokens_take_the_model_runner_that_has_their_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", {})
-    args.set_environment("cuda")
-    assert "VLLM_USE_V2_MODEL_RUNNER" not in os.environ
-    args.set_environment("cuda", first_tokens=True)
-    assert os.environ["VLLM_USE_V2_MODEL_RUNNER"] == "0"
-    monkeypatch.setattr(os, "environ", {"VLLM_USE_V2_MODEL_RUNNER": "1"})
-    args.set_environment("cuda")
-    with pytest.raises(ConfigError, match=r"VLLM_USE_V2_MODEL_RUNNER is set to 1 on .* unset it"):
-        args.set_environment("cuda", first_tokens=True)
 
 
 def test_extra_arguments_are_passed_as_they_are() -> None:

@@ -4,7 +4,7 @@ import re
 
 from magpie_ray.dataset import build_record
 from magpie_ray.dataset.layout import REPORT_KEY
-from magpie_ray.dataset.rejects import write_rejects
+from magpie_ray.dataset.rejects import replace_sample
 from magpie_ray.publish.report.report import write_report
 from magpie_ray.types import Partition
 from tests.support.builds import build_of, complete_build, config_of, memory_storage
@@ -32,6 +32,11 @@ def test_hostile_text_is_shown_and_is_no_markup(page: str) -> None:
     assert r"nul\x00 and bell\x07" in text
     assert "{{ 7 * 7 }}" in text
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page)
+
+
+def test_nodes_that_were_left_alone_are_named_with_the_cause(page: str) -> None:
+    assert "node-3&lt;i&gt; (4f4f4f4f)" in page
+    assert "ECC error" in page
 
 
 def test_text_of_any_language_is_there_as_it_is(page: str) -> None:
@@ -74,7 +79,7 @@ def test_examples_of_rejected_messages_are_shown() -> None:
     storage = memory_storage()
     complete_build(storage)
     rejections = [rejection_of(row_id, reason="marker<i>") for row_id in range(4)]
-    write_rejects(storage, Partition(start=0, stop=4), rejections)
+    replace_sample(storage, Partition(start=0, stop=4), rejections)
     write_report(storage)
     text = "".join(Elements(storage.read(REPORT_KEY).decode()).texts)
     assert "Rejected: marker<i>" in text
@@ -87,7 +92,7 @@ def test_examples_of_rejected_messages_are_shown() -> None:
 def test_what_was_rejected_is_shown_where_nothing_was_accepted() -> None:
     storage = memory_storage()
     build_record.open_build(storage, build_of())
-    write_rejects(storage, Partition(start=0, stop=4), [rejection_of(1, reason="empty")])
+    replace_sample(storage, Partition(start=0, stop=4), [rejection_of(1, reason="empty")])
     write_report(storage)
     text = "".join(Elements(storage.read(REPORT_KEY).decode()).texts)
     assert "Nothing was accepted yet" in text

@@ -8,7 +8,7 @@ import pytest
 
 from magpie_ray.dataset import build_record, run_records
 from magpie_ray.dataset.layout import REPORT_KEY
-from magpie_ray.dataset.rejects import write_rejects
+from magpie_ray.dataset.rejects import replace_sample
 from magpie_ray.errors import PreflightError, ReportError
 from magpie_ray.publish.report.facts import Facts
 from magpie_ray.publish.report.report import charts_of, read_facts, write_report
@@ -25,7 +25,7 @@ def test_examples_of_rejected_messages_are_of_different_parts_of_the_build() -> 
     complete_build(storage)
     for start in range(0, 4000, 4):
         partition = Partition(start=start, stop=start + 4)
-        write_rejects(storage, partition, [rejection_of(start + i, reason="empty") for i in range(3)])
+        replace_sample(storage, partition, [rejection_of(start + i, reason="empty") for i in range(3)])
     rows = sorted(int(str(reject["row_id"])) for reject in read_facts(storage).rejects)
     assert len(rows) == 3
     assert rows[0] < 2000 < rows[2]
@@ -55,7 +55,7 @@ def builds() -> Iterator[tuple[str, Storage]]:
 
 @pytest.mark.parametrize("storage", [pytest.param(found, id=name) for name, found in builds()])
 def test_there_is_a_page_whatever_state_a_build_is_in(storage: Storage) -> None:
-    where = write_report(storage)
+    where = write_report(storage).location
     assert where == storage.display(REPORT_KEY)
     text = " ".join(Elements(storage.read(REPORT_KEY).decode()).texts)
     complete = storage.exists("_SUCCESS")
@@ -94,7 +94,7 @@ def test_a_report_goes_where_the_build_is(tmp_path: Path) -> None:
 def test_a_report_goes_to_an_object_store_too_with_times_of_its_listing(s3_server: S3Server) -> None:
     storage = Storage(f"s3://{s3_server.bucket}/report", s3_server.storage_options)
     complete_build(storage)
-    where = write_report(storage)
+    where = write_report(storage).location
     assert where == f"s3://{s3_server.bucket}/report/{REPORT_KEY}"
     assert b"<!doctype html>" in storage.read(REPORT_KEY)
     assert len(read_facts(storage).commits) == 3

@@ -1,0 +1,85 @@
+"""What to look at in a build: figures that are out of the ordinary, each with the key to turn.
+
+Pure. The report shows these sentences on top, and `generate` ends with them.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from magpie_ray.publish.report.facts import Facts
+from magpie_ray.publish.survey import word_tree
+from magpie_ray.types import Role
+from magpie_ray.utils.text import percent, visible
+
+_MOST_CUT, _LEAST_ACCEPTED, _MOST_ALIKE, _MOST_DUPLICATES = 0.10, 0.80, 0.25, 0.01
+# A share of fewer rows than these says little.
+_LEAST_ROWS = 50
+# The rate of the last third of the work against that of the middle third, without start and tail.
+_FALLEN, _LEAST_FILES, _TAIL = 0.7, 24, 0.1
+
+
+def advice(facts: Facts) -> Sequence[str]:
+    """A sentence for each figure that is out of the ordinary; none for a build that has few rows."""
+    if facts.survey.rows < _LEAST_ROWS:
+        return ()
+    return [*_cut(facts), *_rejected(facts), *_alike(facts), *_slower(facts)]
+
+
+def _cut(facts: Facts) -> Iterator[str]:
+    for role in get_args(Role):
+        endings = Counter[str]()
+        for (of, _), counts in facts.survey.finish_reasons.items():
+            endings.update(counts if of == role else {})
+        share = endings["length"] / max(1, endings.total())
+        if share > _MOST_CUT:
+            yield (
+                f"{percent(share)} of the {role} messages were cut at their limit: raise "
+                f"sampling.{role}.max_tokens"
+            )
+
+
+def _rejected(facts: Facts) -> Iterator[str]:
+    tally = facts.tally
+    if not tally.attempts or facts.accepted >= _LEAST_ACCEPTED:
+        return
+    reason, number = max(tally.rejected.items(), key=lambda item: item[1])
+    yield (
+        f"{percent(facts.accepted)} of the attempts were accepted, and {percent(number / tally.attempts)} "
+        f"were rejected as {visible(reason)}: read `magpie-ray show {facts.url} --reason {visible(reason)}`, "
+        "then change the prompt, the sampling or the rule under acceptance"
+    )
+
+
+def _alike(facts: Facts) -> Iterator[str]:
+    survey = facts.survey
+    share = survey.duplicates / survey.rows
+    if share > _MOST_DUPLICATES:
+        yield (
+            f"{percent(share)} of the instructions repeat an earlier one: raise sampling.user.temperature, "
+            "or give more system prompts in system_prompt"
+        )
+    for branch in word_tree(survey, first=2, second=1):  # one may be of instructions without words
+        share = branch.rows / survey.rows
+        if branch.word and share > _MOST_ALIKE:
+            yield (
+                f"{percent(share)} of the instructions begin with {visible(branch.word)!r}: penalise it with "
+                "sampling.user.first_tokens"
+            )
+
+
+def _slower(facts: Facts) -> Iterator[str]:
+    # Each run's end has a tail in which engines run dry; where there were several runs, pauses mix in.
+    if len(facts.commits) < _LEAST_FILES or len(facts.runs) > 1:
+        return
+    bins = facts.bins[: round(len(facts.bins) * (1 - _TAIL))]
+    third = len(bins) // 3
+    first, last = (
+        sum(part.tokens for part in some) / max(1e-9, sum(part.seconds for part in some))
+        for some in (bins[third : 2 * third], bins[-third:])
+    )
+    if last < _FALLEN * first:
+        yield (
+            f"tokens/s fell from {first:,.0f} to {last:,.0f} while the build ran: look for lost actors, or "
+            "for longer messages, and at cluster.num_actors"
+        )

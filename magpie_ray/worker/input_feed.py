@@ -1,0 +1,171 @@
+"""What rows with inputs start with, loaded ahead in the background.
+
+Invariants: a row is handed over once it is loaded, in the order of rows that were opened. What is loaded
+ahead is bounded in rows and bytes. Whatever fails in the background is raised where rows are taken.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from threading import Condition, Thread
+from typing import Protocol
+
+from magpie_ray.chat_format.format import SystemPrefix
+from magpie_ray.generation.conversation import Start
+from magpie_ray.inputs.blocks import LoadedInput
+from magpie_ray.types import SystemPrompt
+
+log = logging.getLogger(__name__)
+
+# Rows that are loaded together.
+_CHUNK_ROWS = 64
+# Characters of the prompts that are loaded ahead, and wait to be handed over.
+_AHEAD_CHARACTERS = 8 << 20
+
+
+class Loader(Protocol):
+    """Loads inputs; InputBlocks."""
+
+    def load(self, rows: Sequence[int]) -> list[LoadedInput]: ...
+
+    def close(self) -> None: ...
+
+
+class InputFeed:
+    """Loads the inputs of opened rows ahead of their start. One thread calls all methods.
+
+    number: of the inputs of the build. prefixes_of: the prefixes of system prompts; None is no prompt.
+    on_loaded: called from the background when rows can be taken, or loading has failed.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        prefixes_of: Callable[[Sequence[str | None]], Sequence[SystemPrefix]],
+        *,
+        number: int,
+        on_loaded: Callable[[], None],
+    ) -> None:
+        self.number = number
+        self._loader, self._prefixes_of, self._on_loaded = loader, prefixes_of, on_loaded
+        self._ahead = 0
+        self._starts: dict[int, Start] = {}  # taken and not released, by row id
+        # Shared with the background.
+        self._changed = Condition()
+        self._opened = deque[deque[int]]()  # rows to load, by partition
+        self._ready = deque[tuple[int, Start]]()
+        self._loading: set[int] = set()
+        self._characters = 0
+        self._failure: BaseException | None = None
+        self._closed = False
+        Thread(target=self._work, name="input feed", daemon=True).start()
+
+    @property
+    def waiting(self) -> int:
+        """Opened rows that were not taken yet."""
+        with self._changed:
+            return sum(map(len, self._opened)) + len(self._loading) + len(self._ready)
+
+    @property
+    def has_some(self) -> bool:
+        """Whether `take` has rows to return, or a failure to raise."""
+        with self._changed:
+            return bool(self._ready) or self._failure is not None
+
+    def open(self, rows: Iterable[int], *, ahead: int) -> None:
+        """Rows of a partition will be taken. ahead: how many may be loaded before they are."""
+        with self._changed:
+            self._ahead = max(ahead, _CHUNK_ROWS)
+            self._opened.append(deque(rows))
+            self._changed.notify_all()
+
+    def take(self, most: int) -> list[int]:
+        """Up to so many rows that are loaded. Raises what loading has failed with."""
+        taken = list[int]()
+        with self._changed:
+            while self._ready and len(taken) < most:
+                row_id, start = self._ready.popleft()
+                self._characters -= _characters(start)
+                self._starts[row_id] = start
+                taken.append(row_id)
+            if self._failure and not taken:
+                raise self._failure
+            self._changed.notify_all()
+        return taken
+
+    def start_of(self, row_id: int) -> Start:
+        """What the row starts with. It was taken, and not released."""
+        return self._starts[row_id]
+
+    def release(self, rows: Iterable[int]) -> None:
+        """The rows are finished: their starts are forgotten."""
+        for row_id in rows:
+            self._starts.pop(row_id, None)
+
+    def drop(self, rows: range) -> None:
+        """None of these rows is taken any more."""
+        with self._changed:
+            kept = (deque(row for row in opened if row not in rows) for opened in self._opened)
+            self._opened = deque(opened for opened in kept if opened)
+            self._loading = {row for row in self._loading if row not in rows}
+            self._ready = deque((row, start) for row, start in self._ready if row not in rows)
+            self._characters = sum(_characters(start) for _, start in self._ready)
+            self._changed.notify_all()
+        self.release(rows)
+
+    def close(self) -> None:
+        """End the background."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._loader.close()
+
+    def _work(self) -> None:
+        while chunk := self._next():
+            try:
+                starts = self._load(chunk)
+            except BaseException as exc:  # noqa: BLE001 - it is raised where rows are taken
+                with self._changed:
+                    self._failure, self._loading = exc, set()
+                self._on_loaded()
+                return
+            with self._changed:
+                # Those that were dropped meanwhile are not among them any more.
+                starts = [(row, start) for row, start in starts if row in self._loading]
+                self._loading = set()
+                self._ready += starts
+                self._characters += sum(_characters(start) for _, start in starts)
+            self._on_loaded()
+
+    def _next(self) -> list[int]:
+        """The next rows to load, once there is room for them; none when the feed is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or (self._opened and self._has_room()))
+            if self._closed:
+                return []
+            rows = self._opened[0]
+            chunk = [rows.popleft() for _ in range(min(_CHUNK_ROWS, len(rows)))]
+            if not rows:
+                self._opened.popleft()
+            self._loading = set(chunk)
+            return chunk
+
+    def _has_room(self) -> bool:
+        return len(self._ready) < self._ahead and self._characters < _AHEAD_CHARACTERS
+
+    def _load(self, rows: Sequence[int]) -> list[tuple[int, Start]]:
+        loaded = self._loader.load(rows)
+        prefixes = self._prefixes_of([one.prompt for one in loaded])
+        return [(one.row_id, _start(one, prefix)) for one, prefix in zip(loaded, prefixes, strict=True)]
+
+
+def _start(loaded: LoadedInput, prefix: SystemPrefix) -> Start:
+    prompt = None if loaded.prompt is None else SystemPrompt(text=loaded.prompt)
+    return Start(prompt, prefix.ids, prefix, loaded.input)
+
+
+def _characters(start: Start) -> int:
+    """Of the prompt; a byte of a kept column counts as one."""
+    prompt = len(start.system_prompt.text) if start.system_prompt else 0
+    kept = start.input.kept if start.input else None
+    return prompt + (kept.nbytes if kept is not None else 0)
