@@ -5,33 +5,24 @@ on this machine.
 """
 
 import logging
-import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from magpie_ray import draws
 from magpie_ray.config.schema import Config
-from magpie_ray.coordinator.placement import Placement, most_actors, place
 from magpie_ray.dataset import partitioning
-from magpie_ray.dataset.layout import DATA_FILES
 from magpie_ray.dataset.parquet import parquet_bytes
-from magpie_ray.driver.cluster_watch import ClusterWatch
-from magpie_ray.driver.connect import ray_session, stop_signals
-from magpie_ray.driver.ray_actors import RayActors
+from magpie_ray.driver.engines_here import engines_here
 from magpie_ray.errors import PreflightError
 from magpie_ray.planning.estimate import Sample
-from magpie_ray.planning.sampler import Sampler
-from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
-from magpie_ray.preflight.inputs import copy_inputs
+from magpie_ray.preflight.build_spec import choose_grid
 from magpie_ray.preflight.target import CommittedBuild, look_at
-from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
 from magpie_ray.utils.awake import awake_seconds
-from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec
+from magpie_ray.worker.spec import EngineFactory
 
 log = logging.getLogger(__name__)
 
@@ -58,75 +49,26 @@ def take_sample(
     build_spec, config, committed = target.build_spec, target.build_spec.config, target.committed
     if committed and not committed.pending:
         raise PreflightError(f"{target.storage.url} has all of its rows: nothing is left to take a sample of")
-    if engine_factory is None:
-        checks.check_engine_is_installed()
-    with (
-        tempfile.TemporaryDirectory(prefix="magpie-ray-sample-") as folder,
-        ray_session("local"),
-        stop_signals() as stop_requested,
-        ClusterWatch(may_grow=False) as watch,
-    ):
+    with engines_here(build_spec, engine_factory) as here:
         # As many engines as the build would have on this machine.
-        placement = place(config, watch.view.resources)
-        most = most_actors(placement, watch.view.resources)
-        num_actors = most if config.cluster.num_actors == "auto" else config.cluster.num_actors
-        grid = choose_grid(build_spec, num_actors=num_actors, device=placement.device)
+        device = here.placement.device
+        num_actors = here.most if config.cluster.num_actors == "auto" else config.cluster.num_actors
+        grid = choose_grid(build_spec, num_actors=num_actors, device=device)
         grid = min(committed.build.rows_per_partition if committed else grid, _ROWS_PER_PIECE)
         num_rows = partitioning.rows_in(committed.pending) if committed else config.num_rows
         pieces = _pieces(config, committed, grid=grid, num_rows=num_rows)
-        engines = min(most, num_actors, len(pieces))
-        if build_spec.inputs:
-            copy_inputs(config, build_spec.inputs, Storage(folder))
-        actors = make_actors(build_spec, Storage(folder), placement, watch, engines, engine_factory)
+        engines = min(here.most, num_actors, len(pieces))
+        sampler = here.sampler(pieces, engines=engines, grid=grid, seconds=seconds, began=began)
         log.info("%d engines make a sample for %.0f s", engines, seconds)
-        sampler = Sampler(
-            actors,
-            pieces,
-            num_slots=engines,
-            grid=grid,
-            seconds=seconds,
-            began=began,
-            start_timeout_seconds=config.cluster.start_timeout_seconds,
-            stall_timeout_seconds=config.cluster.stall_timeout_seconds,
-        )
-        sampler.work(stop_requested)
+        sampler.work(here.stop_requested)
         sample = sampler.result(num_rows=num_rows)
-        bytes_per_row, bytes_per_file = _bytes_of(Path(folder), config)
+        bytes_per_row, bytes_per_file = _bytes_of(here.files(), config)
     return replace(
         sample,
-        device=placement.device,
+        device=device,
         bytes_per_row=bytes_per_row,
         bytes_per_file=bytes_per_file,
         end_seconds=awake_seconds() - sampler.ended,
-    )
-
-
-def make_actors(
-    build_spec: BuildSpec,
-    storage: Storage,
-    placement: Placement,
-    watch: ClusterWatch,
-    engines: int,
-    engine_factory: EngineFactory | None,
-) -> RayActors:
-    """Actors that write to `storage` and belong to no build there."""
-    spec = WorkerSpec(
-        build_spec=build_spec,
-        storage=storage,
-        fingerprint="",
-        run=draws.MAX_RUNS - 1,
-        engine_start=0,
-        device=placement.device,
-        distributed_executor_backend=placement.distributed_executor_backend,
-    )
-    return RayActors(
-        spec,
-        lambda engine_start: EngineStart(engine_start=engine_start),
-        placement,
-        watch,
-        capacity_in=lambda _: engines,
-        secrets=build_spec.config.secrets(),
-        engine_factory=engine_factory,
     )
 
 
@@ -136,9 +78,8 @@ def _pieces(config: Config, committed: CommittedBuild | None, *, grid: int, num_
     return partitioning.pending(min(config.num_rows, config.num_rows - num_rows + _MOST_ROWS), grid, done)
 
 
-def _bytes_of(folder: Path, config: Config) -> tuple[float, float]:
+def _bytes_of(paths: Sequence[Path], config: Config) -> tuple[float, float]:
     """Bytes of a row, and of a file beside its rows, from the sample's files and one file of all rows."""
-    paths = sorted(folder.glob(DATA_FILES))
     table = pa.concat_tables(pq.read_table(path) for path in paths)
     together = len(parquet_bytes(table, config.output.compression))
     apart = sum(path.stat().st_size for path in paths)
