@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Literal, cast
 import fsspec
 
 from magpie_ray.errors import MagpieError, PreflightError
+from magpie_ray.storage.clients import fresh_file_system
 from magpie_ray.storage.failures import remedy, scrubbed
 
 Format = Literal["Parquet", "JSON lines", "CSV"]
@@ -83,9 +84,7 @@ def open_source(key: str, url: str, options: Mapping[str, object]) -> Source:
     """
     known = f"{key}: got {url}"
     try:
-        # An instance of its own: a shared one would return outdated listings.
-        fresh = {} if "::" in url else {"skip_instance_cache": True, "use_listings_cache": False}
-        fs, root = fsspec.url_to_fs(url, **fresh, **options)
+        fs, root = fsspec.url_to_fs(url, **options) if "::" in url else fresh_file_system(url, options)
         paths, base = _listed(fs, str(root))
     except FileNotFoundError as exc:
         raise PreflightError(f"{known}, but there is no such file or folder") from exc

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import fsspec
+from fsspec.dircache import DirCache
 
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
@@ -21,9 +22,17 @@ def connect(protocol: str, url: str, options: Mapping[str, object]) -> tuple[Any
     settings = _SETTINGS.get(protocol, dict[str, Any])() | dict(options)
     if protocol in ("s3", "s3a"):
         settings["config_kwargs"] = _s3_config() | dict(settings.get("config_kwargs") or {})
-    # An instance of its own: a shared one would return outdated listings.
-    fs, root = fsspec.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **settings)
+    fs, root = fresh_file_system(url, settings)
     _make_each_request_once(fs)
+    return fs, root
+
+
+def fresh_file_system(url: str, settings: Mapping[str, object]) -> tuple[Any, str]:
+    """An instance of its own, which keeps no listings, and the path of the URL on it."""
+    fs, root = fsspec.url_to_fs(url, skip_instance_cache=True, **settings)
+    # Not as an argument: some clients, such as sftp's, hand all arguments on to a library that refuses others.
+    if isinstance(listings := getattr(fs, "dircache", None), DirCache):
+        listings.use_listings_cache = False
     return fs, str(root)
 
 
