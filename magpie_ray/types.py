@@ -117,6 +117,7 @@ class Rejection:
 
     text: of the rejected message, "" when there was no room for one. messages: those before the rejected one.
     Tokens are those of dropped messages, without the turns that the next attempt keeps.
+    input_id: of the row's input, None where rows have none.
     """
 
     row_id: int
@@ -127,6 +128,7 @@ class Rejection:
     text: str
     messages: tuple[Message, ...] = ()
     system_prompt: SystemPrompt | None = None
+    input_id: int | None = None
     user_tokens: int
     assistant_tokens: int
 

@@ -26,6 +26,7 @@ _FIELDS: dict[str, Callable[[Rejection], object]] = {
     "reason": lambda rejection: rejection.reason,
     "system_prompt": lambda rejection: rejection.system_prompt and rejection.system_prompt.text,
     "system_prompt_key": lambda rejection: rejection.system_prompt and rejection.system_prompt.key,
+    "input_id": lambda rejection: rejection.input_id,
     "messages": lambda rejection: [{"role": m.role, "content": m.text} for m in rejection.messages],
     "text": lambda rejection: rejection.text,
 }
@@ -90,7 +91,7 @@ def read_rejects(storage: Storage, keys: Iterable[str] | None = None) -> Iterato
         # refuses the lone surrogates that json writes.
         for line in filter(None, storage.read(key).split(b"\n")):
             try:
-                reject = json.loads(line)
+                reject = {"input_id": None, **json.loads(line)}  # earlier versions did not write it
                 yield {name: reject[name] for name in REJECT_FIELDS}
             except (ValueError, LookupError, TypeError) as exc:
                 raise CorruptBuildError(

@@ -71,8 +71,8 @@ class EarlyStop:
             row.failures += 1
             # What a whole group shows says more than one of its rows.
             self._end(rejection.row_id, outcome)
-        given = conversation.start.input
-        name = f"row {rejection.row_id}" + (f" (input {given.input_id})" if given else "")
+        given = rejection.input_id
+        name = f"row {rejection.row_id}" + (f" (input {given})" if given is not None else "")
         self._check_row(row, name, self._key(conversation))
 
     def finish(self, row_id: int) -> None:

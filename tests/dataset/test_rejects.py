@@ -19,6 +19,7 @@ def rejection(row_id: int, reason: str, text: str = "text", attempt: int = 1) ->
         text=text,
         messages=(question,),
         system_prompt=SystemPrompt(text="Be kind.", weight=1.0, key="kind"),
+        input_id=7,
         user_tokens=1,
         assistant_tokens=2,
     )
@@ -65,9 +66,19 @@ def test_what_is_written_is_read_whole_whatever_the_text() -> None:
         "reason": "empty",
         "system_prompt": "Be kind.",
         "system_prompt_key": "kind",
+        "input_id": 7,
         "messages": [{"role": "user", "content": "Why?"}],
         "text": text,
     }
+
+
+def test_a_sample_of_an_earlier_version_is_read_without_inputs() -> None:
+    storage = memory_storage()
+    replace_sample(storage, Partition(start=0, stop=4), [rejection(1, "empty")])
+    key = "_magpie/rejects/part-000000000000.jsonl"
+    storage.replace(key, storage.read(key).replace(b'"input_id": 7, ', b""))
+    [read] = read_rejects(storage)
+    assert (read["row_id"], read["input_id"]) == (1, None)
 
 
 def test_a_damaged_sample_is_named() -> None:
