@@ -10,6 +10,7 @@ from typing import Any
 
 from magpie_ray.chat_format.custom import custom_format
 from magpie_ray.chat_format.derivation import derive
+from magpie_ray.chat_format.encoder import Encoder
 from magpie_ray.chat_format.format import ChatFormat, SystemPrefix
 from magpie_ray.chat_format.prefixes import PrefixMaker
 from magpie_ray.errors import FormatError
@@ -61,6 +62,7 @@ class Prefixes:
         self._loaded, self._form = loaded, form
         self._own_format, self._thinking = own_format, thinking
         self._maker: PrefixMaker | None = None
+        self._lacking = _added_tokens_beyond(loaded)
         self._refusal = ""
         if pre_query_template is not None:
             self._refusal = (
@@ -84,6 +86,7 @@ class Prefixes:
         """The prefix of each prompt. FormatError or ConfigError for one that is not taken."""
         if self._refusal and prompts:
             raise FormatError(self._refusal)
+        self._check_tokens(prompts)
         if self._maker:
             return [self._maker.prefix(prompt) for prompt in prompts]
         form = self._made_with(prompts)
@@ -92,9 +95,15 @@ class Prefixes:
     def check(self, prompts: Sequence[str]) -> None:
         """Raises what `of` would raise for these prompts."""
         if self._maker and not self._refusal:
+            self._check_tokens(prompts)
             self._maker.check(prompts)
         else:
             self.of(prompts)
+
+    def _check_tokens(self, prompts: Sequence[str]) -> None:
+        for text, token_id in self._lacking.items():
+            if any(text in prompt for prompt in prompts):
+                raise _lacks_token("The system prompt", text, token_id, self._loaded.vocabulary)
 
     def _made_with(self, prompts: Sequence[str]) -> ChatFormat:
         """The user's format with these prompts."""
@@ -108,6 +117,22 @@ class Prefixes:
         )
 
 
+def _added_tokens_beyond(loaded: LoadedTokenizer) -> dict[str, int]:
+    """Added tokens of the tokenizer that the model does not have, by their text."""
+    if loaded.vocabulary is None:
+        return {}
+    markers = Encoder(loaded.tokenizer).markers.items()
+    return {text: token_id for token_id, text in markers if token_id >= loaded.vocabulary}
+
+
+def _lacks_token(what: str, text: str, token_id: int, vocabulary: int | None) -> FormatError:
+    return FormatError(
+        f"{what} has the token {text!r}, id {token_id}, and the model has only the ids below "
+        f"{vocabulary} (vocab_size in config.json): the tokenizer is that of another model, or tokens were "
+        "added to it and not to the model."
+    )
+
+
 def _within(vocabulary: int, form: ChatFormat, tokenizer: Any) -> ChatFormat:
     """The format without stop ids that the model does not have. FormatError for such ids in prompts."""
     texts = (
@@ -116,11 +141,7 @@ def _within(vocabulary: int, form: ChatFormat, tokenizer: Any) -> ChatFormat:
     )
     missing = next((i for ids in texts for i in ids if i >= vocabulary), None)
     if missing is not None:
-        raise FormatError(
-            f"The chat format has the token {tokenizer.convert_ids_to_tokens(missing)!r}, id {missing}, and "
-            f"the model has only the ids below {vocabulary} (vocab_size in config.json): the tokenizer is "
-            "that of another model, or tokens were added to it and not to the model."
-        )
+        raise _lacks_token("The chat format", tokenizer.convert_ids_to_tokens(missing), missing, vocabulary)
     stops = (*form.user_stop_token_ids, *form.assistant_stop_token_ids)
     foreign = dict.fromkeys(i for i in stops if i >= vocabulary)
     if not foreign:

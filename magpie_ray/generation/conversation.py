@@ -264,7 +264,7 @@ class Conversation:
             text=text,
             messages=accepted,
             system_prompt=self.system_prompt,
-            input_id=self.start.input and self.start.input.input_id,
+            input_id=self.start.input.input_id if self.start.input else None,
             user_tokens=sum(m.completion_tokens for m in dropped if m.role == "user"),
             assistant_tokens=sum(m.completion_tokens for m in dropped if m.role == "assistant"),
         )

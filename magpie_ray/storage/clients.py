@@ -30,7 +30,7 @@ def connect(protocol: str, url: str, options: Mapping[str, object]) -> tuple[Any
 def fresh_file_system(url: str, settings: Mapping[str, object]) -> tuple[Any, str]:
     """An instance of its own, which keeps no listings, and the path of the URL on it."""
     fs, root = fsspec.url_to_fs(url, skip_instance_cache=True, **settings)
-    # Not as an argument: some clients, such as sftp's, hand all arguments on to a library that refuses others.
+    # Not as an argument: some clients, such as sftp's, hand all arguments on to a library that knows none.
     if isinstance(listings := getattr(fs, "dircache", None), DirCache):
         listings.use_listings_cache = False
     return fs, str(root)

@@ -1,5 +1,7 @@
 """Inputs before a build begins: what they make of the config, and what is refused, by its row."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,12 @@ DEMANDING = (
     "{% endif %}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ m.content }}"
     "<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>"
     "{% endif %}"
+)
+
+SYSTEM_TAKING = (
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{{ m.content }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 
 
@@ -242,3 +250,17 @@ def test_a_plan_shows_the_inputs_and_the_prompt_of_the_first(tmp_path: Path) -> 
 def test_an_input_that_is_refused_is_a_format_error_of_one_message(tmp_path: Path) -> None:
     with pytest.raises(FormatError):
         resolve_build(with_inputs(tmp_path, [{"system_prompt": "<|eot_id|>"}]))
+
+
+def test_a_prompt_with_a_token_that_the_model_does_not_have_is_refused_by_its_row(tmp_path: Path) -> None:
+    folder = Path(model_folder(tmp_path / "model", SYSTEM_TAKING))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    added = tokenizer["added_tokens"][-1] | {"id": 1999, "content": "<|tool|>", "special": False}
+    tokenizer["added_tokens"].append(added)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    rows = [*ROWS, {"system_prompt": "Use <|tool|> often.", "topic": "x"}]
+    assert re.search(
+        r"a\.jsonl, line 13: The system prompt has the token '<\|tool\|>', id 1999, and the model has only",
+        refusal(with_inputs(tmp_path, rows, model={"name": str(folder)})),
+    )
+    resolve_build(with_inputs(tmp_path, ROWS, model={"name": str(folder)}))
