@@ -1,10 +1,10 @@
 """The state of each slot's current worker, and what its silence means.
 
 Times are seconds of one monotonic clock, given by the caller. Invariants: a worker that has work and does not
-advance, or whose engine does not come up, is overdue after a bounded time. Only processed tokens,
-messages that were accepted or rejected, and stored partitions count as progress. No event and no question
-costs more with ten thousand workers than with ten: sums change by the difference that an event makes, and
-deadlines are ranked.
+advance, that stores and is not heard, or whose engine does not come up, is overdue after a bounded time. Only
+processed tokens, messages that were accepted or rejected, and stored partitions count as progress. No event
+and no question costs more with ten thousand workers than with ten: sums change by the difference that an
+event makes, and deadlines are ranked.
 """
 
 from collections import Counter
@@ -43,12 +43,14 @@ _NO_REPORT = Progress(tally=Tally(), engine=EngineStats(), started=0, live_windo
 class WorkerState:
     """One worker. since: when it was requested, then when it was placed. report: its last progress.
 
-    advanced: when a report last showed new work, or none was to be done. leaving: it was told to stop.
+    advanced: when a report last showed new work, or none was to be done. heard: when the last report came.
+    leaving: it was told to stop.
     """
 
     stage: Stage
     since: float
     advanced: float
+    heard: float = 0.0
     leaving: bool = False
     report: Progress | None = None
     committed_rows: int = 0
@@ -138,7 +140,7 @@ class Fleet:
         self.tally = Tally.sum([self.tally, event.tally.since(before.tally)])
         self.engines = EngineStats.sum([self.engines, event.engine.since(before.engine)])
         self.storage_retries += event.storage_retries - before.storage_retries
-        self._change(slot, report=event, advanced=worker.advanced if stands_still else now)
+        self._change(slot, report=event, advanced=worker.advanced if stands_still else now, heard=now)
 
     def commit(self, slot: int, rows: int) -> None:
         """So many more rows of the worker are in files."""
@@ -169,8 +171,11 @@ class Fleet:
         self._deadlines.put(slot, self._deadline(worker))
 
     def _deadline(self, worker: WorkerState) -> float | None:
+        if worker.stage == "up" and worker.storing:
+            # It reports while it waits, so a silent one is as dead as one whose engine makes no token.
+            return min(worker.advanced + max(self._stall, _STORING_SECONDS), worker.heard + self._stall)
         if worker.stage == "up":
-            return worker.advanced + (max(self._stall, _STORING_SECONDS) if worker.storing else self._stall)
+            return worker.advanced + self._stall
         return worker.since + self._start if worker.stage == "starting" else None
 
     def overdue(self, now: float) -> list[tuple[int, str]]:
@@ -180,6 +185,8 @@ class Fleet:
     def _why(self, worker: WorkerState, now: float) -> str:
         if worker.stage == "starting":
             return f"its engine was not up after {self._start:g} s (cluster.start_timeout_seconds)"
+        if worker.storing and now - worker.heard >= self._stall:
+            return f"no report from it for {self._stall:g} s (cluster.stall_timeout_seconds)"
         if worker.storing:
             return f"storage has taken nothing from it for {now - worker.advanced:.0f} s"
         if worker.report and (rule := worker.report.awaited_rule):

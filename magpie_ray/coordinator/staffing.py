@@ -27,13 +27,15 @@ class Pauses:
 
     restart_seconds: after one, two, ... actors of a slot in a row that committed nothing; the last one again
     and again. node_seconds: likewise, for a node that has failed. ramp_seconds: over which the starts of many
-    new slots are spread; the first `at_once` of them start at once.
+    new slots are spread; the first `at_once` of them start at once. idle_seconds: the longest wait while no
+    actor of the run has a place or asks for one.
     """
 
     restart_seconds: tuple[float, ...] = (10.0, 30.0, 120.0, 300.0, 600.0)
     node_seconds: tuple[float, ...] = PAUSES_SECONDS
     ramp_seconds: float = 120.0
     at_once: int = 16
+    idle_seconds: float = 30.0
 
 
 @dataclass(slots=True)
@@ -162,6 +164,10 @@ class Staffing:
         self._fruitless[slot] = 0 if life.useful else self._fruitless.get(slot, 0) + 1
         wait = self._wait(self._fruitless[slot], now)
         heapq.heappush(self._due, (now + wait, slot))
+        if not self._lives and self._due[0][0] > (soon := now + self._pauses.idle_seconds):
+            # Pauses spare nodes and hubs; a single start spares them as well, and nothing stands still.
+            _, next_slot = heapq.heapreplace(self._due, (soon, self._due[0][1]))
+            wait = self._pauses.idle_seconds if next_slot == slot else wait
         return wait, [paused for paused in pauses if paused]
 
     def _wait(self, fruitless: int, now: float) -> float:

@@ -103,7 +103,10 @@ def _settle(
     """Look at the output, and settle what needs no engine; open and work for the rest."""
     existing = read_existing(output.reader)
     if existing and (reason := reason_to_leave(output.reader, if_exists)):
-        return BuildResult(url=output.storage.url, num_rows=output.config.num_rows, left_alone=reason)
+        # The command may ask for as many rows as there are inputs, which nobody has counted.
+        runs = run_records.read_runs(output.reader)
+        num_rows = runs[-1].num_rows if runs else output.config.num_rows
+        return BuildResult(url=output.storage.url, num_rows=num_rows, left_alone=reason)
     target = find_target(output, existing)
     for warning in target.build_spec.warnings:
         log.warning("%s", warning)

@@ -135,8 +135,13 @@ class Committer:
             self.stored += 1
             yield committed
 
+    @property
+    def is_uploading(self) -> bool:
+        """Whether an upload is under way."""
+        return not all(upload.done() for upload in self.uploads)
+
     def last_uploads(self) -> Iterator[Committed]:
-        """Events of the uploads that succeed, once they have ended."""
+        """Events of the uploads that have succeeded."""
         for upload in self.uploads:
             if upload.exception() is None:
                 yield upload.result()

@@ -124,7 +124,7 @@ class ShardWorker:
             try:
                 yield from self._generate(rounds, committer)
                 while committer.uploads:
-                    wait(committer.uploads, return_when=FIRST_COMPLETED)
+                    yield from self._wait_for_an_upload(rounds, committer)
                     yield from committer.ended_uploads()
             except Exception as exc:
                 # Finished rows are committed all the same. Where storage fails, one key may be refused while
@@ -135,6 +135,8 @@ class ShardWorker:
                 if isinstance(exc, (AcceptRateError, RowExhaustedError)):
                     committer.keep_rejects(rounds.take_outcomes())
                 committer.commit_heads()
+                while committer.is_uploading:
+                    yield from self._wait_for_an_upload(rounds, committer)
                 yield from committer.last_uploads()
                 # On notice the time was short; that says nothing of a store that others can still wait for.
                 if not (storage_fails and self._stopping):
@@ -210,6 +212,12 @@ class ShardWorker:
                     rounds.add(rows)
                 elif committer.drop(partition):
                     rounds.discard(rows)
+
+    def _wait_for_an_upload(self, rounds: Rounds, committer: Committer) -> Iterator[Progress]:
+        """Until one more upload has ended, or the next report is due, which is made then."""
+        running = [upload for upload in committer.uploads if not upload.done()]
+        if running and not wait(running, self._spec.progress_seconds, return_when=FIRST_COMPLETED).done:
+            yield self._progress(rounds, committer, busy=False)
 
     def _progress(self, rounds: Rounds, committer: Committer, *, busy: bool) -> Progress:
         stats = rounds.engine.stats()

@@ -29,6 +29,8 @@ _NODE_SECONDS = 150.0
 # Engine steps: slow enough for a build to outlast its faults, or as fast as two cores go. Without any sleep
 # the engine's thread would keep the others of its process from running.
 _SLOW, _FAST = 0.002, 0.001
+# Most faults harm an actor that has done some work before, or wait for nodes.
+_HARMED = 0.006
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +54,7 @@ def actors(ground: Ground, head: Node, scale: Scale, *, harm: int, s3: int, outa
     draw = scale.draw("actors")
     faults: list[Fault] = [*drawn(ACTOR_FAULTS, harm, draw), *drawn(S3_FAULTS, s3, draw)]
     faults += [*[Outage()] * outages, *DENIALS, DropStrays(), RemoveRecords()]
-    build = Build(ground, "actors", scale.rows, draw, step_seconds=_SLOW)
+    build = Build(ground, "actors", scale.rows, draw, step_seconds=_HARMED)
     driver = build.start(head.address, f"cluster.num_actors={head.num_cpus}")
     build.inject(driver, scale.schedule(faults, draw))
     build.end(driver)
@@ -86,7 +88,7 @@ def short(ground: Ground, head: Node, scale: Scale) -> Ended:
     """A little of all that one build on one cluster can suffer; its driver is killed towards the end."""
     draw = scale.draw("short")
     faults: list[Fault] = [*drawn(ACTOR_FAULTS, 0, draw), *drawn(S3_FAULTS, 14, draw), Outage(), DropStrays()]
-    build = Build(ground, "short", scale.rows, draw, step_seconds=_SLOW)
+    build = Build(ground, "short", scale.rows, draw, step_seconds=_HARMED)
     driver = build.start(head.address, f"cluster.num_actors={head.num_cpus}")
     build.inject(driver, scale.schedule(faults, draw))
     try:
@@ -176,7 +178,7 @@ def nodes(ground: Ground, scale: Scale, *, kills: int) -> Ended:
     """A node comes, is lost, and comes back; actors are killed while they write to a disk."""
     draw = scale.draw("nodes")
     rows = scale.rows * 3 // 2  # nodes take their time to come, and to be left alone
-    build = Build(ground, "nodes", rows, draw, step_seconds=_SLOW, on_disk=True)
+    build = Build(ground, "nodes", rows, draw, step_seconds=_HARMED, on_disk=True)
     head = ground.start_node(num_cpus=2).wait_until_up()
     driver = build.start(head.address, "cluster.num_actors=auto")
     try:

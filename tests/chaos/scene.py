@@ -4,6 +4,7 @@ Invariant: an Injection stands for one fault that really happened, at the moment
 """
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -17,6 +18,8 @@ T = TypeVar("T")
 
 # Recoveries on two busy cores; a replacement takes 3 s alone.
 RECOVERY_SECONDS = 60.0
+# By then an actor has stored a file.
+_SETTLED_SECONDS = 8.0
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +50,11 @@ class Scene:
         return {a.pid: a for a in self.driver.actors if a.is_running and a.pid not in self.harmed}
 
     def victim(self, *, starting: bool = False) -> Actor:
-        """An actor that nothing was done to, one whose engine is starting where that is asked for."""
+        """An actor that nothing was done to, one whose engine is starting where that is asked for.
+
+        Others have been up for long enough to have stored rows: an actor that ends before waits for its
+        successor longer each time, as one that can't work does.
+        """
 
         def look() -> Actor | None:
             fit = [
@@ -55,7 +62,8 @@ class Scene:
                 for actor in self.driver.actors
                 if actor.lost_at is None and actor.pid not in self.harmed and is_alive(actor.pid)
             ]
-            running = [actor for actor in fit if actor.up_at is not None]
+            begun = time.monotonic() - _SETTLED_SECONDS
+            running = [actor for actor in fit if actor.up_at is not None and actor.up_at < begun]
             young = [actor for actor in fit if actor.up_at is None] if starting else []
             return self.random.choice(young or running) if young or running else None
 

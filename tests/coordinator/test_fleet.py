@@ -136,6 +136,14 @@ def test_waiting_for_storage_is_no_stall() -> None:
         assert overdue(fleet, now + STALL) == []
 
 
+def test_a_worker_that_stores_and_is_not_heard_any_more_is_overdue_as_others_are() -> None:
+    fleet = ready_fleet()
+    fleet.progress(0, report(tokens=3, doing="storing"), has_work=True, now=100.0)
+    assert overdue(fleet, 100.0 + STALL) == []
+    [(_, cause)] = fleet.overdue(100.5 + STALL)
+    assert cause == f"no report from it for {STALL:g} s (cluster.stall_timeout_seconds)"
+
+
 def test_an_engine_that_does_not_come_up_is_overdue_by_its_own_time() -> None:
     fleet = fleet_of()
     fleet.place(0, 500.0)

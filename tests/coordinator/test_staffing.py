@@ -26,6 +26,15 @@ def due(s: Staffing, now: float, present: frozenset[str] = CLUSTER) -> Iterator[
         yield slot
 
 
+def beside_one_that_is_up() -> Staffing:
+    """Slot 0 has been started, and the engine of slot 1 is up."""
+    s = staffing(slots=2)
+    assert list(due(s, 0.0)) == [0, 1]
+    s.placed(1, {"other": "other"}, 0.0)
+    s.ready(1, 0.0)
+    return s
+
+
 def next_start(s: Staffing, now: float, *, step: float = 1.0) -> float:
     """When the next actor is started, which is done then."""
     while not list(due(s, now)):
@@ -56,19 +65,33 @@ def test_a_few_actors_start_at_once_and_many_are_spread_over_two_minutes() -> No
 
 
 def test_pauses_before_a_slots_next_start_grow_and_a_file_ends_that() -> None:
-    s, now, waits = staffing(), 0.0, []
+    s, now, waits = beside_one_that_is_up(), 0.0, []
     for _ in range(7):
-        now = next_start(s, now)
-        hopeless(s, now, up=1)  # some other engine is up
+        hopeless(s, now, up=1)
         waits.append(fails(s, 0, now))
+        now = next_start(s, now)
     bounds = [10, 30, 120, 300, 600, 600, 600]
     assert all(0.75 * b <= wait <= 1.25 * b for wait, b in zip(waits, bounds, strict=True))
-    now = next_start(s, now)
     s.placed(0, {"a": "a"}, now)
     s.ready(0, now)
     s.committed(0, now)
     assert s.ended(0, cause="killed", loss=Loss.DIED, now=now)[0] == 0.0
     assert list(due(s, now)) == [0]
+
+
+@given(st.integers(1, 6), st.lists(st.integers(0, 5), max_size=40))
+def test_while_no_actor_is_up_or_starts_the_next_one_starts_within_half_a_minute(
+    slots: int, deaths: list[int]
+) -> None:
+    s, now = staffing(slots=slots), 0.0
+    alive = list(due(s, now))
+    for death in deaths:
+        hopeless(s, now, up=1)
+        fails(s, alive.pop(death % len(alive)), now)
+        if not alive:
+            assert not list(due(s, now))
+            alive += due(s, now := now + 30)
+        assert alive
 
 
 def test_pauses_differ_between_slots() -> None:
@@ -78,11 +101,11 @@ def test_pauses_differ_between_slots() -> None:
 
 
 def test_an_actor_that_leaves_on_notice_at_every_start_waits_too() -> None:
-    s, now, waits = staffing(), 0.0, []
+    s, now, waits = beside_one_that_is_up(), 0.0, []
     for _ in range(3):
-        now = next_start(s, now)
         s.placed(0, {"a": "a"}, now)
         waits.append(s.ended(0, cause="on notice", loss=Loss.LEFT, now=now)[0])
+        now = next_start(s, now)
     assert waits[0] > 5
     assert waits[2] > 60
 
@@ -240,13 +263,13 @@ def test_what_fails_on_one_node_alone_is_its_fault_though_it_may_pass() -> None:
 
 
 def test_a_node_that_an_outage_keeps_from_starting_is_tried_soon_after_it() -> None:
-    s, now, pauses = staffing(), 0.0, []
+    s, now, pauses = beside_one_that_is_up(), 0.0, []
     for _ in range(12):
-        now = next_start(s, now)
-        hopeless(s, now, up=1)  # some other engine is up
+        hopeless(s, now, up=1)
         s.placed(0, {"a": "a"}, now)
         _, paused = s.ended(0, cause="ConnectionError", loss=Loss.FAILED, now=now)
         pauses += [node.seconds for node in paused]
+        now = next_start(s, now)
     assert len(pauses) > 5
     assert max(pauses) < 400
 

@@ -1,4 +1,4 @@
-"""What `generate` refuses before anything starts."""
+"""What `generate` refuses, or leaves alone, before anything starts."""
 
 import socket
 from pathlib import Path
@@ -8,6 +8,8 @@ import pytest
 from magpie_ray.config.schema import load_config
 from magpie_ray.driver.run_build import generate
 from magpie_ray.errors import PreflightError
+from magpie_ray.storage.storage import Storage
+from tests.support.builds import complete_build
 
 
 @pytest.fixture
@@ -23,3 +25,10 @@ def test_a_cluster_address_that_does_not_answer_is_refused_at_once(tmp_path: Pat
     with pytest.raises(PreflightError, match=f"no Ray cluster at {dead_address}.*ray start --head"):
         generate(load_config(None, keys))
     assert not (tmp_path / "build/_magpie/build.json").exists()
+
+
+def test_a_build_that_is_left_alone_says_how_many_rows_it_has(tmp_path: Path) -> None:
+    complete_build(Storage(str(tmp_path / "build")), 10)
+    keys = ["num_rows=null", f"inputs.path={tmp_path}/people.csv", f"output.path={tmp_path / 'build'}"]
+    result = generate(load_config(None, keys), if_exists="skip")
+    assert (result.left_alone, result.num_rows) == ("it is complete", 10)

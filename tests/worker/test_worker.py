@@ -521,6 +521,37 @@ def test_the_engine_waits_for_storage_only_when_the_buffer_of_finished_partition
     assert waiting[0].tally.rows == 8 * (3 + 1)
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["all are made", "its engine fails"])
+def test_a_worker_reports_while_its_last_files_are_stored(tmp_path: Path, fails: bool) -> None:
+    storage = GatedStorage(str(tmp_path))
+    spec = make_spec(tmp_path, "only_instruction=true", storage=storage, progress_seconds=0.01)
+    ended, waiting = threading.Event(), list[Progress]()
+
+    def before_step() -> None:
+        if ended.is_set():
+            raise EngineError("out of memory")
+
+    def act(event: Event) -> None:
+        if isinstance(event, Progress) and event.tally.rows >= 8 and not storage.gate.is_set():
+            if not fails:
+                worker.finish()
+            elif not ended.is_set():
+                ended.set()
+                worker.give(SECOND)
+            waiting.append(event)
+            if len(waiting) == 5:
+                storage.gate.set()
+
+    worker = ShardWorker(spec, WatchedEngine(before_step))
+    told: list[Event] = []
+    try:
+        told.extend(run(worker, FIRST, act=act))
+    except EngineError:
+        assert fails
+    assert len(waiting) == 5
+    assert storage.exists(FIRST.key)
+
+
 @dataclass(frozen=True)
 class WatchedEngine:
     """An engine factory: calls `before_step` whenever the engine is about to step."""
