@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, and what they stand for: a config, a build's storage."""
 
+import glob
 import logging
 import re
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magpie_ray.config.problems import dotted
+from magpie_ray.config.ready import ready_names
 from magpie_ray.config.schema import Config, load_config
-from magpie_ray.config.source import read_source
+from magpie_ray.config.source import read_overrides
 from magpie_ray.errors import ConfigError
 from magpie_ray.utils.redaction import secret_leaves
 
@@ -18,12 +20,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+
+def complete_config(incomplete: str) -> list[str]:
+    """Ready configs and, as the shell does where none fits, files and folders here that begin like this."""
+    ready = complete_ready(incomplete)
+    return [*ready, *sorted(map(str, Path().glob(f"{glob.escape(incomplete)}*")))] if ready else []
+
+
+def complete_ready(incomplete: str) -> list[str]:
+    """The names of ready configs that begin like this."""
+    return [name for name in ready_names() if name.startswith(incomplete)]
+
+
 ConfigPath = Annotated[
     Path,
     typer.Argument(
         metavar="CONFIG",
-        help="YAML file; see jobs/configs for examples. -: standard input.",
+        help="YAML file, or a ready config (magpie-ray init lists them). -: standard input.",
         show_default=False,
+        autocompletion=complete_config,
     ),
 ]
 Overrides = Annotated[
@@ -52,7 +67,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other progr
 def load(path: Path, overrides: list[str] | None) -> Config:
     """The config, with a warning for each secret on the command line."""
     config = load_config(path, overrides or ())
-    for key, _ in secret_leaves(read_source(None, overrides or ())):
+    for key, _ in secret_leaves(read_overrides(overrides or ())):
         log.warning(
             "%s is on the command line, where others can read it: in the process list and, for a submitted "
             "job, in Ray's metadata. Set it in the environment, or in a YAML file that only you can read",
@@ -66,7 +81,7 @@ def storage_at(url: str, options: list[str] | None) -> "Storage":
     from magpie_ray.dataset.schedule import follow_latest
     from magpie_ray.storage.storage import READ_SECONDS, Storage  # fsspec takes time to import
 
-    storage_options = read_source(None, options or ())
+    storage_options = read_overrides(options or ())
     url = follow_latest(url, storage_options, retry_seconds=READ_SECONDS)
     return Storage(url, storage_options, retry_seconds=READ_SECONDS)
 

@@ -1,8 +1,8 @@
 """The config: what the user asks for, checked as a whole before anything else starts.
 
 Read schema (the whole config and what follows from it), then sections, sampling and acceptance (its parts),
-fields, extras, engine_extra, system_prompts and output_path (the values), source (YAML and overrides),
-problems (messages).
+fields, extras, engine_extra, system_prompts and output_path (the values), source (YAML and overrides), ready
+(the configs of the package, and which file a name stands for), problems (messages).
 
 Invariants: a Config is frozen and consistent; all problems are reported at once, with key, value and remedy;
 no message shows a secret; a config's `identity` never changes for builds that exist.

@@ -1,6 +1,10 @@
 """The section `inputs`: rows with an input of their own, read from a table of the user's."""
 
+import glob
+import os
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, field_validator
@@ -13,6 +17,24 @@ from magpie_ray.config.problems import bad_value
 
 # Also of a link in a chain such as zip://a.csv::https://host/a.zip?sig=...
 _QUERY = re.compile(r"(?:^|::)https?://[^?]*\?", re.IGNORECASE)
+
+
+def beside_config(data: Mapping[Any, object], folder: Path) -> dict[Any, object]:
+    """What a config file holds, with a relative inputs.path as one in the file's folder, if that is there.
+
+    Otherwise the path stays relative to the folder that the command runs in.
+    """
+    section = data.get("inputs")
+    if not isinstance(section, dict) or not isinstance(path := section.get("path"), str):
+        return dict(data)
+    if path.startswith("~") or "::" in path or "://" in path or "\0" in path:
+        return dict(data)
+    beside = os.path.join(folder, path)
+    if os.path.isabs(path) or folder == Path():
+        return dict(data)
+    if not os.path.exists(beside) and not any(glob.iglob(beside, recursive=True)):
+        return dict(data)
+    return {**data, "inputs": {**section, "path": beside}}
 
 
 def _can_be_read(path: str | None) -> str | None:

@@ -23,11 +23,12 @@ from magpie_ray.config import fields
 from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.config.engine_extra import identity_of, speculation_of
 from magpie_ray.config.fields import Section
-from magpie_ray.config.inputs import InputsConfig
+from magpie_ray.config.inputs import InputsConfig, beside_config
 from magpie_ray.config.problems import bad_value, problem_lines
+from magpie_ray.config.ready import find_config
 from magpie_ray.config.sampling import SamplingConfig
 from magpie_ray.config.sections import ClusterConfig, EngineConfig, ModelConfig, OutputConfig, RoundsConfig
-from magpie_ray.config.source import read_source
+from magpie_ray.config.source import read_file, read_overrides
 from magpie_ray.config.system_prompts import SystemPromptValue, check_system_prompt, resolve_prompts
 from magpie_ray.errors import ConfigError
 from magpie_ray.types import ROLES, SystemPrompt
@@ -240,13 +241,18 @@ class Config(Section):
 def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()) -> Config:
     """The config in the YAML file at `path`, changed by `a.b.c=value` overrides.
 
-    The value of an override is YAML and replaces the value of its key, also where that is a mapping. The last
-    override of a key wins.
+    path: a file, the name of a ready config such as "demo", or "-" for standard input. A file NAME or
+    NAME.yaml of the user's wins over the ready config NAME. The value of an override is YAML and replaces
+    the value of its key, also where that is a mapping. The last override of a key wins.
 
     Raises:
         ConfigError: with all problems, one a line.
     """
-    return _validated(read_source(path, overrides), "the config" if path is None else os.fspath(path))
+    if path is None:
+        return _validated(read_overrides(overrides), "the config")
+    found = find_config(path)
+    data = beside_config(read_file(found), found.parent)
+    return _validated(read_overrides(overrides, data), str(found))
 
 
 def parse_config(data: Mapping[str, object]) -> Config:

@@ -6,9 +6,8 @@ credentials.
 """
 
 import datetime
-import os
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from magpie_ray.config.problems import dotted
+from magpie_ray.config.ready import nearest_first
 from magpie_ray.errors import ConfigError
 
 # Thousands of system prompts fit. A larger file is not a config, and would take minutes to parse.
@@ -41,26 +41,29 @@ class _StrictLoader(yaml.SafeLoader):
         return node
 
 
-def read_source(path: str | os.PathLike[str] | None, overrides: Sequence[str]) -> dict[Any, object]:
-    """The mapping in the YAML file at `path` (empty without one), changed by the overrides in their order.
-
-    path: "-" is standard input.
+def read_overrides(overrides: Sequence[str], data: Mapping[Any, object] | None = None) -> dict[Any, object]:
+    """The mapping `data` (empty without one), changed by the overrides in their order.
 
     Raises:
-        ConfigError: the file can't be read or holds no mapping, or an override is malformed.
+        ConfigError: an override is malformed.
     """
-    data = {} if path is None else _read_file(Path(path))
+    changed = dict(data or {})
     for override in overrides:
-        _apply(data, override)
-    return data
+        _apply(changed, override)
+    return changed
 
 
-def _read_file(path: Path) -> dict[Any, object]:
+def read_file(path: Path) -> dict[Any, object]:
+    """The mapping in the YAML file at `path`; "-" is standard input.
+
+    Raises:
+        ConfigError: the file can't be read or holds no mapping.
+    """
     try:
         with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError as exc:
-        raise ConfigError(f"{path}: there is no such config file{_those_there(path.parent)}") from exc
+        raise ConfigError(f"{path}: there is no such config file{_those_there(path)}") from exc
     except IsADirectoryError as exc:
         raise ConfigError(f"{path}: is a directory; give the YAML file in it") from exc
     except (OSError, ValueError) as exc:
@@ -79,12 +82,17 @@ def _read_file(path: Path) -> dict[Any, object]:
     return data
 
 
-def _those_there(folder: Path) -> str:
-    """The configs in the folder, for the message of one that is not there."""
+def _those_there(path: Path) -> str:
+    """The configs in the folder, and for a bare name the ready ones."""
+    folder = path.parent
     if not folder.is_dir():
         return f"; there is no folder {folder}"
     names = sorted(file.name for file in folder.iterdir() if file.suffix in (".yaml", ".yml"))
-    return f"; {folder} has {', '.join(names[:_SHOWN_CONFIGS])}" if names else ""
+    text = f"; {folder} has {', '.join(names[:_SHOWN_CONFIGS])}" if names else ""
+    if path.name != str(path):
+        return text
+    ready = nearest_first(path.stem if path.suffix in (".yaml", ".yml") else path.name)
+    return f"{text}; the ready configs are {', '.join(ready)}: magpie-ray init NAME writes one"
 
 
 def _apply(data: dict[Any, object], override: str) -> None:

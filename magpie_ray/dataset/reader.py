@@ -10,7 +10,7 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from magpie_ray.config.source import read_source
+from magpie_ray.config.source import read_overrides
 from magpie_ray.dataset.data_folder import read_data_folder
 from magpie_ray.dataset.parquet import PARQUET_ERRORS
 from magpie_ray.errors import ConfigError, CorruptBuildError
@@ -79,7 +79,7 @@ def parse_conditions(texts: Iterable[str], columns: Sequence[str]) -> list[Condi
             raise ConfigError(f"--where: got {text!r}, must be COLUMN=VALUE, such as finish_reasons=length")
         if name not in columns:
             raise ConfigError(f"--where: there is no column {name!r}; there are {', '.join(columns)}")
-        parsed = read_source(None, [f"{name}={value}"])[name]
+        parsed = read_overrides([f"{name}={value}"])[name]
         conditions.append(Condition(column=name, value=parsed, text=value))
     return conditions
 

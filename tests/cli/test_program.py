@@ -1,6 +1,7 @@
 """The commands: what they print, where, and the exit codes they end in."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from magpie_ray.cli import options, printing, program
+from magpie_ray.config.ready import ready_names
 from magpie_ray.dataset.rejects import replace_sample
 from magpie_ray.errors import EngineError, InterruptedJobError
 from magpie_ray.storage.storage import Storage
@@ -75,7 +77,19 @@ def config(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(
     "command",
-    ["generate", "plan", "preview", "template", "status", "verify", "show", "report", "export", "push"],
+    [
+        "init",
+        "generate",
+        "plan",
+        "preview",
+        "template",
+        "status",
+        "verify",
+        "show",
+        "report",
+        "export",
+        "push",
+    ],
 )
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
@@ -83,7 +97,7 @@ def test_every_command_explains_itself(run: Run, command: str) -> None:
     assert out.startswith(f"Usage: magpie-ray {command} [OPTIONS] ")
     for line in out.splitlines():
         assert len(line) <= 80
-        if line.startswith(("  -", "  CONFIG", "  KEY", "  MODEL", "  OUTPUT")):
+        if line.startswith(("  -", "  CONFIG", "  FILE", "  KEY", "  NAME", "  MODEL", "  OUTPUT")):
             assert line.rstrip().endswith((".", "]")) or "  " in line.strip(), (
                 line
             )  # everything has a help text
@@ -93,7 +107,7 @@ def test_every_command_explains_itself(run: Run, command: str) -> None:
 def test_the_first_help_lists_the_commands(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("generate", "plan", "template", "status", "verify", "show"):
+    for command in ("init", "generate", "plan", "template", "status", "verify", "show"):
         assert f"\n  {command} " in out
     assert run("--version").out == "0.1.0\n"
 
@@ -109,6 +123,12 @@ def test_the_first_help_lists_the_commands(run: Run) -> None:
         (["plan", "CONFIG", "output.path=s4://bucket/x"], "unknown scheme"),
         (["plan", "CONFIG", "model.name=builtin:huge"], "builtin:huge"),
         (["plan", "missing.yaml"], "no such config file"),
+        (
+            ["plan", "smollm"],
+            "smollm: there is no such config file; . has config.yaml; the ready configs are smollm2",
+        ),
+        (["init", "smollm"], "there is no ready config 'smollm'; there are smollm2, "),
+        (["init", "demo", "config.yaml"], "config.yaml: is there already and stays as it is"),
         (["status", "nowhere"], "holds no build"),
         (["verify", "nowhere"], "holds no build"),
         (["show", "nowhere"], "holds no build"),
@@ -132,6 +152,58 @@ def test_bad_usage_ends_in_2_with_a_message_and_no_traceback(
     assert (code, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_the_ready_configs_are_a_line_each(run: Run) -> None:
+    code, out, err = run("init")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert "demo           A thousand two-turn conversations of the bundled model, on a CPU." in lines
+    assert len(lines) == len(ready_names()) + 3
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_ready_config_is_written_and_can_be_planned_by_its_name(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("init", "demo")
+    assert (code, out) == (0, "demo.yaml: written\nnext: magpie-ray plan demo.yaml\n")
+    (tmp_path / "demo.yaml").write_text((tmp_path / "demo.yaml").read_text().replace("1000", "1234"))
+    planned = run("plan", "demo", "--json")
+    assert planned.code == 0, planned.err
+    assert json.loads(planned.out)["rows_pending"] == 1234
+    assert caplog.messages[0] == "the config demo is the file demo.yaml in this folder"
+    assert run("init", "demo.yaml").code == 2
+
+
+def test_a_shell_completes_the_names_of_configs_beside_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo.yaml", "data.yaml", "other.yaml"):
+        Path(name).touch()
+    Path("drafts").mkdir()
+
+    def completed(*words: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "magpie_ray"],
+            env=os.environ
+            | {
+                "_MAGPIE_RAY_COMPLETE": "complete_bash",
+                "COMP_WORDS": " ".join(("magpie-ray", *words)),
+                "COMP_CWORD": str(len(words)),
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.split()
+
+    assert completed("init", "d") == ["demo"]
+    assert completed("generate", "d") == ["demo", "data.yaml", "demo.yaml", "drafts"]
+    assert completed("plan", "ot") == []  # the shell's own: files
+    assert "smollm2" in completed("preview", "")
 
 
 def test_an_interrupt_ends_in_3(run: Run, config: str, monkeypatch: pytest.MonkeyPatch) -> None:

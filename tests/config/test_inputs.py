@@ -1,5 +1,7 @@
 """The section `inputs`: what it means for the rest of the config, and what it refuses."""
 
+from pathlib import Path
+
 import pytest
 
 from magpie_ray.config.schema import load_config, parse_config
@@ -41,3 +43,29 @@ def test_storage_options_of_inputs_are_secrets_and_never_recorded() -> None:
     assert "hunter2hunter2" in config.secrets()
     assert "hunter2" not in str(config.recorded())
     assert "hunter2" not in repr(config)
+
+
+def test_a_relative_path_in_a_file_is_taken_from_the_folder_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub/tables").mkdir(parents=True)
+    for name in ("prompts.csv", "sub/prompts.csv", "sub/tables/a.csv", "here.csv"):
+        (tmp_path / name).touch()
+
+    def path_in(text: str, *overrides: str) -> str | None:
+        (tmp_path / "sub/config.yaml").write_text(text)
+        return load_config("sub/config.yaml", overrides).inputs.path
+
+    assert path_in("inputs: {path: prompts.csv}") == "sub/prompts.csv"
+    assert path_in("inputs: {path: tables/*.csv}") == "sub/tables/*.csv"
+    assert path_in("inputs: {path: ./tables}") == "sub/./tables"
+    # What is not there is looked for in the folder of the command, as is what the command line names.
+    assert path_in("inputs: {path: here.csv}") == "here.csv"
+    assert path_in("inputs: {path: none.csv}") == "none.csv"
+    assert path_in("num_rows: 1", "inputs.path=prompts.csv") == "prompts.csv"
+    assert path_in("inputs: {path: prompts.csv, keep: [a]}", "inputs.path=here.csv") == "here.csv"
+    for elsewhere in (f"{tmp_path}/prompts.csv", "s3://bucket/prompts.csv", "~/prompts.csv"):
+        assert path_in(f"inputs: {{path: '{elsewhere}'}}") == elsewhere
+    monkeypatch.chdir(tmp_path / "sub")
+    assert load_config("config.yaml", ["inputs.path=prompts.csv"]).inputs.path == "prompts.csv"

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from magpie_ray.config.schema import load_config
-from magpie_ray.config.source import read_source
+from magpie_ray.config.source import read_overrides
 from magpie_ray.errors import ConfigError
 from tests.support.configs import overridden
 
@@ -79,7 +79,7 @@ def test_quotes_around_an_override_make_it_text(quoted: str) -> None:
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("C",)), min_size=1))
 def test_an_override_is_its_own_text_or_a_single_value(text: str) -> None:
     assume(text.strip() and not text.strip().startswith(("[", "{", '"', "'")))
-    data = read_source(None, [f"key={text}"])
+    data = read_overrides([f"key={text}"])
     assert data["key"] == text.strip() or isinstance(data["key"], bool | int | float | None)
 
 

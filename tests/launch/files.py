@@ -6,22 +6,29 @@ from pathlib import Path
 import typer.main
 
 from magpie_ray.cli.program import app
+from magpie_ray.config.ready import find_config
 from tests.support.paths import ROOT
 
 IMAGE_FOLDER = "/home/ray/magpie_ray/"  # WORKDIR of the Dockerfile
+
+
+def config_at(name: str) -> Path:
+    """The config that a command in the root of the repository takes."""
+    return ROOT / name if "/" in name or name.endswith(".yaml") else find_config(name)
 
 
 def entrypoint_of(command: str) -> tuple[Path, list[str]]:
     """The config file and the overrides of a command that generates, as the command line itself reads them.
 
     `magpie-ray generate CONFIG ...` or `python jobs/generate.py CONFIG ...`. A path inside the image is the
-    repository's, as the image holds a copy. click.UsageError for an option that generate does not have.
+    repository's, as the image holds a copy; a bare name is a ready config. click.UsageError for an option
+    that generate does not have.
     """
     words = shlex.split(command)
     assert words[:2] in (["magpie-ray", "generate"], ["python", "jobs/generate.py"]), command
     assert (ROOT / "jobs/generate.py").is_file()
     generate = typer.main.get_command(app).commands["generate"]  # type: ignore[attr-defined]
     given = generate.make_context("generate", words[2:]).params
-    path = ROOT / str(given["config"]).removeprefix(IMAGE_FOLDER)
+    path = config_at(str(given["config"]).removeprefix(IMAGE_FOLDER))
     assert path.is_file(), path
     return path, list(given["overrides"] or ())

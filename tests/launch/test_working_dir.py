@@ -19,6 +19,7 @@ from tests.launch.files import ROOT
 pytestmark = pytest.mark.slow  # Ray takes seconds to import
 
 ENVIRONMENT = yaml.safe_load((ROOT / "jobs/runtime_env.yaml").read_text())
+CONFIGS = ["demo.yaml", "personas.yaml", "personas.csv"]
 LARGE = ["out/demo/data/part-000000000000.parquet", "llama/model-00001-of-00004.safetensors", "model.gguf"]
 LARGE += [".venv/lib/python3/site-packages/torch/lib/libtorch.so", "elsewhere/part-000000000000.parquet"]
 
@@ -32,7 +33,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
     for name in [*LARGE, ".git/objects/pack/pack-1.pack"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
@@ -55,7 +56,9 @@ def packed(checkout: Path, target: Path, excludes: Sequence[str]) -> dict[str, i
 def test_a_job_takes_its_code_and_little_else(checkout: Path, tmp_path: Path) -> None:
     sizes = packed(checkout, tmp_path / "package.zip", ENVIRONMENT["excludes"])
     weights = "magpie_ray/tiny_chat/model.safetensors"
-    assert {"jobs/generate.py", "jobs/configs/demo.yaml", weights} <= set(sizes)
+    # The link jobs/configs is taken along as the folder that it leads to.
+    configs = {f"{folder}/{name}" for folder in ("jobs/configs", "magpie_ray/configs") for name in CONFIGS}
+    assert {"jobs/generate.py", *configs, weights} <= set(sizes)
     assert not set(sizes) & set(LARGE)
     folders = {name.split("/")[0] for name in sizes}
     assert not folders & {".git", ".venv", "out", "tests", "docs"}

@@ -1,10 +1,12 @@
-"""The results of generate, template, verify and push as text for people."""
+"""The results of init, generate, template, verify and push as text for people."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from magpie_ray.utils.text import counted, span_text, visible
 
 if TYPE_CHECKING:
+    from magpie_ray.config.ready import ReadyConfig
     from magpie_ray.coordinator.run import BuildResult
     from magpie_ray.dataset.verify import Verification
     from magpie_ray.publish.push import Pushed
@@ -31,6 +33,14 @@ def result_text(result: "BuildResult", *, verbose: bool = False) -> str:
         + (f"\n  the report      {result.report}" if result.report else "")
         + "".join(f"\nlook at: {text}" for text in result.advice)
     )
+
+
+def ready_text(configs: Sequence["ReadyConfig"]) -> str:
+    """What `magpie-ray init` prints: a line for each ready config, and what comes next."""
+    width = max(len(config.name) for config in configs) + 2
+    lines = [f"{config.name:{width}}{config.summary}" for config in configs]
+    next_steps = "magpie-ray init demo   writes demo.yaml here\nmagpie-ray plan demo   shows what it makes"
+    return "\n".join([*lines, "", next_steps])
 
 
 def template_text(fields: dict[str, Any]) -> str:
