@@ -63,6 +63,9 @@ class _StandardError(io.TextIOBase):
         with suppress(OSError):
             self._stream.flush()
 
+    def close(self) -> None:
+        """Standard error stays open. At the end of Python 3.13 there would be nothing left to flush with."""
+
 
 @cache
 def terminal() -> Console:

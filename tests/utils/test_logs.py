@@ -112,3 +112,12 @@ def test_what_was_set_up_is_known_to_whoever_starts_other_processes() -> None:
     assert logs.current() == LogStyle()
     set_up(LogStyle(verbose=True, json=True))
     assert logs.current() == LogStyle(verbose=True, json=True)
+
+
+def test_a_console_that_is_finalized_leaves_standard_error_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the interpreter does with it at its end, when there is nothing left to flush with."""
+    terminal = logs.terminal()
+    terminal.file.close()
+    assert not terminal.file.closed
+    terminal.print("still here")
+    assert capsys.readouterr().err == "still here\n"
