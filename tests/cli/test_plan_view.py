@@ -1,6 +1,7 @@
 """A plan as people read it."""
 
 import textwrap
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from magpie_ray.planning.gpus import find_gpu
 from magpie_ray.planning.plan import make_plan
 from tests.planning.test_estimate import SAMPLE
 from tests.support.builds import config_of, memory_storage
+from tests.support.inputs import write_table
 
 KEY = "hf_abcdefghijklmnop"
 
@@ -43,6 +45,26 @@ def test_a_plan_says_that_the_seed_of_a_new_build_is_not_drawn_yet() -> None:
     assert line(text, "fingerprint") == "not known before the seed is drawn"
     assert "assumed       seed is auto: drawn when the build begins" in text
     assert len(line(text_of(seed=3), "fingerprint")) == 64
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_plan_says_which_inputs_the_rows_have(tmp_path: Path, full: bool) -> None:
+    rows = [
+        {"system_prompt": f"You talk to person {i}." if i % 4 else None, "town": f"t{i}"} for i in range(12)
+    ]
+
+    def shown(**inputs: object) -> str:
+        output = {"path": memory_storage().url}
+        return line(plan_text(make_plan(config_of(inputs=inputs, output=output)), full=full), "inputs")
+
+    path = str(write_table(tmp_path / "people.csv", rows))
+    assert shown(path=path) == f"12 in 1 CSV file at {path}, 3 without a system prompt"
+    (tmp_path / "people.csv").unlink()
+    for name in ("a", "b"):
+        write_table(tmp_path / f"{name}.jsonl", rows[1:4])
+    path = str(tmp_path)
+    assert shown(path=path, pick="at_random") == f"6 in 2 JSON lines files at {path}, drawn at random"
+    assert "\ninputs " not in text_of(full=full)
 
 
 def test_white_space_in_the_first_prompt_can_be_seen() -> None:

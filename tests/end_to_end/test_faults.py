@@ -63,9 +63,10 @@ def test_an_actor_with_a_spot_notice_commits_what_it_has_finished_and_another_ta
 
 
 @pytest.fixture
-def nodes() -> Iterator[Cluster]:
-    """A cluster of nodes that come and go."""
-    head = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": 0}
+def nodes(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster of nodes that come and go. Its head has one CPU, or as many as the test says."""
+    num_cpus = getattr(request, "param", 1)
+    head = {"num_cpus": num_cpus, "include_dashboard": False, "dashboard_port": 0}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster
     cluster.shutdown()
@@ -91,23 +92,27 @@ def test_a_node_that_comes_is_used_and_one_that_goes_is_missed_by_no_row(
     assert row_ids(output) == list(range(4000))
 
 
+@pytest.mark.parametrize("nodes", [0], indirect=True)
 def test_a_node_that_is_told_to_stop_commits_what_it_has_finished(nodes: Cluster, tmp_path: Path) -> None:
-    """As a pod of KubeRay is: SIGTERM for `ray start --block`, which then drains the node."""
+    """As a pod of KubeRay is: SIGTERM for `ray start --block`, which then drains the node.
+
+    The only actor is on the node, so that the rows that the job tells of are its rows.
+    """
     output = tmp_path / "build"
-    settings = rows_settings(output, 2000, 500, "engine.device=cpu")
+    settings = rows_settings(output, 2000, 500, "engine.device=cpu", "cluster.num_actors=1")
     command = [str(BIN / "ray"), "start", "--block", f"--address={nodes.address}", "--num-cpus=1"]
     with (
         subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as node,
         RunningJob("Paced(0.01)", *settings, env={"RAY_ADDRESS": nodes.address}) as job,
     ):
         try:
-            job.wait_for(UP, times=2)
             job.wait_for(r"[1-9]\d*/2,000 rows")
             node.send_signal(signal.SIGTERM)
             job.wait_for("left: on notice")
             node.wait(timeout=40)
         finally:
             node.kill()
+        nodes.add_node(num_cpus=1)
         job.hurry()
         assert job.end() == 0, job.log
     assert row_ids(output) == list(range(2000))

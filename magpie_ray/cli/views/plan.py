@@ -30,6 +30,8 @@ def plan_text(fields: dict[str, Any], *, full: bool = False) -> str:
         f"model         {fields['model']['name']} at {fields['model']['commit']}",
         *_row_lines(fields),
     ]
+    if fields["inputs"]:
+        lines.append(_inputs_line(fields["inputs"]))
     if fields["engine"]:
         lines += _engine_lines(fields["engine"], fields["model_size"], full=full)
     if fields["sample"]:
@@ -64,6 +66,14 @@ def _row_lines(fields: Mapping[str, Any]) -> list[str]:
         f"files         {fields['partitions_pending']:,} of up to {fields['rows_per_partition']:,} rows, by "
         f"{counted(fields['num_actors'], 'actor')} on {fields['device']}, {spread} rows each",
     ]
+
+
+def _inputs_line(inputs: Mapping[str, Any]) -> str:
+    number, prompts = inputs["number"], inputs["with_system_prompt"]
+    files = counted(inputs["files"], f"{inputs['format']} file")
+    pick = ", drawn at random" if inputs["pick"] == "at_random" else ""
+    without = f", {number - prompts:,} without a system prompt" if prompts < number else ""
+    return f"inputs        {number:,} in {files} at {inputs['path']}{without}{pick}"
 
 
 def _full_lines(fields: Mapping[str, Any]) -> list[str]:
