@@ -35,6 +35,8 @@ _CONNECT_SECONDS = 5.0
 _TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 # The variable, and Ray's constant, that have `uv run` start each process of a job.
 _BY_UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
+# Ray's constant that leaves this process its handlers of signals.
+_OWN_HANDLERS = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
 # In Ray's error for a socket below too deep a folder.
 _LONG_PATH = "AF_UNIX path length"
 
@@ -108,6 +110,10 @@ def _connect(address: str | None, seconds: float, calls: DaemonExecutor) -> None
     # installs the project anew. A node's own environment has the packages.
     if _BY_UV not in os.environ:
         setattr(ray_constants, _BY_UV, False)
+    # Ray's C++ code would put a handler of SIGTERM over that of Python, which aborts this process, and none
+    # at all after a shutdown. Python's faulthandler, which Ray enables, tells of a crash. Actors stay as
+    # they are.
+    setattr(ray_constants, _OWN_HANDLERS, True)
     # In its own thread Ray can't set the handler of SIGTERM that it would leave behind, and says so.
     logging.getLogger("ray._private.worker").addFilter(_is_no_word_of_sigterm)
     if not address:  # Ray warns of the token's mode, which matters to clusters that others reach

@@ -221,6 +221,19 @@ def test_a_job_that_finds_no_place_at_all_says_what_it_waits_for_and_gives_up(
     assert outcomes(tmp_path / "build") == ["failed"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_job_that_is_told_to_stop_while_ray_starts_is_interrupted(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    settings = rows_settings(tmp_path / "build", 100, 50)
+    with RunningJob("Paced()", *settings, env={"RAY_ADDRESS": "local"}) as job:
+        job.wait_for("starting Ray on this machine")
+        job.signal(number)
+        assert job.end(seconds=30) == 3, job.log
+        assert "interrupted: committed rows are kept, and the same command resumes" in job.log
+    assert not (tmp_path / "build" / "_magpie" / "build.json").exists()
+
+
 def test_an_engine_that_never_loads_ends_the_job_with_what_its_own_log_says(
     ray_cluster: RayCluster, tmp_path: Path
 ) -> None:

@@ -254,3 +254,27 @@ def test_under_uv_run_the_actors_start_with_the_python_of_the_driver(tmp_path: P
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == sys.executable
+
+
+_SIGNALLED = """
+import os, signal
+from magpie_ray.driver.connect import ray_session
+
+def signalled():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.sigtimedwait([], 60)
+    except KeyboardInterrupt:
+        print("heard", flush=True)
+
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+with ray_session("local"):
+    signalled()
+signalled()
+"""
+
+
+def test_sigterm_is_heard_before_and_after_a_job_listens_for_it() -> None:
+    """Ray's C++ code has a handler of its own, which aborts the process; its shutdown removes all."""
+    done = run_command([sys.executable, "-c", _SIGNALLED], env={"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stdout.split()) == (0, ["heard", "heard"]), done.stderr
