@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from magpie_ray.config.problems import dotted
-from magpie_ray.config.ready import nearest_first
+from magpie_ray.config.ready import nearest_first, ready_names
 from magpie_ray.errors import ConfigError
 
 # Thousands of system prompts fit. A larger file is not a config, and would take minutes to parse.
@@ -64,6 +64,9 @@ def read_file(path: Path) -> dict[Any, object]:
             content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError as exc:
         raise ConfigError(f"{path}: there is no such config file{_those_there(path)}") from exc
+    except NotADirectoryError as exc:  # also a link to a folder, unpacked by what makes no links
+        hint = f"; the name alone finds the ready config: {path.stem}" if path.stem in ready_names() else ""
+        raise ConfigError(f"{path}: {path.parent} is no folder{hint}") from exc
     except IsADirectoryError as exc:
         raise ConfigError(f"{path}: is a directory; give the YAML file in it") from exc
     except (OSError, ValueError) as exc:

@@ -189,6 +189,13 @@ def test_a_missing_file_and_a_directory_are_told_apart(tmp_path: Path) -> None:
         load_config(tmp_path / "none" / "a.yaml")
     with pytest.raises(ConfigError, match="is a directory"):
         load_config(tmp_path)
+    (tmp_path / "configs").write_text("../magpie_ray/configs")  # a link, where a checkout has none
+    with pytest.raises(
+        ConfigError, match=r"configs is no folder; the name alone finds the ready config: demo$"
+    ):
+        load_config(tmp_path / "configs/demo.yaml")
+    with pytest.raises(ConfigError, match=r"configs is no folder$"):
+        load_config(tmp_path / "configs/mine.yaml")
     with pytest.raises(ConfigError, match="can't be read"):
         load_config("bad\0name")
 
