@@ -6,6 +6,7 @@ Invariant: sums over a partition, an actor or a run come out the same in any ord
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import chain, repeat
 from operator import attrgetter, sub
 from typing import Self
 
@@ -14,10 +15,15 @@ from magpie_ray.types import PartitionRecord, Rejection, Row
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
-    """Accepted rows, rejected attempts by reason, and the tokens generated for both, by role."""
+    """Accepted rows, rejected attempts by reason, and the tokens generated for both, by role.
+
+    rejected_at: rejected attempts by the place of the rejected message: the first user's, its answer, and so
+    on.
+    """
 
     rows: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
+    rejected_at: tuple[int, ...] = ()
     user_tokens: int = 0
     assistant_tokens: int = 0
 
@@ -34,6 +40,7 @@ class Tally:
         """One rejected attempt."""
         return cls(
             rejected={rejection.reason: 1},
+            rejected_at=(0,) * rejection.place + (1,),
             user_tokens=rejection.user_tokens,
             assistant_tokens=rejection.assistant_tokens,
         )
@@ -42,14 +49,23 @@ class Tally:
     def sum(cls, tallies: Iterable["Tally | PartitionRecord"]) -> Self:
         """The sum. A PartitionRecord counts with all attempts at its rows."""
         rows = user_tokens = assistant_tokens = 0
-        rejected: dict[str, int] = {}
+        rejected, rejected_at = dict[str, int](), list[int]()
         for tally in tallies:
             rows += tally.rows
             user_tokens += tally.user_tokens
             assistant_tokens += tally.assistant_tokens
             for reason, number in tally.rejected.items():
                 rejected[reason] = rejected.get(reason, 0) + number
-        return cls(rows=rows, rejected=rejected, user_tokens=user_tokens, assistant_tokens=assistant_tokens)
+            rejected_at += [0] * (len(tally.rejected_at) - len(rejected_at))
+            for place, number in enumerate(tally.rejected_at):
+                rejected_at[place] += number
+        return cls(
+            rows=rows,
+            rejected=rejected,
+            rejected_at=tuple(rejected_at),
+            user_tokens=user_tokens,
+            assistant_tokens=assistant_tokens,
+        )
 
     def since(self, before: "Tally") -> "Tally":
         """The attempts added after `before`, an earlier state of this tally."""
@@ -60,6 +76,7 @@ class Tally:
                 for reason, number in self.rejected.items()
                 if (more := number - before.rejected.get(reason, 0)) > 0
             },
+            rejected_at=tuple(map(sub, self.rejected_at, chain(before.rejected_at, repeat(0)))),
             user_tokens=self.user_tokens - before.user_tokens,
             assistant_tokens=self.assistant_tokens - before.assistant_tokens,
         )

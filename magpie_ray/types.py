@@ -133,6 +133,11 @@ class Rejection:
     assistant_tokens: int
 
     @property
+    def place(self) -> int:
+        """Of the rejected message in its conversation, from 0."""
+        return 2 * self.turn - (2 if self.role == "user" else 1)
+
+    @property
     def example(self) -> str:
         """The beginning of the message."""
         return self.text[:_EXAMPLE_CHARACTERS]
@@ -144,8 +149,9 @@ class PartitionRecord:
 
     sha256: of its bytes, in hex, known from their writer; None where the record comes from the footer alone.
     fingerprint: of the file's build. rejected: rejected attempts by reason. Together with one accepted
-    attempt a row these are all attempts. Tokens are sums over accepted and rejected attempts, by the role of
-    the generated message.
+    attempt a row these are all attempts. rejected_at: likewise by the place of the rejected message: the
+    first user's, its answer, and so on; empty in files of earlier versions. Tokens are sums over accepted and
+    rejected attempts, by the role of the generated message.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # where a stored one is read
@@ -156,6 +162,7 @@ class PartitionRecord:
     run: NonNegativeInt
     size: NonNegativeInt = 0
     rejected: Mapping[str, NonNegativeInt] = field(default_factory=dict)
+    rejected_at: tuple[NonNegativeInt, ...] = ()
     user_tokens: NonNegativeInt = 0
     assistant_tokens: NonNegativeInt = 0
     sha256: str | None = field(default=None, compare=False)

@@ -1,5 +1,7 @@
 """Tallies of attempts and tokens."""
 
+from dataclasses import replace
+
 from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.types import Message, PartitionRecord, Rejection, Role, Row
 
@@ -31,7 +33,18 @@ def test_an_accepted_row_counts_its_tokens_by_role() -> None:
 
 
 def test_a_rejection_counts_its_reason_and_its_tokens_and_no_row() -> None:
-    assert Tally.of_rejection(REJECTION) == Tally(rejected={"empty": 1}, user_tokens=4, assistant_tokens=1)
+    assert Tally.of_rejection(REJECTION) == Tally(
+        rejected={"empty": 1}, rejected_at=(0, 1), user_tokens=4, assistant_tokens=1
+    )
+
+
+def test_rejections_add_up_by_the_place_of_their_message() -> None:
+    early = Tally.of_rejection(replace(REJECTION, role="user", turn=1))
+    late = Tally.of_rejection(replace(REJECTION, role="user", turn=2))
+    total = Tally.sum([late, early, late])
+    assert total.rejected_at == (1, 0, 2)
+    assert total.since(early).rejected_at == (0, 0, 2)
+    assert total.since(Tally()).rejected_at == (1, 0, 2)
 
 
 def test_tallies_add_up_in_any_order_and_grouping() -> None:
@@ -51,6 +64,7 @@ def test_a_record_and_the_attempts_behind_it_make_the_same_tally() -> None:
         run=1,
         size=9,
         rejected={"empty": 1},
+        rejected_at=(0, 1),
         user_tokens=11,
         assistant_tokens=4,
     )

@@ -8,10 +8,11 @@ from typing import Any
 
 from magpie_ray.coordinator.actors import Left, Loss, Lost
 from magpie_ray.coordinator.nodes import NodePaused
-from magpie_ray.coordinator.watcher import Ended, JobEvent, Requested, Watcher
+from magpie_ray.coordinator.watcher import Ended, JobEvent, Requested, Snapshot, Watcher
 from magpie_ray.dataset.actor_history import (
     MAX_LIVES,
     MAX_NODES,
+    MAX_POINTS,
     ActorHistoryRecord,
     ActorLife,
     End,
@@ -20,6 +21,7 @@ from magpie_ray.dataset.actor_history import (
 from magpie_ray.worker.events import Committed, Placed, Ready
 
 _CAUSE_CHARACTERS = 200
+_FIRST_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -52,6 +54,9 @@ class ActorHistory(Watcher):
         self._failed_nodes: dict[str, FailedNode] = {}
         self._current: dict[int, _Current] = {}  # by slot
         self._left_out, self._left_out_seconds = 0, 0.0  # lives beyond the first that have ended
+        self._generated: list[tuple[float, int]] = [(0.0, 0)]
+        self._last = self._generated[0]
+        self._between = _FIRST_SECONDS  # two points of the series
 
     def hear(self, slot: int, event: JobEvent) -> None:
         """Note the event in the life of the slot's actor. Events of an actor that is gone change nothing."""
@@ -72,6 +77,16 @@ class ActorHistory(Watcher):
             case Ended():
                 self._end(slot, "ended")
 
+    def show(self, snapshot: Snapshot) -> None:
+        """Note the tokens so far. A series that grows long keeps every second point."""
+        self._last = (self._now(), snapshot.engines.generated_tokens)
+        if self._last[0] < self._generated[-1][0] + self._between:
+            return
+        self._generated.append(self._last)
+        if len(self._generated) >= MAX_POINTS:
+            self._generated = self._generated[::2]
+            self._between *= 2
+
     def record(self) -> ActorHistoryRecord:
         """The history so far."""
         now = self._now()
@@ -91,6 +106,7 @@ class ActorHistory(Watcher):
             left_out=self._left_out + len(beyond),
             left_out_seconds=round(math.fsum(seconds), 1),
             failed_nodes=tuple(self._failed_nodes.values()),
+            generated=(*self._generated, *([self._last] if self._last != self._generated[-1] else [])),
         )
 
     def _note_node(self, event: NodePaused) -> None:

@@ -55,6 +55,7 @@ def to_parquet(
         fingerprint=fingerprint,
         run=run,
         rejected=tally.rejected,
+        rejected_at=tally.rejected_at,
         user_tokens=tally.user_tokens,
         assistant_tokens=tally.assistant_tokens,
     )

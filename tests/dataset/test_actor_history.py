@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.actors import Loss, Lost
 from magpie_ray.coordinator.nodes import NodePaused
-from magpie_ray.coordinator.watcher import Ended, Requested
+from magpie_ray.coordinator.watcher import Ended, Requested, Snapshot
+from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset.actor_history import (
     MAX_NODES,
+    MAX_POINTS,
     ActorLife,
     FailedNode,
     read_actor_history,
@@ -177,3 +179,36 @@ def test_a_history_without_failed_nodes_is_read_and_written_as_before() -> None:
     write_actor_history(storage, ActorHistory().record())
     assert "failed_nodes" not in json.loads(storage.read(actors_key(0)))
     assert read_actor_history(storage, 0) == ActorHistory(clock=lambda: 0.0).record()
+
+
+def snapshot(tokens: int) -> Snapshot:
+    return Snapshot(
+        num_rows=10,
+        rows=0,
+        rows_this_run=0,
+        committed_rows=0,
+        generated=Tally(),
+        actors_up=1,
+        actors_starting=0,
+        actors_wanted=1,
+        lost=0,
+        lost_rows=0,
+        seconds=1.0,
+        engines=EngineStats(generated_tokens=tokens),
+    )
+
+
+@given(st.integers(1, 3000), st.floats(0.3, 40))
+def test_the_tokens_are_told_over_time_in_few_points_that_end_with_the_last(looks: int, step: float) -> None:
+    clock, storage = Clock(), memory_storage()
+    history = ActorHistory(run=1, clock=clock)
+    for look in range(1, looks + 1):
+        clock.now += step
+        history.show(snapshot(tokens=7 * look))
+    write_actor_history(storage, history.record())
+    read = read_actor_history(storage, 1)
+    assert read is not None
+    assert len(read.generated) <= MAX_POINTS + 1
+    assert read.generated[0] == (0.0, 0)
+    assert read.generated[-1] == (pytest.approx(step * looks, abs=0.06), 7 * looks)
+    assert list(read.generated) == sorted(read.generated)

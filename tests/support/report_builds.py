@@ -12,6 +12,7 @@ from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife, Fail
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import columns_of
 from magpie_ray.dataset.parquet import to_parquet
+from magpie_ray.dataset.rejects import replace_sample
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Message, PartitionRecord, Rejection, Row, SystemPrompt
@@ -88,7 +89,8 @@ def rich_build(folder: Path, *, rows: int = 240, grid: int = 8, num_gpus: float 
     for index, start in enumerate(range(0, rows, grid)):
         number = 1 + 3 * index * grid // rows
         part = [_row(row_id, random) for row_id in range(start, start + grid)]
-        tally = Tally.sum([*(Tally.of_row(row) for row in part), Tally(rejected={"empty": 1, "marker": 2})])
+        rejected = Tally(rejected={"empty": 1, "marker": 2}, rejected_at=(2, 1))
+        tally = Tally.sum([*(Tally.of_row(row) for row in part), rejected])
         data, written = to_parquet(
             part, config=config, fingerprint=record.fingerprint, run=number, tally=tally
         )
@@ -96,6 +98,8 @@ def rich_build(folder: Path, *, rows: int = 240, grid: int = 8, num_gpus: float 
         at = BEGAN + 86_400 * number + 600 + 3600 * (3 * index * grid % rows) / rows
         os.utime(folder / written.partition.key, (at, at))
         records.append(written)
+    rejections = [rejection_of(n, reason=reason) for n, reason in enumerate(["empty", "marker", "empty"])]
+    replace_sample(storage, records[0].partition, rejections)
     for run in runs:
         write_actor_history(storage, _lives(run.number, random, num_gpus))
         _end(storage, run)
@@ -193,6 +197,7 @@ def _lives(run: int, random: Random, num_gpus: float) -> ActorHistoryRecord:
                 node_id="4f" * 28, host="node-3<i>", failures=4, pauses=2, cause=f"ECC error {HOSTILE[1]}"
             ),
         ),
+        generated=((0.0, 0), (600.0, 0), (2400.0, 9000), (4200.0, 12_000)),
     )
 
 

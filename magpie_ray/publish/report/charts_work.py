@@ -47,7 +47,7 @@ def rows(facts: Facts) -> Chart | None:
 
 
 def rate(facts: Facts) -> Chart | None:
-    """Tokens committed per second, over time."""
+    """Tokens generated per second, over time."""
     if not facts.bins:
         return None
     unit, axis = _time_axis(facts)
@@ -56,7 +56,7 @@ def rate(facts: Facts) -> Chart | None:
             "a": span.begin / unit,
             "b": span.end / unit,
             "rate": round(span.tokens / span.seconds, 1),
-            "tooltip": f"{span.tokens / span.seconds:,.0f} tokens/s, {span.rows / span.seconds:,.1f} rows/s",
+            "tooltip": f"{span.tokens / span.seconds:,.0f} tokens/s",
         }
         for span in facts.bins
     ]
@@ -69,7 +69,7 @@ def rate(facts: Facts) -> Chart | None:
         encoding={
             "x": quantitative("a", **axis, bin={"binned": True}),
             "x2": {"field": "b"},
-            "y": quantitative("rate", stack=None, title="tokens/s committed", axis=y_axis),
+            "y": quantitative("rate", stack=None, title="tokens/s generated", axis=y_axis),
             "description": {"field": "tooltip"},
         },
     )

@@ -5,6 +5,7 @@ and page (HTML). Invariants: the page is one file that fetches nothing. The part
 bounded, however large the build; nothing but the page is written.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from magpie_ray.dataset import actor_history, build_record, layout, manifest, run_records
 from magpie_ray.dataset.layout import REPORT_KEY
 from magpie_ray.dataset.rejects import Reject, by_reason, in_turns, read_rejects, reject_keys
+from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.errors import StorageError
 from magpie_ray.publish.report import charts_rows, charts_work
 from magpie_ray.publish.report.advice import advice
@@ -23,6 +25,8 @@ from magpie_ray.publish.report.svg import DRAWING_SECONDS, draw
 from magpie_ray.publish.survey_reader import most_repeated, spread_order, take_survey
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import DATA_PREFIX, PartitionRecord
+
+log = logging.getLogger(__name__)
 
 _SAMPLES = 50
 _REPEATED = 20
@@ -92,7 +96,7 @@ def read_facts(
 ) -> Facts:
     """The facts of the build, read from storage alone. Arguments and errors as of `write_report`."""
     record = build_record.require_build(storage)
-    runs = run_records.read_runs(storage)
+    runs, lost_runs = _runs(storage)
     if records is None:
         records = manifest.read_committed(storage, record)
     survey = take_survey(storage, records, samples=_SAMPLES, seconds=seconds)
@@ -109,9 +113,23 @@ def read_facts(
         histories={run: history for run, history in histories.items() if history},
         written={item.key: item.modified for item in objects if item.modified is not None},
         rejects=_rejects(storage),
+        lost_runs=lost_runs,
         repeated=most_repeated(storage, records, survey, _REPEATED),
         price=price,
     )
+
+
+def _runs(storage: Storage) -> tuple[list[RunRecord], set[int]]:
+    """The runs that can be understood, and the numbers of those whose driver is gone without a record."""
+    runs, lost = list[RunRecord](), set[int]()
+    for status in run_records.read_run_statuses(storage):
+        if isinstance(status, str):
+            log.warning("%s; the run is left out", status)
+            continue
+        runs.append(status.record)
+        if status.outcome == "lost":
+            lost.add(status.record.number)
+    return runs, lost
 
 
 def _rejects(storage: Storage) -> list[Reject]:

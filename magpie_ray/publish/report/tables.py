@@ -29,7 +29,7 @@ def tiles(facts: Facts) -> list[Tile]:
     hours = Tile("GPU hours", three_digits(facts.gpu_hours), _cost_tile(facts))
     if not facts.on_gpus:
         time = span_text(facts.actor_hours * 3600) if facts.histories else NO_FIGURE
-        hours = Tile("Time of actors", time, _cost_tile(facts))
+        hours = Tile("Actor time", time, _cost_tile(facts))
     rate, rate_note = NO_FIGURE, "no run has ended"
     if seconds := facts.up_seconds:
         rate = three_digits(tally.rows / seconds)
@@ -66,7 +66,7 @@ def cost_note(facts: Facts) -> str:
 def costs(facts: Facts) -> dict[str, str]:
     """What the build took, by name."""
     tally = facts.tally
-    costs = {"Time of all actors": span_text(facts.actor_hours * 3600)} if facts.histories else {}
+    costs = {"Actor time, all runs": span_text(facts.actor_hours * 3600)} if facts.histories else {}
     if facts.on_gpus:
         hours = facts.gpu_hours
         costs["GPU hours"] = three_digits(hours)

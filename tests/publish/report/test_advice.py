@@ -27,7 +27,7 @@ def said(
     facts = Facts(
         url="/out", build=build_of(), runs=(), records=(), num_rows=100, survey=survey, today="2026-01-01"
     )
-    bins = [Bin(begin=i, end=i + 1, rows=1, tokens=tokens) for i, tokens in enumerate(rates)]
+    bins = [Bin(begin=i, end=i + 1, tokens=tokens) for i, tokens in enumerate(rates)]
     facts.__dict__.update({"tally": tally, "bins": bins, "commits": rates})
     return list(advice(facts))
 

@@ -116,24 +116,60 @@ def test_it_shows_through_a_presigned_url_too(browser: Browser, url: str) -> Non
 def test_conversations_are_paged_by_mouse_and_keyboard(browser: Browser, url: str) -> None:
     watched = Watched(browser, url)
     page = watched.page
-    rows, place = page.locator("#pager article"), page.locator("#place")
+    rows, place = page.locator("#conversations article"), page.locator("#conversations .place")
     assert rows.count() == 50
 
     def shown() -> list[int]:
         return [index for index in range(50) if rows.nth(index).is_visible()]
 
     assert (shown(), place.inner_text()) == ([0], "1 of 50")
-    page.get_by_role("button", name="Next").click()
+    page.locator("#conversations").get_by_role("button", name="Next").click()
     assert (shown(), place.inner_text()) == ([1], "2 of 50")
     page.keyboard.press("ArrowRight")  # the button has the focus
     assert shown() == [2]
-    page.locator("#pager").focus()
+    page.locator("#conversations .pager").focus()
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
     assert (shown(), place.inner_text()) == ([49], "50 of 50")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")  # the first button: previous
     assert shown() == [48]
+    watched.check(url)
+
+
+def test_conversations_are_found_by_their_text_and_their_prompt(browser: Browser, url: str) -> None:
+    watched = Watched(browser, url)
+    section = watched.page.locator("#conversations")
+    place, search, prompt = (section.locator(css) for css in (".place", "input", "select[data-by=prompt]"))
+    names = section.locator("h3").evaluate_all("all => all.map(h => h.textContent.split(' · ')[1])")
+    keys = sorted(set(names))
+    assert prompt.locator("option").all_inner_texts() == ["any prompt", *keys]
+    prompt.select_option(keys[0])
+    assert place.inner_text() == f"1 of {names.count(keys[0])}"
+    assert keys[0] in section.locator("article:visible h3").inner_text()
+    prompt.select_option("any prompt")
+    heading = section.locator("h3").nth(7).text_content() or ""
+    search.fill(heading.upper().split(" · ")[0])
+    found = section.locator("article:visible")
+    assert found.count() == 1
+    search.fill("no row says this")
+    assert (found.count(), place.inner_text()) == (0, "none of 50")
+    search.press("ArrowLeft")  # moves in the text
+    search.fill("")
+    assert place.inner_text() == "1 of 50"
+    watched.check(url)
+
+
+def test_rejected_messages_are_found_by_their_reason(browser: Browser, url: str) -> None:
+    watched = Watched(browser, url)
+    section = watched.page.locator("#rejected")
+    section.locator("summary", has_text="Examples of rejected messages").click()
+    reason = section.locator("select[data-by=reason]")
+    options = reason.locator("option").all_inner_texts()
+    assert len(options) > 2
+    for name in options[1:]:
+        reason.select_option(name)
+        assert section.locator("article:visible h3").inner_text().startswith(f"{name} · ")
     watched.check(url)
 
 
@@ -182,8 +218,8 @@ def test_what_escaping_might_miss_the_policy_stops(browser: Browser, output: Pat
 def test_without_javascript_everything_is_there(browser: Browser, url: str) -> None:
     watched = Watched(browser, url, java_script_enabled=False)
     page = watched.page
-    assert page.locator("#pager article").last.is_visible()
-    assert not page.locator("#pager .controls").is_visible()
+    assert page.locator("#conversations article").last.is_visible()
+    assert not page.locator("#conversations .controls").is_visible()
     assert not page.locator("#theme").is_visible()
     page.locator("#words summary").first.click()
     assert page.locator("#words table").first.is_visible()
@@ -194,7 +230,7 @@ def test_everything_can_be_reached_by_keyboard(browser: Browser, url: str) -> No
     watched = Watched(browser, url)
     page = watched.page
     wanted = page.evaluate(
-        "[...document.querySelectorAll('a[href], button, summary, [tabindex=\"0\"]')]"
+        "[...document.querySelectorAll('a[href], button, summary, input, select, [tabindex=\"0\"]')]"
         ".filter(node => node.checkVisibility()).length"
     )
     reached = set()
@@ -202,7 +238,7 @@ def test_everything_can_be_reached_by_keyboard(browser: Browser, url: str) -> No
         page.keyboard.press("Tab")
         reached.add(
             page.evaluate(
-                "[...document.querySelectorAll('a[href], button, summary, [tabindex=\"0\"]')]"
+                "[...document.querySelectorAll('a[href], button, summary, input, select, [tabindex=\"0\"]')]"
                 ".indexOf(document.activeElement)"
             )
         )

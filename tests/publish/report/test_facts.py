@@ -19,15 +19,33 @@ def test_runs_are_laid_one_after_the_other_and_files_fall_into_theirs(facts: Fac
     for at, record in facts.commits:
         begin = facts.stretches[record.run - 1].begin
         assert begin + 600 <= at <= begin + 4200
-    assert sum(span.rows for span in facts.bins) == 240
-    assert sum(span.tokens for span in facts.bins) == facts.tally.tokens
+
+
+def test_tokens_count_when_they_were_generated(facts: Facts) -> None:
+    assert sum(span.tokens for span in facts.bins) == pytest.approx(3 * 12_000)
+    assert sum(span.seconds for span in facts.bins) == pytest.approx(facts.seconds)
+    first, second = facts.bins[:2]  # of the first run
+    assert (first.begin, first.end, second.end) == (0, 2250, 4500)
+    assert first.tokens == pytest.approx(9000 * (2250 - 600) / 1800)
+    assert first.tokens + second.tokens == pytest.approx(12_000)
+
+
+def test_where_a_run_did_not_record_its_tokens_no_rates_are_told(facts: Facts) -> None:
+    without = {2: replace(facts.histories[2], generated=())}
+    assert replace(facts, histories={**facts.histories, **without}).bins == ()
+
+
+def test_rejected_attempts_are_told_by_role_and_turn(facts: Facts) -> None:
+    assert facts.rejected_at == [("user", 1, 60), ("assistant", 1, 30)]
+    assert "user, turn 1" in render(facts, {})
+    old = replace(facts, records=[replace(facts.records[0], rejected_at=()), *facts.records[1:]])
+    assert old.rejected_at == ()
 
 
 def test_of_a_copied_build_no_times_are_told(facts: Facts) -> None:
     later = {key: at + 10**6 for key, at in facts.written.items()}
     copied = replace(facts, written=later)
     assert copied.commits == ()
-    assert copied.bins == ()
     assert "they were copied since" in render(copied, {})
 
 

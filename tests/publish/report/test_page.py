@@ -17,7 +17,22 @@ def test_hostile_text_is_shown_and_is_no_markup(page: str) -> None:
     ours = {"html", "head", "meta", "link", "title", "style", "body", "header", "h1", "h2", "h3", "span"}
     ours |= {"button", "p", "dl", "div", "dt", "dd", "nav", "a", "main", "section", "figure", "figcaption"}
     ours |= {"table", "thead", "tbody", "tr", "th", "td", "details", "summary", "pre", "code", "article"}
-    ours |= {"b", "bdi", "footer", "script", "svg", "g", "path", "rect", "line", "text", "defs", "clippath"}
+    ours |= {
+        "b",
+        "bdi",
+        "input",
+        "select",
+        "footer",
+        "script",
+        "svg",
+        "g",
+        "path",
+        "rect",
+        "line",
+        "text",
+        "defs",
+        "clippath",
+    }
     assert {tag for tag, _ in elements.tags} <= ours
     assert sum(tag == "script" for tag, _ in elements.tags) == 1
     names = {name for _, attributes in elements.tags for name in attributes}
@@ -82,8 +97,7 @@ def test_examples_of_rejected_messages_are_shown() -> None:
     replace_sample(storage, Partition(start=0, stop=4), rejections)
     write_report(storage)
     text = "".join(Elements(storage.read(REPORT_KEY).decode()).texts)
-    assert "Rejected: marker<i>" in text
-    assert "row 1, attempt 2, math" in text
+    assert "marker<i> · row 1, attempt 2 · math" in text
     assert "assistant · rejected" in text
     assert f"{HOSTILE[0]} number 2" in text
     assert "number 3" not in text
@@ -96,4 +110,4 @@ def test_what_was_rejected_is_shown_where_nothing_was_accepted() -> None:
     write_report(storage)
     text = "".join(Elements(storage.read(REPORT_KEY).decode()).texts)
     assert "Nothing was accepted yet" in text
-    assert "Rejected: empty" in text
+    assert "empty · row 1" in text

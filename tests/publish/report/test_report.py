@@ -1,5 +1,7 @@
 """The report as a whole: a page for every state of a build, written where the build is."""
 
+import os
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from magpie_ray.dataset import build_record, run_records
 from magpie_ray.dataset.layout import REPORT_KEY
 from magpie_ray.dataset.rejects import replace_sample
+from magpie_ray.dataset.run_records import GONE_SECONDS
 from magpie_ray.errors import PreflightError, ReportError
 from magpie_ray.publish.report.facts import Facts
 from magpie_ray.publish.report.report import charts_of, read_facts, write_report
@@ -51,6 +54,21 @@ def builds() -> Iterator[tuple[str, Storage]]:
     empty = memory_storage()
     complete_build(empty, texts=("???", ""))
     yield "texts without words", empty
+
+
+def test_a_run_whose_driver_is_gone_is_lost_and_one_at_work_is_running(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "build"))
+    build_record.open_build(storage, build_of())
+    for _ in range(2):
+        run_records.start_run(storage, num_rows=10, host="here", config={})
+    old = time.time() - 10 * GONE_SECONDS
+    [first, _] = sorted((tmp_path / "build/_magpie/runs").iterdir())
+    os.utime(first, (old, old))
+    assert read_facts(storage).lost_runs == {1}
+    write_report(storage)
+    text = " ".join(Elements(storage.read(REPORT_KEY).decode()).texts)
+    assert text.count("lost: its driver is gone without a word") == 1
+    assert "running" in text
 
 
 @pytest.mark.parametrize("storage", [pytest.param(found, id=name) for name, found in builds()])
