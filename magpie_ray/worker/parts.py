@@ -174,6 +174,7 @@ def plain_vllm_engine(spec: WorkerSpec) -> VllmEngine:
             trust_remote_code=config.model.trust_remote_code,
             distributed_executor_backend=spec.distributed_executor_backend,
             ray_metrics=config.engine.vllm_metrics and spec.on_ray,
+            seeded=config.sampling.reproducible,
         )
     )
 

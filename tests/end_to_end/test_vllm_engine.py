@@ -20,7 +20,7 @@ CONTEXT, SLOTS = 64, 4
 BLOCK, CACHE_BLOCKS = 32, 40
 
 
-def made(**extra: object) -> VllmEngine:
+def made(*, seeded: bool = False, **extra: object) -> VllmEngine:
     return start_vllm(
         VllmSettings(
             engine=EngineConfig(max_model_len=CONTEXT, max_num_seqs=SLOTS, extra=extra),
@@ -28,6 +28,7 @@ def made(**extra: object) -> VllmEngine:
             revision=None,
             device="cpu",
             seed=1,
+            seeded=seeded,
         )
     )
 
@@ -113,6 +114,17 @@ def test_its_figures_account_for_every_token_and_every_slot(engine: VllmEngine) 
     assert after.running - before.running == generated
     assert generated <= SLOTS * (after.steps - before.steps)
     assert (after.preemptions, after.recomputed_tokens) == (0, 0)
+
+
+def test_requests_with_seeds_need_no_generator_that_turns_back() -> None:
+    """As vLLM asks for after a part of a prompt, and torch's generators on a CPU can't do."""
+    engine = made(seeded=True, max_num_batched_tokens=CONTEXT)
+    sampling = Sampling(settings=SamplingSettings(max_tokens=8))
+    for number in range(2 * SLOTS):  # two thirds of a batch each
+        ids = [number, *(PRE_QUERY * CONTEXT)[: CONTEXT * 2 // 3]]
+        engine.submit(Request(request_id=number, prompt_token_ids=ids, sampling=sampling, seed=number))
+    assert set(drained(engine)) == set(range(2 * SLOTS))
+    engine.close()
 
 
 def test_a_value_that_vllm_refuses_is_an_error_of_the_config_and_not_shown() -> None:

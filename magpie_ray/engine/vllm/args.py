@@ -38,7 +38,7 @@ class VllmSettings:
     """The config's section `engine`, and the settings that other sections or the worker decide.
 
     device: cuda or cpu. ray_metrics: whether vLLM's own metrics go to Ray's, in a process that has joined a
-    Ray cluster.
+    Ray cluster. seeded: whether requests have seeds of their own.
     """
 
     engine: EngineConfig
@@ -49,6 +49,7 @@ class VllmSettings:
     trust_remote_code: bool = False
     distributed_executor_backend: str | None = None
     ray_metrics: bool = False
+    seeded: bool = False
 
 
 def set_environment(device: str) -> None:
@@ -111,4 +112,8 @@ def engine_args(settings: VllmSettings) -> dict[str, object]:
         args["block_size"] = _CPU_BLOCK_SIZE
         if engine.dtype == "auto":
             args["dtype"] = "float32"  # bfloat16 is three times slower on CPUs without AVX-512
+        if settings.seeded:
+            # After each part of a prompt but the last vLLM turns the request's generator back, which torch's
+            # generators on a CPU can't do: the engine would die.
+            args["enable_chunked_prefill"] = False
     return args | engine.extra

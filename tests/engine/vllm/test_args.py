@@ -1,5 +1,6 @@
 """The arguments and the environment of vLLM, tested without vLLM."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +49,16 @@ def test_on_cpu_the_batch_is_small_and_numbers_are_float32_unless_told_otherwise
     assert (arguments("cpu")["max_num_seqs"], arguments("cpu")["dtype"]) == (128, "float32")
     told = arguments("cpu", max_num_seqs=4, dtype="bfloat16")
     assert (told["max_num_seqs"], told["dtype"]) == (4, "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("device", "seeded", "given"), [("cpu", True, False), ("cpu", False, None), ("cuda", True, None)]
+)
+def test_on_cpu_prompts_of_requests_with_seeds_are_read_whole(
+    device: str, seeded: bool, given: bool | None
+) -> None:
+    of_requests = dataclasses.replace(settings(device), seeded=seeded)
+    assert args.engine_args(of_requests).get("enable_chunked_prefill") is given
 
 
 def test_extra_arguments_are_passed_as_they_are() -> None:

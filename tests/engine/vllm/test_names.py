@@ -144,7 +144,7 @@ def test_vllm_has_every_name_that_is_taken_of_its_objects() -> None:
 
 
 def test_vllm_has_every_argument_and_setting_that_is_given() -> None:
-    given = VllmSettings(engine=EngineConfig(), model="m", revision=None, device="cpu", seed=0)
+    given = VllmSettings(engine=EngineConfig(), model="m", revision=None, device="cpu", seed=0, seeded=True)
     arguments = " ".join(engine_args(given))
     ours = {"first_tokens", "first_line_only", "weight"}
     settings = " ".join(set(SamplingSettings.model_fields) - ours)
