@@ -113,9 +113,9 @@ def test_a_killed_actor_leaves_nothing_of_its_engine_and_its_successor_ends_the_
     assert_nothing_is_left_of(killed)
 
 
-def test_an_engine_whose_core_is_killed_stalls_is_replaced_and_the_build_ends(tmp_path: Path) -> None:
+def test_an_engine_whose_core_is_killed_is_replaced_at_once_and_the_build_ends(tmp_path: Path) -> None:
     output = tmp_path / "build"
-    result, killed = build(output, "cluster.stall_timeout_seconds=10", victim=lambda engine: engine.core)
+    result, killed = build(output, victim=lambda engine: engine.core)
     assert result.num_rows == _ROWS
     assert row_ids(output) == list(range(_ROWS))
     assert_nothing_is_left_of(killed)

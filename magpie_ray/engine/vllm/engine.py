@@ -5,8 +5,8 @@ environment says otherwise (VLLM_ENABLE_V1_MULTIPROCESSING=0 is the default here
 0.32, the bundled model, one core an engine and imports done: in process an engine is up after 4 to 5 s and
 writes 3,600 to 4,300 tokens/s, in a process of its own after 21 to 24 s and 2,200 to 3,400 tokens/s. A
 failure is clearer in process too: a dead engine is the actor's own death, which Ray reports at once and which
-leaves no child that holds memory, whereas a killed engine process leaves `step` waiting for ever. Engines
-over several GPUs have worker processes anyway.
+leaves no child that holds memory. Engines over several GPUs have worker processes anyway. All processes of an
+engine are watched, and a killed one ends the step with its signal.
 """
 
 import logging
@@ -27,6 +27,7 @@ from magpie_ray.engine.vllm.args import (
     refusal,
     set_environment,
 )
+from magpie_ray.engine.vllm.processes import ProcessWatch, watch_processes
 from magpie_ray.engine.vllm.stats import StepCounter, stat_logger
 from magpie_ray.errors import ConfigError, EngineError, PreflightError
 from magpie_ray.utils.redaction import scrub, secrets_of
@@ -38,6 +39,8 @@ _OUR_SAMPLING_KEYS = {"first_tokens", "first_line_only", "weight"}
 
 # Requests that only keep a prefix cached: their names, and how they are sampled.
 _REFRESH = "refresh-"
+# A process whose death made vLLM fail is found dead within so long.
+_DEATH_SECONDS = 2.0
 _ONE_TOKEN = Sampling(settings=SamplingSettings(temperature=0.0, max_tokens=1))
 
 
@@ -71,7 +74,7 @@ def start_vllm(settings: VllmSettings) -> "VllmEngine":
         raise ConfigError(scrub(refusal(exc), secrets)) from None
     except Exception as exc:  # vLLM raises whatever its parts raise; the cause goes to the user
         raise EngineError(f"vLLM could not start {settings.model}: {_cause(exc, secrets)}") from exc
-    engine = VllmEngine(llm_engine, counter, secrets=secrets)
+    engine = VllmEngine(llm_engine, counter, secrets=secrets, processes=watch_processes(llm_engine))
     log.info("vLLM engine ready: %s", engine.figures)
     return engine
 
@@ -100,7 +103,7 @@ class VllmEngine:
     """A vLLM LLMEngine as an Engine.
 
     counter: the StepCounter that the LLMEngine's stat logger adds to. secrets: values that no error shows.
-    make_params: makes vLLM's SamplingParams.
+    make_params: makes vLLM's SamplingParams. processes: of the engine.
     """
 
     def __init__(
@@ -110,9 +113,11 @@ class VllmEngine:
         *,
         secrets: frozenset[str] = frozenset(),
         make_params: Callable[[Sampling], Any] = make_sampling_params,
+        processes: ProcessWatch | None = None,
     ) -> None:
         self.llm_engine, self.counter = llm_engine, counter
         self._secrets, self._make_params = secrets, make_params
+        self._processes = processes or ProcessWatch(())
         config = llm_engine.vllm_config
         self._block_size: int = config.cache_config.block_size
         self._caches_prefixes = bool(config.cache_config.enable_prefix_caching)
@@ -163,13 +168,13 @@ class VllmEngine:
         try:
             self.llm_engine.add_request(request_id, {"type": "token", "prompt_token_ids": token_ids}, params)
         except Exception as exc:  # its validation errors have no common base in all versions
-            raise EngineError(f"vLLM refused a request: {_cause(exc, self._secrets)}") from exc
+            raise self._error("vLLM refused a request", exc) from exc
 
     def step(self) -> list[Completion]:
         try:
             outputs = self.llm_engine.step()
         except Exception as exc:  # EngineDeadError, CUDA errors, out of memory: none can be stepped over
-            raise EngineError(f"vLLM failed while generating: {_cause(exc, self._secrets)}") from exc
+            raise self._error("vLLM failed while generating", exc) from exc
         self.counter.counts["steps"] += 1
         completions = []
         for output in outputs:
@@ -185,7 +190,7 @@ class VllmEngine:
         try:
             self.llm_engine.abort_request([str(request_id) for request_id in request_ids])
         except Exception as exc:  # a dead engine says so here as in `step`
-            raise EngineError(f"vLLM failed to abort requests: {_cause(exc, self._secrets)}") from exc
+            raise self._error("vLLM failed to abort requests", exc) from exc
         self._outstanding.difference_update(request_ids)
 
     def stats(self) -> EngineStats:
@@ -193,6 +198,12 @@ class VllmEngine:
 
     def close(self) -> None:
         self.llm_engine.engine_core.shutdown()
+
+    def _error(self, what: str, exc: Exception) -> EngineError:
+        """What vLLM failed at, and why: the end of one of its processes rather than what that led to."""
+        if end := self._processes.end(_DEATH_SECONDS):
+            return EngineError(f"vLLM died: {end}")
+        return EngineError(f"{what}: {_cause(exc, self._secrets)}")
 
     def sampling_params(self, sampling: Sampling) -> Any:
         """vLLM's SamplingParams for these settings, the same object each time."""
