@@ -48,7 +48,7 @@ def custom_format(
         form = function(tokenizer, **{n: value for n, value in arguments.items() if takes_all or n in names})
     except MagpieError:
         raise
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise ConfigError(f"{_KEY}: {path} failed: {type(exc).__name__}: {exc}") from exc
     if type(form) is not ChatFormat:
         raise ConfigError(f"{_KEY}: {path} gave {form!r}, must give a magpie_ray.ChatFormat")

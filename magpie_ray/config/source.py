@@ -59,6 +59,10 @@ def read_file(path: Path) -> dict[Any, object]:
     Raises:
         ConfigError: the file can't be read or holds no mapping.
     """
+    if path.is_fifo() and not path.is_relative_to("/dev"):  # a shell's own <(command) lies there
+        raise ConfigError(
+            f"{path}: is a named pipe, which may never end; give a file, or - for standard input"
+        )
     try:
         with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)

@@ -106,6 +106,11 @@ def open_source(key: str, url: str, options: Mapping[str, object]) -> Source:
     if not files:
         beside = f": {others[0]} and others {_ENDINGS}" if others else ""
         raise PreflightError(f"{known}, which holds no file to read{beside}")
+    if "file" in fs.protocol and (special := [file for file in files if not os.path.isfile(file.path)]):
+        raise PreflightError(
+            f"{known}, where {special[0].name} is no regular file but a pipe, a socket or a device: save its "
+            "content as a file"
+        )
     files.sort(key=lambda file: file.name)
     if len({file.format for file in files}) > 1:
         first, other = files[0], next(file for file in files if file.format != files[0].format)
@@ -122,7 +127,7 @@ def _listed(fs: Any, root: str) -> tuple[list[str], str | None]:
         base = root[: min(root.index(c) for c in "*?[" if c in root)].rpartition("/")[0]
         matches = fs.glob(root, detail=True)
         return [path for path, info in matches.items() if info["type"] == "file"], base
-    if fs.isfile(root):
+    if fs.isfile(root) or (fs.exists(root) and fs.info(root)["type"] == "other"):
         return [root], None
     found = fs.find(root)
     if not found and not fs.exists(root):

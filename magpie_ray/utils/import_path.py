@@ -38,7 +38,7 @@ def load_attribute(path: str, *, key: str) -> Any:
     importlib.invalidate_caches()
     try:
         value: Any = importlib.import_module(name)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         if isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}."):
             raise ConfigError(
                 f"{key}: got {path!r}, but there is no module {exc.name} in {here} nor where Python looks: "

@@ -28,6 +28,9 @@ def thinks_not(tokenizer, system_prompts=()):
 def broken(tokenizer):
     return tokenizer.nothing
 
+def ends(tokenizer):
+    raise SystemExit(0)
+
 def refused(tokenizer):
     return derive(tokenizer, thinking=True)
 
@@ -78,6 +81,7 @@ def test_system_prompts_that_it_does_not_take_are_refused_and_the_default_one_is
     ("name", "message"),
     [
         ("broken", r"own_formats:broken failed: AttributeError"),
+        ("ends", r"own_formats:ends failed: SystemExit: 0"),
         ("text", r"gave '<\|user\|>', must give a magpie_ray\.ChatFormat"),
         ("none", r"which is 7, must be a function"),
         ("nothing", r"has no nothing"),

@@ -1,6 +1,7 @@
 """Reading a config: files, overrides, and one clear error for what can't be read."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -221,3 +222,9 @@ def test_garbage_in_a_file_or_in_overrides_is_never_anything_but_a_config_error(
             load_config(path, overrides)
         except ConfigError as error:
             str(error).encode()
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match=r"pipe\.yaml: is a named pipe"):
+        load_config(tmp_path / "pipe.yaml")

@@ -4,6 +4,7 @@ import bz2
 import datetime
 import gzip
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -421,3 +422,11 @@ def test_a_bucket_is_read_with_storage_options_and_refuses_others(
         PreflightError, match=r"inputs\.path: s3://no-bucket-of-ours/x can't be listed|no such"
     ):
         open_source("inputs.path", "s3://no-bucket-of-ours/x", options)
+
+
+@pytest.mark.parametrize("place", [".", "pipe.jsonl"])
+def test_a_pipe_is_refused_by_name_and_not_waited_for(tmp_path: Path, place: str) -> None:
+    write_table(tmp_path / "a.jsonl", [{"system_prompt": "a"}])
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(PreflightError, match=r"where pipe\.jsonl is no regular file"):
+        open_source("inputs.path", str(tmp_path / place), {})

@@ -71,3 +71,9 @@ def test_a_module_that_fails_is_told_with_its_own_error(folder: Path, code: str,
 def test_a_name_that_the_module_lacks_is_told() -> None:
     with pytest.raises(ConfigError, match=r"^k: got 'json:nothing', but json .* has no nothing"):
         load_attribute("json:nothing", key="k")
+
+
+def test_a_module_that_ends_the_process_is_one_that_fails(folder: Path) -> None:
+    (folder / "ends.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(ConfigError, match="k: got 'ends:x', but importing ends failed: SystemExit: 0"):
+        load_attribute("ends:x", key="k")
