@@ -44,20 +44,21 @@ _COMPLETE_BUILD = TypeAdapter(CompleteBuild)
 
 
 def resolve(
-    config: Config, *, claim: bool = True, clock: Callable[[], str] = layout.now
+    config: Config, *, claim: bool = True, look: bool = True, clock: Callable[[], str] = layout.now
 ) -> tuple[Config, Tick | None]:
     """The config of one build, with a literal output.path, and its tick where the path had placeholders.
 
     claim: record the build's name, so that the next run with that name works on the same build; otherwise
-    nothing is written. clock: the time as records have it. PreflightError when the records of names can't be
-    read or written, or the name stands for a build of another output.path.
+    nothing is written. look: read what the name stands for. clock: the time as records have it.
+    PreflightError when the records of names can't be read or written, or the name stands for a build of
+    another output.path.
     """
     template = config.output.path
     if not has_placeholders(template):
         return _with_path(config, fill(template, {})), None
     build_id = config.output.build_id or uuid.uuid4().hex[:_ID_DIGITS]
     tick = Tick(template=template, time=clock(), build_id=build_id)
-    if config.output.build_id or tick.is_unique:
+    if look and (config.output.build_id or tick.is_unique):
         tick = _first_tick(config, tick, claim=claim)
     return _with_path(config, tick.path), tick
 

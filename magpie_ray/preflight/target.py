@@ -63,12 +63,13 @@ class Target:
     unseen: str = ""
 
 
-def find_output(config: Config, *, claim: bool) -> Output:
+def find_output(config: Config, *, claim: bool, look: bool = True) -> Output:
     """The output of one build. With `claim` the same output.build_id leads to the same build from now on.
 
-    PreflightError when the records of a schedule's builds can't be read or written.
+    look: read which build output.build_id stands for. PreflightError when the records of a schedule's builds
+    can't be read or written.
     """
-    config, tick = schedule.resolve(config, claim=claim)
+    config, tick = schedule.resolve(config, claim=claim, look=look)
     storage = Storage(config.output.path, config.output.storage_options)
     return Output(config=config, tick=tick, storage=storage)
 
@@ -81,10 +82,10 @@ def look_at(config: Config) -> Target:
 
 def look_if_reachable(config: Config) -> Target:
     """As look_at; but a store that does not answer, or refuses, is taken for one without a build."""
-    output = find_output(config, claim=False)
     try:
-        return find_target(output, read_existing(output.reader))
+        return look_at(config)
     except PreflightError as exc:
+        output = find_output(config, claim=False, look=False)
         if "://" not in output.storage.url or not isinstance(exc.__cause__, StorageError):
             raise
         return replace(find_target(output, None), unseen=str(exc))

@@ -122,13 +122,18 @@ class Hub:
         info: Any = self._look_up(self._api.repo_info, missing=None)
         return None if info is None else bool(info.private)
 
-    def create(self, *, private: bool) -> None:
-        """Create the repository and its revision, unless they exist."""
+    def create(self, *, private: bool) -> bool:
+        """Create the repository and its revision, unless they exist.
+
+        Returns whether the revision is a branch that begins now: the hub makes it a copy of main.
+        """
         if self._token is None:
             raise HubError(f"Can't push to {self.url}: there is no token: {_LOG_IN}")
+        begins = self._revision is not None and not self.files()
         self._call(self._api.create_repo, private=private, exist_ok=True)
         if self._revision:
             self._call(self._api.create_branch, branch=self._revision, exist_ok=True)
+        return begins
 
     def files(self) -> Mapping[str, HubFile]:
         """The files there by path; none where there is no such repository or revision."""

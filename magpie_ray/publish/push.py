@@ -86,8 +86,8 @@ def push(
         raise ConfigError(f"{hub.url} is public: push with --public if that is meant")
     if private and public:
         log.warning("%s is private and stays private: only its settings on the hub change that", hub.url)
-    if not dry_run:
-        hub.create(private=not public)
+    if not dry_run and hub.create(private=not public):
+        replace = True  # data of main's build is not the new branch's own
     files = hub.files()
     sizes = {path: file.size for path, file in files.items()}
     paths = hub_paths(records, sizes, grid=grid, most_flat=most_flat)

@@ -48,7 +48,8 @@ def test_a_plan_warns_of_more_files_than_a_folder_of_the_hub_holds(
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> str:
     """An S3 path at a port where nothing listens, which is tried for a second."""
-    monkeypatch.setattr("magpie_ray.preflight.target.READ_SECONDS", 1.0)
+    for module in ("preflight.target", "dataset.schedule"):
+        monkeypatch.setattr(f"magpie_ray.{module}.READ_SECONDS", 1.0)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
@@ -56,8 +57,13 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.slow
-def test_a_plan_needs_no_store_and_says_what_it_did_not_look_at(nowhere: str) -> None:
-    found = make_plan(config_of(num_rows=105, output={"path": nowhere}))
+@pytest.mark.parametrize(
+    ("name", "keys"), [("", {}), ("/{build_id}", {}), ("/{date}", {"build_id": "nightly"})]
+)
+def test_a_plan_needs_no_store_and_says_what_it_did_not_look_at(
+    nowhere: str, name: str, keys: dict[str, str]
+) -> None:
+    found = make_plan(config_of(num_rows=105, output={"path": nowhere + name, **keys}))
     assert (found["exists"], found["rows_pending"]) == (False, 105)
     assert found["warnings"][0].startswith("not looked at, so this is the plan of a new build: ")
     assert nowhere in found["warnings"][0]

@@ -152,6 +152,20 @@ def test_a_branch_of_its_own_and_the_report_where_they_are_asked_for(hub: FakeHu
     assert files_of(hub, "v2") == build_files(storage) | {"_magpie/report.html": b"<p>"}
 
 
+def test_a_new_branch_of_a_repository_of_another_build_holds_this_build_alone(
+    hub: FakeHub, storage: Storage
+) -> None:
+    other = memory_storage()
+    complete_build(other, num_rows=20, grid=5)
+    push(other, Hub(NAME))
+    before = files_of(hub)
+    push(storage, Hub(NAME, revision="v2"))
+    assert files_of(hub, "v2") == build_files(storage)
+    assert files_of(hub) == before
+    with pytest.raises(ConfigError, match="holds data of another build"):
+        push(other, Hub(NAME, revision="v2"))
+
+
 def test_only_a_whole_build_goes_there_unless_that_is_said(hub: FakeHub, storage: Storage) -> None:
     storage.delete("data/part-000000000003.parquet")
     with pytest.raises(PreflightError, match=r"9 of 12 rows are committed.*--partial"):
