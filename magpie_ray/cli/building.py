@@ -11,7 +11,7 @@ import psutil
 import typer
 
 from magpie_ray.cli.options import AsJson, ConfigPath, Overrides, PricePerGpuHour, load, parse_seconds
-from magpie_ray.cli.printing import PipedConsole, out, paged, quiet_when_closed, show_fields
+from magpie_ray.cli.printing import PipedConsole, out, paged, quiet_when_closed, show_fields, stage
 from magpie_ray.cli.views.plan import plan_text
 from magpie_ray.cli.views.results import result_text, template_text
 from magpie_ray.errors import GenerationFailedError
@@ -78,7 +78,6 @@ def plan(
     parsed = load(config, overrides)
     from magpie_ray.planning.forecast import CostInputs
     from magpie_ray.planning.gpus import find_gpu
-    from magpie_ray.planning.plan import make_plan  # tokenizers take seconds to import
 
     card = None if gpu is None else find_gpu(gpu)
     taken = None
@@ -89,7 +88,11 @@ def plan(
     inputs = CostInputs(
         gpu=card, tokens_per_second=tokens_per_second, price_per_gpu_hour=price_per_gpu_hour, sample=taken
     )
-    show_fields(make_plan(parsed, inputs), as_json=as_json, text=partial(plan_text, full=full))
+    with stage(f"reading {parsed.model.name} and what is at the output"):
+        from magpie_ray.planning.plan import make_plan  # tokenizers take seconds to import
+
+        fields = make_plan(parsed, inputs)
+    show_fields(fields, as_json=as_json, text=partial(plan_text, full=full))
 
 
 def preview(

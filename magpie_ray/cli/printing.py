@@ -86,6 +86,20 @@ def print_error(text: str) -> None:
             sys.stderr.write(safe(f"error: {text}\n"))
 
 
+@contextmanager
+def stage(text: str) -> Iterator[None]:
+    """What a command is at and for how long, at a terminal and while it lasts. Nothing elsewhere."""
+    if not (console := logs.terminal()).is_terminal:
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(safe(text), total=None)
+        yield
+
+
 def watch_until_complete(read: Callable[[], dict[str, Any]], text: Callable[[dict[str, Any]], str]) -> None:
     """Draws the fields again and again until they are complete. Ctrl-C ends this without an error."""
     from rich.live import Live

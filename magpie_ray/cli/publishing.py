@@ -1,13 +1,14 @@
 """The commands that turn a build into something for others: report, export, push."""
 
 import webbrowser
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from magpie_ray.cli.options import Output, PricePerGpuHour, StorageOption, storage_at
-from magpie_ray.cli.printing import out, quiet_when_closed
+from magpie_ray.cli.printing import out, quiet_when_closed, stage
 from magpie_ray.cli.views.results import pushed_text
 from magpie_ray.types import ExportFormat
 from magpie_ray.utils import logs
@@ -31,7 +32,8 @@ def report(
     storage = storage_at(output, storage_option)
     if show and to is None and "://" in storage.url:
         raise typer.BadParameter("a browser opens only files: give --to FILE as well", param_hint="--open")
-    written = write_report(storage, price=price_per_gpu_hour, to=to)
+    with stage(f"reading {storage.url} and drawing its charts"):
+        written = write_report(storage, price=price_per_gpu_hour, to=to)
     out(written.location)
     if to is None:
         out(write_card(storage))
@@ -60,7 +62,7 @@ def export(
     from magpie_ray.publish.export import export as write
 
     storage = storage_at(output, storage_option)
-    with quiet_when_closed():
+    with quiet_when_closed(), nullcontext() if destination == STDOUT else stage(f"writing {destination}"):
         rows = write(storage, to, destination, system_prompts=system_prompts, force=force)
     if destination != STDOUT:
         so_far = "" if is_marked_complete(storage) else ": all rows so far, the build is not complete"

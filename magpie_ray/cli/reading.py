@@ -13,6 +13,7 @@ from magpie_ray.cli.printing import (
     paged,
     quiet_when_closed,
     show_fields,
+    stage,
     watch_until_complete,
 )
 from magpie_ray.cli.views.results import verification_fields, verification_text
@@ -40,7 +41,9 @@ def status(
     if watch:
         watch_until_complete(lambda: status_fields(read_status(storage)), status_text)
     else:
-        show_fields(status_fields(read_status(storage)), as_json=as_json, text=status_text)
+        with stage(f"reading {storage.url}"):
+            fields = status_fields(read_status(storage))
+        show_fields(fields, as_json=as_json, text=status_text)
 
 
 def verify(
@@ -52,7 +55,9 @@ def verify(
     """Check a build. The exit code is 0 when it is complete and consistent, otherwise 1."""
     from magpie_ray.dataset.verify import verify as check
 
-    verification = check(storage_at(output, storage_option), quick=quick)
+    storage = storage_at(output, storage_option)
+    with stage(f"reading {'the footers' if quick else 'every byte'} of {storage.url}"):
+        verification = check(storage, quick=quick)
     fields = verification_fields(verification)
     out(json_text(fields) if as_json else verification_text(fields))
     if not verification.ok:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -379,6 +381,40 @@ def test_show_has_what_was_rejected_and_why(run: Run, output: str) -> None:
     assert code == 2
     assert "there are refusal" in err
     assert "no rejects like that" in run("show", output, "--rejects", "--row", "6").out
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("verify OUTPUT", "reading every byte of"),
+        ("status OUTPUT --json", "reading"),
+        ("plan CONFIG", "reading builtin:tiny-chat and what is at the output"),
+    ],
+)
+def test_a_command_at_a_terminal_says_what_it_is_at_while_it_lasts(
+    tmp_path: Path, config: str, command: str, says: str
+) -> None:
+    complete_build(Storage(str(tmp_path / "out")))
+    arguments = command.replace("OUTPUT", str(tmp_path / "out")).replace("CONFIG", config).split()
+    program = [sys.executable, "-m", "magpie_ray", *arguments]
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        told = b""
+        with suppress(OSError):  # the end of a terminal
+            while piece := os.read(ours, 4096):
+                told += piece
+        assert process.stdout is not None
+        result = process.stdout.read()
+    os.close(ours)
+    assert says in told.decode()
+    assert "0:00:0" in told.decode()
+    assert result
+    assert b"reading" not in result
+    piped = subprocess.run(program, capture_output=True, check=False)
+    assert piped.stdout
+    assert b"reading" not in piped.stderr
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
