@@ -26,7 +26,7 @@ def test_what_a_partition_takes_in_the_manifest_stays_small() -> None:
     make_build(output, known=1000, newer=0)
     raw = resuming.Storage(output).read(MANIFEST_KEY)
     assert len(json.loads(raw)["partitions"]) == 1000
-    assert len(raw) / 1000 < 150, "bytes; the hash of a file, which these have not, adds 62"
+    assert len(raw) / 1000 < 170, "bytes; the hash of a file, which these have not, adds 62"
 
 
 @pytest.mark.parametrize("workers", [1, 7, 64, 1000])
