@@ -136,6 +136,8 @@ class Fleet:
         """A report came. has_work: the worker was given partitions that it has not finished."""
         worker = self._workers[slot]
         stands_still = has_work and worker.report is not None and event.work == worker.report.work
+        # What it waited for is there, and its first step begins.
+        stands_still &= not (worker.storing and event.doing == "generating")
         before = worker.report or _NO_REPORT
         self.tally = Tally.sum([self.tally, event.tally.since(before.tally)])
         self.engines = EngineStats.sum([self.engines, event.engine.since(before.engine)])

@@ -10,7 +10,6 @@ footers are the truth.
 """
 
 import logging
-import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import Executor, Future, wait
 
@@ -21,17 +20,20 @@ from magpie_ray.dataset import manifest
 from magpie_ray.dataset.actor_history import ActorHistoryRecord, write_actor_history
 from magpie_ray.dataset.build_record import BuildRecord, restore_build
 from magpie_ray.dataset.data_folder import read_data_folder, stray_warning
-from magpie_ray.dataset.layout import BUILD_KEY
+from magpie_ray.dataset.layout import BUILD_KEY, INPUT_BLOCKS_KEY
 from magpie_ray.dataset.run_records import RunRecord, restore_run
 from magpie_ray.errors import BuildReplacedError, CorruptBuildError, MagpieError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord
+from magpie_ray.utils.awake import awake_seconds
 from magpie_ray.utils.background import DaemonExecutor
 
 log = logging.getLogger(__name__)
 
 # Visits take 1/LOOK_SHARE of the time at most: listings and checkpoints of many files are slow.
 LOOK_SHARE = 200.0
+# The next visit after one that failed comes after so many usual pauses; after others within an hour.
+_FAILED_LOOKS, _LONGEST_SECONDS = 6, 3600.0
 # At the end of a short notice the job waits for a checkpoint.
 _RETRY_SECONDS = 20.0
 # A visit looks for so many files that are gone.
@@ -41,7 +43,8 @@ _SHOWN_LOST = 20
 class OutputSync:
     """Called by the job's loop alone. history: stored with each checkpoint and at the end.
 
-    run: the job's, whose record is kept in place. look_seconds: between two visits at least;
+    run: the job's, whose record is kept in place. copy_inputs: copies the inputs into the build; None where
+    it has none. look_seconds: between two visits at least;
     checkpoint_seconds: between two checkpoints. clock: seconds, monotonic. executor: runs the visits, one
     after the other.
     """
@@ -55,15 +58,16 @@ class OutputSync:
         num_rows: int,
         run: RunRecord | None = None,
         history: ActorHistory | None = None,
+        copy_inputs: Callable[[], object] | None = None,
         look_seconds: float = 5.0,
         look_share: float = LOOK_SHARE,
         checkpoint_seconds: float = 60.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = awake_seconds,
         executor: Executor | None = None,
     ) -> None:
         self._storage = storage.retrying_for(_RETRY_SECONDS)
         self._build, self._ledger, self._history, self._num_rows = build, ledger, history, num_rows
-        self._run = run
+        self._run, self._copy_inputs = run, copy_inputs
         self._warned = set[str]()
         self._checkpoints = manifest.Checkpoints(self._storage, build, num_rows=num_rows)
         self._look_seconds, self._look_share = look_seconds, look_share
@@ -119,7 +123,7 @@ class OutputSync:
     def _look(
         self, known: dict[str, PartitionRecord], history: ActorHistoryRecord | None, *, checkpoint: bool
     ) -> list[PartitionRecord]:
-        began = self._clock()
+        began, succeeded = self._clock(), False
         try:
             self._restore_records()
             marked = manifest.is_marked_complete(self._storage)  # first: the listing then shows all its files
@@ -128,6 +132,7 @@ class OutputSync:
             if strays := self._ledger.new_strays(folder.strays):
                 log.warning("%s", stray_warning(self._storage, strays))
             self._warn_of_lost({item.key for item in folder.partitions}, known)
+            succeeded = True
             if self._closing:  # the end of the run writes, and knows more
                 return new
             records = [*known.values(), *new]
@@ -138,7 +143,11 @@ class OutputSync:
             return new
         finally:
             now = self._clock()
-            self._next_look = now + max(self._look_seconds, self._look_share * (now - began))
+            # What a visit that fails took says nothing of the time that visits take.
+            wait_seconds = (
+                self._look_share * (now - began) if succeeded else _FAILED_LOOKS * self._look_seconds
+            )
+            self._next_look = now + min(max(self._look_seconds, wait_seconds), _LONGEST_SECONDS)
 
     def _write_last(
         self, records: Iterable[PartitionRecord] | None, history: ActorHistoryRecord | None
@@ -156,6 +165,11 @@ class OutputSync:
             self._warn_once(BUILD_KEY, str(exc))
         if self._run:
             restore_run(self._storage, self._run)
+        if self._copy_inputs and not self._storage.exists(INPUT_BLOCKS_KEY):
+            log.warning(
+                "%s was removed: the inputs are copied again", self._storage.display(INPUT_BLOCKS_KEY)
+            )
+            self._copy_inputs()
 
     def _warn_of_lost(self, listed: Container[str], known: Mapping[str, PartitionRecord]) -> None:
         """Warn of files that are neither listed nor found by their keys."""

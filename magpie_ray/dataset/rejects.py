@@ -2,7 +2,8 @@
 
 Invariants: the sample of a committed partition is there before its rows. Where several workers had a
 partition, the sample of the one whose rows stay is the one that stays: before its rows a worker only creates
-a sample, and after them it replaces another's. A sample without rows does no harm.
+a sample; after them it replaces or deletes another's, and where they were there already it deletes its own. A
+sample without rows does no harm.
 """
 
 import json
@@ -64,6 +65,13 @@ def create_sample(storage: Storage, partition: Partition, rejections: Sequence[R
         except AlreadyExistsError:
             return False
     return True
+
+
+def delete_sample(storage: Storage, partition: Partition, rejections: Sequence[Rejection] = ()) -> None:
+    """Delete the sample of a partition, if there is one: only this one, where `rejections` are given."""
+    key = rejects_key(partition)
+    if storage.exists(key) and (not rejections or storage.read(key) == _lines(rejections)):
+        storage.delete(key)
 
 
 def replace_sample(storage: Storage, partition: Partition, rejections: Sequence[Rejection]) -> None:

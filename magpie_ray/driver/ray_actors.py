@@ -93,6 +93,7 @@ class RayActors:
         self._capacity_in = capacity_in
         # slot -> engine start and nodes to avoid, while the head does not answer
         self._postponed: dict[int, tuple[int, frozenset[str]]] = {}
+        self._ended: list[_Actor] = []  # to be killed
         self._actors: dict[int, _Actor] = {}
         self._actor_class: Any = ray.remote(concurrency_groups={"control": 1}, max_restarts=0)(process)
         self._listening: dict[Any, int] = {}  # events -> slot, of actors that have not ended
@@ -163,16 +164,25 @@ class RayActors:
         if actor is None:
             return
         self._listening.pop(actor.events, None)
-        if not self._watch.reachable():
-            return  # without a cluster the actor ends by itself
-        try:
-            within(self._ask_seconds(), partial(_kill, actor))
-        except (TimeoutError, RayError):
-            self._watch.note_silence()
+        self._ended.append(actor)
+        self._kill_ended()
+
+    def _kill_ended(self) -> None:
+        """Those of them that a silent head did not let be killed keep their places until it answers."""
+        while self._ended and self._watch.reachable():
+            try:
+                within(self._ask_seconds(), partial(_kill, self._ended[0]))
+            except TimeoutError:
+                self._watch.note_silence()
+                return
+            except RayError as exc:
+                log.warning("an actor could not be ended: %s", _brief(exc))
+            del self._ended[0]
 
     def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
         """The next event of every actor that has one."""
         self._watch.check()
+        self._kill_ended()
         if self._postponed and self._watch.reachable():
             for slot, (engine_start, avoid) in list(self._postponed.items()):
                 del self._postponed[slot]
@@ -249,9 +259,11 @@ class RayActors:
 
 def _kill(actor: _Actor) -> None:
     """May block while the head does not answer."""
-    ray.kill(actor.handle)
-    if actor.group is not None:
-        remove_placement_group(actor.group)
+    try:
+        ray.kill(actor.handle)
+    finally:
+        if actor.group is not None:
+            remove_placement_group(actor.group)
 
 
 def _where(handle: Any) -> tuple[str, str]:

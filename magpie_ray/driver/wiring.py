@@ -18,6 +18,7 @@ from magpie_ray.driver.cluster_watch import ClusterView, ClusterWatch
 from magpie_ray.driver.ray_actors import ASK_SECONDS, RayActors
 from magpie_ray.errors import PreflightError
 from magpie_ray.preflight.build_spec import BuildSpec
+from magpie_ray.preflight.inputs import copy_inputs
 from magpie_ray.preflight.target import CommittedBuild
 from magpie_ray.storage.storage import Storage
 from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec
@@ -51,7 +52,16 @@ def make_job(
     )
     history = ActorHistory(run=run.number, device=placement.device, num_gpus=placement.all_gpus)
     ledger = Ledger(committed.records, run=run.number)
-    output = OutputSync(storage, committed.build, ledger, num_rows=config.num_rows, run=run, history=history)
+    inputs = build_spec.inputs
+    output = OutputSync(
+        storage,
+        committed.build,
+        ledger,
+        num_rows=config.num_rows,
+        run=run,
+        history=history,
+        copy_inputs=partial(copy_inputs, config, inputs, storage) if inputs else None,
+    )
     spec = WorkerSpec(
         build_spec=build_spec.for_workers(),
         storage=storage,

@@ -26,7 +26,7 @@ USUAL_SECONDS = 10.0
 SHORT_SECONDS = 2.0
 # Nobody may read standard error any more.
 _WORDS_SECONDS = 1.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _INTERRUPTED = 3
 
 _allowed_seconds = USUAL_SECONDS
@@ -34,7 +34,7 @@ _allowed_seconds = USUAL_SECONDS
 
 @contextmanager
 def allowing(seconds: float) -> Iterator[None]:
-    """Inside, the end of a guarded process may take so long after the first SIGINT or SIGTERM."""
+    """Inside, the end of a guarded process may take so long after the first signal."""
     global _allowed_seconds
     before, _allowed_seconds = _allowed_seconds, seconds
     try:

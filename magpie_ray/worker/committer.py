@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import takewhile
 
 from magpie_ray.counters import Tally
 from magpie_ray.dataset.manifest import footer_of
 from magpie_ray.dataset.parquet import to_parquet
-from magpie_ray.dataset.rejects import RejectsSample, create_sample, replace_sample
+from magpie_ray.dataset.rejects import RejectsSample, create_sample, delete_sample, replace_sample
 from magpie_ray.errors import AlreadyExistsError, CorruptBuildError, StorageError
 from magpie_ray.types import Partition, PartitionRecord, Rejection, Row
 from magpie_ray.worker.events import Committed
@@ -198,11 +199,18 @@ class Committer:
             if theirs.fingerprint != fingerprint:
                 raise CorruptBuildError(f"{key} belongs to another build: move it away") from None
             log.info("%s (%s) was there already", key, theirs.partition)
+            if sample and is_ours:
+                self._settle_sample(partial(delete_sample, storage, record.partition, sample), record)
             return theirs
         log.info("%s (%s) committed", key, record.partition)
-        if not is_ours:
-            try:
-                replace_sample(storage, record.partition, sample)
-            except StorageError as exc:  # the rows are committed all the same
-                log.warning("what was rejected of %s could not be kept: %s", record.partition, exc)
+        if not sample:
+            self._settle_sample(partial(delete_sample, storage, record.partition), record)
+        elif not is_ours:
+            self._settle_sample(partial(replace_sample, storage, record.partition, sample), record)
         return record
+
+    def _settle_sample(self, settle: Callable[[], None], record: PartitionRecord) -> None:
+        try:
+            settle()
+        except StorageError as exc:  # the rows are committed all the same
+            log.warning("what was rejected of %s could not be kept: %s", record.partition, exc)

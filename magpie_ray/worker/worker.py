@@ -23,7 +23,7 @@ from magpie_ray.errors import AcceptRateError, RowExhaustedError, StorageError
 from magpie_ray.generation.conversation import Recipe
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.preflight.build_spec import check_prompts_fit
-from magpie_ray.types import Partition
+from magpie_ray.types import Partition, Row
 from magpie_ray.utils.background import DaemonExecutor
 from magpie_ray.worker.committer import Committer
 from magpie_ray.worker.events import Event, Progress, Ready
@@ -39,6 +39,8 @@ _HUNGRY_HASTE = 4
 _UPLOADERS = 2
 # The driver learns why a worker ends only after this.
 LAST_UPLOADS_SECONDS = 30.0
+# Where it is not the store that fails. An outage that lasts longer costs the rows, and not the cause.
+_LAST_UPLOADS_IN_OUTAGE_SECONDS = 180.0
 # Shares of cluster.notice_seconds by which the last rows are generated, and by which all are uploaded. The
 # driver has yet to hear and to record what was committed.
 FINISH_SHARE, UPLOADS_SHARE = 0.4, 0.7
@@ -130,10 +132,12 @@ class ShardWorker:
                 # Finished rows are committed all the same. Where storage fails, one key may be refused while
                 # others are not, so all are tried; but not for as long again: the driver waits for the cause.
                 storage_fails = isinstance(exc, StorageError)
-                if storage_fails:
-                    spec.storage.give_up_after(self._last_uploads_seconds)
+                seconds = self._last_uploads_seconds if storage_fails else _LAST_UPLOADS_IN_OUTAGE_SECONDS
+                spec.storage.give_up_after(seconds)
+                outcomes = rounds.take_outcomes()
                 if isinstance(exc, (AcceptRateError, RowExhaustedError)):
-                    committer.keep_rejects(rounds.take_outcomes())
+                    committer.keep_rejects(outcomes)
+                committer.book(outcome for outcome in outcomes if isinstance(outcome, Row))
                 committer.commit_heads()
                 while committer.is_uploading:
                     yield from self._wait_for_an_upload(rounds, committer)

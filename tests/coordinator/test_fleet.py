@@ -136,6 +136,16 @@ def test_waiting_for_storage_is_no_stall() -> None:
         assert overdue(fleet, now + STALL) == []
 
 
+def test_after_a_wait_for_storage_the_first_step_has_all_its_time() -> None:
+    fleet = ready_fleet()
+    for now in range(0, 1001, 50):
+        fleet.progress(0, report(tokens=3, doing="storing"), has_work=True, now=float(now))
+    fleet.progress(0, report(tokens=3, doing="generating"), has_work=True, now=1001.0)
+    fleet.progress(0, report(tokens=3, doing="generating"), has_work=True, now=1030.0)
+    assert overdue(fleet, 1001.0 + STALL) == []
+    assert overdue(fleet, 1001.5 + STALL) == [0]
+
+
 def test_a_worker_that_stores_and_is_not_heard_any_more_is_overdue_as_others_are() -> None:
     fleet = ready_fleet()
     fleet.progress(0, report(tokens=3, doing="storing"), has_work=True, now=100.0)

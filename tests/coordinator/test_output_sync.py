@@ -18,7 +18,7 @@ from magpie_ray.coordinator.watcher import Ended, Requested
 from magpie_ray.dataset import build_record, completion, manifest, run_records
 from magpie_ray.dataset.actor_history import read_actor_history
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.layout import BUILD_KEY, MANIFEST_KEY
+from magpie_ray.dataset.layout import BUILD_KEY, INPUT_BLOCKS_KEY, MANIFEST_KEY
 from magpie_ray.errors import BuildReplacedError, CorruptBuildError, StorageError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord, StoredObject
@@ -245,6 +245,42 @@ def test_records_that_were_removed_are_written_again(
     assert run_records.read_runs(storage) == [run]
     assert "build.json was removed" in caplog.text
     assert "000001.json was removed" in caplog.text
+
+
+def test_inputs_that_were_removed_are_copied_again(storage: TroubledStorage) -> None:
+    storage.create(INPUT_BLOCKS_KEY, b"{}")
+    copied: list[int] = []
+
+    def copy() -> None:
+        copied.append(1)
+        storage.create(INPUT_BLOCKS_KEY, b"{}")
+
+    with opened(storage, copy_inputs=copy) as sync:
+        sync.look()
+        assert not copied
+        storage.delete(INPUT_BLOCKS_KEY)
+        sync.look()
+        assert copied == [1]
+
+
+def test_a_visit_that_fails_after_a_long_time_puts_off_the_next_one_by_a_little(
+    storage: TroubledStorage,
+) -> None:
+    now = 0.0
+
+    def slow_and_in_vain() -> None:
+        nonlocal now
+        now += 120.0
+        raise StorageError("no answer")
+
+    times = {"clock": lambda: now, "look_seconds": 5.0, "look_share": 200.0}
+    with opened(storage, copy_inputs=slow_and_in_vain, **times) as sync:
+        for visit in range(1, 4):
+            now += 30.0
+            sync.poll()
+            sync.visits.wait()
+            assert len(sync.visits.futures) == visit
+            sync.poll()
 
 
 def test_a_job_ends_where_another_build_has_begun_and_leaves_that_alone(storage: TroubledStorage) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,6 +37,9 @@ class AnsweringWatch:
 
     def note_silence(self) -> None:
         self.silent += 1
+
+    def check(self) -> None:
+        """The cluster is there."""
 
 
 def ray_actors(watch: Any, *, ask_seconds: float) -> RayActors:
@@ -89,6 +93,29 @@ def test_a_head_that_hangs_in_the_middle_of_a_request_keeps_the_job_only_for_a_w
     actors.end(0)
     assert actors.describe().startswith("1 actors want")
     free.set()
+
+
+def test_an_actor_that_a_silent_head_does_not_let_end_is_ended_when_the_head_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed: list[Any] = []
+    actor = SimpleNamespace(handle="handle", events="events", group="group", place=None)
+
+    def answers(_: float, call: Any, **__: object) -> Any:
+        return killed.append(call.args) if call.args == (actor,) else actor
+
+    monkeypatch.setattr("magpie_ray.driver.ray_actors.within", answers)
+    watch = AnsweringWatch()
+    actors = ray_actors(watch, ask_seconds=30.0)
+    actors.start(0, engine_start=0)
+    watch.silent = 1
+    actors.end(0)
+    assert actors.poll(0.0) == []
+    assert killed == []
+    watch.silent = 0
+    assert actors.poll(0.0) == []
+    assert actors.poll(0.0) == []
+    assert killed == [(actor,)]
 
 
 @pytest.mark.parametrize(
