@@ -2,8 +2,8 @@
 
 Invariants: the sample of a committed partition is there before its rows. Where several workers had a
 partition, the sample of the one whose rows stay is the one that stays: before its rows a worker only creates
-a sample; after them it replaces or deletes another's, and where they were there already it deletes its own. A
-sample without rows does no harm.
+a sample; after them it replaces another's by its own, if it has one. Where rows were there already it deletes
+its own. A sample without rows does no harm.
 """
 
 import json
@@ -67,10 +67,10 @@ def create_sample(storage: Storage, partition: Partition, rejections: Sequence[R
     return True
 
 
-def delete_sample(storage: Storage, partition: Partition, rejections: Sequence[Rejection] = ()) -> None:
-    """Delete the sample of a partition, if there is one: only this one, where `rejections` are given."""
+def delete_sample(storage: Storage, partition: Partition, rejections: Sequence[Rejection]) -> None:
+    """Delete this sample of a partition; another's stays."""
     key = rejects_key(partition)
-    if storage.exists(key) and (not rejections or storage.read(key) == _lines(rejections)):
+    if storage.exists(key) and storage.read(key) == _lines(rejections):
         storage.delete(key)
 
 

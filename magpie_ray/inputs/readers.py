@@ -145,8 +145,24 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """The values of a column that is encoded by a dictionary, which each file has for itself."""
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    """The values of a column, without a dictionary, which each file has for itself, and without views."""
+    values = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    kind = _plain_type(values.type)
+    return values if kind == values.type else values.cast(kind)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Views of texts are Arrow's own layout, which few readers of Parquet know."""
+    types = pa.types
+    if types.is_string_view(kind):
+        return pa.string()
+    if types.is_binary_view(kind):
+        return pa.binary()
+    if types.is_list(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_plain_type(field.type)) for field in kind.fields])
+    return kind
 
 
 def _check_utf8(file: SourceFile, name: str, column: pa.Array, places: range) -> None:

@@ -203,9 +203,7 @@ class Committer:
                 self._settle_sample(partial(delete_sample, storage, record.partition, sample), record)
             return theirs
         log.info("%s (%s) committed", key, record.partition)
-        if not sample:
-            self._settle_sample(partial(delete_sample, storage, record.partition), record)
-        elif not is_ours:
+        if not is_ours:
             self._settle_sample(partial(replace_sample, storage, record.partition, sample), record)
         return record
 

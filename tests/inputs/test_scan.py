@@ -174,6 +174,26 @@ def test_every_type_of_parquet_is_kept(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "again.parquet").schema.equals(kept.schema)
 
 
+@pytest.mark.parametrize(
+    ("view", "plain", "value"),
+    [
+        (pa.string_view(), pa.string(), "x"),
+        (pa.binary_view(), pa.binary(), b"x"),
+        (pa.list_(pa.string_view()), pa.list_(pa.string()), ["x", None]),
+        (pa.struct([("a", pa.string_view())]), pa.struct([("a", pa.string())]), {"a": "x"}),
+    ],
+    ids=str,
+)
+def test_views_of_texts_are_kept_as_texts(
+    tmp_path: Path, view: pa.DataType, plain: pa.DataType, value: object
+) -> None:
+    prompts = pa.array(["a", "b"], pa.string_view())
+    table = pa.table({"system_prompt": prompts, "k": pa.array([None, value], view)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert scanned(tmp_path / "x.parquet", "k").kept_schema.field("k").type == plain
+    assert loaded(tmp_path / "x.parquet", "k") == [("a", {"k": None}), ("b", {"k": value})]
+
+
 def test_only_the_used_content_is_in_the_digest_and_all_of_it_is(tmp_path: Path) -> None:
     def digest(rows: Any, *keep: str, name: str = "a.parquet", **names: Any) -> str:
         return scanned(write_table(tmp_path / name, rows), *keep, **names).content

@@ -102,13 +102,6 @@ def test_a_sample_that_was_left_without_rows_is_replaced_by_that_of_the_rows() -
     assert sample(storage) == ["rejected by later"]
 
 
-def test_a_sample_of_rows_that_did_not_come_goes_where_the_rows_had_no_rejects() -> None:
-    storage = memory_storage()
-    worker(storage, "died").keep_rejects(())
-    finish(worker(storage, "clean", rejected=False), "clean")
-    assert sample(storage) == []
-
-
 def test_a_worker_that_is_too_late_takes_its_sample_back() -> None:
     storage = memory_storage()
     finish(worker(storage, "winner", rejected=False), "winner")
