@@ -60,6 +60,10 @@ class BlockedError(StorageError):
     """Something that is no file stands under the name of an object. It has to be moved away."""
 
 
+class NoRoomError(StorageError):
+    """The disk is full, or a quota is used up. Small objects may still have room."""
+
+
 class ObjectNotFoundError(StorageError):
     """There is no object under that key."""
 

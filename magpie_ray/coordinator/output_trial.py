@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import wait
 
-from magpie_ray.errors import GenerationFailedError, PreflightError, StorageError
+from magpie_ray.errors import GenerationFailedError, NoRoomError, PreflightError, StorageError
 from magpie_ray.storage.failures import is_transient
 from magpie_ray.storage.storage import Storage
 from magpie_ray.utils.awake import awake_seconds
@@ -36,11 +36,15 @@ class OutputTrial:
     def run(self, error: StorageError, *, stop_requested: Callable[[], bool]) -> bool:
         """Whether the driver can use the output, as of the last trial.
 
-        GenerationFailedError when it can't, for a reason that does not pass by itself.
+        GenerationFailedError when it can't, for a reason that does not pass by itself, or has no room.
 
         error: why the actor gave up. An outage is left to the actors, which wait for its end; when no engine
         is up any more, the starts that fail end the run. Returns at once when the run is told to stop.
         """
+        if isinstance(error, NoRoomError):  # a trial writes little, for which there may be room
+            raise GenerationFailedError(
+                f"the output has no room any more. {error} Committed rows are kept"
+            ) from error
         if self._tried is not None and self._clock() - self._tried < self._every_seconds:
             return self._works
         trial = in_background(self._storage.probe)

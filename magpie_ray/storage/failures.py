@@ -224,6 +224,13 @@ def bucket_is_missing(exc: BaseException) -> bool:
     return answer_of(exc)[1] in _NO_BUCKET
 
 
+def is_full(exc: BaseException) -> bool:
+    """Whether there is no room for the object."""
+    status, code = answer_of(exc)
+    number = exc.errno if isinstance(exc, OSError) and status is None else None
+    return number in _FULL or code in _FULL_CODES or status == 507
+
+
 def remedy(exc: BaseException) -> str:
     """What the user can do about the failure, as a sentence."""
     status, code = answer_of(exc)
@@ -242,7 +249,7 @@ def remedy(exc: BaseException) -> str:
         return "Set the clock of this machine right; the same command then resumes."
     if code in _BAD_CREDENTIALS:
         return "The credentials are wrong or have expired: renew them; the same command then resumes."
-    if number in _FULL or code in _FULL_CODES or status == 507:
+    if is_full(exc):
         return "Free some space or raise the quota; the same command then resumes."
     if status in (401, 403) or (isinstance(exc, PermissionError) and status is not None):
         return (

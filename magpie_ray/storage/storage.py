@@ -25,13 +25,14 @@ from typing import TypeVar
 from magpie_ray.errors import (
     AlreadyExistsError,
     BlockedError,
+    NoRoomError,
     ObjectNotFoundError,
     PreflightError,
     StorageError,
 )
 from magpie_ray.storage import probe
 from magpie_ray.storage.deadline import Deadline
-from magpie_ray.storage.failures import Verdict, lacks_credentials, remedy, scrubbed
+from magpie_ray.storage.failures import Verdict, is_full, lacks_credentials, remedy, scrubbed
 from magpie_ray.storage.remote import PART_BYTES
 from magpie_ray.storage.retries import (
     DENIED_SECONDS,
@@ -308,7 +309,8 @@ class Storage:
                 raise ObjectNotFoundError(f"There is no {self.display(key)}") from exc
             is_patient = self.retries > retries or self._patience.seconds(verb, exc, self._access) > 0
             tried = f" (tried for {awake_seconds() - began:.0f} s)" if is_patient else ""
-            failure = BlockedError if isinstance(exc, IsADirectoryError) else StorageError
+            failure = NoRoomError if is_full(exc) else StorageError
+            failure = BlockedError if isinstance(exc, IsADirectoryError) else failure
             raise failure(
                 f"Could not {operation}: {scrubbed(exc, self._options)}{tried}. {remedy(exc)}"
             ) from exc

@@ -38,6 +38,7 @@ from magpie_ray.errors import (
     GenerationFailedError,
     InterruptedJobError,
     MagpieError,
+    NoRoomError,
     PreflightError,
     RowExhaustedError,
     RuleError,
@@ -902,6 +903,15 @@ def test_an_output_that_nobody_can_use_any_more_ends_the_job_with_its_cause(conf
     run = Run(config, actors, slots=2, storage=FullStorage(config.output.path))
     with pytest.raises(GenerationFailedError, match=r"no space left.*Free some space.*same command"):
         run.work()
+
+
+def test_an_output_without_room_for_a_file_ends_the_job_though_there_is_room_for_a_trial(
+    config: Config,
+) -> None:
+    full = NoRoomError("Could not create part-0: no space left. Free some space")
+    actors = ScriptedActors(Script([READY, lost(str(full), error=full)]), WORKING)
+    with pytest.raises(GenerationFailedError, match=r"no room any more.*Free some space.*rows are kept"):
+        Run(config, actors, slots=2).work()
 
 
 class OutStorage(Storage):

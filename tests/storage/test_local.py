@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import pytest
 
-from magpie_ray.errors import AlreadyExistsError, BlockedError, PreflightError, StorageError
+from magpie_ray.errors import AlreadyExistsError, BlockedError, NoRoomError, PreflightError, StorageError
 from magpie_ray.storage.storage import Storage
 from tests.storage.places import keys
 
@@ -165,7 +165,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pyt
     storage.create("data/a", b"x")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(StorageError, match="Free some space"):
+        with pytest.raises(NoRoomError, match="Free some space"):
             storage.create("data/b", b"y")
     assert keys(storage) == ["data/a"]
     assert temporaries(tmp_path) == []
