@@ -13,8 +13,6 @@ from magpie_ray.planning.gpus import Gpu
 
 # GPU memory beside weights and cache: activations, CUDA graphs, the driver.
 _RESERVED_BYTES = 1e9
-# The low end of tokens/s as a share of the roofline: prefill, scheduling, sampling, slower kernels.
-LOW_SHARE = 0.35
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +37,9 @@ class Range:
         return Range(low=self.low + other.low, high=self.high + other.high)
 
 
+# tokens/s as a share of the roofline: prefill, scheduling, sampling, slower kernels. docs/speed.md has
+# published runs beside it.
+SHARE = Range(low=0.25, high=0.7)
 # The share of max_tokens that messages use, around the paper's.
 FILL = Range(low=0.18, high=0.45)
 # English text in zstd, with the token counts beside it; the other columns of a row.
@@ -98,8 +99,7 @@ def fit_model(size: ModelSize, gpu: Gpu, engine: EngineConfig, *, row_tokens: fl
             parameters=size.active_parameters / gpus,
             cache_bytes_per_token=per_token,
         )
-        highest = sequences / cost.seconds(tokens=sequences, context_tokens=int(sequences * held))
-        speed = Range(low=highest * LOW_SHARE, high=highest)
+        speed = SHARE * (sequences / cost.seconds(tokens=sequences, context_tokens=int(sequences * held)))
     return Fit(
         gpu=gpu.name,
         gpus=gpus,

@@ -14,7 +14,7 @@ from magpie_ray.planning.gpus import Gpu
 from magpie_ray.preflight.build_spec import BuildSpec
 
 _ROOFLINE = (
-    f"tokens/s: the high end is a roofline over the data sheet, the low end {estimate.LOW_SHARE:.0%} of it; "
+    f"tokens/s: {estimate.SHARE.low:.0%} to {estimate.SHARE.high:.0%} of a roofline over the data sheet; "
     "nothing was measured on such a GPU. For comparison: the paper's 3M rows of an 8B model took 206 "
     "GPU-hours on A100s with the software of 2024. --sample measures"
 )

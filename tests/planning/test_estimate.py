@@ -21,6 +21,9 @@ from magpie_ray.planning.estimate import (
     from_speed,
 )
 from magpie_ray.planning.gpus import GPUS, find_gpu
+from tests.support.paths import ROOT
+
+SPEED_PAGE = ROOT / "docs/speed.md"
 
 LLAMA_8B = ModelSize(
     parameters=8.03e9,
@@ -62,6 +65,30 @@ def test_an_h200_holds_as_many_tokens_as_it_is_known_to() -> None:
     found = fit_of("H200")
     assert found.cache_tokens == pytest.approx(860_000, rel=0.02)
     assert found.sequences == found.max_num_seqs == 1024
+
+
+LLAMA_70B = replace(LLAMA_8B, parameters=70.6e9, active_parameters=70.6e9, layers=80)
+SMOLLM2 = replace(LLAMA_8B, parameters=1.71e9, active_parameters=1.71e9, layers=24, kv_heads=32, head_dim=64)
+# Model, GPU, GPUs of an engine, tokens of a conversation, tokens/s of a GPU.
+PUBLISHED = {
+    "Magpie-Air": (LLAMA_8B, "A100-80GB", 1, 430, 3e6 * 430 / 206 / 3600),
+    "Magpie-Pro": (LLAMA_70B, "A100-80GB", 4, 478, 1e6 * 478 / 614 / 3600),
+    "MLPerf on H100": (replace(LLAMA_70B, parameter_bytes=1.0), "H100-80GB", 2, 588, 84.2 * 294.45 / 8),
+    "MLPerf on H200": (replace(LLAMA_70B, parameter_bytes=1.0), "H200", 1, 588, 118.5 * 294.45 / 8),
+    "FinePhrase": (SMOLLM2, "H100-80GB", 1, 1100, 9200.0),
+}
+
+
+@pytest.mark.parametrize("run", PUBLISHED)
+def test_published_runs_are_within_a_factor_of_two_of_the_estimate_and_so_says_the_table(run: str) -> None:
+    size, gpu, gpus, row_tokens, published = PUBLISHED[run]
+    engine = EngineConfig(tensor_parallel_size=gpus)
+    found = fit_model(size, find_gpu(gpu), engine, row_tokens=row_tokens, longest=1024)
+    assert found.tokens_per_second is not None
+    low, high = found.tokens_per_second.low / gpus, found.tokens_per_second.high / gpus
+    assert low / 2 <= published <= high * 2
+    [line] = [text for text in SPEED_PAGE.read_text().splitlines() if text.startswith(f"| {run}")]
+    assert f"| {published:,.0f} | {low:,.0f} to {high:,.0f} |" in line
 
 
 def test_a_card_of_24_gb_has_a_batch_that_its_cache_limits() -> None:
