@@ -3,7 +3,6 @@
 Owns: the keys under `acceptance`. Those under `acceptance.rules` are in the order in which rules are tried.
 """
 
-import sys
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -165,7 +164,7 @@ class RulesConfig(Section):
 
 def _custom_rule(rule: object) -> str | dict[str, dict[str, Any]]:
     if callable(rule):
-        rule = _path_of(rule)
+        rule = fields.path_of_function(rule)
     [(path, thresholds)] = rule.items() if isinstance(rule, dict) and len(rule) == 1 else [(rule, None)]
     if not is_import_path(path):
         raise bad_value(rule, f"written {_CUSTOM}")
@@ -177,18 +176,6 @@ def _custom_rule(rule: object) -> str | dict[str, dict[str, Any]]:
         return {path: plain_mapping(thresholds, has_numbers=True)}
     except BadValueError as exc:
         raise BadValueError(*(replace(problem, at=(path, *problem.at)) for problem in exc.problems)) from None
-
-
-def _path_of(function: Any) -> str:
-    """The import path of a function object, which a config from Python may hold."""
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
-    found: Any = sys.modules.get(module or "")
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if module == "__main__" or found is not function:
-        rule = "a function at the top of a module that workers can import, and not in the main program"
-        raise bad_value(function, rule)
-    return f"{module}:{name}"
 
 
 CustomRules = Annotated[

@@ -8,6 +8,7 @@ and Literal, which pydantic takes strictly.
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -162,6 +163,18 @@ OptionalImportPath = Annotated[
 ModelName = Annotated[
     str, must_be_text("a Hugging Face id, a local path or a bundled model"), AfterValidator(_is_bundled)
 ]
+
+
+def path_of_function(function: Any) -> str:
+    """The import path of a function object, which a config from Python may hold."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    found: Any = sys.modules.get(module or "")
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not function:
+        rule = "a function at the top of a module or of the script, which workers find by its name"
+        raise bad_value(function, rule)
+    return f"{module}:{name}"
 
 
 class Section(BaseModel):

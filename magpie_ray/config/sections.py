@@ -23,6 +23,11 @@ class ModelConfig(Section):
     thinking: bool = False
     trust_remote_code: bool = False
 
+    @field_validator("chat_format", mode="before")
+    @classmethod
+    def _of_function(cls, value: object) -> object:
+        return fields.path_of_function(value) if callable(value) else value
+
     @field_validator("chat_format")
     @classmethod
     def _is_the_only_format(cls, value: str | None, info: ValidationInfo) -> str | None:

@@ -14,6 +14,7 @@ from ray.util.placement_group import get_current_placement_group, placement_grou
 from magpie_ray.driver.orphan_watchdog import watch_over_children
 from magpie_ray.engine.vllm.args import set_log_environment
 from magpie_ray.utils import logs
+from magpie_ray.utils.import_path import take_code_of_main
 from magpie_ray.worker.events import Event, Placed
 from magpie_ray.worker.output_check import check_output
 from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec
@@ -31,6 +32,7 @@ class ShardProcess(ShardWorker):
         set_log_environment(spec.log_style)
         if spec.log_style.json:
             logs.take_over("ray")
+        take_code_of_main(spec.main_code)
         super().__init__(spec, engine_factory)
         watch_over_children()
         # Ray's own handler ends the actor without a word to `run`. Ray calls __init__ in the main thread.

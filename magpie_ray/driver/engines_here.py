@@ -21,7 +21,7 @@ from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.inputs import copy_inputs
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
-from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec
+from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec, main_code_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +61,7 @@ class EnginesHere:
             engine_start=0,
             device=self.placement.device,
             distributed_executor_backend=self.placement.distributed_executor_backend,
+            main_code=main_code_of(self.build_spec.config),
         )
         return RayActors(
             spec,

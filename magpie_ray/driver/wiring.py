@@ -21,7 +21,7 @@ from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.inputs import copy_inputs
 from magpie_ray.preflight.target import CommittedBuild
 from magpie_ray.storage.storage import Storage
-from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec
+from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec, main_code_of
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def make_job(
         engine_start=0,
         device=placement.device,
         distributed_executor_backend=placement.distributed_executor_backend,
+        main_code=main_code_of(config),
         on_ray=True,
     )
     actors = RayActors(

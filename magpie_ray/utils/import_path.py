@@ -8,10 +8,12 @@ every worker, so a path means the same everywhere.
 import importlib
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
 from magpie_ray.errors import ConfigError
 
+_MAIN = "__main__"
 IMPORT_PATH_FORM = "package.module:name, such as my_rules:no_lists for the function no_lists in my_rules.py"
 
 
@@ -50,6 +52,24 @@ def load_attribute(path: str, *, key: str) -> Any:
         ) from exc
     for part in attribute.split("."):
         if not hasattr(value, part):
-            raise ConfigError(f"{key}: got {path!r}, but {name} ({value!r}) has no {part}")
+            hint = ""
+            if name == _MAIN:
+                hint = ": it was in the script that began the build. Run that script, or keep it in a module"
+            raise ConfigError(f"{key}: got {path!r}, but {name} ({value!r}) has no {part}{hint}")
         value = getattr(value, part)
     return value
+
+
+def code_of_main(paths: Iterable[str]) -> dict[str, Any]:
+    """What these import paths name in the program that runs, by name: another process runs another program.
+
+    To be pickled with cloudpickle, which takes the code of such functions along.
+    """
+    names = {path.partition(":")[2].partition(".")[0] for path in paths if path.startswith(f"{_MAIN}:")}
+    return {name: getattr(sys.modules[_MAIN], name) for name in names}
+
+
+def take_code_of_main(code: Mapping[str, Any]) -> None:
+    """From now on import paths find in this process what `code_of_main` gave in another."""
+    for name, value in code.items():
+        setattr(sys.modules[_MAIN], name, value)

@@ -1,13 +1,16 @@
 """What a worker is made from, as plain data that travels to its actor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from magpie_ray import draws
+from magpie_ray.config.schema import Config
 from magpie_ray.engine.protocol import Engine
 from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.storage.storage import Storage
 from magpie_ray.utils import logs
+from magpie_ray.utils.import_path import code_of_main
 
 # Often enough for a progress line.
 PROGRESS_SECONDS = 2.0
@@ -26,7 +29,8 @@ class WorkerSpec:
     """Everything a worker is made from. engine_start: number of the engine start within the run.
 
     on_ray: whether the worker's process has joined a Ray cluster. log_style: that of the process that makes
-    the spec. progress_seconds: between two reports of progress; the more workers a run has, the longer.
+    the spec. main_code: see `main_code_of`. progress_seconds: between two reports of progress; the more
+    workers a run has, the longer.
     """
 
     build_spec: BuildSpec
@@ -38,6 +42,7 @@ class WorkerSpec:
     distributed_executor_backend: str | None
     on_ray: bool = False
     log_style: logs.LogStyle = field(default_factory=logs.current)
+    main_code: Mapping[str, Any] = field(default_factory=dict)
     progress_seconds: float = PROGRESS_SECONDS
 
     def of_start(self, start: EngineStart) -> "WorkerSpec":
@@ -50,6 +55,12 @@ class WorkerSpec:
         return draws.engine_seed(
             seed=self.build_spec.config.seed_number, run=self.run, start=self.engine_start
         )
+
+
+def main_code_of(config: Config) -> dict[str, Any]:
+    """The user's rules and chat format that lie in the script itself, by name, for workers to take."""
+    paths = [path for path, _ in config.acceptance.custom_rules]
+    return code_of_main([*paths, *filter(None, [config.model.chat_format])])
 
 
 EngineFactory = Callable[[WorkerSpec], Engine]

@@ -82,7 +82,9 @@ def test_a_rule_that_puts_values_into_its_reasons_is_stopped() -> None:
 
 @pytest.mark.parametrize("function", [lambda message, conversation: None, too_wordy.__call__])
 def test_a_function_that_workers_could_not_import_is_refused(function: object) -> None:
-    with pytest.raises(ConfigError, match=r"acceptance\.custom\.0: .*a module that workers can import"):
+    with pytest.raises(
+        ConfigError, match=r"acceptance\.custom\.0: .*of a module or of the script, which workers find"
+    ):
         parse_config({"num_rows": 1, "acceptance": {"custom": [function]}})
 
 
