@@ -30,6 +30,11 @@ main()
 """
 
 
+def _hear_hangups() -> None:
+    """Under nohup the tests would hand down that SIGHUP is ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class RunningJob:
     """`magpie-ray generate ARGUMENTS` with the engines that `factory`, a Python expression, makes."""
 
@@ -43,6 +48,7 @@ class RunningJob:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_hear_hangups,
         )
         self._lines: list[str] = []
         self._told = threading.Condition()
