@@ -50,8 +50,9 @@ def test_a_script_gives_its_own_functions_to_actors(ray_cluster: RayCluster, tmp
     people = tmp_path / "people.csv"
     people.write_text("system_prompt\nYou talk to Anna.\nYou talk to Ben.\n")
     output = tmp_path / "build"
+    # Actors import the simulated engine from the folder that the script is run in.
     command = [sys.executable, str(tmp_path / "script.py"), str(output), str(people)]
-    done = run_command(command, env={**ray_cluster.env, "PYTHONPATH": str(ROOT)}, cwd=tmp_path)
+    done = run_command(command, env={**ray_cluster.env, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     new_rows, rejected = map(int, done.stdout.split()[-2:])
     manifest = json.loads((output / MANIFEST_KEY).read_text())
