@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import psutil
 import ray
 
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from magpie_ray.coordinator.actors import Left, Lost
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.fleet import progress_seconds

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.counters import Tally

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.s3_server import running_s3_server
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.counters import Tally
 from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.preflight.build_spec import resolve_build

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magpie_ray.config.loading import load_config
 from magpie_ray.config.problems import dotted
 from magpie_ray.config.ready import ready_names
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.config.source import read_overrides
 from magpie_ray.errors import ConfigError
 from magpie_ray.utils.redaction import secret_leaves

@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from magpie_ray.config.schema import Config, load_config, parse_config
+from magpie_ray.config.loading import load_config, parse_config
+from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.notice import SLACK_SECONDS, Notice
 from magpie_ray.coordinator.placement import choose_num_actors, place
 from magpie_ray.coordinator.run import BuildResult, carry_out, nothing_to_do

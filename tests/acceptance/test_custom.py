@@ -11,7 +11,7 @@ import pytest
 from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules, reason_to_reject
 from magpie_ray.acceptance.custom import custom_rule
 from magpie_ray.config.acceptance import AcceptanceConfig
-from magpie_ray.config.schema import parse_config
+from magpie_ray.config.loading import parse_config
 from magpie_ray.errors import ConfigError, RuleError
 from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.types import Message, Role

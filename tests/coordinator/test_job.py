@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.actors import Left, Loss, Lost
 from magpie_ray.coordinator.dispatcher import Dispatcher

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from jobs.tiny_chat import corpus
 from jobs.tiny_chat.corpus import TOPICS, Message
-from magpie_ray.config.schema import parse_config
+from magpie_ray.config.loading import parse_config
 from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.engine.protocol import Engine
 from magpie_ray.generation.rounds import Rounds

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.draws import system_prompt_of
 from magpie_ray.planning.plan import make_plan
 from magpie_ray.preflight.build_spec import resolve_build

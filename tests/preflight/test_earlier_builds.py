@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.actor_history import read_actor_history
 from magpie_ray.dataset.verify import verify

@@ -9,7 +9,8 @@ import pytest
 
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.chat_format.derivation import derive
-from magpie_ray.config.schema import Config, parse_config
+from magpie_ray.config.loading import parse_config
+from magpie_ray.config.schema import Config
 from magpie_ray.dataset import build_record
 from magpie_ray.errors import BuildMismatchError, ConfigError, FormatError, InterruptedJobError, MagpieError
 from magpie_ray.planning.plan import make_plan

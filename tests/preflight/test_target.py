@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.dataset import build_record
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import BuildMismatchError, PreflightError

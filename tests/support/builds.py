@@ -6,7 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from magpie_ray.config.schema import Config, parse_config
+from magpie_ray.config.loading import parse_config
+from magpie_ray.config.schema import Config
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from magpie_ray.config.schema import parse_config
+from magpie_ray.config.loading import parse_config
 from magpie_ray.dataset import build_record
 from magpie_ray.engine.protocol import Request
 from magpie_ray.engine.simulated.engine import Answer

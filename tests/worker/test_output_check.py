@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from magpie_ray.dataset.build_record import open_build
 from magpie_ray.errors import PreflightError, StorageError
 from magpie_ray.preflight.build_spec import resolve_build

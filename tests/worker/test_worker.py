@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from magpie_ray.acceptance import Dialogue, Utterance
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from magpie_ray.counters import Tally
 from magpie_ray.dataset.manifest import footer_of
 from magpie_ray.dataset.rejects import read_rejects
