@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from magpie_ray.config.answer import AnswerConfig
+from magpie_ray.config.fields import Section
 from magpie_ray.config.inputs import beside_config
 from magpie_ray.config.problems import problem_lines
 from magpie_ray.config.ready import find_config
@@ -22,7 +23,7 @@ JobConfig: TypeAlias = Config | AnswerConfig
 
 # The class of each job's config, by the command that runs the job.
 JOBS: Mapping[str, type[JobConfig]] = {"generate": Config, "answer": AnswerConfig}
-_J = TypeVar("_J", bound=Config | AnswerConfig)
+_J = TypeVar("_J", bound=Section)
 
 
 def job_of(config: JobConfig) -> str:
@@ -81,8 +82,7 @@ def _validated(kind: type[_J], data: dict[Any, object], source: str) -> _J:
     if command != "generate" and JOBS[command] is not kind:
         raise ConfigError(f"{source}: `source` makes this a pass: run `magpie-ray {command}` with it")
     try:
-        config: _J = kind.model_validate(data)
-        return config
+        return kind.model_validate(data)
     except ValidationError as error:
         lines = problem_lines(error, kind)
     # Raised outside of the except block: pydantic's error quotes values, secrets too, and would be chained.

@@ -33,6 +33,8 @@ _COMPRESSION_LEVELS = {"zstd": 6}
 FOOTER_READ_BYTES = 64 << 10
 _TRAILER_BYTES = 8  # the footer's length and "PAR1" end a Parquet file
 
+_OF_ANSWERS = ("further", "unanswered")  # 0 for all rows that no pass has made
+
 _RECORD = TypeAdapter(PartitionRecord)
 
 
@@ -56,12 +58,15 @@ def to_parquet(
         run=run,
         rejected=tally.rejected,
         rejected_at=tally.rejected_at,
+        further=tally.further,
+        unanswered=tally.unanswered,
         user_tokens=tally.user_tokens,
         assistant_tokens=tally.assistant_tokens,
     )
     assert [row.row_id for row in rows] == list(range(record.start, record.stop)), "rows out of order"
     footer = asdict(record)
     del footer["size"], footer["sha256"]  # unknown until the file is written
+    footer = {name: value for name, value in footer.items() if value or name not in _OF_ANSWERS}
     table = to_table(rows, config, kept).replace_schema_metadata(
         {FOOTER_KEY: json.dumps(footer, sort_keys=True)}
     )
