@@ -141,7 +141,7 @@ def _driver(system: str, folder: Path) -> dict[str, Any]:
     """Resolve the build and copy its inputs; leave the spec of a worker."""
     from magpie_ray.config.loading import load_config
     from magpie_ray.dataset import build_record
-    from magpie_ray.preflight.build_spec import resolve_build
+    from magpie_ray.preflight.resolve import resolve_build
     from magpie_ray.preflight.inputs import copy_inputs
     from magpie_ray.storage.storage import Storage
     from magpie_ray.worker.spec import WorkerSpec

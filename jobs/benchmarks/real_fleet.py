@@ -37,7 +37,7 @@ from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import InterruptedJobError
 from magpie_ray.generation.conversation import Recipe
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.preflight.target import find_output
 from magpie_ray.worker.events import Event, Progress, Ready
 from magpie_ray.worker.parts import make_recipe

@@ -6,19 +6,16 @@ FOOTER_KEY, which says which rows of which build the file has.
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from magpie_ray.config.schema import Config
 from magpie_ray.counters import Tally
-from magpie_ray.dataset.columns import NO_COLUMNS, to_table
 from magpie_ray.dataset.layout import parse_record
 from magpie_ray.errors import CorruptBuildError
-from magpie_ray.types import PartitionRecord, Row
+from magpie_ray.types import PartitionRecord
 
 FOOTER_KEY = b"magpie_ray"
 # What pyarrow raises for a damaged file, including one whose column names are not UTF-8.
@@ -39,21 +36,16 @@ _RECORD = TypeAdapter(PartitionRecord)
 
 
 def to_parquet(
-    rows: Sequence[Row],
-    *,
-    config: Config,
-    fingerprint: str,
-    run: int,
-    tally: Tally,
-    kept: pa.Schema = NO_COLUMNS,
+    table: pa.Table, *, compression: str, fingerprint: str, run: int, tally: Tally
 ) -> tuple[bytes, PartitionRecord]:
     """The file of one partition, and its record, which the footer holds.
 
-    rows: contiguous, in order. kept: the columns that they keep of their inputs.
+    table: rows in the columns of the build, with contiguous ids in order. compression: as output.compression.
     """
+    ids = table.column("row_id").to_pylist()
     record = PartitionRecord(
-        start=rows[0].row_id,
-        stop=rows[-1].row_id + 1,
+        start=ids[0],
+        stop=ids[-1] + 1,
         fingerprint=fingerprint,
         run=run,
         rejected=tally.rejected,
@@ -63,14 +55,13 @@ def to_parquet(
         user_tokens=tally.user_tokens,
         assistant_tokens=tally.assistant_tokens,
     )
-    assert [row.row_id for row in rows] == list(range(record.start, record.stop)), "rows out of order"
+    assert ids == list(range(record.start, record.stop)), "rows out of order"
     footer = asdict(record)
     del footer["size"], footer["sha256"]  # unknown until the file is written
     footer = {name: value for name, value in footer.items() if value or name not in _OF_ANSWERS}
-    table = to_table(rows, config, kept).replace_schema_metadata(
-        {FOOTER_KEY: json.dumps(footer, sort_keys=True)}
+    data = parquet_bytes(
+        table.replace_schema_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True)}), compression
     )
-    data = parquet_bytes(table, config.output.compression)
     return data, replace(record, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 

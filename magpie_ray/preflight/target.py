@@ -17,7 +17,8 @@ from magpie_ray.dataset import build_record, layout, manifest, schedule
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.data_folder import read_data_folder
 from magpie_ray.errors import BuildMismatchError, CorruptBuildError, PreflightError, StorageError
-from magpie_ray.preflight.build_spec import BuildSpec, choose_grid, resolve_build
+from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.preflight.inputs import check_same_inputs
 from magpie_ray.storage.storage import READ_SECONDS, Storage
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord

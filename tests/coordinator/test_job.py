@@ -45,7 +45,8 @@ from magpie_ray.errors import (
     RuleError,
     StorageError,
 )
-from magpie_ray.preflight.build_spec import BuildSpec, resolve_build
+from magpie_ray.preflight.build_spec import BuildSpec
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.utils.awake import AwakeClock
