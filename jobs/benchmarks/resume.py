@@ -20,8 +20,8 @@ from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest
-from magpie_ray.dataset.layout import MANIFEST_KEY
 from magpie_ray.dataset.columns import to_table
+from magpie_ray.dataset.layout import MANIFEST_KEY
 from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.preflight.target import check_existing, read_existing

@@ -7,7 +7,6 @@ texts of COLUMNS.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
 from typing import Any
 
 import pyarrow as pa

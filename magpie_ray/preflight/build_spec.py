@@ -15,12 +15,11 @@ import pyarrow as pa
 
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.chat_format.format import SystemPrefix
+from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.identity import without_neutral
+from magpie_ray.config.loading import JobConfig
 from magpie_ray.config.output_path import Tick
 from magpie_ray.config.problems import show
-from magpie_ray.config.answer import AnswerConfig
-from magpie_ray.config.loading import JobConfig
-from magpie_ray.config.schema import Config
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.answer_columns import answer_schema, answer_table
 from magpie_ray.dataset.build_record import BuildRecord
@@ -43,9 +42,9 @@ class BuildSpec:
 
     config: with the build's seed; auto where no build has drawn one yet. prompts: those that start rows: none
     where the default prompt is left out because the template takes no system role (`warnings` says so).
-    inputs: those of the rows, which have no other prompts then; None where rows have no inputs. source: what a
-    pass goes over; None for `generate`. first_input: the prefix of the first input, or of the first row of the
-    source. tick: which build of a schedule it is.
+    inputs: those of the rows, which have no other prompts then; None where rows have no inputs. source: what
+    a pass goes over; None for `generate`. first_input: the prefix of the first input, or of the first row of
+    the source. tick: which build of a schedule it is.
     """
 
     config: JobConfig

@@ -73,10 +73,11 @@ def resolve_build(
     config = config.model_copy(update={"seed": seed})
     warnings += of_hot_first_tokens(config)
     ready = _ready(config, recorded)
-    if isinstance(config, AnswerConfig):
-        build_spec = _answering(config, ready)
-    else:
-        build_spec = _generating(config, ready)
+    match config:
+        case AnswerConfig():
+            build_spec = _answering(config, ready)
+        case Config():
+            build_spec = _generating(config, ready)
     build_spec = replace(build_spec, warnings=(*warnings, *build_spec.warnings), tick=tick)
     _check_max_model_len(build_spec, ready.context)
     if ready.room:
@@ -237,5 +238,3 @@ def _known_commit(config: JobConfig, recorded: Mapping[str, Any]) -> str | None:
     if name != config.model.name or commit is None or Model(name=name, commit=commit).is_folder:
         return None
     return str(commit)
-
-

@@ -3,8 +3,6 @@
 Invariants: the source is only read. A pass goes on only over a source that has what it had, in its place.
 """
 
-from typing import Any
-
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.chat_format.format import SystemPrefix
 from magpie_ray.chat_format.of_model import Prefixes
@@ -29,8 +27,8 @@ def look_at_source_of(config: AnswerConfig) -> tuple[SourceIndex, int]:
     keys = config.source
     if would_read(keys.path, config.output.path):
         raise ConfigError(
-            f"output.path: got {config.output.path}, which lies in source.path ({keys.path}): the source would "
-            "change as rows are written. Choose a place outside"
+            f"output.path: got {config.output.path}, which lies in source.path ({keys.path}): the source "
+            "would change as rows are written. Choose a place outside"
         )
     source = look_at_source("source.path", keys.path, keys.storage_options, keys.keep)
     own = {column.name.lower() for column in answer_columns(config, one_turn=True)}
@@ -41,8 +39,8 @@ def look_at_source_of(config: AnswerConfig) -> tuple[SourceIndex, int]:
         )
     if config.num_rows > source.num_rows:
         raise ConfigError(
-            f"num_rows: got {config.num_rows:,}, must be at most {source.num_rows:,}, the rows of {keys.path}; "
-            "leave it out for all rows, also those that come later"
+            f"num_rows: got {config.num_rows:,}, must be at most {source.num_rows:,}, the rows of "
+            f"{keys.path}; leave it out for all rows, also those that come later"
         )
     return source, config.num_rows or source.num_rows
 

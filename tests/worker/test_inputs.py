@@ -18,8 +18,8 @@ from magpie_ray.engine.simulated.engine import Answer
 from magpie_ray.errors import PreflightError, StorageError
 from magpie_ray.inputs.blocks import LoadedInput
 from magpie_ray.model.tokenizer import load_tokenizer
-from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.preflight.inputs import copy_inputs
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Input, Partition
 from magpie_ray.worker.events import Committed, Progress
