@@ -115,12 +115,17 @@ _SEVERAL = (
 )
 
 
+def answer_columns_by_name(answers: int) -> dict[str, Column]:
+    """All columns that a pass with so many answers a row may have."""
+    return {column.name: column for column in (_ONE if answers == 1 else _SEVERAL)}
+
+
 def answer_columns(config: AnswerConfig, *, one_turn: bool) -> tuple[Column, ...]:
     """The columns of the pass, in order, without those kept of the source.
 
     one_turn: each row of the source is one instruction.
     """
-    columns = _ONE if config.n == 1 else _SEVERAL
+    columns = answer_columns_by_name(config.n).values()
     left_out = set[str]()
     if not one_turn or config.more_turns:
         left_out |= {"instruction", "response"}

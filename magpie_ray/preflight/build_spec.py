@@ -80,7 +80,7 @@ class BuildSpec:
     @property
     def _is_one_turn(self) -> bool:
         """Whether each row of the source is one instruction."""
-        return self.source is not None and "instruction" in self.source.columns
+        return self.source is not None and self.source.shape.one_turn
 
     @property
     def has_seed(self) -> bool:

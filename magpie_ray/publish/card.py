@@ -14,6 +14,7 @@ import yaml
 
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest, run_records
+from magpie_ray.dataset.answer_columns import answer_columns_by_name
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import COLUMNS
 from magpie_ray.dataset.layout import CARD_KEY, DATA_FILES, REPORT_KEY
@@ -129,7 +130,7 @@ def _defaults(record: BuildRecord) -> dict[str, object]:
     """Front matter that the user may overrule."""
     return {
         "license": _UNKNOWN_LICENCE,
-        "pretty_name": f"Magpie rows by {_model(record)}",
+        "pretty_name": _title(record),
         "task_categories": ["text-generation"],
         "tags": ["magpie", "magpie-ray", "synthetic"],
         **({"language": languages} if (languages := _languages(record)) else {}),
@@ -142,7 +143,7 @@ def _facts(record: BuildRecord, rows: int, data_files: str) -> dict[str, object]
         "size_categories": [_size_category(rows)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_files}]}],
     }
-    kept = [field for field in record.schema if field.name not in COLUMNS]
+    kept = [field for field in record.schema if field.name not in (*COLUMNS, "responses")]
     # Readers find the types in the files, too. A type that is written wrongly here would keep them out.
     if all(str(field.type) in _NAMED for field in kept):
         facts["dataset_info"] = {
@@ -190,11 +191,9 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
     reasons = ", ".join(f"{times:,} {reason}" for reason, times in sorted(tally.rejected.items()))
     config = yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True)
     return [
-        f"# Magpie rows by {model}",
+        f"# {_title(record)}",
         *([_ASK_FOR_LICENCE.format(model=model)] if licence == _UNKNOWN_LICENCE else []),
-        f"{rows}, written by `{model}`{revision} from nothing but its chat template, as Magpie "
-        "([arXiv 2406.08464](https://arxiv.org/abs/2406.08464)) does it: given what stands before a user's "
-        "message, an aligned chat model writes the message itself; sent back, it answers. "
+        f"{rows}, {_origin(record, f'`{model}`{revision}')} "
         f"Generated with magpie-ray: {tally.attempts:,} attempts, {rejected:,} rejected"
         + (f" ({reasons})" if reasons else "")
         + f"; {tally.tokens:,} tokens.",
@@ -203,7 +202,7 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
         "## Columns",
         "| column | type | meaning |\n|---|---|---|\n"
         + "\n".join(
-            f"| `{column.name}` | `{str(column.type).replace('<item: ', '<')}` | {_meaning(column.name)} |"
+            f"| `{column.name}` | `{str(column.type).replace('<item: ', '<')}` | {_meaning(column, record)} |"
             for column in record.schema
         ),
         "## How it was made",
@@ -218,8 +217,31 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
     ]
 
 
-def _meaning(name: str) -> str:
-    return COLUMNS[name].meaning if name in COLUMNS else "from the row's input"
+def _title(record: BuildRecord) -> str:
+    return f"{'Answers' if record.answers else 'Magpie rows'} by {_model(record)}"
+
+
+def _origin(record: BuildRecord, model: str) -> str:
+    """Who wrote the rows, as the end of a sentence about them."""
+    if record.answers:
+        each = "one answer" if record.answers == 1 else f"{record.answers} answers"
+        source: Any = record.config.get("source")
+        return (
+            f"with {each} by {model} to the last message of the user in each row of `{source['path']}`, "
+            "whose own card says who wrote the instructions."
+        )
+    return (
+        f"written by {model} from nothing but its chat template, as Magpie "
+        "([arXiv 2406.08464](https://arxiv.org/abs/2406.08464)) does it: given what stands before a user's "
+        "message, an aligned chat model writes the message itself; sent back, it answers."
+    )
+
+
+def _meaning(column: pa.Field, record: BuildRecord) -> str:
+    columns = answer_columns_by_name(record.answers) if record.answers else COLUMNS
+    if column.name in columns:
+        return columns[column.name].meaning
+    return "from the source" if record.answers else "from the row's input"
 
 
 def _fenced(text: str, language: str) -> str:

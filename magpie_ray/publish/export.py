@@ -8,10 +8,11 @@ Invariants: one partition is in memory at a time. The destination appears when i
 """
 
 import json
+import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import IO
@@ -19,7 +20,7 @@ from typing import IO
 import pyarrow as pa
 
 from magpie_ray.dataset.build_record import require_build
-from magpie_ray.dataset.reader import Record, messages_of, read_rows
+from magpie_ray.dataset.reader import Record, messages_of, read_rows, said_in
 from magpie_ray.errors import ConfigError, StorageError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import ExportFormat
@@ -30,6 +31,9 @@ _COMPRESSIONS = {"gz", "zst", "bz2", "lz4"}
 # Kinds of files that JSON lines would be mistaken for.
 _OTHER_KINDS = {"arrow", "avro", "csv", "feather", "orc", "tsv", "xls", "xlsx", "yaml", "yml", "zip"}
 _ROWS_PER_GROUP = 10_000
+# Columns with one entry for each of several answers.
+_OF_EACH = ("reasoning", "finish_reasons", "completion_tokens")
+log = logging.getLogger(__name__)
 
 
 def export(
@@ -40,7 +44,10 @@ def export(
     system_prompts: bool = False,
     force: bool = False,
 ) -> int:
-    """Write all committed rows of a build to a file and return their number.
+    """Write all committed rows of a build to a file, and return the number of lines.
+
+    Of a pass with several answers a row, each answer is a line; rows and answers that are lacking are left
+    out.
 
     destination: a path or an fsspec URL. A name that ends with .parquet is written as Parquet, all others as
     JSON lines, whose extension (.gz, .zst, .bz2 or .lz4) sets the compression. "-" is standard output, in
@@ -51,12 +58,12 @@ def export(
     """
     is_parquet = _is_parquet(destination)
     columns = require_build(storage).columns
-    if to == "alpaca" and "response" not in columns:
+    if to == "alpaca" and not {"response", "responses"} & set(columns):
         raise ConfigError(
             "--to alpaca: holds one instruction and one answer a row, unlike the rows of this build: "
             "use --to messages or --to sharegpt"
         )
-    lines = (FORMATS[to](row, system_prompts) for row in read_rows(storage))
+    lines = (FORMATS[to](row, system_prompts) for row in answered_rows(read_rows(storage)))
     with _opened(destination, force=force) as file:
         if is_parquet:
             return _write_parquet(file, lines, parquet_schema(to, columns, system_prompts))
@@ -65,6 +72,32 @@ def export(
             file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
             rows += 1
     return rows
+
+
+def answered_rows(rows: Iterable[Record]) -> Iterator[Record]:
+    """Rows with one answer each: a row with several comes once for each; lacking ones are left out."""
+    left_out = 0
+    for row in rows:
+        answers = row.get("responses")
+        if not isinstance(answers, list):
+            if row["finish_reasons"]:
+                yield row
+            else:
+                left_out += 1
+            continue
+        for number, answer in enumerate(answers):
+            if answer is None:
+                left_out += 1
+                continue
+            conversation = [*_list(row["conversation"]), {"role": "assistant", "content": answer}]
+            own = {name: [_list(row[name])[number]] for name in _OF_EACH if name in row}
+            yield {**row, **own, "conversation": conversation, "response": answer, "responses": None}
+    if left_out:
+        log.info("%d answers that rows lack are left out", left_out)
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def _is_parquet(destination: str) -> bool:
@@ -108,10 +141,10 @@ def parquet_schema(to: ExportFormat, columns: Collection[str], system_prompts: b
 
 def _messages(row: Record, system_prompts: bool) -> dict[str, object]:
     messages = [{"role": role, "content": text} for role, text in _dialogue(row, system_prompts)]
-    answers = (message for message in messages if message["role"] == "assistant")
-    for message, reasoning in zip(answers, row.get("reasoning") or (), strict=False):  # type: ignore[call-overload]
-        if reasoning:
-            message["reasoning_content"] = reasoning
+    # A system message in front may be there or not.
+    for message, said in zip(reversed(messages), reversed(said_in(row)), strict=False):
+        if said.reasoning:
+            message["reasoning_content"] = said.reasoning
     return {"row_id": row["row_id"], "messages": messages}
 
 
