@@ -32,6 +32,8 @@ from magpie_ray.utils.background import DaemonExecutor, still_waits, within
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
+# To this machine itself: only an address that it has no longer keeps silent.
+_CONNECT_HERE_SECONDS = 0.5
 _TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 # The variable, and Ray's constant, that have `uv run` start each process of a job.
 _BY_UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
@@ -223,11 +225,12 @@ def choose_address(
 ) -> str | None:
     """`configured`, RAY_ADDRESS, or the cluster that `ray start` began on this machine; None: start one.
 
-    A cluster of this machine that no longer answers is passed over.
+    A cluster of this machine that no longer answers is passed over: Ray keeps the address of the last one
+    that was started here, also when it has ended.
     """
     address = configured or os.environ.get("RAY_ADDRESS")
-    if not address and (address := started_here()) and not answers(address):
-        log.warning("the Ray cluster that was started here (%s) is gone: starting a local one", address)
+    if not address and (address := started_here()) and not answers(address, seconds=_CONNECT_HERE_SECONDS):
+        log.info("the Ray cluster that was started here, at %s, has ended", address)
         return None
     return None if address == "local" else address or None  # "local" is Ray's own word for a new one
 
@@ -246,13 +249,16 @@ def _no_cluster(address: str, why: str) -> PreflightError:
     )
 
 
-def answers(address: str) -> bool:
-    """Whether something listens at host:port. True for any other form of address, which Ray looks up."""
+def answers(address: str, *, seconds: float = _CONNECT_SECONDS) -> bool:
+    """Whether something listens at host:port. True for any other form of address, which Ray looks up.
+
+    seconds: how long a host that keeps silent is waited for.
+    """
     host, colon, port = address.rpartition(":")
     if "://" in address or not colon or not port.isdigit():
         return True
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
     except OSError:
         return False
     return True

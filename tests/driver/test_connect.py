@@ -53,8 +53,27 @@ def test_a_cluster_that_died_on_this_machine_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, dead_address: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert choose_address(None, started_here=lambda: dead_address) is None
-    assert "is gone" in caplog.text
+    with caplog.at_level("INFO"):
+        assert choose_address(None, started_here=lambda: dead_address) is None
+    [record] = caplog.records
+    assert record.levelname == "INFO", "each `ray start` that has ended leaves its address behind"
+    assert f"at {dead_address}, has ended" in record.getMessage()
+
+
+def test_a_recorded_address_that_this_machine_has_no_longer_costs_no_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a change of networks: nobody refuses the connection."""
+    waits = []
+
+    def silent(_: object, *, timeout: float) -> None:
+        waits.append(timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr("socket.create_connection", silent)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert choose_address(None, started_here=lambda: "192.0.2.7:6379") is None
+    assert sum(waits) <= 1
 
 
 def test_a_cluster_that_listens_on_this_machine_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
