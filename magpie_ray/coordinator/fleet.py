@@ -113,6 +113,11 @@ class Fleet:
         """Slots whose worker waits for a node."""
         return [slot for slot, worker in enumerate(self._workers) if worker.stage == "waiting"]
 
+    @property
+    def starting(self) -> list[int]:
+        """Slots whose worker has a node, and whose engine is not up yet."""
+        return [slot for slot, worker in enumerate(self._workers) if worker.stage == "starting"]
+
     def expect(self, slot: int, now: float) -> None:
         """A worker is to be requested later for the slot: the next new one, or one whose worker is gone."""
         if slot == len(self._workers):
