@@ -559,6 +559,14 @@ def test_a_driver_that_was_suspended_gives_up_no_worker_for_what_it_did_not_hear
     assert actors.starts == [0]
 
 
+def test_idle_reports_of_the_time_in_which_the_driver_was_suspended_are_no_silence(tmp_path: Path) -> None:
+    """The worker waited for work as long as the driver slept. It works from the first order on."""
+    idle = progress(doing="nothing")
+    actors = ScriptedActors(Script([PLACED, READY, *[idle] * 100]), poll_seconds=0.5)
+    Run(make_config(tmp_path, "cluster.stall_timeout_seconds=20"), actors, slots=1).work()
+    assert actors.starts == [0]
+
+
 def test_without_any_engine_in_time_the_job_gives_up_and_says_what_is_wanted(tmp_path: Path) -> None:
     actors = ScriptedActors(SILENT)
     run = Run(make_config(tmp_path, "cluster.start_timeout_seconds=20"), actors, slots=2)
