@@ -35,7 +35,7 @@ from magpie_ray.inputs.scan import InputSet
 from magpie_ray.model.context import context_length, may_change_context
 from magpie_ray.model.resolve import Model, resolve_model
 from magpie_ray.model.tokenizer import LoadedTokenizer, load_tokenizer
-from magpie_ray.preflight.engine_arguments import check_engine_extra
+from magpie_ray.preflight.engine_arguments import check_batch, check_engine_extra
 from magpie_ray.preflight.first_tokens import check_first_tokens, of_hot_first_tokens
 from magpie_ray.preflight.inputs import format_for_inputs, input_warnings, prefixes_of, scan_inputs
 from magpie_ray.types import SystemPrompt
@@ -158,6 +158,7 @@ def resolve_build(
     check_first_tokens(config, form, loaded.tokenizer)
     context = context_length(model, trust_remote_code=config.model.trust_remote_code)
     room = config.engine.max_model_len or context
+    check_batch(config, room=room)
     inputs = first_input = None
     if config.has_inputs:
         prefixes = prefixes_of(config, loaded, form)
