@@ -23,11 +23,13 @@ from magpie_ray.errors import (
     ClusterLostError,
     ClusterStartError,
     InterruptedJobError,
+    MachineLimitError,
     PreflightError,
     StorageError,
 )
 from magpie_ray.utils import logs
 from magpie_ray.utils.background import DaemonExecutor, still_waits, within
+from magpie_ray.utils.limits import check_room, limit_remedy
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ _TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 _BY_UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 # Ray's constant that leaves this process its handlers of signals.
 _OWN_HANDLERS = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
+# What Ray writes into a session's folder before the first actor starts, and the logs of some hours.
+_SESSION_BYTES = 64 << 20
 # In Ray's error for a socket below too deep a folder.
 _LONG_PATH = "AF_UNIX path length"
 
@@ -91,6 +95,8 @@ def ray_session(
     if address and not answers(address):
         raise _no_cluster(address, "nothing answers there")
     # One thread for both: Linux ends the processes of a local cluster with the thread that has started them.
+    if not address:
+        check_room(_temporary_folder(), nbytes=_SESSION_BYTES)
     log.info("connecting to Ray at %s", address) if address else log.info("starting Ray on this machine")
     calls = DaemonExecutor(name="ray-session")
     _connect(address, patience.init, calls)
@@ -137,6 +143,8 @@ def _connect(address: str | None, seconds: float, calls: DaemonExecutor) -> None
                 f"Ray can't put its sockets below {_temporary_folder()}, whose path is too long (a socket's "
                 "has at most 107 bytes): set TMPDIR to a short one, such as TMPDIR=/tmp"
             ) from exc
+        if remedy := limit_remedy(str(exc)):
+            raise MachineLimitError(f"a local Ray cluster did not start: {exc}. {remedy}") from exc
         raise ClusterStartError(
             f"a local Ray cluster did not start: {exc}. On a busy machine it takes long: stop what else runs "
             "here, or start a cluster with `ray start --head` and run the same command again"
