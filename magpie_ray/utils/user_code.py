@@ -37,6 +37,6 @@ def user_code() -> Iterator[Callable[[BaseException], bool]]:
     try:
         yield lambda exc: isinstance(exc, Exception) or not heard
     finally:
-        for number, handler in before.items():
-            if signal.getsignal(number) is note:  # else the code has set its own
-                signal.signal(number, handler)
+        for changed, handler in before.items():
+            if signal.getsignal(changed) is note:  # else the code has set its own
+                signal.signal(changed, handler)
