@@ -52,6 +52,10 @@ class BuildExistsError(PreflightError):
     """The output already holds a build, and the user asked to fail then (--if-exists fail)."""
 
 
+class MachineLimitError(MagpieError):
+    """This process or machine has run out of something: open files, threads, room for temporary files."""
+
+
 class StorageError(MagpieError):
     """An object could not be read or written, after retries."""
 

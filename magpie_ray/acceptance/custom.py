@@ -8,6 +8,7 @@ from magpie_ray.acceptance.rule import Dialogue, Rule, Utterance
 from magpie_ray.errors import ConfigError, RuleError
 from magpie_ray.utils.import_path import load_attribute
 from magpie_ray.utils.text import shortened
+from magpie_ray.utils.user_code import user_code
 
 _KEY = "acceptance.custom"
 # Every file's footer counts rejections by reason, so a reason is a short name and not a sentence.
@@ -29,12 +30,16 @@ def custom_rule(path: str, thresholds: Mapping[str, Any], *, most_reasons: int =
     reasons = set[str]()
 
     def rule(utterance: Utterance, dialogue: Dialogue) -> str | None:
-        try:
-            reason = function(utterance, dialogue, **thresholds)
-        except (Exception, SystemExit) as exc:
-            raise RuleError(
-                f"{_KEY}: {path} failed with {type(exc).__name__}: {exc}, at {_where(utterance, dialogue)}"
-            ) from exc
+        with user_code() as is_its_own:
+            try:
+                reason = function(utterance, dialogue, **thresholds)
+            except BaseException as exc:
+                if not is_its_own(exc):
+                    raise
+                raise RuleError(
+                    f"{_KEY}: {path} failed with {type(exc).__name__}: {exc}, at "
+                    f"{_where(utterance, dialogue)}"
+                ) from exc
         if reason is None:
             return None
         if not isinstance(reason, str) or not reason.isprintable() or not 0 < len(reason) <= _LONGEST_REASON:

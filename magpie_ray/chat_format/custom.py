@@ -12,6 +12,7 @@ from typing import Any
 from magpie_ray.chat_format.format import ChatFormat
 from magpie_ray.errors import ConfigError, MagpieError
 from magpie_ray.utils.import_path import load_attribute
+from magpie_ray.utils.user_code import user_code
 
 _KEY = "model.chat_format"
 
@@ -44,12 +45,14 @@ def custom_format(
     parameters = inspect.signature(function).parameters.values()
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters}
-    try:
-        form = function(tokenizer, **{n: value for n, value in arguments.items() if takes_all or n in names})
-    except MagpieError:
-        raise
-    except (Exception, SystemExit) as exc:
-        raise ConfigError(f"{_KEY}: {path} failed: {type(exc).__name__}: {exc}") from exc
+    taken = {name: value for name, value in arguments.items() if takes_all or name in names}
+    with user_code() as is_its_own:
+        try:
+            form = function(tokenizer, **taken)
+        except BaseException as exc:
+            if isinstance(exc, MagpieError) or not is_its_own(exc):
+                raise
+            raise ConfigError(f"{_KEY}: {path} failed: {type(exc).__name__}: {exc}") from exc
     if type(form) is not ChatFormat:
         raise ConfigError(f"{_KEY}: {path} gave {form!r}, must give a magpie_ray.ChatFormat")
     if thinking and form.reasoning is None:

@@ -20,6 +20,7 @@ from magpie_ray.cli.reading import show, status, verify
 from magpie_ray.errors import InterruptedJobError, MagpieError, PreflightError
 from magpie_ray.utils import logs
 from magpie_ray.utils.background import still_waits
+from magpie_ray.utils.limits import limits_told
 from magpie_ray.utils.process_end import Guard
 
 app = typer.Typer(
@@ -89,7 +90,8 @@ def _say_at_last(text: str) -> None:
 def _run() -> int:
     """The command that the arguments ask for; its exit code."""
     try:
-        app(prog_name="magpie-ray")
+        with limits_told():
+            app(prog_name="magpie-ray")
     except MagpieError as exc:
         print_error(str(exc))
         return exc.exit_code

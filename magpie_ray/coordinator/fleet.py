@@ -8,7 +8,7 @@ event makes, and deadlines are ranked.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from magpie_ray.worker.spec import PROGRESS_SECONDS
 
 # A worker gives up a store that fails before that time is over; a store that takes longer hangs.
 _STORING_SECONDS = RETRY_SECONDS + 600.0
+# A driver that was suspended for hours finds thousands of reports of each worker, and takes two a second.
+_BACKLOG_SECONDS = 3600.0
 # Ray takes about 1 ms of a core to bring the driver one event: so many a second from all workers together,
 # while each is still heard every 50 s, and ten times before it counts as stalled.
 _REPORTS_PER_SECOND = 20
@@ -113,6 +115,11 @@ class Fleet:
         """Slots whose worker waits for a node."""
         return [slot for slot, worker in enumerate(self._workers) if worker.stage == "waiting"]
 
+    @property
+    def starting(self) -> list[int]:
+        """Slots whose worker has a node, and whose engine is not up yet."""
+        return [slot for slot, worker in enumerate(self._workers) if worker.stage == "starting"]
+
     def expect(self, slot: int, now: float) -> None:
         """A worker is to be requested later for the slot: the next new one, or one whose worker is gone."""
         if slot == len(self._workers):
@@ -180,9 +187,17 @@ class Fleet:
             return worker.advanced + self._stall
         return worker.since + self._start if worker.stage == "starting" else None
 
-    def overdue(self, now: float) -> list[tuple[int, str]]:
-        """Slots whose worker is to be replaced, and why."""
-        return [(slot, self._why(self._workers[slot], now)) for slot in self._deadlines.until(now)]
+    def overdue(self, now: float, *, heard: Set[int] = frozenset()) -> list[tuple[int, str]]:
+        """Slots whose worker is to be replaced, and why.
+
+        heard: slots with an event in the last turn, of which more may wait. Only after its last one is known
+        how the worker stands now.
+        """
+        late = self._deadlines.until(now)
+        if not heard.isdisjoint(late):
+            very_late = set(self._deadlines.until(now - _BACKLOG_SECONDS))
+            late = [slot for slot in late if slot not in heard or slot in very_late]
+        return [(slot, self._why(self._workers[slot], now)) for slot in late]
 
     def _why(self, worker: WorkerState, now: float) -> str:
         if worker.stage == "starting":

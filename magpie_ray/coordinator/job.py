@@ -6,7 +6,7 @@ whatever ends the loop, all actors are ended.
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 
@@ -160,12 +160,13 @@ class Job:
             if self._stop_requested():
                 return False
             self._starter.start_due()
-            for slot, event in self._actors.poll(_POLL_SECONDS):
+            told = self._actors.poll(_POLL_SECONDS)
+            for slot, event in told:
                 self._take(slot, event)
             files = [record.partition for record in self._output.poll()]
             for slot, partition in self._dispatcher.found(files):
                 self._actors.drop(slot, partition)
-            self._replace_overdue()
+            self._replace_overdue(heard={slot for slot, _ in told})
             self._look_around()
             up, describe = self._fleet.num("up"), self._actors.describe
             if why := self._staffing.why_hopeless(self._clock(), up=up, describe=describe):
@@ -255,9 +256,9 @@ class Job:
         new = tuple(record for record in event.files if self._ledger.note(record))
         self._tell(slot, replace(event, files=new))
 
-    def _replace_overdue(self) -> None:
-        """Give up workers whose engine hangs or does not come up."""
-        for slot, cause in self._fleet.overdue(self._clock()):
+    def _replace_overdue(self, heard: Set[int]) -> None:
+        """Give up workers whose engine hangs or does not come up. heard: slots of this turn's events."""
+        for slot, cause in self._fleet.overdue(self._clock(), heard=heard):
             self._take(slot, Lost(cause=self._actors.explain(slot, cause), loss=Loss.FAILED))
 
     def _look_around(self) -> None:

@@ -37,7 +37,8 @@ class NodePaused:
 
 @dataclass(slots=True)
 class _Node:
-    """A node that has failed. tried: when an actor last failed there, or was sent there.
+    """A node that has failed. tried: when an actor last failed there, or was sent there. paused: when the
+    last pause began.
 
     trial: the slot whose actor tries it. breaks: engines that were up have failed there. blame: failures, of
     which each node of an engine over several bears its part.
@@ -47,6 +48,7 @@ class _Node:
     failures: int = 0
     blame: float = 0.0
     pauses: int = 0
+    paused: float = 0.0
     until: float = 0.0
     failed: float = 0.0
     tried: float = 0.0
@@ -102,6 +104,7 @@ class Nodes:
             node.trial = None
         if node.is_open or (node.pauses and not was_trial and (node.until > now or node.trial is not None)):
             return None
+        node.paused = now
         node.until = now + self._pauses[min(node.pauses, len(self._pauses) - 1)] * jitter
         node.pauses = max(1, node.pauses) if may_pass else node.pauses + 1
         return NodePaused(
@@ -158,6 +161,14 @@ class Nodes:
         return any(
             node is None or node.is_open or (node.due(now) and not tries)
             for node in (self._nodes.get(node_id) for node_id in avoided)
+        )
+
+    def paused_since(self, slot: int, when: float) -> frozenset[str]:
+        """The nodes that are left alone since a moment after `when`, and that the slot does not try."""
+        return frozenset(
+            node_id
+            for node_id, node in self._nodes.items()
+            if node.paused > when and not node.is_open and node.trial != slot
         )
 
     def left_alone(self) -> tuple[str, ...]:

@@ -111,6 +111,8 @@ def carry_out(
         manifest.mark_growing(storage)
         job = make_job()
         job.work(watchers, stop_requested)
+        for watcher in watchers:
+            watcher.note_last()
         ledger = job.ledger
         records = read_all_committed(
             storage, record, ledger, num_rows=num_rows, stop_requested=stop_requested, sleep=sleep

@@ -94,18 +94,26 @@ class Staffing:
         return avoided
 
     def is_to_ask_again(self, slot: int, now: float) -> bool:
-        """Whether the slot's actor, which waits for a place, is to be requested once more.
+        """Whether the slot's actor, which has no place or has just got one, is to be requested once more.
 
-        A node may be open by now that it is to avoid; or no process of it has started for so long that the
-        node that holds its place may never start one. Ray does not tell such a wait from one for a node.
+        A node may be open by now that it is to avoid, or be left alone that it is not to avoid yet; or no
+        process of it has started for so long that the node that holds its place may never start one. Ray does
+        not tell such a wait from one for a node.
         """
         life = self._lives.get(slot)
-        if life is None or life.nodes:
+        if life is None or life.ready:
             return False
-        return now - life.asked > self._timeout or self.nodes.opened(slot, life.avoided, now)
+        paused = self.nodes.paused_since(slot, life.asked)
+        if life.nodes:  # it came there during the pause; one that was there before may do well
+            return bool(paused.intersection(life.nodes) - self.nodes.paused_since(slot, life.placed))
+        return (
+            now - life.asked > self._timeout
+            or self.nodes.opened(slot, life.avoided, now)
+            or not paused <= life.avoided
+        )
 
     def withdraw(self, slot: int) -> None:
-        """The slot's actor, which waited for a place, is to be started once more."""
+        """The slot's actor, whose engine is not up, is to be started once more."""
         self._lives.pop(slot, None)
         self.nodes.released(slot)
 

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass, field
 
+from magpie_ray.utils.limits import is_process_limit
+
 _SHOWN_CAUSES, _SHOWN_HOSTS = 3, 5
 # A cause that may pass, on so many hosts since an engine was last up, lies with none of them.
 _SHARED_BY = 3
@@ -14,14 +16,14 @@ _MAY_PASS = re.compile(
     r"|Connection (refused|reset|aborted)|IncompleteRead|Temporary failure|[Tt]emporarily unavailable"
     r"|NameResolutionError|SlowDown|Stale file handle|Input/output error"
 )
-# Whatever stands beside it in a log: these do not pass.
+# Whatever stands beside it in a log: these do not pass, nor do limits of the node on processes.
 _LASTS = re.compile(r"OutOfMemory|out of memory|No space left|Permission denied")
 _VARIES = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,}\b|\d+")
 
 
 def may_pass(cause: str) -> bool:
     """Whether the cause of a failed start may be over a while later, without anybody doing anything."""
-    return bool(_MAY_PASS.search(cause)) and not _LASTS.search(cause)
+    return bool(_MAY_PASS.search(cause)) and not _LASTS.search(cause) and not is_process_limit(cause)
 
 
 @dataclass(slots=True)

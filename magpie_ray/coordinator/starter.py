@@ -57,7 +57,8 @@ class Starter:
     def look_around(self) -> None:
         """Use nodes that have come, and nodes that were left alone for long enough; log who still waits.
 
-        Actors that have waited for too long are requested once more.
+        Actors that have waited for too long are requested once more, and those that would start, or have
+        just begun to, on a node that is left alone since they were requested.
         """
         now = self._clock()
         self._dispatcher.note_nodes(self._actors.nodes())
@@ -66,7 +67,7 @@ class Starter:
             for slot in added:
                 log.info("the cluster has room for another actor: slot %d", slot)
             self.add(added)
-        for slot in self._fleet.waiting:
+        for slot in (*self._fleet.waiting, *self._fleet.starting):
             if self._staffing.is_to_ask_again(slot, now):
                 self._actors.end(slot)
                 self._staffing.withdraw(slot)

@@ -103,3 +103,6 @@ class Watcher:
 
     def show(self, snapshot: Snapshot) -> None:
         """The state of the job now."""
+
+    def note_last(self) -> None:
+        """The job's loop is over, and no other call follows. The run's last records are not written yet."""

@@ -23,20 +23,26 @@ from magpie_ray.errors import (
     ClusterLostError,
     ClusterStartError,
     InterruptedJobError,
+    MachineLimitError,
     PreflightError,
     StorageError,
 )
 from magpie_ray.utils import logs
 from magpie_ray.utils.background import DaemonExecutor, still_waits, within
+from magpie_ray.utils.limits import check_room, limit_remedy
 
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
+# To this machine itself: only an address that it has no longer keeps silent.
+_CONNECT_HERE_SECONDS = 0.5
 _TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 # The variable, and Ray's constant, that have `uv run` start each process of a job.
 _BY_UV = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 # Ray's constant that leaves this process its handlers of signals.
 _OWN_HANDLERS = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
+# What Ray writes into a session's folder before the first actor starts, and the logs of some hours.
+_SESSION_BYTES = 64 << 20
 # In Ray's error for a socket below too deep a folder.
 _LONG_PATH = "AF_UNIX path length"
 
@@ -89,6 +95,8 @@ def ray_session(
     if address and not answers(address):
         raise _no_cluster(address, "nothing answers there")
     # One thread for both: Linux ends the processes of a local cluster with the thread that has started them.
+    if not address:
+        check_room(_temporary_folder(), nbytes=_SESSION_BYTES)
     log.info("connecting to Ray at %s", address) if address else log.info("starting Ray on this machine")
     calls = DaemonExecutor(name="ray-session")
     _connect(address, patience.init, calls)
@@ -135,6 +143,8 @@ def _connect(address: str | None, seconds: float, calls: DaemonExecutor) -> None
                 f"Ray can't put its sockets below {_temporary_folder()}, whose path is too long (a socket's "
                 "has at most 107 bytes): set TMPDIR to a short one, such as TMPDIR=/tmp"
             ) from exc
+        if remedy := limit_remedy(str(exc)):
+            raise MachineLimitError(f"a local Ray cluster did not start: {exc}. {remedy}") from exc
         raise ClusterStartError(
             f"a local Ray cluster did not start: {exc}. On a busy machine it takes long: stop what else runs "
             "here, or start a cluster with `ray start --head` and run the same command again"
@@ -223,11 +233,12 @@ def choose_address(
 ) -> str | None:
     """`configured`, RAY_ADDRESS, or the cluster that `ray start` began on this machine; None: start one.
 
-    A cluster of this machine that no longer answers is passed over.
+    A cluster of this machine that no longer answers is passed over: Ray keeps the address of the last one
+    that was started here, also when it has ended.
     """
     address = configured or os.environ.get("RAY_ADDRESS")
-    if not address and (address := started_here()) and not answers(address):
-        log.warning("the Ray cluster that was started here (%s) is gone: starting a local one", address)
+    if not address and (address := started_here()) and not answers(address, seconds=_CONNECT_HERE_SECONDS):
+        log.info("the Ray cluster that was started here, at %s, has ended", address)
         return None
     return None if address == "local" else address or None  # "local" is Ray's own word for a new one
 
@@ -246,13 +257,16 @@ def _no_cluster(address: str, why: str) -> PreflightError:
     )
 
 
-def answers(address: str) -> bool:
-    """Whether something listens at host:port. True for any other form of address, which Ray looks up."""
+def answers(address: str, *, seconds: float = _CONNECT_SECONDS) -> bool:
+    """Whether something listens at host:port. True for any other form of address, which Ray looks up.
+
+    seconds: how long a host that keeps silent is waited for.
+    """
     host, colon, port = address.rpartition(":")
     if "://" in address or not colon or not port.isdigit():
         return True
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
     except OSError:
         return False
     return True

@@ -21,6 +21,7 @@ from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.preflight.companions import write_companions
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
+from magpie_ray.utils.limits import limits_told
 from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec, main_code_of
 
 
@@ -87,6 +88,7 @@ def engines_here(build_spec: BuildSpec, engine_factory: EngineFactory | None) ->
     if engine_factory is None:
         checks.check_engine_is_installed()
     with (
+        limits_told(),
         tempfile.TemporaryDirectory(prefix="magpie-ray-rows-") as folder,
         ray_session("local"),
         stop_signals() as stop_requested,

@@ -5,7 +5,6 @@ does not answer, no method blocks on it.
 """
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,43 +12,30 @@ from functools import partial
 from typing import Any, cast
 
 import ray
-from ray._private.state import state
-from ray.exceptions import (
-    ActorUnavailableError,
-    NodeDiedError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    RuntimeEnvSetupError,
-)
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from magpie_ray.coordinator.actors import Left, Loss, Lost
 from magpie_ray.coordinator.placement import Placement
 from magpie_ray.driver.actor_logs import ActorLogs
+from magpie_ray.driver.actor_losses import brief, explained, has_lost_a_node, lost_by, planned_place
 from magpie_ray.driver.actor_process import ShardProcess
 from magpie_ray.driver.cluster_watch import ClusterView, ClusterWatch
 from magpie_ray.errors import MagpieError
 from magpie_ray.types import Partition
 from magpie_ray.utils.background import within
-from magpie_ray.utils.redaction import scrub
 from magpie_ray.worker.events import Event, Placed
 from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec
 
 log = logging.getLogger(__name__)
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_BRIEF_CHARACTERS = 600
 # The part of a core that the job's loop may take, as long as it turns twice a second. Asking Ray for the
 # events of 1,000 actors takes a millisecond, whether there is one event or a hundred.
 _LOOP_SHARE = 0.01
 _NODE_LABEL = "ray.io/node-id"
 # A head that answers at all does so within this time; the job's loop stands still meanwhile.
 ASK_SECONDS = 30.0
-# Another actor would probably fail in the same way.
-_OWN_FAULTS = (OutOfMemoryError, RuntimeEnvSetupError)
 
 
 @dataclass(slots=True)
@@ -106,7 +92,7 @@ class RayActors:
             try:
                 actor = within(self._ask_seconds(), request, if_late=_kill)
             except (TimeoutError, RayError) as exc:
-                log.warning("Ray did not take the request for an actor; it is repeated: %s", _brief(exc))
+                log.warning("Ray did not take the request for an actor; it is repeated: %s", brief(exc))
                 self._watch.note_silence()
             else:
                 self._actors[slot] = actor
@@ -176,7 +162,7 @@ class RayActors:
                 self._watch.note_silence()
                 return
             except RayError as exc:
-                log.warning("an actor could not be ended: %s", _brief(exc))
+                log.warning("an actor could not be ended: %s", brief(exc))
             del self._ended[0]
 
     def poll(self, timeout_seconds: float) -> list[tuple[int, Event | Lost | Left]]:
@@ -210,13 +196,15 @@ class RayActors:
         except RayTaskError as exc:
             error = exc.cause if isinstance(exc.cause, MagpieError) else None
             cause = str(error) if error else f"{type(exc.cause).__name__}: {exc.cause}"
-            loss = Loss.NODE if _has_lost_a_node(self._actors[slot].place, self._watch) else Loss.FAILED
+            loss = Loss.NODE if has_lost_a_node(self._actors[slot].place, self._watch) else Loss.FAILED
             return Lost(cause=self.explain(slot, cause), loss=loss, error=error)
         except RayError as exc:  # a dead actor or node, no memory, a runtime environment that can't be made
             lost = lost_by(exc, self._actors[slot].place, self._watch)
             if self._actors[slot].place is None and self._watch.reachable():
                 try:
-                    node_id, host = within(self._ask_seconds(), partial(_where, self._actors[slot].handle))
+                    node_id, host = within(
+                        self._ask_seconds(), partial(planned_place, self._actors[slot].handle)
+                    )
                 except (TimeoutError, RayError):
                     self._watch.note_silence()
                 else:
@@ -230,13 +218,9 @@ class RayActors:
 
     def explain(self, slot: int, cause: str) -> str:
         """The cause with the last lines of the actor's own log, fit to be shown."""
-        cause = scrub(cause, self._secrets)
         place = self._actors[slot].place
         lines = self._logs.of(place) if place and self._watch.reachable() else []
-        if not (place and lines):
-            return cause
-        head = f"{cause}\n  The last lines of its log (process {place.pid} on {place.host}):"
-        return "\n    ".join([head, *(scrub(line, self._secrets) for line in lines)])
+        return explained(cause, place, lines, secrets=self._secrets)
 
     def capacity(self) -> int:
         return self._capacity_in(self._watch.view)
@@ -264,43 +248,3 @@ def _kill(actor: _Actor) -> None:
     finally:
         if actor.group is not None:
             remove_placement_group(actor.group)
-
-
-def _where(handle: Any) -> tuple[str, str]:
-    """The node that an actor was to start on, and its address; empty where it had none.
-
-    No public call tells it of an actor whose process failed before it could say anything.
-    """
-    address = state.actor_table(handle._actor_id.hex()).get("Address", {})
-    return address.get("NodeID", ""), address.get("IPAddress", "")
-
-
-def lost_by(exc: RayError, place: Placed | None, watch: ClusterWatch) -> Lost:
-    """What Ray's error says about the loss of the actor at `place`, which is None before it has started."""
-    cause = _brief(exc)
-    # Unavailable: the raylet is gone, and Ray learns only seconds later that its node is dead.
-    if isinstance(exc, (NodeDiedError, ActorUnavailableError)):
-        return Lost(cause=cause, loss=Loss.NODE)
-    if not watch.reachable():
-        return Lost(cause=f"the head of the cluster stopped answering: {cause}", loss=Loss.LEFT)
-    if _has_lost_a_node(place, watch):
-        return Lost(cause=cause, loss=Loss.NODE)
-    is_own_fault = isinstance(exc, _OWN_FAULTS) or _failed_to_start(exc)
-    return Lost(cause=cause, loss=Loss.FAILED if is_own_fault else Loss.DIED)
-
-
-def _has_lost_a_node(place: Placed | None, watch: ClusterWatch) -> bool:
-    """Whether one of the nodes that the actor's engine is on is gone."""
-    return place is not None and not watch.view.alive.issuperset(place.nodes)
-
-
-def _failed_to_start(exc: Exception) -> bool:
-    """Whether the actor's `__init__`, or an import of its class, raised."""
-    return isinstance(exc, RayActorError) and exc.actor_init_failed
-
-
-def _brief(exc: Exception) -> str:
-    """Its message without its table of ids and its colours; of a traceback only the last line."""
-    lines = [line for line in _COLOUR.sub("", str(exc)).splitlines() if line.strip() and line[0] != "\t"]
-    shown = lines[-1:] if _failed_to_start(exc) else lines
-    return f"{type(exc).__name__}: {' '.join(' '.join(shown).split())[:_BRIEF_CHARACTERS]}"

@@ -47,6 +47,7 @@ from magpie_ray.preflight.target import (
 )
 from magpie_ray.types import IfExists
 from magpie_ray.utils import logs
+from magpie_ray.utils.limits import limits_told
 from magpie_ray.utils.process_end import allowing
 from magpie_ray.worker.spec import EngineFactory
 
@@ -119,7 +120,8 @@ def run_job(
     if output.tick:
         log.info("output.path is %s", output.storage.url)
     try:
-        result = _settle(output, if_exists, engine_factory, timing)
+        with limits_told():
+            result = _settle(output, if_exists, engine_factory, timing)
     except MagpieError:
         if setting := schedule.resume_override(config, output.tick):
             log.warning("the same command begins another build: add %s to resume this one", setting)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie_ray.errors import PreflightError
-from magpie_ray.inputs.readers import RawBatch
+from magpie_ray.inputs.batches import RawBatch
 from magpie_ray.inputs.source import Source
 
 

@@ -20,8 +20,8 @@ from pydantic import ConfigDict, TypeAdapter
 
 from magpie_ray.dataset import layout
 from magpie_ray.errors import AlreadyExistsError, PreflightError
+from magpie_ray.inputs.batches import RawBatch, Wanted
 from magpie_ray.inputs.column_types import Typing, typing_of
-from magpie_ray.inputs.readers import RawBatch, Wanted
 from magpie_ray.inputs.scan import FileDigest, InputSet, is_blank, scan, schema_from, schema_to
 from magpie_ray.inputs.source import Source
 from magpie_ray.storage.storage import Storage

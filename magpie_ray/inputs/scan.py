@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from magpie_ray.errors import PreflightError
+from magpie_ray.inputs.batches import BATCH_ROWS, RawBatch, Wanted
 from magpie_ray.inputs.column_types import typing_of
-from magpie_ray.inputs.readers import BATCH_ROWS, RawBatch, Wanted, read_batches
+from magpie_ray.inputs.readers import read_batches
 from magpie_ray.inputs.source import Source
 
 log = logging.getLogger(__name__)

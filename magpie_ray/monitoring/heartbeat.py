@@ -6,12 +6,15 @@ run on a store without exclusive creation. Invariants:
 - The heartbeat decides nothing and delays nothing. When it can't be written or others' can't be read, the
   run logs a warning and goes on.
 - The age of a heartbeat is a difference of the store's own times, so no two machines' clocks are compared.
+- A run is alive until its last record is written: from the end of its job's loop on, which may be minutes
+  before that, the last snapshot is written again and again.
 - Two runs at once on a store without exclusive creation are both warned, each before its own next beat, even
   if both hold the same run number; a run that starts beside a living one is warned at its first beat.
 """
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
@@ -32,7 +35,8 @@ _RUN_FILE = re.compile(re.escape(RUNS_PREFIX) + r"(\d{6})\..*")
 class Heartbeat(Watcher):
     """A watcher of a job, and a context. The first snapshot is written at once.
 
-    clock: seconds, monotonic. executor: runs the requests to storage, one after the other.
+    clock: seconds, monotonic. executor: runs the requests to storage, one after the other. every_seconds:
+    between two beats.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Heartbeat(Watcher):
         *,
         clock: Callable[[], float] = time.monotonic,
         executor: Executor | None = None,
+        every_seconds: float = BEAT_SECONDS,
     ) -> None:
         self._storage = storage.retrying_for(_RETRY_SECONDS)
         self._run = run
@@ -49,13 +54,16 @@ class Heartbeat(Watcher):
         self._clock = clock
         self._executor = executor or DaemonExecutor(name="heartbeat")
         self._beat: Future[None] | None = None
-        self._next = clock()
+        self._every_seconds, self._next = every_seconds, clock()
         self._warned = False
+        self._last: Snapshot | None = None
+        self._over = threading.Event()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         self._executor.shutdown(wait=False)
 
     def show(self, snapshot: Snapshot) -> None:
@@ -63,8 +71,17 @@ class Heartbeat(Watcher):
             self._beat.result()  # raises any unexpected error
             self._beat = None
         if self._beat is None and self._clock() >= self._next:
-            self._next = self._clock() + BEAT_SECONDS
+            self._next = self._clock() + self._every_seconds
             self._beat = self._executor.submit(self._write, snapshot.fields())
+        self._last = snapshot
+
+    def note_last(self) -> None:
+        self._executor.submit(self._repeat)
+
+    def _repeat(self) -> None:
+        """Writes the last snapshot again and again, until the context is left."""
+        while self._last and not self._over.wait(self._every_seconds):
+            self._write(self._last.fields())
 
     def _write(self, fields: Mapping[str, object]) -> None:
         if self._others and (warning := self._others.look()):

@@ -1,4 +1,5 @@
-"""The names and types of `engine.extra`, compared with what the source of the installed vLLM declares.
+"""The names and types of `engine.extra`, compared with what the source of the installed vLLM declares; and
+values that vLLM refuses beside others.
 
 Invariant: what the source does not say plainly is no mistake; vLLM checks all values once more when an engine
 starts.
@@ -14,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 
 from magpie_ray.config.problems import show
+from magpie_ray.config.loading import JobConfig
 from magpie_ray.errors import ConfigError
 from magpie_ray.preflight.vllm_source import Declared, fields_of, type_of
 from magpie_ray.utils.redaction import redact_secrets
@@ -52,6 +54,32 @@ def check_engine_extra(
             problems += _problems_of(name, value, declared[name], folder)
     if problems:
         raise ConfigError("\n  ".join(problems))
+
+
+def check_batch(config: JobConfig, *, room: int | None) -> None:
+    """ConfigError where vLLM would refuse engine.extra.max_num_batched_tokens beside the other settings.
+
+    room: tokens of the longest sequence, engine.max_model_len or the model's context; None where it is not
+    known. What depends on the device is left to the engine while engine.device is auto.
+    """
+    engine = config.engine
+    batch, chunked = engine.extra.get("max_num_batched_tokens"), engine.extra.get("enable_chunked_prefill")
+    if not isinstance(batch, int):
+        return
+    key = f"engine.extra.max_num_batched_tokens: got {batch:,}, must be at least"
+    if chunked is None and engine.device == "cpu" and config.sampling.reproducible:
+        chunked, off = False, "requests with seeds on a CPU have their prompts read whole"
+    else:
+        off = "engine.extra.enable_chunked_prefill is false"
+    if chunked is False and room is not None and batch < room:
+        lower = "lower engine.max_model_len" if engine.max_model_len else "set engine.max_model_len to less"
+        raise ConfigError(
+            f"{key} {room:,}, the longest sequence, because {off}: raise it, leave it out, or {lower}"
+        )
+    if engine.max_num_seqs is not None and batch < engine.max_num_seqs:
+        raise ConfigError(
+            f"{key} engine.max_num_seqs, which is {engine.max_num_seqs:,}: raise it, or lower that"
+        )
 
 
 def _problems_of(name: str, value: object, declared: Declared, folder: Path) -> Iterator[str]:

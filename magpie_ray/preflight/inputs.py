@@ -22,9 +22,9 @@ from magpie_ray.errors import (
     InterruptedJobError,
     PreflightError,
 )
+from magpie_ray.inputs.batches import RawBatch, Wanted
 from magpie_ray.inputs.copy import WEIGHT, CopyIndex, ensure_copy, read_files
 from magpie_ray.inputs.overlap import would_read
-from magpie_ray.inputs.readers import RawBatch, Wanted
 from magpie_ray.inputs.scan import InputSet, changes, is_blank, scan
 from magpie_ray.inputs.source import Source, open_source
 from magpie_ray.model.tokenizer import LoadedTokenizer

@@ -27,7 +27,7 @@ from magpie_ray.model.context import context_length, may_change_context
 from magpie_ray.model.resolve import Model, resolve_model
 from magpie_ray.model.tokenizer import LoadedTokenizer, load_tokenizer
 from magpie_ray.preflight.build_spec import BuildSpec, check_prompts_fit
-from magpie_ray.preflight.engine_arguments import check_engine_extra
+from magpie_ray.preflight.engine_arguments import check_batch, check_engine_extra
 from magpie_ray.preflight.first_tokens import check_first_tokens, of_hot_first_tokens
 from magpie_ray.preflight.inputs import format_for_inputs, input_warnings, prefixes_of, scan_inputs
 from magpie_ray.preflight.sources import first_start, look_at_source_of
@@ -78,6 +78,7 @@ def resolve_build(
             build_spec = _answering(config, ready)
         case Config():
             build_spec = _generating(config, ready)
+    check_batch(config, room=ready.room)
     build_spec = replace(build_spec, warnings=(*warnings, *build_spec.warnings), tick=tick)
     _check_max_model_len(build_spec, ready.context)
     if ready.room:

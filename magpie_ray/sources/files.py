@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from magpie_ray.errors import PreflightError, SourceError
+from magpie_ray.inputs.batches import RawBatch
 from magpie_ray.inputs.column_types import Typing, typing_of
-from magpie_ray.inputs.readers import RawBatch, plain_type
+from magpie_ray.inputs.readers import plain_type
 from magpie_ray.inputs.scan import as_stored
 from magpie_ray.inputs.source import Source, SourceFile, open_source
 from magpie_ray.sources.found import Found, files_table

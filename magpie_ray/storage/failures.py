@@ -9,6 +9,7 @@ import errno
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
+from magpie_ray.utils.limits import limit_remedy, reaches_limit
 from magpie_ray.utils.redaction import scrub, secrets_of
 
 
@@ -16,10 +17,13 @@ class Verdict(StrEnum):
     """What a failure says about the same request, made again later.
 
     PASSES: it may succeed at any moment. DENIED: it succeeds once somebody has mended access: credentials, a
-    policy, the bucket. FINAL: it fails again. UNKNOWN: no library or store that is known here says this.
+    policy, the bucket. FINAL: it fails again. LIMIT: this process or machine may open no more files or start
+    no more threads, which says nothing of the store and may pass. UNKNOWN: no library or store that is known
+    here says this.
     """
 
     PASSES = "passes"
+    LIMIT = "limit"
     DENIED = "denied"
     FINAL = "final"
     UNKNOWN = "unknown"
@@ -184,6 +188,8 @@ def answer_of(exc: BaseException | None) -> tuple[int | None, str]:
 
 def verdict(exc: BaseException) -> Verdict:
     """Whether the same request may succeed later."""
+    if any(map(reaches_limit, _chain(exc))):  # libraries wrap it as a connection that failed
+        return Verdict.LIMIT
     status, code = answer_of(exc)
     names = {cls.__name__ for one in _chain(exc) for cls in type(one).__mro__}
     if code in _TRANSIENT_CODES or any(getattr(one, "retryable", False) is True for one in _chain(exc)):
@@ -211,7 +217,7 @@ def verdict(exc: BaseException) -> Verdict:
 
 def is_transient(exc: BaseException) -> bool:
     """Whether the same request may succeed at any moment, with nothing mended."""
-    return verdict(exc) is Verdict.PASSES
+    return verdict(exc) in (Verdict.PASSES, Verdict.LIMIT)
 
 
 def lacks_credentials(exc: BaseException) -> bool:
@@ -233,6 +239,9 @@ def is_full(exc: BaseException) -> bool:
 
 def remedy(exc: BaseException) -> str:
     """What the user can do about the failure, as a sentence."""
+    if limit := next(filter(reaches_limit, _chain(exc)), None):
+        number = limit.errno if isinstance(limit, OSError) else ""
+        return f"{limit_remedy(f'[Errno {number}] {limit}')}."
     status, code = answer_of(exc)
     number = exc.errno if isinstance(exc, OSError) and status is None else None
     if bucket_is_missing(exc) or (isinstance(exc, FileNotFoundError) and not is_transient(exc)):

@@ -25,6 +25,9 @@ RETRY_SECONDS = 3600.0
 DENIED_SECONDS = 300.0
 # An error that is not known here is more often a bug or a refusal than an outage.
 UNKNOWN_SECONDS = 120.0
+# Open files and threads of other processes, or of other requests, end soon. Where they don't, a new process
+# on another node does better than one that waits.
+LIMIT_SECONDS = 120.0
 # One attempt without a reply, where patience is shorter than that. The clients of object stores have shorter
 # limits of their own; a mount that hangs has none.
 REPLY_SECONDS = 120.0
@@ -72,6 +75,8 @@ class Patience:
         found = verdict_on(verb, exc)
         if found is Verdict.PASSES:
             return self.retry
+        if found is Verdict.LIMIT:  # also at first contact, which is with this machine and not the store
+            return min(self.retry, LIMIT_SECONDS)
         if kind(verb) not in access.worked:
             # A client that finds no credentials where others do: their service is asked by all at once.
             no_answer = access.worked and lacks_credentials(exc)

@@ -14,7 +14,6 @@ what disk and network libraries raise. Invariants:
 - No message, no repr and no `url` holds a credential.
 """
 
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -22,17 +21,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from magpie_ray.errors import (
-    AlreadyExistsError,
-    BlockedError,
-    NoRoomError,
-    ObjectNotFoundError,
-    PreflightError,
-    StorageError,
-)
+from magpie_ray.errors import AlreadyExistsError, ObjectNotFoundError, PreflightError, StorageError
 from magpie_ray.storage import probe
 from magpie_ray.storage.deadline import Deadline
-from magpie_ray.storage.failures import Verdict, is_full, lacks_credentials, remedy, scrubbed
+from magpie_ray.storage.failures import Verdict, lacks_credentials
+from magpie_ray.storage.refusals import log_retry, refusal_of
 from magpie_ray.storage.remote import PART_BYTES
 from magpie_ray.storage.retries import (
     DENIED_SECONDS,
@@ -45,13 +38,12 @@ from magpie_ray.storage.retries import (
     verdict_on,
 )
 from magpie_ray.storage.store import Store, open_store
-from magpie_ray.storage.url import parse_url
+from magpie_ray.storage.url import check_key, parse_url
 from magpie_ray.types import StoredObject
 from magpie_ray.utils.awake import awake_seconds
 
 __all__ = ["RETRY_SECONDS", "ObjectNotFoundError", "Storage", "StoredObject"]
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # A user watches the start of a job: a wrong endpoint must show soon, a short outage must not stop the start.
@@ -268,27 +260,16 @@ class Storage:
 
     def _call(self, verb: str, key: str, action: Callable[[Store], T]) -> T:
         """Runs one operation with retries. Whatever a library raises leaves as one of our errors."""
-        if (key or verb not in ("list", "open")) and any(part in ("", ".", "..") for part in key.split("/")):
-            raise ValueError(f"a key is a relative path without dots, such as data/x.parquet; not {key!r}")
+        if key or verb not in ("list", "open"):
+            check_key(key)
         operation = f"{verb} {self.display(key)}"
         began, retries = awake_seconds(), self.retries
 
         def announce(error: BaseException, wait_seconds: float, patience_seconds: float) -> None:
             self.retries += 1
-            text = scrubbed(error, self._options)
-            if verdict_on(verb, error) is Verdict.DENIED:
+            if denied := verdict_on(verb, error) is Verdict.DENIED:
                 self._renew_client(error)
-                log.error(
-                    "Access to the output is refused, though it worked before: could not %s (%s). %s This "
-                    "run waits for up to %.0f s; trying again in %.1f s",
-                    operation,
-                    text,
-                    remedy(error),
-                    patience_seconds,
-                    wait_seconds,
-                )
-            else:
-                log.warning("Could not %s (%s); trying again in %.1f s", operation, text, wait_seconds)
+            log_retry(error, operation, wait_seconds, patience_seconds, denied=denied, options=self._options)
 
         # Each file system library has its own exceptions, so this edge catches all. None is swallowed.
         try:
@@ -308,12 +289,8 @@ class Storage:
                 self._access.note(verb)
                 raise ObjectNotFoundError(f"There is no {self.display(key)}") from exc
             is_patient = self.retries > retries or self._patience.seconds(verb, exc, self._access) > 0
-            tried = f" (tried for {awake_seconds() - began:.0f} s)" if is_patient else ""
-            failure = NoRoomError if is_full(exc) else StorageError
-            failure = BlockedError if isinstance(exc, IsADirectoryError) else failure
-            raise failure(
-                f"Could not {operation}: {scrubbed(exc, self._options)}{tried}. {remedy(exc)}"
-            ) from exc
+            tried = awake_seconds() - began if is_patient else None
+            raise refusal_of(exc, operation, tried_seconds=tried, options=self._options) from exc
 
     def _renew_client(self, error: BaseException) -> None:
         """The next attempt reads the credentials again, which a client does once."""

@@ -1,4 +1,4 @@
-"""Output URLs: which ones are valid, and what each refers to."""
+"""Output URLs: which ones are valid, and what each refers to; and which keys below them are."""
 
 import importlib.util
 import os
@@ -45,3 +45,9 @@ def parse_url(url: str) -> tuple[str, str]:
         remedy = f'`pip install "magpie-ray[{extra}]"`' if extra else str(known.get("err", ""))
         raise PreflightError(f"Nothing is installed that opens {scheme}://. {remedy}".strip())
     return scheme, url.rstrip("/")
+
+
+def check_key(key: str) -> None:
+    """ValueError for what is no key of an object."""
+    if any(part in ("", ".", "..") for part in key.split("/")):
+        raise ValueError(f"a key is a relative path without dots, such as data/x.parquet; not {key!r}")

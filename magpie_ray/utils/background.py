@@ -45,10 +45,21 @@ class DaemonExecutor(Executor):
             self._pending += 1
             self._tasks.put((future, partial(fn, *args, **kwargs)))
             if len(self._threads) < min(self._pending, self._max_workers):
-                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
+                self._start_thread()
         return future
+
+    def _start_thread(self) -> None:
+        """Another thread. RuntimeError where the system gives none, and none is there to make the call."""
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._threads:
+                self._pending -= 1
+                self._tasks.get_nowait()
+                raise
+        else:
+            self._threads.append(thread)
 
     def _work(self) -> None:
         while task := self._tasks.get():

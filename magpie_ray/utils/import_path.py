@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
 from magpie_ray.errors import ConfigError
+from magpie_ray.utils.user_code import user_code
 
 _MAIN = "__main__"
 IMPORT_PATH_FORM = "package.module:name, such as my_rules:no_lists for the function no_lists in my_rules.py"
@@ -38,18 +39,21 @@ def load_attribute(path: str, *, key: str) -> Any:
     if here not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
-    try:
-        value: Any = importlib.import_module(name)
-    except (Exception, SystemExit) as exc:
-        if isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}."):
+    with user_code() as is_its_own:
+        try:
+            value: Any = importlib.import_module(name)
+        except BaseException as exc:
+            if not is_its_own(exc):
+                raise
+            if isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}."):
+                raise ConfigError(
+                    f"{key}: got {path!r}, but there is no module {exc.name} in {here} nor where Python "
+                    "looks: run the command from the folder that holds it (ray job submit --working-dir "
+                    "takes it), or install it on every node"
+                ) from exc
             raise ConfigError(
-                f"{key}: got {path!r}, but there is no module {exc.name} in {here} nor where Python looks: "
-                "run the command from the folder that holds it (ray job submit --working-dir takes it), "
-                "or install it on every node"
+                f"{key}: got {path!r}, but importing {name} failed: {type(exc).__name__}: {exc}"
             ) from exc
-        raise ConfigError(
-            f"{key}: got {path!r}, but importing {name} failed: {type(exc).__name__}: {exc}"
-        ) from exc
     for part in attribute.split("."):
         if not hasattr(value, part):
             hint = ""

@@ -111,12 +111,15 @@ def test_a_rule_that_fails_is_an_error_that_names_rule_and_message() -> None:
     assert str(pickle.loads(pickle.dumps(caught.value))) == error
 
 
-def test_a_rule_that_ends_the_program_is_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("end", [SystemExit(5), KeyboardInterrupt(5)])
+def test_a_rule_that_ends_the_program_is_an_error_too(
+    end: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def leave(message: Utterance, conversation: Dialogue) -> str | None:
-        raise SystemExit(5)
+        raise end
 
     monkeypatch.setattr(sys.modules[__name__], "yes_or_no", leave)
-    with pytest.raises(RuleError, match=r"yes_or_no failed with SystemExit: 5"):
+    with pytest.raises(RuleError, match=rf"yes_or_no failed with {type(end).__name__}: 5"):
         last_rule(f"{__name__}:yes_or_no")(WORDY, Dialogue())
 
 

@@ -31,6 +31,9 @@ def broken(tokenizer):
 def ends(tokenizer):
     raise SystemExit(0)
 
+def gives_up(tokenizer):
+    raise KeyboardInterrupt
+
 def refused(tokenizer):
     return derive(tokenizer, thinking=True)
 
@@ -82,6 +85,7 @@ def test_system_prompts_that_it_does_not_take_are_refused_and_the_default_one_is
     [
         ("broken", r"own_formats:broken failed: AttributeError"),
         ("ends", r"own_formats:ends failed: SystemExit: 0"),
+        ("gives_up", r"own_formats:gives_up failed: KeyboardInterrupt"),
         ("text", r"gave '<\|user\|>', must give a magpie_ray\.ChatFormat"),
         ("none", r"which is 7, must be a function"),
         ("nothing", r"has no nothing"),

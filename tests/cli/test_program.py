@@ -267,6 +267,27 @@ def test_a_failure_is_reported_without_the_errors_behind_it(
     assert run("generate", config) == Outcome(1, "", "error: vLLM could not start\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(28, "No space left on device", "/tmp/x"), "TMPDIR"),
+        (OSError(24, "Too many open files", "/tmp/x"), "ulimit -n"),
+    ],
+)
+def test_a_limit_of_the_machine_is_one_line_with_its_remedy(
+    run: Run, config: str, monkeypatch: pytest.MonkeyPatch, error: OSError, remedy: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(options, "load_config", fail)
+    outcome = run("plan", config)
+    assert outcome.code == 1
+    [line] = outcome.err.splitlines()
+    assert line.startswith(f"error: {error}. ")
+    assert remedy in line
+
+
 # ---- plan and template
 
 

@@ -1,7 +1,11 @@
 """What is concluded from a worker's silence, and what is added up over workers that come and go."""
 
+from collections.abc import Set
 from dataclasses import replace
 from typing import Literal
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from magpie_ray.coordinator.fleet import Fleet, progress_seconds
 from magpie_ray.counters import EngineStats, Tally
@@ -42,8 +46,18 @@ def report(
     )
 
 
-def overdue(fleet: Fleet, now: float) -> list[int]:
-    return [slot for slot, _ in fleet.overdue(now)]
+def overdue(fleet: Fleet, now: float, *, heard: Set[int] = frozenset()) -> list[int]:
+    return [slot for slot, _ in fleet.overdue(now, heard=heard)]
+
+
+@given(st.sets(st.integers(0, 3)), st.floats(STALL + 1, 50 * STALL))
+def test_who_has_just_told_something_may_have_more_to_tell_and_is_not_given_up_for_an_hour(
+    heard: set[int], now: float
+) -> None:
+    fleet = ready_fleet(4)
+    assert overdue(fleet, now, heard=heard) == sorted({0, 1, 2, 3} - heard)
+    assert overdue(fleet, now) == [0, 1, 2, 3], "once nothing comes from them any more"
+    assert overdue(fleet, now + 3600.0, heard=heard) == [0, 1, 2, 3]
 
 
 def test_what_lost_engines_did_counts_for_the_use_of_all() -> None:

@@ -561,6 +561,14 @@ def test_a_driver_that_was_suspended_gives_up_no_worker_for_what_it_did_not_hear
     assert actors.starts == [0]
 
 
+def test_idle_reports_of_the_time_in_which_the_driver_was_suspended_are_no_silence(tmp_path: Path) -> None:
+    """The worker waited for work as long as the driver slept. It works from the first order on."""
+    idle = progress(doing="nothing")
+    actors = ScriptedActors(Script([PLACED, READY, *[idle] * 100]), poll_seconds=0.5)
+    Run(make_config(tmp_path, "cluster.stall_timeout_seconds=20"), actors, slots=1).work()
+    assert actors.starts == [0]
+
+
 def test_without_any_engine_in_time_the_job_gives_up_and_says_what_is_wanted(tmp_path: Path) -> None:
     actors = ScriptedActors(SILENT)
     run = Run(make_config(tmp_path, "cluster.start_timeout_seconds=20"), actors, slots=2)
@@ -722,6 +730,7 @@ def test_a_job_that_is_interrupted_after_its_last_row_leaves_a_checkpoint(config
     assert sum(record.rows for record in run.manifest()) == 100
 
 
+PAUSE = progress()  # in the place of which nothing is told
 PLACED = Placed(node_id="n", host="h", pid=1, log_path="")
 
 
@@ -761,6 +770,28 @@ def test_an_actor_that_finds_no_place_elsewhere_is_asked_for_again_when_the_node
     lives = [life for life in run.history.record().lives if life.slot == 0]
     assert len(lives) == 3, "it is one actor that waits, wherever it may go"
     assert all(life.end for life in lives)
+
+
+def test_an_actor_that_has_just_got_a_place_on_a_node_that_is_left_alone_moves_on(tmp_path: Path) -> None:
+    broken = Script([placed_on("bad"), lost("no CUDA")], works=False)
+    waits = Script([placed_on("bad"), *[PAUSE] * 90, READY], works=False, speaks=False)
+
+    class Waiting(ScriptedActors):
+        """The first actor gets its place, the one that became free, after two others have failed there."""
+
+        def poll(self, timeout_seconds: float) -> list[tuple[int, Told]]:
+            told = super().poll(timeout_seconds)
+            return [(slot, event) for slot, event in told if event is not PAUSE]
+
+    late = Script([*[PAUSE] * 3, *waits.told], works=False, speaks=False)
+    actors = Waiting(late, broken, broken, WORKING, present=["bad", "good"])
+    run = Run(make_config(tmp_path), actors, slots=3)
+    run.work()
+    assert actors.starts[:4] == [0, 1, 2, 0]
+    assert actors.avoided[3] == {"bad"}
+    [first, *others] = [life for life in run.history.record().lives if life.slot == 0]
+    assert not others, "it is one actor, on another node"
+    assert first.end == "ended"
 
 
 def test_an_actor_whose_process_never_starts_is_asked_for_again(tmp_path: Path) -> None:

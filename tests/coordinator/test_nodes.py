@@ -47,6 +47,17 @@ def test_where_only_starts_failed_an_engine_that_is_up_opens_the_node() -> None:
         assert nodes.choose_avoided(1, ALL, 61.0) == avoided
 
 
+def test_a_pause_counts_from_its_beginning_and_not_for_the_slot_that_tries_the_node() -> None:
+    nodes = left_alone(now=10.0)
+    assert nodes.paused_since(0, 9.0) == {"bad"}
+    assert nodes.paused_since(0, 10.0) == frozenset(), "whoever asks from then on avoids it"
+    fail(nodes, now=20.0)
+    assert nodes.paused_since(0, 10.0) == frozenset(), "a failure of an actor that was there is no new pause"
+    nodes.choose_avoided(0, ALL, 70.0)
+    assert nodes.paused_since(0, 9.0) == frozenset()
+    assert nodes.paused_since(1, 9.0) == {"bad"}
+
+
 def test_pauses_grow_while_the_node_fails_whenever_it_is_tried() -> None:
     nodes, now, seconds = left_alone(), 60.0, []
     for _ in range(5):

@@ -10,6 +10,7 @@ import pytest
 
 from magpie_ray.coordinator import run
 from magpie_ray.coordinator.ledger import Ledger
+from magpie_ray.coordinator.watcher import Watcher
 from magpie_ray.counters import EngineStats
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.layout import BUILD_KEY, REPORT_KEY, SUCCESS_KEY
@@ -22,7 +23,7 @@ from magpie_ray.errors import (
     MagpieError,
     StorageError,
 )
-from magpie_ray.storage.storage import Storage
+from magpie_ray.storage.storage import Storage, StoredObject
 from tests.support.builds import build_of, commit, complete_build, memory_storage
 
 
@@ -132,6 +133,32 @@ def test_a_run_that_completes_the_build_leaves_a_report_before_the_mark_of_succe
     page = storage.read(REPORT_KEY).decode()
     assert re.search(r"<dd>8</dd>\s*<dd>all rows of the build</dd>", page)
     assert '<td class="text">done</td>' in page
+
+
+def test_watchers_hear_of_the_end_of_the_jobs_work_before_its_files_are_looked_for() -> None:
+    order = []
+
+    class Listed(Storage):
+        def list_objects(self, prefix: str, beginning: str = "") -> list[StoredObject]:
+            order.append(prefix)
+            return super().list_objects(prefix, beginning)
+
+    class Working(CommittingJob):
+        def work(self, *_: object) -> None:
+            super().work()
+            order.clear()
+
+    class Watching(Watcher):
+        def note_last(self) -> None:
+            order.append("the last")
+
+    storage = Listed(memory_storage().url)
+    record = build_record.open_build(storage, build_of())
+    begun = run_records.start_run(storage, num_rows=8, host="here", config={})
+    job: Any = Working(storage)
+    run.carry_out(lambda: job, begun, storage, record, lambda: False, [Watching()])
+    assert order[0] == "the last"
+    assert "data" in order
 
 
 class TamperedJob(CommittingJob):

@@ -315,3 +315,47 @@ def test_a_slot_on_a_broken_node_goes_elsewhere_and_the_node_is_tried_again_late
     assert s.is_to_ask_again(0, now + 80), "it still waits for a place, and the pause is over"
     s.withdraw(0)
     assert s.start(0, CLUSTER, now + 80) == frozenset()
+
+
+def with_a_node_that_is_paused_at(now: float) -> Staffing:
+    """Slot 0 was requested at 0 and waits; the actors of others have failed on node a at `now`."""
+    s = staffing(slots=1 + 2)
+    assert list(due(s, 0.0)) == [0, 1, 2]
+    for slot in (1, 2):
+        assert not s.is_to_ask_again(0, now)
+        fails(s, slot, now)
+    assert s.nodes.left_alone() == ("a",)
+    return s
+
+
+def test_an_actor_that_waited_before_a_node_was_left_alone_is_asked_for_again_and_avoids_it() -> None:
+    s = with_a_node_that_is_paused_at(100.0)
+    assert s.is_to_ask_again(0, 105.0)
+    s.withdraw(0)
+    assert s.start(0, CLUSTER, 105.0) == {"a"}
+    assert not s.is_to_ask_again(0, 110.0), "once is enough"
+
+
+def test_where_no_other_node_is_left_the_actor_that_waits_is_asked_for_once() -> None:
+    s = with_a_node_that_is_paused_at(100.0)
+    assert s.is_to_ask_again(0, 105.0)
+    s.withdraw(0)
+    assert s.start(0, frozenset("a"), 105.0) == frozenset()
+    assert not s.is_to_ask_again(0, 110.0)
+
+
+def test_an_actor_that_got_its_place_on_a_node_during_its_pause_does_not_start_there() -> None:
+    s = with_a_node_that_is_paused_at(100.0)
+    s.placed(0, {"a": "a"}, 101.0)
+    assert s.is_to_ask_again(0, 105.0)
+    for place, when in (("b", 101.0), ("a", 99.0)):
+        s = with_a_node_that_is_paused_at(100.0)
+        s.placed(0, {place: place}, when)
+        assert not s.is_to_ask_again(0, 105.0), "another node, or one that it was on before"
+
+
+def test_an_engine_that_is_up_stays_where_it_is() -> None:
+    s = with_a_node_that_is_paused_at(100.0)
+    s.placed(0, {"a": "a"}, 101.0)
+    s.ready(0, 104.0)
+    assert not s.is_to_ask_again(0, 105.0)

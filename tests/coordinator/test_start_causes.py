@@ -28,6 +28,9 @@ def test_a_hub_a_network_or_a_mount_may_recover(cause: str) -> None:
         "its engine was not up after 1800 s (cluster.start_timeout_seconds)",
         "n1 has no folder /models/x",
         "OSError: [Errno 28] No space left on device",
+        "OSError: [Errno 24] Too many open files",
+        "BlockingIOError: [Errno 11] Resource temporarily unavailable",
+        "RuntimeError: can't start new thread\n  Connection reset by peer",
     ],
 )
 def test_a_wrong_setting_or_a_full_memory_does_not_pass(cause: str) -> None:

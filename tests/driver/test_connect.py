@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from magpie_ray.errors import (
     ClusterLostError,
     ClusterStartError,
     InterruptedJobError,
+    MachineLimitError,
     PreflightError,
     StorageError,
 )
@@ -53,8 +56,27 @@ def test_a_cluster_that_died_on_this_machine_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, dead_address: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert choose_address(None, started_here=lambda: dead_address) is None
-    assert "is gone" in caplog.text
+    with caplog.at_level("INFO"):
+        assert choose_address(None, started_here=lambda: dead_address) is None
+    [record] = caplog.records
+    assert record.levelname == "INFO", "each `ray start` that has ended leaves its address behind"
+    assert f"at {dead_address}, has ended" in record.getMessage()
+
+
+def test_a_recorded_address_that_this_machine_has_no_longer_costs_no_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a change of networks: nobody refuses the connection."""
+    waits = []
+
+    def silent(_: object, *, timeout: float) -> None:
+        waits.append(timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr("socket.create_connection", silent)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert choose_address(None, started_here=lambda: "192.0.2.7:6379") is None
+    assert sum(waits) <= 1
 
 
 def test_a_cluster_that_listens_on_this_machine_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +132,32 @@ def test_a_folder_too_deep_for_rays_sockets_is_named_with_the_remedy(monkeypatch
     with pytest.raises(PreflightError, match=r"below /a/deep/folder, .*: set TMPDIR to a short one"):
         ray_session("local").__enter__()
     assert len(tries) == 1
+
+
+def test_a_full_disk_below_rays_session_is_told_before_ray_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+    monkeypatch.setattr("ray.init", lambda **_: asked.append(True))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=1 << 20))
+    with pytest.raises(MachineLimitError, match=rf"{tmp_path} is full \(1 MiB are free\).*TMPDIR"):
+        ray_session("local").__enter__()
+    assert not asked
+
+
+def test_a_disk_that_fills_up_while_ray_starts_is_told_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def init(**_: object) -> None:
+        raise OSError(28, "No space left on device", "/tmp/ray/session_1")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    with pytest.raises(MachineLimitError, match=r"/tmp/ray/session_1.*set TMPDIR to a folder") as caught:
+        ray_session("local").__enter__()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_hangup_that_nohup_has_ignored_stays_ignored() -> None:

@@ -18,8 +18,9 @@ from ray.exceptions import (
 
 from magpie_ray.coordinator.actors import Loss, Lost
 from magpie_ray.coordinator.placement import ClusterResources, Placement
+from magpie_ray.driver.actor_losses import lost_by
 from magpie_ray.driver.cluster_watch import ClusterView
-from magpie_ray.driver.ray_actors import RayActors, lost_by
+from magpie_ray.driver.ray_actors import RayActors
 from magpie_ray.worker.events import Placed
 
 NOTHING = ClusterResources(node_cpus=(), node_gpus=())

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magpie_ray.errors import PreflightError
+from magpie_ray.inputs.batches import Wanted
 from magpie_ray.inputs.blocks import InputBlocks
-from magpie_ray.inputs.readers import Wanted
 from magpie_ray.inputs.scan import changes, scan
 from magpie_ray.inputs.source import open_source
 from tests.support.builds import memory_storage

@@ -1,6 +1,7 @@
 """The heartbeat of a run, and how two runs that a store can't keep apart learn of each other."""
 
 import json
+import threading
 import time
 from dataclasses import asdict, replace
 
@@ -116,6 +117,36 @@ def test_requests_run_in_a_thread_of_their_own() -> None:
         while read_heartbeat(storage, run.number) is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+class Counting(Storage):
+    """Knows when a key that begins so has been written so many times."""
+
+    def __init__(self, number: int, *, prefix: str) -> None:
+        super().__init__(memory_storage().url)
+        self._left, self._prefix = number, prefix
+        self.done = threading.Event()
+
+    def retrying_for(self, seconds: float) -> Storage:
+        return self
+
+    def replace(self, key: str, data: bytes) -> None:
+        super().replace(key, data)
+        self._left -= key.startswith(self._prefix)
+        if self._left <= 0:
+            self.done.set()
+
+
+def test_from_the_end_of_the_jobs_loop_on_beats_go_on_by_themselves_until_the_run_has_ended() -> None:
+    storage = Counting(4, prefix=heartbeat_key(1))
+    run = run_of(storage)
+    with Heartbeat(storage, run, every_seconds=0.01) as heartbeat:
+        heartbeat.show(HALF_WAY)
+        heartbeat.note_last()
+        assert storage.done.wait(timeout=30)
+        fields = read_heartbeat(storage, run.number)
+    assert fields is not None
+    assert (fields["token"], fields["rows"]) == (run.token, HALF_WAY.rows)
 
 
 def test_a_store_that_fails_is_warned_of_once_and_stops_nothing(beat: Beats) -> None:

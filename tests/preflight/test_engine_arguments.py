@@ -10,9 +10,9 @@ from typing_extensions import is_typeddict
 
 from magpie_ray.errors import ConfigError
 from magpie_ray.planning.plan import make_plan
-from magpie_ray.preflight.engine_arguments import check_engine_extra, installed_vllm
+from magpie_ray.preflight.engine_arguments import check_batch, check_engine_extra, installed_vllm
 from magpie_ray.preflight.vllm_source import Declared, type_of
-from tests.support.configs import config
+from tests.support.configs import config, overridden
 
 SOURCE = """
 from vllm.config.cache import CacheDType, Gone
@@ -274,3 +274,56 @@ def test_the_plan_refuses_what_the_installed_vllm_does_not_take(tmp_path: Path) 
         planned({"attention_backend": "FLASH_ATN"})
     with pytest.raises(ConfigError, match=r"engine\.extra\.max_num_batched_tokens: got 'many'"):
         planned({"max_num_batched_tokens": "many"})
+
+
+BATCH = "engine.extra.max_num_batched_tokens"
+WHOLE = "engine.extra.enable_chunked_prefill=false"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            [WHOLE],
+            r"got 512, must be at least 2,048, the longest sequence, .* is false: raise it.*set",
+        ),
+        ([WHOLE, "engine.max_model_len=1024"], r"at least 1,024, .*or lower engine\.max_model_len$"),
+        (["engine.device=cpu", "sampling.reproducible=true"], r"2,048, .*seeds on a CPU"),
+        (["engine.max_num_seqs=600"], r"at least engine\.max_num_seqs, which is 600: raise it, or lower"),
+    ],
+)
+def test_a_batch_that_vllm_would_refuse_is_refused_with_the_key_and_the_remedy(
+    settings: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^engine\.extra\.max_num_batched_tokens: .*{message}"):
+        check_batch(overridden(f"{BATCH}=512", *settings), room=room_of(settings))
+
+
+def room_of(settings: list[str]) -> int:
+    return 1024 if "engine.max_model_len=1024" in settings else 2048
+
+
+@pytest.mark.parametrize(
+    ("settings", "room"),
+    [
+        ([], 2048),
+        ([f"{BATCH}=512"], 2048),
+        ([f"{BATCH}=512", WHOLE], 512),
+        ([f"{BATCH}=512", WHOLE], None),
+        ([f"{BATCH}=512", "engine.max_num_seqs=512"], 2048),
+        ([f"{BATCH}=512", "engine.device=cpu", "sampling.reproducible=false"], 2048),
+        (
+            [
+                f"{BATCH}=512",
+                "engine.device=cpu",
+                "sampling.reproducible=true",
+                "engine.extra.enable_chunked_prefill=true",
+            ],
+            2048,
+        ),
+    ],
+)
+def test_a_batch_that_vllm_takes_or_of_which_nothing_is_known_passes(
+    settings: list[str], room: int | None
+) -> None:
+    check_batch(overridden(*settings), room=room)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import http.client
 import logging
+import os
 import socket
 
 import aiohttp
@@ -23,6 +24,7 @@ from s3fs.errors import translate_boto_error
 
 from magpie_ray.errors import PreflightError, StorageError
 from magpie_ray.storage.failures import Verdict, is_transient, remedy, verdict
+from magpie_ray.storage.retries import Access, Patience
 from magpie_ray.storage.storage import Storage
 from tests.storage.places import on_s3
 from tests.support.s3_server import FaultProxy, S3Server
@@ -154,6 +156,30 @@ REFUSALS = [
     ("507 XMinioStorageFull", "Free some space or raise the quota; the same command then resumes"),
     ("404 NoSuchBucket", "Create the bucket"),
 ]
+
+
+def no_socket(number: int) -> Exception:
+    """As aiohttp and botocore wrap it."""
+    error = OSError(number, os.strerror(number))
+    return raised_from(botocore.exceptions.EndpointConnectionError(endpoint_url="x"), error)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "/out/x"), "ulimit -n"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "fs.file-max"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (no_socket(errno.EMFILE), "ulimit -n"),
+        (no_socket(errno.ENFILE), "fs.file-max"),
+    ],
+)
+def test_a_limit_of_the_process_is_no_failure_of_the_store(error: Exception, told: str) -> None:
+    assert verdict(error) is Verdict.LIMIT
+    assert is_transient(error), "others may close their files"
+    assert told in remedy(error)
+    assert Patience(retry=3600.0).seconds("create", error, Access()) == 120.0, "at first contact, too"
+    assert Patience(retry=20.0).seconds("create", error, Access()) == 20.0
 
 
 @pytest.mark.parametrize(("fault", "remedy"), REFUSALS)

@@ -26,7 +26,7 @@ def test_the_probe_of_s3_takes_few_requests_and_leaves_nothing(proxy: FaultProxy
     assert keys(storage) == []
 
 
-@pytest.mark.parametrize("number", [errno.ESTALE, errno.EINTR, errno.EBUSY])
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EINTR, errno.EBUSY, errno.EMFILE, errno.ENFILE])
 @pytest.mark.parametrize("moment", ["before it has its name", "after it has its name"])
 def test_a_passing_failure_of_a_disk_is_not_taken_for_a_lack_of_exclusion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, moment: str

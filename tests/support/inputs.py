@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from magpie_ray.inputs.batches import BATCH_ROWS, Wanted
 from magpie_ray.inputs.copy import PART_INPUTS, CopyIndex, ensure_copy
-from magpie_ray.inputs.readers import BATCH_ROWS, Wanted
 from magpie_ray.inputs.scan import InputSet, scan
 from magpie_ray.inputs.source import open_source
 from magpie_ray.storage.storage import Storage

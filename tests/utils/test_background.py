@@ -35,6 +35,29 @@ def test_no_more_threads_run_than_allowed_nor_than_needed() -> None:
         assert threading.active_count() <= before + 2
 
 
+def test_where_no_thread_can_start_the_call_is_refused_and_the_executor_serves_later_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuses(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with DaemonExecutor(2) as executor:
+        with monkeypatch.context() as limited:
+            limited.setattr(threading.Thread, "start", refuses)
+            with pytest.raises(RuntimeError, match="new thread"):
+                executor.submit(lambda: pytest.fail("it was refused"))
+        assert executor.submit(lambda: 7).result(timeout=30) == 7
+        free, busy = threading.Event(), threading.Event()
+        held = executor.submit(lambda: (busy.set(), free.wait(30)))
+        assert busy.wait(30)
+        with monkeypatch.context() as limited:
+            limited.setattr(threading.Thread, "start", refuses)
+            later = executor.submit(lambda: 8)  # the thread that there is makes the call
+        free.set()
+        assert later.result(timeout=30) == 8
+        assert held.result(timeout=30)
+
+
 def test_an_executor_that_was_shut_down_takes_no_more_and_can_cancel_the_rest() -> None:
     free = threading.Event()
     executor = DaemonExecutor()

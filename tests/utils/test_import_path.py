@@ -77,3 +77,15 @@ def test_a_module_that_ends_the_process_is_one_that_fails(folder: Path) -> None:
     (folder / "ends.py").write_text("import sys\nsys.exit(0)\n")
     with pytest.raises(ConfigError, match="k: got 'ends:x', but importing ends failed: SystemExit: 0"):
         load_attribute("ends:x", key="k")
+
+
+def test_a_module_that_raises_what_ctrl_c_raises_is_one_that_fails(folder: Path) -> None:
+    (folder / "gives_up.py").write_text("raise KeyboardInterrupt('no licence')\n")
+    with pytest.raises(ConfigError, match="importing gives_up failed: KeyboardInterrupt: no licence"):
+        load_attribute("gives_up:x", key="k")
+
+
+def test_ctrl_c_while_a_module_is_imported_is_the_users(folder: Path) -> None:
+    (folder / "is_slow.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    with pytest.raises(KeyboardInterrupt):
+        load_attribute("is_slow:x", key="k")

@@ -27,7 +27,7 @@ from magpie_ray.worker.answers import Answers
 from magpie_ray.worker.spec import WorkerSpec
 from magpie_ray.worker.worker import ShardWorker
 from tests.support.sources import instructions, write_source
-from tests.worker.test_worker import FIGURES, Replies, commits, run
+from tests.worker.test_worker import FIGURES, Replies, run
 
 MODEL = "builtin:tiny-chat"
 WARM = {"assistant": {"temperature": 0.9, "max_tokens": 40}}
