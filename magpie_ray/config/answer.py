@@ -61,7 +61,8 @@ class AnswerConfig(Section):
     ] = None
     seed: fields.Seed = "auto"
     model: ModelConfig = ModelConfig()
-    sampling: SamplingConfig = SamplingConfig()
+    # Checked also where it is left out: the default is greedy.
+    sampling: SamplingConfig = Field(default=SamplingConfig(), validate_default=True)
     engine: EngineConfig = EngineConfig()
     rounds: RoundsConfig = RoundsConfig()
     acceptance: AcceptanceConfig = AcceptanceConfig()

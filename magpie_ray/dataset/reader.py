@@ -5,7 +5,8 @@ Invariant: reads files that are named as partitions, one at a time. `magpie-ray 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -74,26 +75,24 @@ def instruction_of(row: Record) -> str:
 def said_in(row: Record) -> list[Said]:
     """The messages of a row, with all of its answers, whatever job made it."""
     messages: list[tuple[str, str | None]] = [*messages_of(row)]
-    columns = [row.get(name) or [] for name in ("reasoning", "finish_reasons", "completion_tokens")]
-    reasonings, endings, tokens = (column if isinstance(column, list) else [] for column in columns)
     if isinstance(answers := row.get("responses"), list):
         messages += [("assistant", text) for text in answers]
-    given = len(messages) - len(endings)
-    said, thoughts = list[Said](), iter(reasonings)
-    for index, (role, text) in enumerate(messages):
-        if index < given:
-            said.append(Said(role=role, text=text))
-            continue
-        said.append(
-            Said(
-                role=role,
-                text=text,
-                reasoning=(next(thoughts, "") or "") if role == "assistant" else "",
-                finish_reason=endings[index - given],
-                tokens=tokens[index - given],
-            )
-        )
+    endings = _cells(row, "finish_reasons")
+    # A selection may have rows without this column: then all messages count as generated.
+    generated = len(endings) if "finish_reasons" in row else sum(role != "system" for role, _ in messages)
+    given = len(messages) - generated
+    of_each = zip_longest(messages[given:], endings, _cells(row, "completion_tokens"))
+    said = [Said(role=role, text=text) for role, text in messages[:given]]
+    thoughts = iter(_cells(row, "reasoning"))
+    for (role, text), ending, tokens in of_each:
+        reasoning = (next(thoughts, "") or "") if role == "assistant" else ""
+        said.append(Said(role=role, text=text, reasoning=reasoning, finish_reason=ending, tokens=tokens))
     return said
+
+
+def _cells(row: Record, name: str) -> list[Any]:
+    cells = row.get(name)
+    return cells if isinstance(cells, list) else []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from magpie_ray.config.problems import show
 from magpie_ray.config.loading import JobConfig
+from magpie_ray.config.problems import show
 from magpie_ray.errors import ConfigError
 from magpie_ray.preflight.vllm_source import Declared, fields_of, type_of
 from magpie_ray.utils.redaction import redact_secrets

@@ -212,13 +212,13 @@ def test_an_interrupt_ends_in_3(run: Run, config: str, monkeypatch: pytest.Monke
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(options, "load_config", interrupted)
+    monkeypatch.setattr(options, "load_as", interrupted)
     assert run("generate", config).code == 3
 
     def stopped(*_: object) -> None:
         raise InterruptedJobError("stopped with 5 of 10 rows committed")
 
-    monkeypatch.setattr(options, "load_config", stopped)
+    monkeypatch.setattr(options, "load_as", stopped)
     assert run("generate", config) == Outcome(3, "", "error: stopped with 5 of 10 rows committed\n")
 
 
@@ -263,7 +263,7 @@ def test_a_failure_is_reported_without_the_errors_behind_it(
         except ValueError as exc:
             raise EngineError("vLLM could not start") from exc
 
-    monkeypatch.setattr(options, "load_config", fail)
+    monkeypatch.setattr(options, "load_as", fail)
     assert run("generate", config) == Outcome(1, "", "error: vLLM could not start\n")
 
 
@@ -280,7 +280,7 @@ def test_a_limit_of_the_machine_is_one_line_with_its_remedy(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(options, "load_config", fail)
+    monkeypatch.setattr(options, "load_as", fail)
     outcome = run("plan", config)
     assert outcome.code == 1
     [line] = outcome.err.splitlines()

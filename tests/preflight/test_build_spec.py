@@ -11,7 +11,7 @@ from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import columns_of
 from magpie_ray.errors import ConfigError, FormatError
-from magpie_ray.preflight import build_spec
+from magpie_ray.preflight import resolve as resolving
 from magpie_ray.preflight.build_spec import check_prompts_fit, choose_grid
 from magpie_ray.preflight.resolve import resolve_build
 from tests.support.builds import DATED, GEMMA_LIKE, config_of, model_folder
@@ -149,7 +149,7 @@ def test_a_resume_keeps_the_commit_unless_a_revision_is_asked_for(monkeypatch: p
     record = resolve_build(config_of()).record(4)
     identity = record.identity | {"model.name": "org/chat", "model.commit": "abc"}
     known = BuildRecord(**{f: getattr(record, f) for f in BuildRecord.__slots__} | {"identity": identity})
-    monkeypatch.setattr(build_spec, "resolve_model", resolve)
+    monkeypatch.setattr(resolving, "resolve_model", resolve)
     for case, existing in (
         (config, None),
         (config, known),

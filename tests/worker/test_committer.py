@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from magpie_ray.dataset import manifest
-from magpie_ray.dataset.columns import NO_COLUMNS
+from magpie_ray.dataset.columns import to_table
 from magpie_ray.dataset.layout import rejects_key
 from magpie_ray.dataset.rejects import read_rejects
 from magpie_ray.errors import StorageError
@@ -40,7 +40,7 @@ class HookedStorage(Storage):
 def worker(storage: Storage, name: str, run: int = 1, *, rejected: bool = True) -> Committer:
     """A worker with the partition open and one rejected attempt behind it; it finishes with `finish`."""
     spec: Any = SimpleNamespace(
-        build_spec=SimpleNamespace(config=config_of(), kept=NO_COLUMNS),
+        build_spec=SimpleNamespace(config=config_of(), table=lambda rows: to_table(rows, config_of())),
         storage=storage,
         fingerprint=build_of().fingerprint,
         run=run,

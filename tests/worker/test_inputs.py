@@ -16,7 +16,7 @@ from magpie_ray.dataset import build_record
 from magpie_ray.engine.protocol import Request
 from magpie_ray.engine.simulated.engine import Answer
 from magpie_ray.errors import PreflightError, StorageError
-from magpie_ray.inputs.blocks import LoadedInput
+from magpie_ray.generation.conversation import Start
 from magpie_ray.model.tokenizer import load_tokenizer
 from magpie_ray.preflight.inputs import copy_inputs
 from magpie_ray.preflight.resolve import resolve_build
@@ -164,23 +164,20 @@ class SlowLoader:
         self.free = threading.Semaphore(0)
         self.error: Exception | None = None
 
-    def load(self, rows: Sequence[int]) -> list[LoadedInput]:
+    def load(self, rows: Sequence[int]) -> list[Start]:
         self.asked.append(list(rows))
         assert self.free.acquire(timeout=30)
         if self.error:
             raise self.error
-        return [LoadedInput(row, Input(input_id=row), None) for row in rows]
+        return [Start(None, (1,), input=Input(input_id=row)) for row in rows]
 
     def close(self) -> None:
         self.free.release(100)
 
 
 def feed_of(loader: SlowLoader) -> tuple[InputFeed, threading.Semaphore]:
-    from magpie_ray.chat_format.format import SystemPrefix
-
     loaded = threading.Semaphore(0)
-    prefix = SystemPrefix(system_prompt="", text="", ids=(1,))
-    feed = InputFeed(loader, lambda prompts: [prefix for _ in prompts], number=9, on_loaded=loaded.release)
+    feed = InputFeed(loader, number=9, on_loaded=loaded.release)
     return feed, loaded
 
 
