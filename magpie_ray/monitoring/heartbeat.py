@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from typing import Self
 
 from magpie_ray.coordinator.watcher import Snapshot, Watcher
@@ -76,12 +77,14 @@ class Heartbeat(Watcher):
         self._last = snapshot
 
     def note_last(self) -> None:
-        self._executor.submit(self._repeat)
+        threading.Thread(target=self._repeat, name="last-heartbeats", daemon=True).start()
 
     def _repeat(self) -> None:
-        """Writes the last snapshot again and again, until the context is left."""
+        """Has the last snapshot written again and again, until the context is left."""
         while self._last and not self._over.wait(self._every_seconds):
-            self._write(self._last.fields())
+            if self._beat is None or self._beat.done():
+                with suppress(RuntimeError):  # shut down meanwhile
+                    self._beat = self._executor.submit(self._write, self._last.fields())
 
     def _write(self, fields: Mapping[str, object]) -> None:
         if self._others and (warning := self._others.look()):

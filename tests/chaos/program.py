@@ -13,7 +13,7 @@ _TIMING = run_build.Timing(cluster_gone_seconds=10.0)
 
 if __name__ == "__main__":
     folder, step_seconds = Path(sys.argv.pop(1)), float(sys.argv.pop(1))
-    run_build.generate = functools.partial(
-        run_build.generate, engine_factory=SteeredEngine(folder, step_seconds), timing=_TIMING
+    run_build.run_job = functools.partial(
+        run_build.run_job, engine_factory=SteeredEngine(folder, step_seconds), timing=_TIMING
     )
     main()

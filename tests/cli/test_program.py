@@ -280,7 +280,7 @@ def test_a_limit_of_the_machine_is_one_line_with_its_remedy(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(options, "load_as", fail)
+    monkeypatch.setattr(options, "load_job", fail)
     outcome = run("plan", config)
     assert outcome.code == 1
     [line] = outcome.err.splitlines()

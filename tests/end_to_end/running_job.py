@@ -25,7 +25,7 @@ from tests.end_to_end.faulty_engines import *
 
 timing = run_build.Timing(cluster_gone_seconds=10.0, log_seconds=1.0)
 factory = eval(sys.argv.pop(1))
-run_build.generate = functools.partial(run_build.generate, engine_factory=factory, timing=timing)
+run_build.run_job = functools.partial(run_build.run_job, engine_factory=factory, timing=timing)
 main()
 """
 

@@ -172,7 +172,7 @@ from magpie_ray.cli.program import main
 from magpie_ray.driver import run_build
 from tests.support.engines import ScriptedEngine
 
-run_build.generate = functools.partial(run_build.generate, engine_factory=ScriptedEngine(reject_every=10))
+run_build.run_job = functools.partial(run_build.run_job, engine_factory=ScriptedEngine(reject_every=10))
 main()
 """
 

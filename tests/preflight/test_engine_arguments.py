@@ -287,7 +287,7 @@ WHOLE = "engine.extra.enable_chunked_prefill=false"
             [WHOLE],
             r"got 512, must be at least 2,048, the longest sequence, .* is false: raise it.*set",
         ),
-        ([WHOLE, "engine.max_model_len=1024"], r"at least 1,024, .*or lower engine\.max_model_len$"),
+        ([WHOLE, "engine.max_model_len=1536"], r"at least 1,536, .*or lower engine\.max_model_len$"),
         (["engine.device=cpu", "sampling.reproducible=true"], r"2,048, .*seeds on a CPU"),
         (["engine.max_num_seqs=600"], r"at least engine\.max_num_seqs, which is 600: raise it, or lower"),
     ],
@@ -300,7 +300,7 @@ def test_a_batch_that_vllm_would_refuse_is_refused_with_the_key_and_the_remedy(
 
 
 def room_of(settings: list[str]) -> int:
-    return 1024 if "engine.max_model_len=1024" in settings else 2048
+    return 1536 if "engine.max_model_len=1536" in settings else 2048
 
 
 @pytest.mark.parametrize(
