@@ -60,12 +60,21 @@ def to_parquet(
         assistant_tokens=tally.assistant_tokens,
     )
     assert [row.row_id for row in rows] == list(range(record.start, record.stop)), "rows out of order"
+    return partition_file(to_table(rows, config, kept), record, config.output.compression)
+
+
+def partition_file(
+    table: pa.Table, record: PartitionRecord, compression: str
+) -> tuple[bytes, PartitionRecord]:
+    """The file of a partition from its table, and the record with the file's size and hash.
+
+    table: the rows of the partition, in order of row_id. compression: as output.compression.
+    """
     footer = asdict(record)
     del footer["size"], footer["sha256"]  # unknown until the file is written
-    table = to_table(rows, config, kept).replace_schema_metadata(
-        {FOOTER_KEY: json.dumps(footer, sort_keys=True)}
+    data = parquet_bytes(
+        table.replace_schema_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True)}), compression
     )
-    data = parquet_bytes(table, config.output.compression)
     return data, replace(record, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
