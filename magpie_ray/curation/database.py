@@ -128,6 +128,11 @@ class Database:
         self._connection.execute(f'CREATE VIEW "{table.name}" AS SELECT {row_id}* FROM {rows}')
         self.columns[table.name] = names
 
+    def set_rows(self, name: str, rows: pa.Table) -> None:
+        """A view over rows in memory, in place of an earlier one of this name."""
+        self._connection.register(name, rows)
+        self.columns[name] = list(rows.column_names)
+
     def query(self, sql: str) -> Result:
         """The rows of one SELECT, which runs while they are read.
 
@@ -178,7 +183,9 @@ class Database:
                 f"{self._option}: {message}\nA query reads nothing but its tables: {', '.join(self.columns)}"
             )
         columns = "\n".join(f"  {name}: {', '.join(names)}" for name, names in self.columns.items())
-        return ConfigError(f"{self._option}: {message}\nThe columns that there are:\n{columns}")
+        return ConfigError(
+            f"{self._option}: {message}\nText stands in single quotes. The columns that there are:\n{columns}"
+        )
 
 
 def _one_select(sql: str, option: str) -> str:

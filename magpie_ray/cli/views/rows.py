@@ -18,13 +18,22 @@ _REJECTED = "red"
 
 
 def row_panel(row: Record) -> Panel:
-    """One row. The reasoning behind an answer stands before it, dimmed; a message that was cut says so."""
+    """One row. The reasoning behind an answer stands before it, dimmed; a message that was cut says so.
+
+    Of a row without messages, such as one of scores, the panel has the columns.
+    """
     thoughts, endings = iter(_list(row.get("reasoning"))), iter(_list(row.get("finish_reasons")))
     parts = []
     for role, text in messages_of(row):
         thought = next(thoughts, None) if role == "assistant" else None
         cut = role != "system" and next(endings, None) == "length"
         parts.append(_message(role, text, thought=thought, note=", cut" if cut else ""))
+    for number, text in enumerate(_list(row.get("responses")), 1):
+        cut = next(endings, None) == "length"
+        note = f", answer {number}{', cut' if cut else ''}"
+        parts.append(_message("assistant", str(text), thought=next(thoughts, None), note=note))
+    if not parts:
+        parts = [Text(safe(f"{name}: {value}")) for name, value in row.items() if name != "row_id"]
     return _panel(f"row {row['row_id']}", row, parts)
 
 
