@@ -37,6 +37,8 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
     "python_enable_replacements": False,
     "preserve_insertion_order": True,
+    # Rows are read once. The cache would read files in pieces of 16 kB.
+    "enable_external_file_cache": False,
 }
 # What a message of DuckDB begins with.
 _NO_MEMORY = "Out of Memory Error"
@@ -173,8 +175,9 @@ class Database:
         if message.startswith(_INTERRUPTED):
             return KeyboardInterrupt()
         if message.startswith(_NO_MEMORY):
+            reason = message.partition("\n")[0]
             return QueryError(
-                f"{self._option}: {message}\nGive DuckDB more --memory, or TMPDIR a disk with more room"
+                f"{self._option}: {reason}. Give DuckDB more --memory, or TMPDIR a disk with more room"
             )
         if message.startswith(_UNREADABLE):
             return CorruptBuildError(f"{self._option}: a file can't be read: {message}")

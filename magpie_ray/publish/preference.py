@@ -121,8 +121,8 @@ def pair_of(
     texts: Any = row[ANSWERS] or []
     if len(texts) != len(rewards):
         raise ConfigError(
-            f"row {row['row_id']} has {len(texts)} {ANSWERS} and {len(rewards)} rewards: name the column that "
-            "has one reward for each answer with --rewards"
+            f"row {row['row_id']} has {len(texts)} {ANSWERS} and {len(rewards)} rewards: name the column "
+            "that has one reward for each answer with --rewards"
         )
     answers = [
         Answer(text=text, reward=reward)
