@@ -158,7 +158,7 @@ def test_a_sort_that_memory_does_not_hold_goes_to_a_folder_that_is_removed(
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     table = find_table("t", large_table(tmp_path / "t", 200_000), {})
-    with open_database([table], option="--sql", memory="200MB") as database:
+    with open_database([table], option="--sql", memory="300MB") as database:
         texts, spilled = list[object](), 0
         for batch in database.query("SELECT repeat(text, 50) AS a FROM t ORDER BY a").batches:
             texts += batch.column(0).to_pylist()
