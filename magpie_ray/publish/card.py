@@ -129,7 +129,7 @@ def _defaults(record: BuildRecord) -> dict[str, object]:
     """Front matter that the user may overrule."""
     return {
         "license": _UNKNOWN_LICENCE,
-        "pretty_name": f"Magpie rows by {_model(record)}",
+        "pretty_name": _title(record),
         "task_categories": ["text-generation"],
         "tags": ["magpie", "magpie-ray", "synthetic"],
         **({"language": languages} if (languages := _languages(record)) else {}),
@@ -176,39 +176,30 @@ def _languages(record: BuildRecord) -> list[str]:
     return sorted({code for codes in required for code in ([codes] if isinstance(codes, str) else codes)})
 
 
+def _title(record: BuildRecord) -> str:
+    return "Selected Magpie rows" if "sql" in record.identity else f"Magpie rows by {_model(record)}"
+
+
 def _model(record: BuildRecord) -> str:
     return str(record.identity.get("model.name", "a chat model"))
 
 
 def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) -> list[str]:
-    model, commit = _model(record), record.identity.get("model.commit")
-    revision = f" at commit `{commit}`" if commit else ""
     rows = f"{tally.rows:,} rows"
     if tally.rows < num_rows:
         rows += f" of {num_rows:,}: the build is not complete yet"
-    rejected = sum(tally.rejected.values())
-    reasons = ", ".join(f"{times:,} {reason}" for reason, times in sorted(tally.rejected.items()))
-    config = yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True)
+    is_selected = "sql" in record.identity
+    model = "the models that wrote them" if is_selected else _model(record)
     return [
-        f"# Magpie rows by {model}",
+        f"# {_title(record)}",
         *([_ASK_FOR_LICENCE.format(model=model)] if licence == _UNKNOWN_LICENCE else []),
-        f"{rows}, written by `{model}`{revision} from nothing but its chat template, as Magpie "
-        "([arXiv 2406.08464](https://arxiv.org/abs/2406.08464)) does it: given what stands before a user's "
-        "message, an aligned chat model writes the message itself; sent back, it answers. "
-        f"Generated with magpie-ray: {tally.attempts:,} attempts, {rejected:,} rejected"
-        + (f" ({reasons})" if reasons else "")
-        + f"; {tally.tokens:,} tokens.",
+        f"{rows}, {'selected by SQL with magpie-ray.' if is_selected else _origin(record, tally)}",
         "```python\nfrom datasets import load_dataset\n\n"
         'rows = load_dataset("path/or/hub/id", split="train")\n```',
         "## Columns",
-        "| column | type | meaning |\n|---|---|---|\n"
-        + "\n".join(
-            f"| `{column.name}` | `{str(column.type).replace('<item: ', '<')}` | {_meaning(column.name)} |"
-            for column in record.schema
-        ),
+        "\n".join(["| column | type | meaning |", "|---|---|---|", *_columns(record)]),
         "## How it was made",
-        f"Build `{record.fingerprint}`, begun {record.created}. The config in full, secrets left out:",
-        _fenced(config, "yaml"),
+        *(_selection(record) if is_selected else _config(record)),
         "## Limits",
         "- All texts are a model's. They may be wrong, biased or unsafe, and state as facts what the model "
         "made up; nobody has read them all.\n"
@@ -218,8 +209,59 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
     ]
 
 
-def _meaning(name: str) -> str:
-    return COLUMNS[name].meaning if name in COLUMNS else "from the row's input"
+def _columns(record: BuildRecord) -> list[str]:
+    lines = []
+    for column in record.schema:
+        kind = str(column.type).replace("<item: ", "<")
+        lines.append(f"| `{column.name}` | `{kind}` | {_meaning(record, column.name)} |")
+    return lines
+
+
+def _origin(record: BuildRecord, tally: Tally) -> str:
+    """Who wrote the rows, and how."""
+    model, commit = _model(record), record.identity.get("model.commit")
+    revision = f" at commit `{commit}`" if commit else ""
+    rejected = sum(tally.rejected.values())
+    reasons = ", ".join(f"{times:,} {reason}" for reason, times in sorted(tally.rejected.items()))
+    return (
+        f"written by `{model}`{revision} from nothing but its chat template, as Magpie "
+        "([arXiv 2406.08464](https://arxiv.org/abs/2406.08464)) does it: given what stands before a user's "
+        "message, an aligned chat model writes the message itself; sent back, it answers. "
+        f"Generated with magpie-ray: {tally.attempts:,} attempts, {rejected:,} rejected"
+        + (f" ({reasons})" if reasons else "")
+        + f"; {tally.tokens:,} tokens."
+    )
+
+
+def _config(record: BuildRecord) -> list[str]:
+    config = yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True)
+    return [
+        f"Build `{record.fingerprint}`, begun {record.created}. The config in full, secrets left out:",
+        _fenced(config, "yaml"),
+    ]
+
+
+def _selection(record: BuildRecord) -> list[str]:
+    """The query, and where its tables lay and what they were."""
+    places: Any = record.config.get("from") or {}
+    lines = []
+    for name, place in places.items():
+        known: Any = record.identity.get(f"from.{name}") or {}
+        facts = ", ".join(f"{key} {value}" for key, value in known.items())
+        lines.append(f"| `{name}` | {place} | {facts} |")
+    return [
+        f"Selection `{record.fingerprint}`, begun {record.created}. The query:",
+        _fenced(f"{record.identity['sql']}\n", "sql"),
+        "\n".join(["| table | read from | content |", "|---|---|---|", *lines]),
+    ]
+
+
+def _meaning(record: BuildRecord, name: str) -> str:
+    if name in COLUMNS:
+        return COLUMNS[name].meaning
+    if "sql" not in record.identity:
+        return "from the row's input"
+    return "the row's row_id in its source" if name == "source_row_id" else "from the query"
 
 
 def _fenced(text: str, language: str) -> str:
