@@ -4,6 +4,7 @@ Invariant: reads files that are named as partitions, one at a time. `magpie-ray 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
@@ -46,6 +47,53 @@ def messages_of(row: Record) -> list[tuple[str, str]]:
         return [(message["role"], message["content"]) for message in conversation]
     columns = (("user", "instruction"), ("assistant", "response"))
     return [(role, str(row[name])) for role, name in columns if row.get(name) is not None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """A message of a row. The last three are of generated messages; a given one has no tokens.
+
+    text: None in the place of an answer that the row lacks.
+    """
+
+    role: str
+    text: str | None
+    reasoning: str = ""
+    finish_reason: str | None = None
+    tokens: int | None = None
+
+
+def instruction_of(row: Record) -> str:
+    """The user's first message; of a row of a pass, the one that is answered."""
+    said = said_in(row)
+    given = len(said) - sum(one.finish_reason is not None or one.text is None for one in said)
+    answered = said[given - 1] if given and said[given - 1].role == "user" else None
+    return str((answered or next(one for one in said if one.role == "user")).text)
+
+
+def said_in(row: Record) -> list[Said]:
+    """The messages of a row, with all of its answers, whatever job made it."""
+    messages: list[tuple[str, str | None]] = [*messages_of(row)]
+    columns = [row.get(name) or [] for name in ("reasoning", "finish_reasons", "completion_tokens")]
+    reasonings, endings, tokens = (column if isinstance(column, list) else [] for column in columns)
+    if isinstance(answers := row.get("responses"), list):
+        messages += [("assistant", text) for text in answers]
+    given = max(0, len(messages) - len(endings))
+    said, thoughts = list[Said](), iter(reasonings)
+    for index, (role, text) in enumerate(messages):
+        if index < given:
+            said.append(Said(role=role, text=text))
+            continue
+        said.append(
+            Said(
+                role=role,
+                text=text,
+                reasoning=(next(thoughts, "") or "") if role == "assistant" else "",
+                finish_reason=endings[index - given],
+                tokens=tokens[index - given] if tokens else None,
+            )
+        )
+    return said
 
 
 def select_rows(storage: Storage, *, limit: int | None, row: int | None = None) -> Iterator[Record]:

@@ -14,6 +14,7 @@ import yaml
 
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest, run_records
+from magpie_ray.dataset.answer_columns import answer_columns_by_name
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import COLUMNS
 from magpie_ray.dataset.layout import CARD_KEY, DATA_FILES, REPORT_KEY
@@ -142,7 +143,7 @@ def _facts(record: BuildRecord, rows: int, data_files: str) -> dict[str, object]
         "size_categories": [_size_category(rows)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_files}]}],
     }
-    kept = [field for field in record.schema if field.name not in COLUMNS]
+    kept = [field for field in record.schema if field.name not in (*COLUMNS, "responses")]
     # Readers find the types in the files, too. A type that is written wrongly here would keep them out.
     if all(str(field.type) in _NAMED for field in kept):
         facts["dataset_info"] = {
@@ -176,10 +177,6 @@ def _languages(record: BuildRecord) -> list[str]:
     return sorted({code for codes in required for code in ([codes] if isinstance(codes, str) else codes)})
 
 
-def _title(record: BuildRecord) -> str:
-    return "Selected Magpie rows" if "sql" in record.identity else f"Magpie rows by {_model(record)}"
-
-
 def _model(record: BuildRecord) -> str:
     return str(record.identity.get("model.name", "a chat model"))
 
@@ -188,12 +185,12 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
     rows = f"{tally.rows:,} rows"
     if tally.rows < num_rows:
         rows += f" of {num_rows:,}: the build is not complete yet"
-    is_selected = "sql" in record.identity
+    is_selected = _is_selected(record)
     model = "the models that wrote them" if is_selected else _model(record)
     return [
         f"# {_title(record)}",
         *([_ASK_FOR_LICENCE.format(model=model)] if licence == _UNKNOWN_LICENCE else []),
-        f"{rows}, {'selected by SQL with magpie-ray.' if is_selected else _origin(record, tally)}",
+        f"{rows}, {_origin(record)}{'' if is_selected else _counts(tally)}",
         "```python\nfrom datasets import load_dataset\n\n"
         'rows = load_dataset("path/or/hub/id", split="train")\n```',
         "## Columns",
@@ -209,28 +206,53 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
     ]
 
 
+def _is_selected(record: BuildRecord) -> bool:
+    return "sql" in record.identity
+
+
+def _title(record: BuildRecord) -> str:
+    if _is_selected(record):
+        return "Selected Magpie rows"
+    return f"{'Answers' if record.answers else 'Magpie rows'} by {_model(record)}"
+
+
+def _origin(record: BuildRecord) -> str:
+    """Who wrote the rows, as the end of a sentence about them."""
+    if _is_selected(record):
+        return "selected by SQL with magpie-ray."
+    commit = record.identity.get("model.commit")
+    model = f"`{_model(record)}`" + (f" at commit `{commit}`" if commit else "")
+    if record.answers:
+        each = "one answer" if record.answers == 1 else f"{record.answers} answers"
+        source: Any = record.config.get("source")
+        return (
+            f"with {each} by {model} to the last message of the user in each row of `{source['path']}`, "
+            "whose own card says who wrote the instructions."
+        )
+    return (
+        f"written by {model} from nothing but its chat template, as Magpie "
+        "([arXiv 2406.08464](https://arxiv.org/abs/2406.08464)) does it: given what stands before a user's "
+        "message, an aligned chat model writes the message itself; sent back, it answers."
+    )
+
+
+def _counts(tally: Tally) -> str:
+    """What it took to make the rows, as a sentence."""
+    rejected = sum(tally.rejected.values())
+    reasons = ", ".join(f"{times:,} {reason}" for reason, times in sorted(tally.rejected.items()))
+    return (
+        f" Generated with magpie-ray: {tally.attempts:,} attempts, {rejected:,} rejected"
+        + (f" ({reasons})" if reasons else "")
+        + f"; {tally.tokens:,} tokens."
+    )
+
+
 def _columns(record: BuildRecord) -> list[str]:
     lines = []
     for column in record.schema:
         kind = str(column.type).replace("<item: ", "<")
         lines.append(f"| `{column.name}` | `{kind}` | {_meaning(record, column.name)} |")
     return lines
-
-
-def _origin(record: BuildRecord, tally: Tally) -> str:
-    """Who wrote the rows, and how."""
-    model, commit = _model(record), record.identity.get("model.commit")
-    revision = f" at commit `{commit}`" if commit else ""
-    rejected = sum(tally.rejected.values())
-    reasons = ", ".join(f"{times:,} {reason}" for reason, times in sorted(tally.rejected.items()))
-    return (
-        f"written by `{model}`{revision} from nothing but its chat template, as Magpie "
-        "([arXiv 2406.08464](https://arxiv.org/abs/2406.08464)) does it: given what stands before a user's "
-        "message, an aligned chat model writes the message itself; sent back, it answers. "
-        f"Generated with magpie-ray: {tally.attempts:,} attempts, {rejected:,} rejected"
-        + (f" ({reasons})" if reasons else "")
-        + f"; {tally.tokens:,} tokens."
-    )
 
 
 def _config(record: BuildRecord) -> list[str]:
@@ -257,11 +279,12 @@ def _selection(record: BuildRecord) -> list[str]:
 
 
 def _meaning(record: BuildRecord, name: str) -> str:
-    if name in COLUMNS:
-        return COLUMNS[name].meaning
-    if "sql" not in record.identity:
-        return "from the row's input"
-    return "the row's row_id in its source" if name == "source_row_id" else "from the query"
+    columns = answer_columns_by_name(record.answers) if record.answers else COLUMNS
+    if name in columns:
+        return columns[name].meaning
+    if _is_selected(record):
+        return "the row's row_id in its source" if name == "source_row_id" else "from the query"
+    return "from the source" if record.answers else "from the row's input"
 
 
 def _fenced(text: str, language: str) -> str:

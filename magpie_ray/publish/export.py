@@ -7,18 +7,22 @@
 Invariant: one partition is in memory at a time.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import pyarrow as pa
 
 from magpie_ray.dataset.build_record import require_build
-from magpie_ray.dataset.reader import Record, messages_of, read_rows
+from magpie_ray.dataset.reader import Record, messages_of, read_rows, said_in
 from magpie_ray.errors import ConfigError
 from magpie_ray.publish.export_file import open_export
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import RowFormat
 
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
+# Columns with one entry for each of several answers.
+_OF_EACH = ("reasoning", "finish_reasons", "completion_tokens")
+log = logging.getLogger(__name__)
 
 
 def export(
@@ -30,7 +34,10 @@ def export(
     system_prompts: bool = False,
     force: bool = False,
 ) -> int:
-    """Write rows of a data set to a file and return their number.
+    """Write rows of a data set to a file and return the number of lines.
+
+    Of a pass with several answers a row, each answer is a line; rows and answers that are lacking are left
+    out.
 
     rows: of the data set; None for all that are committed. destination, force: as for open_export.
     system_prompts: write each row's system prompt.
@@ -39,7 +46,7 @@ def export(
     exists; PreflightError when there is no build; StorageError.
     """
     columns = require_build(storage).columns
-    if to == "alpaca" and not {"instruction", "response"} <= set(columns):
+    if to == "alpaca" and not ("instruction" in columns and {"response", "responses"} & set(columns)):
         raise ConfigError(
             "--to alpaca: holds one instruction and one answer a row, unlike the rows of this build: "
             "use --to messages or --to sharegpt"
@@ -51,10 +58,36 @@ def export(
         )
     written = 0
     with open_export(destination, parquet_schema(to, columns, system_prompts), force=force) as file:
-        for row in read_rows(storage) if rows is None else rows:
+        for row in answered_rows(read_rows(storage) if rows is None else rows):
             file.write(FORMATS[to](row, system_prompts))
             written += 1
     return written
+
+
+def answered_rows(rows: Iterable[Record]) -> Iterator[Record]:
+    """Rows with one answer each: a row with several comes once for each; lacking ones are left out."""
+    left_out = 0
+    for row in rows:
+        answers = row.get("responses")
+        if not isinstance(answers, list):
+            if row.get("finish_reasons", True):
+                yield row
+            else:
+                left_out += 1
+            continue
+        for number, answer in enumerate(answers):
+            if answer is None:
+                left_out += 1
+                continue
+            conversation = [*_list(row.get("conversation")), {"role": "assistant", "content": answer}]
+            own = {name: [_list(row[name])[number]] for name in _OF_EACH if name in row}
+            yield {**row, **own, "conversation": conversation, "response": answer, "responses": None}
+    if left_out:
+        log.info("%d answers that rows lack are left out", left_out)
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def parquet_schema(to: RowFormat, columns: Collection[str], system_prompts: bool) -> pa.Schema:
@@ -73,10 +106,10 @@ def parquet_schema(to: RowFormat, columns: Collection[str], system_prompts: bool
 
 def _messages(row: Record, system_prompts: bool) -> dict[str, object]:
     messages = [{"role": role, "content": text} for role, text in _dialogue(row, system_prompts)]
-    answers = (message for message in messages if message["role"] == "assistant")
-    for message, reasoning in zip(answers, row.get("reasoning") or (), strict=False):  # type: ignore[call-overload]
-        if reasoning:
-            message["reasoning_content"] = reasoning
+    # A system message in front may be there or not.
+    for message, said in zip(reversed(messages), reversed(said_in(row)), strict=False):
+        if said.reasoning:
+            message["reasoning_content"] = said.reasoning
     return {"row_id": row["row_id"], "messages": messages}
 
 
