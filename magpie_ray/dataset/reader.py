@@ -72,13 +72,21 @@ def instruction_of(row: Record) -> str:
 
 
 def said_in(row: Record) -> list[Said]:
-    """The messages of a row, with all of its answers, whatever job made it."""
+    """The messages of a row, with all of its answers, whatever job made it.
+
+    A selection may lack columns: without finish_reasons every message counts as generated, and the reasoning
+    belongs to the last answers.
+    """
     messages: list[tuple[str, str | None]] = [*messages_of(row)]
     columns = [row.get(name) or [] for name in ("reasoning", "finish_reasons", "completion_tokens")]
     reasonings, endings, tokens = (column if isinstance(column, list) else [] for column in columns)
     if isinstance(answers := row.get("responses"), list):
         messages += [("assistant", text) for text in answers]
     given = max(0, len(messages) - len(endings))
+    if row.get("finish_reasons") is None:
+        given, endings = 0, [None] * len(messages)
+        lacking = sum(role == "assistant" for role, _ in messages) - len(reasonings)
+        reasonings = [""] * lacking + reasonings
     said, thoughts = list[Said](), iter(reasonings)
     for index, (role, text) in enumerate(messages):
         if index < given:

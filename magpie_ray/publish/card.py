@@ -41,6 +41,7 @@ _ASK_FOR_LICENCE = (
     "Before this is published: put a licence in the place of `unknown` in the front matter. What the licence "
     "of {model} says of its outputs applies to these texts."
 )
+_CURATED_TITLES = {"select": "Selected Magpie rows", "dedupe": "Near-duplicates among Magpie rows"}
 # The bounds in the hub's names for the number of rows, from 1,000 on, each ten times the one before.
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 
@@ -185,18 +186,18 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
     rows = f"{tally.rows:,} rows"
     if tally.rows < num_rows:
         rows += f" of {num_rows:,}: the build is not complete yet"
-    is_selected = _is_selected(record)
-    model = "the models that wrote them" if is_selected else _model(record)
+    kind = _curation(record)
+    model = "the models that wrote them" if kind else _model(record)
     return [
         f"# {_title(record)}",
         *([_ASK_FOR_LICENCE.format(model=model)] if licence == _UNKNOWN_LICENCE else []),
-        f"{rows}, {_origin(record)}{'' if is_selected else _counts(tally)}",
+        f"{rows}, {_origin(record)}{'' if kind else _counts(tally)}",
         "```python\nfrom datasets import load_dataset\n\n"
         'rows = load_dataset("path/or/hub/id", split="train")\n```',
         "## Columns",
         "\n".join(["| column | type | meaning |", "|---|---|---|", *_columns(record)]),
         "## How it was made",
-        *(_selection(record) if is_selected else _config(record)),
+        *(_selection(record) if kind == "select" else _config(record)),
         "## Limits",
         "- All texts are a model's. They may be wrong, biased or unsafe, and state as facts what the model "
         "made up; nobody has read them all.\n"
@@ -206,20 +207,21 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
     ]
 
 
-def _is_selected(record: BuildRecord) -> bool:
-    return "sql" in record.identity
+def _curation(record: BuildRecord) -> str:
+    """The command that made the data set of others, such as select; "" for rows that a model wrote."""
+    return str(record.identity.get("kind", ""))
 
 
 def _title(record: BuildRecord) -> str:
-    if _is_selected(record):
-        return "Selected Magpie rows"
+    if kind := _curation(record):
+        return _CURATED_TITLES.get(kind, f"Made by {kind}")
     return f"{'Answers' if record.answers else 'Magpie rows'} by {_model(record)}"
 
 
 def _origin(record: BuildRecord) -> str:
     """Who wrote the rows, as the end of a sentence about them."""
-    if _is_selected(record):
-        return "selected by SQL with magpie-ray."
+    if kind := _curation(record):
+        return f"made of other data sets by `magpie-ray {kind}`."
     commit = record.identity.get("model.commit")
     model = f"`{_model(record)}`" + (f" at commit `{commit}`" if commit else "")
     if record.answers:
@@ -282,8 +284,8 @@ def _meaning(record: BuildRecord, name: str) -> str:
     columns = answer_columns_by_name(record.answers) if record.answers else COLUMNS
     if name in columns:
         return columns[name].meaning
-    if _is_selected(record):
-        return "the row's row_id in its source" if name == "source_row_id" else "from the query"
+    if kind := _curation(record):
+        return "the row's row_id in its source" if name == "source_row_id" else f"from {kind}"
     return "from the source" if record.answers else "from the row's input"
 
 

@@ -163,4 +163,4 @@ def test_the_card_of_a_selection_shows_its_query_and_what_its_sources_were() -> 
     assert f"| `rows` | {source.url} | content " in card.text
     assert f", fingerprint {record.fingerprint}, rows 10 |" in card.text
     assert "| `source_row_id` | `int64` | the row's row_id in its source |" in card.text
-    assert "| `part` | `int32` | from the query |" in card.text
+    assert "| `part` | `int32` | from select |" in card.text

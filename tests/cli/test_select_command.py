@@ -1,4 +1,4 @@
-"""select and the pairs of export at the command line: what they print, and their exit codes."""
+"""The command select, and the pairs of export: what they print, and their exit codes."""
 
 import json
 import os
