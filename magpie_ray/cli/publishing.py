@@ -115,7 +115,7 @@ def export(
             written = f"{count:,} rows in {destination}"
     if destination != STDOUT:
         so_far = (
-            "" if is_marked_complete(storage) else "\nThese are all rows so far: the data set is not complete"
+            "" if is_marked_complete(storage) else "\nThese are all rows so far: the build is not complete"
         )
         out(f"{written}{so_far}")
 
