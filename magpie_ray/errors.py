@@ -36,6 +36,10 @@ class PreflightError(MagpieError):
     exit_code = 2
 
 
+class SourceError(PreflightError):
+    """A file or row of a source can't be used. Names it, with the remedy. Another try repeats it."""
+
+
 class BuildNotFoundError(PreflightError):
     """There is no build at the output."""
 

@@ -22,6 +22,7 @@ from magpie_ray.errors import (
     CorruptBuildError,
     RowExhaustedError,
     RuleError,
+    SourceError,
     StorageError,
 )
 
@@ -32,6 +33,7 @@ _FATAL_ERRORS = (
     RowExhaustedError,
     AcceptRateError,
     RuleError,
+    SourceError,
     ConfigError,
     CorruptBuildError,
     BlockedError,

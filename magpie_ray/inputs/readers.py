@@ -110,13 +110,13 @@ def _parquet(
             columns = {name: batch.column(name) for name in wanted.names}
             for name, column in columns.items():
                 _check_utf8(file, name, column, places)
-            prompts, kept = columns[wanted.prompt], tuple(_plain(columns[name]) for name in wanted.keep)
-            weights = _plain(columns[wanted.weight]).cast(pa.float64(), safe=False) if wanted.weight else None
+            prompts, kept = columns[wanted.prompt], tuple(plain(columns[name]) for name in wanted.keep)
+            weights = plain(columns[wanted.weight]).cast(pa.float64(), safe=False) if wanted.weight else None
             yield RawBatch(
                 file=file,
                 unit="row",
                 places=places,
-                prompts=_plain(prompts).cast(pa.string()),
+                prompts=plain(prompts).cast(pa.string()),
                 weights=weights,
                 kept=kept,
             )
@@ -144,24 +144,24 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def _plain(column: pa.Array) -> pa.Array:
+def plain(column: pa.Array) -> pa.Array:
     """The values of a column, without a dictionary, which each file has for itself, and without views."""
     values = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-    kind = _plain_type(values.type)
+    kind = plain_type(values.type)
     return values if kind == values.type else values.cast(kind)
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """Views of texts are Arrow's own layout, which few readers of Parquet know."""
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type without views, as views of texts are Arrow's own layout, which few readers of Parquet know."""
     types = pa.types
     if types.is_string_view(kind):
         return pa.string()
     if types.is_binary_view(kind):
         return pa.binary()
     if types.is_list(kind):
-        return pa.list_(_plain_type(kind.value_type))
+        return pa.list_(plain_type(kind.value_type))
     if types.is_struct(kind):
-        return pa.struct([field.with_type(_plain_type(field.type)) for field in kind.fields])
+        return pa.struct([field.with_type(plain_type(field.type)) for field in kind.fields])
     return kind
 
 

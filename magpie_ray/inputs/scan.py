@@ -95,7 +95,7 @@ def scan(
         raise PreflightError(
             f"{source.key}: the weights add up to more than a number can be: scale them down"
         )
-    schema = pa.schema([_as_stored(source, pa.field(typing.name, typing.type)) for typing in typings])
+    schema = pa.schema([as_stored(source.key, pa.field(typing.name, typing.type)) for typing in typings])
     whole = [[file.inputs, file.sha256] for file in files if file.inputs]
     kinds = [[column.name, str(column.type)] for column in schema]
     content = hashlib.sha256(json.dumps([kinds, whole]).encode()).hexdigest()
@@ -140,12 +140,12 @@ def _checked_weights(batch: RawBatch, wanted: Wanted) -> float:
     return float(weights.sum())
 
 
-def _as_stored(source: Source, column: pa.Field) -> pa.Field:
+def as_stored(key: str, column: pa.Field) -> pa.Field:
     """The column as it comes back from Parquet.
 
     PreflightError for a type that Parquet can't hold, such as an object without fields.
     """
-    section = source.key.partition(".")[0]
+    section = key.partition(".")[0]
     if "dictionary<" in str(column.type):  # blocks have no room for dictionaries below the top level
         raise PreflightError(
             f"{section}.keep: the column {column.name} is {column.type}: write it with plain values, without "
