@@ -9,7 +9,7 @@ so that the same data set always has the same bytes.
 import base64
 import importlib.metadata
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -93,11 +93,18 @@ def find_finished(storage: Storage, wanted: CuratedSet) -> int | None:
     return max(record.stop for record in records) if manifest.is_up_to_date(reader, records) else None
 
 
-def write_rows(storage: Storage, wanted: CuratedSet, batches: Iterable[pa.RecordBatch]) -> int:
+def write_rows(
+    storage: Storage,
+    wanted: CuratedSet,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    finishing: Callable[[Sequence[PartitionRecord]], object] = lambda records: None,
+) -> int:
     """Write the data set at its output, and _SUCCESS last. Returns the number of rows.
 
     batches: of the schema, in order of row_id: 0, 1, 2, ... At most one file and one batch are in memory.
-    Files that an earlier run has written stay. ConfigError where there are no rows, and then nothing is
+    Files that an earlier run has written stay. finishing: is called with all files before _SUCCESS is
+    written, such as to write the card. ConfigError where there are no rows, and then nothing is
     written; BuildMismatchError where the output holds another data set; StorageError.
     """
     storage = check_output(storage, single_writer=False)
@@ -116,6 +123,7 @@ def write_rows(storage: Storage, wanted: CuratedSet, batches: Iterable[pa.Record
         raise
     rows = records[-1].stop
     run = run_records.end_run(storage, replace(run, num_rows=rows), outcome="done")
+    finishing(records)
     completion.finish(storage, build, records, num_rows=rows, run=run)
     return rows
 

@@ -32,7 +32,7 @@ def read_rows(storage: Storage, *, first_row: int = 0) -> Iterator[Record]:
         data = pa.BufferReader(storage.read(key))
         try:
             with pq.ParquetFile(data) as file:
-                if not {"row_id", "system_prompt"} <= set(file.schema_arrow.names):
+                if "row_id" not in file.schema_arrow.names:
                     raise CorruptBuildError(f"{key} was not written by magpie-ray: see `magpie-ray verify`")
                 # Without threads: some may still be starting when a command ends because its reader left.
                 for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
@@ -42,11 +42,12 @@ def read_rows(storage: Storage, *, first_row: int = 0) -> Iterator[Record]:
 
 
 def messages_of(row: Record) -> list[tuple[str, str]]:
-    """(role, text) of a row's messages, whatever columns its build has."""
+    """(role, text) of a row's messages, whatever columns its data set has; none where it has no messages."""
     conversation = row.get("conversation")
     if isinstance(conversation, list):
         return [(message["role"], message["content"]) for message in conversation]
-    return [("user", str(row["instruction"]))]
+    columns = (("user", "instruction"), ("assistant", "response"))
+    return [(role, str(row[name])) for role, name in columns if row.get(name) is not None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,30 @@
+"""The results of the commands that make data sets of data sets, as text for people."""
+
+import json
+from typing import TYPE_CHECKING
+
+from magpie_ray.utils.text import bytes_text, shortened
+
+if TYPE_CHECKING:
+    from magpie_ray.curation.select import DryRun, Selected
+
+_SHOWN_CHARACTERS = 300
+
+
+def selected_text(selected: "Selected") -> str:
+    """What `magpie-ray select` prints at its end."""
+    if not selected.is_new:
+        return f"The selection is complete: {selected.rows:,} rows in {selected.url}. Nothing to do."
+    return (
+        f"{selected.rows:,} rows in {selected.url}\n"
+        f"  data/*.parquet  read it with datasets, pandas, polars, DuckDB, Spark or pyarrow\n"
+        f"  magpie-ray show {selected.url}"
+    )
+
+
+def dry_run_text(tried: "DryRun") -> str:
+    """What `magpie-ray select --dry-run` prints: the size, the columns and some rows."""
+    columns = [f"  {field.name}: {field.type}" for field in tried.schema]
+    texts = [json.dumps(row, ensure_ascii=False, default=str) for row in tried.first]
+    head = f"{tried.rows:,} rows, {bytes_text(tried.bytes)} before compression; nothing is written."
+    return "\n".join([head, *columns, *(shortened(text, _SHOWN_CHARACTERS) for text in texts)])
