@@ -78,3 +78,79 @@ def repeat_counts(clusters: Int64s) -> npt.NDArray[np.int32]:
     counts = np.empty(len(clusters), np.int32)
     counts[order] = np.arange(len(clusters)) - first
     return counts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """All rows in order of (set, row_id), and the items of the search: rows that are equal are one item.
+
+    items: of each row its item. first: of each item its first row. Items are in the order of these.
+    """
+
+    sets: npt.NDArray[np.int32]
+    row_ids: Int64s
+    items: Int64s
+    first: Int64s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Neighbours:
+    """Of each row, in order of row_id, what is near; NOWHERE in place of a row id where nothing near is known.
+
+    distances, similar: of the nearest other row; 1 and NOWHERE for none. repeats: how many rows of its
+    cluster come before it. against_*: of the nearest text of other sets, with its row_id and the number of
+    its set, from 1.
+    """
+
+    row_ids: Int64s
+    distances: Float32s
+    similar: Int64s
+    repeats: npt.NDArray[np.int32]
+    against_distances: Float32s
+    against: Int64s
+    against_sets: npt.NDArray[np.int32]
+
+
+def items_of(keys: npt.NDArray[np.uint64]) -> tuple[Int64s, Int64s]:
+    """The first row of each item, and the item of each row. keys: of rows; equal rows have the same."""
+    _, first, items = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[items]
+
+
+def neighbours_of(rows: Rows, *, inner: Nearest, outer: Nearest, clusters: Int64s) -> Neighbours:
+    """From items to rows. inner: of each item the nearest one of set 0; outer: of the other sets.
+
+    clusters: of each item the smallest item of its cluster.
+    """
+    count = int(np.searchsorted(rows.sets, 1))
+    items = rows.items[:count]
+    distances, similar = _nearest_rows(inner, items, rows.first)
+    against = outer.places[items]
+    is_near = against != NOWHERE
+    return Neighbours(
+        row_ids=rows.row_ids[:count],
+        distances=distances,
+        similar=np.where(similar == NOWHERE, NOWHERE, rows.row_ids[similar]),
+        repeats=repeat_counts(clusters[items]),
+        against_distances=outer.distances[items],
+        against=np.where(is_near, rows.row_ids[rows.first[against]], NOWHERE),
+        against_sets=np.where(is_near, rows.sets[rows.first[against]], 0).astype(np.int32),
+    )
+
+
+def _nearest_rows(near: Nearest, items: Int64s, first: Int64s) -> tuple[Float32s, Int64s]:
+    """The distance and the place of the nearest row of each row, given those of items."""
+    distances = near.distances[items]
+    similar = np.where(near.places[items] == NOWHERE, NOWHERE, first[near.places[items]])
+    order = np.argsort(items, kind="stable")
+    ordered = items[order]
+    is_repeat = np.concatenate([[False], ordered[1:] == ordered[:-1]])
+    # The nearest row of a repeat is the first one; that of the first one is the second.
+    twins = np.full(len(items), NOWHERE, np.int64)
+    twins[order[is_repeat]] = first[ordered[is_repeat]]
+    is_second = is_repeat & ~np.concatenate([[False], is_repeat[:-1]])
+    twins[first[ordered[is_second]]] = order[is_second]
+    has_twin = twins != NOWHERE
+    is_nearer = has_twin & ((distances > 0) | (twins < similar))
+    return np.where(has_twin, np.float32(0), distances), np.where(is_nearer, twins, similar)
