@@ -7,10 +7,21 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 _OPENINGS = (
-    "Write a {} about", "Explain how to {} when", "What is the difference between {} and", "Can you help me {} with",
-    "Give me a list of {} for", "I am trying to {} but", "How does the {} affect", "Summarize the {} of",
-    "Describe the {} in", "Create a {} plan for", "Why do people {} before", "Translate this {} about",
-    "Imagine you are a {} who lives near", "Compare the {} of", "Suggest a {} that works with",
+    "Write a {} about",
+    "Explain how to {} when",
+    "What is the difference between {} and",
+    "Can you help me {} with",
+    "Give me a list of {} for",
+    "I am trying to {} but",
+    "How does the {} affect",
+    "Summarize the {} of",
+    "Describe the {} in",
+    "Create a {} plan for",
+    "Why do people {} before",
+    "Translate this {} about",
+    "Imagine you are a {} who lives near",
+    "Compare the {} of",
+    "Suggest a {} that works with",
 )
 _SMALL = (
     "the a of in to and for with on from by that is are which as at how my your this their into about over "
@@ -18,13 +29,21 @@ _SMALL = (
 ).split()
 # Short templates with one key word or number: two fillings are not near-copies.
 _TEMPLATES = (
-    "What is the capital of {}?", "Write a haiku about {}.", "How do I cook {}?", "Who invented {}?",
-    "Tell me a joke about {}.", "What does {} mean in plain English?", "How long does it take to learn {}?",
+    "What is the capital of {}?",
+    "Write a haiku about {}.",
+    "How do I cook {}?",
+    "Who invented {}?",
+    "Tell me a joke about {}.",
+    "What does {} mean in plain English?",
+    "How long does it take to learn {}?",
     "List the main advantages and disadvantages of {} for a small company.",
 )
 _NUMBER_TEMPLATES = (
-    "What is {} x {}?", "Is {} divisible by {}?", "A shop sells {} apples on Monday and {} on Tuesday. How many is that?",
-    "Write a story in exactly {} words about a cat that is {} years old.", "Convert {} miles to km with {} decimals.",
+    "What is {} x {}?",
+    "Is {} divisible by {}?",
+    "A shop sells {} apples on Monday and {} on Tuesday. How many is that?",
+    "Write a story in exactly {} words about a cat that is {} years old.",
+    "Convert {} miles to km with {} decimals.",
 )
 _ADDED = ("please", "really", "very", "also", "just", "detailed", "simple", "maybe", "quickly", "again")
 
@@ -62,11 +81,39 @@ class _Words:
 
     def __init__(self, rng: random.Random, vocabulary: int = 20_000) -> None:
         self._rng, self._made = rng, set[str]()
-        onsets = ["b", "br", "c", "ch", "d", "dr", "f", "g", "gr", "h", "l", "m", "n", "p", "pr", "r", "s", "st", "t", "tr", "v", "w"]
+        onsets = [
+            "b",
+            "br",
+            "c",
+            "ch",
+            "d",
+            "dr",
+            "f",
+            "g",
+            "gr",
+            "h",
+            "l",
+            "m",
+            "n",
+            "p",
+            "pr",
+            "r",
+            "s",
+            "st",
+            "t",
+            "tr",
+            "v",
+            "w",
+        ]
         vowels, codas = ["a", "e", "i", "o", "u", "ea", "ou"], ["", "n", "r", "l", "s", "t", "nd", "ck", "m"]
         made = dict[str, None]()
         while len(made) < vocabulary:
-            made["".join(rng.choice(onsets) + rng.choice(vowels) + rng.choice(codas) for _ in range(rng.choice((1, 2, 2, 2, 3, 3))))] = None
+            made[
+                "".join(
+                    rng.choice(onsets) + rng.choice(vowels) + rng.choice(codas)
+                    for _ in range(rng.choice((1, 2, 2, 2, 3, 3)))
+                )
+            ] = None
         self._nouns = [word for word in made if len(word) > 2]
         self._weights = list(accumulate(1 / (rank + 20) for rank in range(len(self._nouns))))
 

@@ -85,9 +85,7 @@ def _neighbours(
         yield order[equal], order[equal + step]
 
 
-def _one_word_apart(
-    corpus: Corpus, grams: VocabularyGrams
-) -> Iterator[Iterator[tuple[Int64s, Int64s]]]:
+def _one_word_apart(corpus: Corpus, grams: VocabularyGrams) -> Iterator[Iterator[tuple[Int64s, Int64s]]]:
     words, facts = grams.words, mixed(corpus.facts)
     bags = corpus.bags(words) + facts
     places = np.arange(len(corpus))

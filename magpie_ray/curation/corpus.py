@@ -77,9 +77,7 @@ def read_corpus(texts: Iterable[tuple[int, int, Words]]) -> Corpus:
         lengths.append(len(words.words))
         facts.append(words.facts)
         letters.append(words.letters)
-        tokens.append(
-            np.fromiter((numbers.setdefault(word, len(numbers)) for word in words.words), np.int32)
-        )
+        tokens.append(np.fromiter((numbers.setdefault(word, len(numbers)) for word in words.words), np.int32))
     vocabulary = sorted(numbers)
     ranks = np.empty(len(vocabulary), np.int32)
     ranks[np.fromiter((numbers[word] for word in vocabulary), np.int64, len(vocabulary))] = np.arange(

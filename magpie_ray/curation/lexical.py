@@ -5,7 +5,7 @@ much as one. Invariants: the result is a function of the texts and their row ids
 order in which they are read, on threads or on the machine.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from magpie_ray.curation.neighbours import (
     Neighbours,
     Pairs,
     Rows,
-    clusters_of,
+    UnionFind,
     items_of,
     nearest_of,
     neighbours_of,
@@ -25,11 +25,16 @@ from magpie_ray.curation.neighbours import (
 from magpie_ray.curation.words import Words
 
 
-def find_neighbours(texts: Iterable[tuple[int, int, Words]], *, threshold: float) -> Neighbours:
+def find_neighbours(
+    texts: Iterable[tuple[int, int, Words]],
+    *,
+    threshold: float,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> Neighbours:
     """Search texts, as (set, row_id, words) in any order, for near-duplicates.
 
     Set 0 is the data set; the others are what it is compared with. threshold: the largest distance of
-    near-duplicates, at most HORIZON.
+    near-duplicates, at most HORIZON. on_step: hears what is being done.
     """
     assert 0 <= threshold <= HORIZON, threshold
     corpus = read_corpus(texts)
@@ -37,15 +42,19 @@ def find_neighbours(texts: Iterable[tuple[int, int, Words]], *, threshold: float
     same = mixed(corpus.bags(grams.words) + mixed(corpus.facts)) + corpus.sets.astype(np.uint64)
     first, items = items_of(same)
     unique = corpus.take(first)
+    on_step(f"{len(unique):,} different texts are compared")
     left, right = pairs_of(unique, grams, signatures_of(unique, grams))
+    on_step(f"{len(left):,} pairs of texts are compared word by word")
     found = distances(unique, left, right, most=HORIZON)
     pairs = Pairs(left=left, right=right, distances=found).where(found <= HORIZON)
     is_inner = unique.sets[right[found <= HORIZON]] == 0  # the right text of a pair is never of a smaller set
     inner, outer = pairs.where(is_inner), pairs.where(~is_inner)
     duplicates = inner.where(inner.distances <= np.float32(threshold))
+    union = UnionFind(len(unique))
+    union.join(duplicates.left, duplicates.right)
     return neighbours_of(
         Rows(sets=corpus.sets, row_ids=corpus.row_ids, items=items, first=first),
         inner=nearest_of(inner, len(unique)),
         outer=nearest_of(outer, len(unique)),
-        clusters=clusters_of(duplicates.left, duplicates.right, len(unique)),
+        clusters=union.roots(),
     )

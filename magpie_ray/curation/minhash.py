@@ -58,9 +58,9 @@ def signatures_of(corpus: Corpus, grams: VocabularyGrams) -> Signatures:
     return Signatures(bands=bands, sketch=sketch)
 
 
-def estimated(sketch: npt.NDArray[np.uint8], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> (
-    npt.NDArray[np.float64]
-):
+def estimated(
+    sketch: npt.NDArray[np.uint8], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
     """The Jaccard similarity of pairs of texts, estimated; a chance of 1/256 of equal bytes is included."""
     return (sketch[left] == sketch[right]).mean(axis=1)
 

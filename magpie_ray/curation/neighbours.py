@@ -5,6 +5,7 @@ near rows the one with the smallest row_id counts.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +28,7 @@ class Pairs:
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> "Pairs":
         """Some of the pairs."""
-        return Pairs(
-            left=self.left[chosen], right=self.right[chosen], distances=self.distances[chosen]
-        )
+        return Pairs(left=self.left[chosen], right=self.right[chosen], distances=self.distances[chosen])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +38,11 @@ class Nearest:
     distances: Float32s
     places: Int64s
 
+    @classmethod
+    def unknown(cls, count: int) -> Self:
+        """Of `count` texts, before any is compared."""
+        return cls(distances=np.ones(count, np.float32), places=np.full(count, NOWHERE, np.int64))
+
 
 def nearest_of(pairs: Pairs, count: int) -> Nearest:
     """Of `count` texts the nearest one, among pairs."""
@@ -47,27 +51,39 @@ def nearest_of(pairs: Pairs, count: int) -> Nearest:
     order = np.lexsort((other, np.concatenate([pairs.distances, pairs.distances]), one))
     one, other = one[order], other[order]
     texts, first = np.unique(one, return_index=True)
-    distances = np.ones(count, np.float32)
-    places = np.full(count, NOWHERE, np.int64)
-    distances[texts] = np.concatenate([pairs.distances, pairs.distances])[order][first]
-    places[texts] = other[first]
-    return Nearest(distances=distances, places=places)
+    nearest = Nearest.unknown(count)
+    nearest.distances[texts] = np.concatenate([pairs.distances, pairs.distances])[order][first]
+    nearest.places[texts] = other[first]
+    return nearest
 
 
-def clusters_of(left: Int64s, right: Int64s, count: int) -> Int64s:
-    """Of each of `count` texts the smallest place in its cluster, which these pairs join."""
-    roots = list(range(count))
+class UnionFind:
+    """Clusters that grow as pairs join them."""
 
-    def root(place: int) -> int:
-        while roots[place] != place:
-            roots[place] = roots[roots[place]]
-            place = roots[place]
+    def __init__(self, count: int) -> None:
+        self._parents = np.arange(count)
+
+    def join(self, left: Int64s, right: Int64s) -> None:
+        """Join the clusters of each pair."""
+        roots = self.roots()
+        pairs = np.sort(np.stack([roots[left], roots[right]], axis=1), axis=1)
+        for one, other in np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0).tolist():
+            first, second = sorted((self._root(one), self._root(other)))
+            self._parents[second] = first
+
+    def roots(self) -> Int64s:
+        """Of each text the smallest place in its cluster."""
+        while True:
+            higher = self._parents[self._parents]
+            if np.array_equal(higher, self._parents):
+                return self._parents.copy()
+            self._parents = higher
+
+    def _root(self, place: int) -> int:
+        while (parent := int(self._parents[place])) != place:
+            self._parents[place] = self._parents[parent]
+            place = parent
         return place
-
-    for one, other in zip(left.tolist(), right.tolist(), strict=True):
-        first, second = sorted((root(one), root(other)))
-        roots[second] = first
-    return np.array([root(place) for place in range(count)], np.int64)
 
 
 def repeat_counts(clusters: Int64s) -> npt.NDArray[np.int32]:

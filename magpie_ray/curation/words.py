@@ -13,7 +13,9 @@ from dataclasses import dataclass
 # Combining marks belong to their letter in many scripts, and Python's \w leaves them out.
 _MARKS = "".join(chr(c) for c in range(0x300, 0x20000) if unicodedata.category(chr(c)).startswith("M"))
 # Thai, Lao, Myanmar, Khmer, Kana, Han: no spaces between words.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+)
 _PICTURES = "\u2190-\u2bff\U0001f000-\U0001faff"
 _WORD = re.compile(rf"[{_UNSPACED}][{_MARKS}]*|[{_PICTURES}]|(?:(?![{_UNSPACED}])[^\W_]|[{_MARKS}])+")
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
