@@ -1,4 +1,7 @@
-"""Instructions with planted near-copies, and with look-alikes that are none. The same seed, the same texts."""
+"""Instructions with planted near-copies, and with look-alikes that are none.
+
+Invariant: the same seed makes the same texts.
+"""
 
 import random
 import string
@@ -26,7 +29,7 @@ _OPENINGS = (
 _SMALL = (
     "the a of in to and for with on from by that is are which as at how my your this their into about over "
     "between without under while after before because if not can should"
-).split()
+)
 # Short templates with one key word or number: two fillings are not near-copies.
 _TEMPLATES = (
     "What is the capital of {}?",
@@ -80,7 +83,7 @@ class _Words:
     """Pseudo-English: small words, and nouns that are as often as Zipf has it."""
 
     def __init__(self, rng: random.Random, vocabulary: int = 20_000) -> None:
-        self._rng, self._made = rng, set[str]()
+        self._rng, self._made, self._small = rng, set[str](), _SMALL.split()
         onsets = [
             "b",
             "br",
@@ -135,7 +138,7 @@ class _Words:
         rng = self._rng
         words = [rng.choice(_OPENINGS).format(self._noun())]
         for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 5, 8))):
-            words += [rng.choice(_SMALL), *(self._noun() for _ in range(rng.choice((1, 2, 3))))]
+            words += [rng.choice(self._small), *(self._noun() for _ in range(rng.choice((1, 2, 3))))]
         return " ".join(words) + rng.choice((".", "?", "", "!"))
 
     def look_alikes(self) -> tuple[str, str]:

@@ -22,8 +22,8 @@ _GRAM = 3
 class Corpus:
     """Texts of one or more sets. sets: of each text, 0 for the data set that is deduplicated; row_ids: in it.
 
-    vocabulary: the words, sorted; tokens: the words of all texts, as indices into it; offsets: where each text
-    begins in tokens, and the end. facts, letters: as Words has them.
+    vocabulary: the words, sorted; tokens: the words of all texts, as indices into it; offsets: where each
+    text begins in tokens, and the end. facts, letters: as Words has them.
     """
 
     sets: npt.NDArray[np.int32]
@@ -63,7 +63,8 @@ class Corpus:
     def bags(self, word_hashes: UInt64s) -> UInt64s:
         """A hash of the words of each text, whatever their order."""
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(word_hashes[self.tokens], dtype=np.uint64)])
-        return sums[self.offsets[1:]] - sums[self.offsets[:-1]]
+        found: UInt64s = sums[self.offsets[1:]] - sums[self.offsets[:-1]]
+        return found
 
 
 def read_corpus(texts: Iterable[tuple[int, int, Words]]) -> Corpus:

@@ -3,13 +3,14 @@
 Words are compared as a bag: their order does not count. Words without a partner are taken in pairs, one of
 either text, as replaced; those left over were added. A word whose partner differs by one letter is a typo, if
 one of both is rare: it stands in the data set once at most, or a hundred times less often than the other. So
-"captial" is a typo of "capital", and Iran is none of Iraq. Of two texts with `common` equal words, `replaced` pairs, and `small` typos and added words,
+"captial" is a typo of "capital", and "Iran" is none of "Iraq". Of two texts with `common` equal words,
+`replaced` pairs, and `small` typos and added words,
 
     distance = (2 * replaced + min(small, small**2 / 4)) / (common + 2 * replaced + small)
 
-So a replaced word counts on both sides, as in Jaccard's distance; one word more, or one typo, counts a
-quarter, because texts that differ in nothing else ask for the same; several count more and more, up to one each.
-0: the same words, or the same letters; 1: other numbers or code, or no word in common.
+So a replaced word counts on both sides, as in Jaccard's distance. One word more, or one typo, counts a
+quarter of a word, because texts that differ in nothing else ask for the same; several count more each. 0: the
+same words, or the same letters; 1: other numbers or code, or no word in common.
 
 Invariants: symmetric; a function of the two texts alone.
 """
@@ -107,14 +108,15 @@ def _distances(
     bounds = offsets_of(np.bincount(pairs, minlength=size))
     is_single = may_be_typos & (of_left == 1) & (of_right == 1)
     at = bounds[:-1][is_single]
+    one = np.ones(len(at), np.int64)
     typos = _are_typos(corpus.vocabulary, counts, words[at], words[at + 1])
-    found[is_single] = np.where(typos, _formula(common[is_single], 1, 1, 1), found[is_single])
+    found[is_single] = np.where(typos, _formula(common[is_single], one, one, one), found[is_single])
     by_word = dict(zip(corpus.vocabulary, counts.tolist(), strict=True)) if may_be_typos.any() else {}
     for pair in np.flatnonzero(may_be_typos & ~is_single):
         mine = slice(bounds[pair], bounds[pair + 1])
         spare: tuple[list[str], list[str]] = ([], [])
-        for word, count in zip(words[mine], surplus[mine], strict=True):
-            spare[int(count < 0)].extend([corpus.vocabulary[word]] * abs(int(count)))
+        for word, many in zip(words[mine].tolist(), surplus[mine].tolist(), strict=True):
+            spare[int(many < 0)].extend([corpus.vocabulary[word]] * abs(many))
         found[pair] = _distance(int(common[pair]), *spare, by_word)
     found[is_same] = 0
     found[corpus.facts[left] != corpus.facts[right]] = 1
@@ -140,11 +142,11 @@ def _surplus(corpus: Corpus, left: Int64s, right: Int64s) -> tuple[Int64s, Int64
     In order of the pairs.
     """
     keys, signs = list[Int64s](), list[Int64s]()
-    for rows, sign in ((left, 1), (right, -1)):
+    for rows, side in ((left, 1), (right, -1)):
         lengths = corpus.lengths[rows]
         tokens = corpus.tokens[positions_of(corpus.offsets[rows], lengths)].astype(np.int64)
         keys.append((np.repeat(np.arange(len(rows)), lengths) << 32) | tokens)
-        signs.append(np.full(len(tokens), sign))
+        signs.append(np.full(len(tokens), side))
     key, sign = np.concatenate(keys), np.concatenate(signs)
     if not len(key):
         return key, key, key
@@ -156,9 +158,7 @@ def _surplus(corpus: Corpus, left: Int64s, right: Int64s) -> tuple[Int64s, Int64
     return key & 0xFFFFFFFF, key >> 32, surplus
 
 
-def _formula(
-    common: Int64s, of_left: Int64s | int, of_right: Int64s | int, typos: Int64s | int
-) -> npt.NDArray[np.float64]:
+def _formula(common: Int64s, of_left: Int64s, of_right: Int64s, typos: Int64s) -> npt.NDArray[np.float64]:
     replaced = np.minimum(of_left, of_right) - typos
     small = typos + np.abs(np.subtract(of_left, of_right))
     differ = 2 * replaced + np.minimum(small, small * small / 4)

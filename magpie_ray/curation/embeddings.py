@@ -33,7 +33,7 @@ class Embeddings:
         return {"fingerprint": self.fingerprint, "column": self.column, "rows": self.num_rows}
 
     def read(self) -> Float32s:
-        """All vectors in order of row_id: float32 [rows, dimensions]. CorruptBuildError names a damaged file."""
+        """All vectors in order of row_id: float32 [rows, dimensions]. CorruptBuildError names a bad file."""
         values = np.empty((self.num_rows, self.dimensions), np.float32)
         at = 0
         for key in self.keys:
@@ -90,8 +90,8 @@ def _column(option: str, storage: Storage, record: BuildRecord, wanted: str | No
         )
     if wanted is None and len(vectors) != 1:
         raise ConfigError(
-            f"{option}: {storage.url} has {', '.join(vectors) or 'no column'} of vectors (fixed-size lists of "
-            "float32), and one is needed: "
+            f"{option}: {storage.url} has {', '.join(vectors) or 'no column'} of vectors (fixed-size lists "
+            "of float32), and one is needed: "
             + ("name one by --embedding-column" if vectors else "give the output of `score` with `embed`")
         )
     return wanted or vectors[0]

@@ -10,6 +10,7 @@ the numbers, so pyproject.toml pins it and a data set's identity names it.
 
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,10 +63,11 @@ def estimated(
     sketch: npt.NDArray[np.uint8], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
     """The Jaccard similarity of pairs of texts, estimated; a chance of 1/256 of equal bytes is included."""
-    return (sketch[left] == sketch[right]).mean(axis=1)
+    share: npt.NDArray[np.float64] = (sketch[left] == sketch[right]).mean(axis=1)
+    return share
 
 
-def _rensa():  # type: ignore[no-untyped-def]
+def _rensa() -> Any:
     try:
         import rensa
     except ImportError as exc:

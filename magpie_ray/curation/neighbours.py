@@ -111,7 +111,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Neighbours:
-    """Of each row, in order of row_id, what is near; NOWHERE in place of a row id where nothing near is known.
+    """Of each row, in order of row_id, what is near; NOWHERE for a row id where nothing near is known.
 
     distances, similar: of the nearest other row; 1 and NOWHERE for none. repeats: how many rows of its
     cluster come before it. against_*: of the nearest text of other sets, with its row_id and the number of
@@ -161,11 +161,11 @@ def _nearest_rows(near: Nearest, items: Int64s, first: Int64s) -> tuple[Float32s
     similar = np.where(near.places[items] == NOWHERE, NOWHERE, first[near.places[items]])
     order = np.argsort(items, kind="stable")
     ordered = items[order]
-    is_repeat = np.concatenate([[False], ordered[1:] == ordered[:-1]])
+    is_repeat = np.diff(ordered, prepend=-1) == 0
     # The nearest row of a repeat is the first one; that of the first one is the second.
     twins = np.full(len(items), NOWHERE, np.int64)
     twins[order[is_repeat]] = first[ordered[is_repeat]]
-    is_second = is_repeat & ~np.concatenate([[False], is_repeat[:-1]])
+    is_second = is_repeat & ~np.roll(is_repeat, 1)
     twins[first[ordered[is_second]]] = order[is_second]
     has_twin = twins != NOWHERE
     is_nearer = has_twin & ((distances > 0) | (twins < similar))

@@ -186,8 +186,8 @@ def _normalise(vectors: Vectors) -> None:
         if len(wrong):
             row = vectors.row_ids[start + wrong[0]]
             raise ConfigError(
-                f"--embeddings: the vector of row {row} has no direction (its length is {lengths[wrong[0]]}): "
-                "make the embeddings anew"
+                f"--embeddings: the vector of row {row} has no direction (its length is "
+                f"{lengths[wrong[0]]}): make the embeddings anew"
             )
         block /= lengths[:, None].astype(np.float32)
 

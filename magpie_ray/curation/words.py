@@ -25,7 +25,7 @@ _DASHES = str.maketrans("−–—", "---")
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 _CODE_LINE = re.compile(
-    r"^[ \t]*(?:(?:def|class|import|return|public|private|static|function|const|let|var|#include)\b.*[({;:=<].*"
+    r"^[ \t]*(?:(?:def|class|import|return|public|private|static|function|const|let|var)\b.*[({;:=<].*"
     r"|.*[;{}]|.*\w\(.*\)[ \t]*:?|.*[^\s=<>!]\s*[=!<>+*/-]?=\s*[^\s=].*)[ \t]*$",
     re.MULTILINE,
 )
