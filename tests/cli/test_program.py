@@ -91,6 +91,7 @@ def config(tmp_path: Path) -> str:
         "report",
         "export",
         "push",
+        "dedupe",
     ],
 )
 def test_every_command_explains_itself(run: Run, command: str) -> None:

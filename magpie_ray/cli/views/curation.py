@@ -6,10 +6,25 @@ from typing import TYPE_CHECKING
 from magpie_ray.utils.text import bytes_text, shortened
 
 if TYPE_CHECKING:
+    from magpie_ray.curation.dedupe import Deduped
     from magpie_ray.curation.select import DryRun, Selected
     from magpie_ray.publish.preference import Pairs
 
 _SHOWN_CHARACTERS = 300
+
+
+def deduped_text(deduped: "Deduped", *, has_others: bool) -> str:
+    """What `magpie-ray dedupe` prints at its end."""
+    if deduped.repeats is None:
+        return f"Near-duplicates are marked: {deduped.rows:,} rows in {deduped.url}. Nothing to do."
+    lines = [
+        f"{deduped.rows:>12,}  rows in {deduped.url}",
+        f"{deduped.rows - deduped.repeats:>12,}  rows to keep (repeat_count = 0)",
+        f"{deduped.repeats:>12,}  rows that repeat one of these",
+    ]
+    if has_others:
+        lines.append(f"{deduped.near_others:>12,}  rows that are near another set (against_distance)")
+    return "\n".join(lines)
 
 
 def selected_text(selected: "Selected") -> str:
