@@ -88,6 +88,10 @@ class ReportError(MagpieError):
     """The report can't be made. The build is unchanged."""
 
 
+class QueryError(MagpieError):
+    """A query of the user needs more memory or disk than it was given."""
+
+
 class HubError(MagpieError):
     """The Hugging Face hub could not be reached, or refused a request. Files committed there stay."""
 

@@ -14,7 +14,11 @@ ROLES: tuple[Role, ...] = ("user", "assistant")
 FinishReason = Literal["stop", "length"]
 # What a run does about an existing build.
 IfExists = Literal["resume", "skip", "fail"]
-ExportFormat = Literal["messages", "sharegpt", "alpaca"]
+# What export writes of one row; preference pairs are made of several answers.
+RowFormat = Literal["messages", "sharegpt", "alpaca"]
+# Which answer stands beside the best one of a row.
+Pairing = Literal["best-worst", "best-random"]
+ExportFormat = Literal["messages", "sharegpt", "alpaca", "preference"]
 
 DATA_PREFIX = "data/"
 

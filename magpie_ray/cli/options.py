@@ -58,6 +58,13 @@ StorageOption = Annotated[
         "Put credentials in the environment (AWS_ACCESS_KEY_ID, ...): others can see a command line.",
     ),
 ]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CONDITION",
+        help="Only rows for which this SQL condition holds: \"attempt > 1 AND response LIKE '%sorry%'\".",
+    ),
+]
 PricePerGpuHour = Annotated[
     float | None, typer.Option(metavar="N", min=0, help="Price of one GPU for an hour, in any currency.")
 ]

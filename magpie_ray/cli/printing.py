@@ -87,17 +87,20 @@ def print_error(text: str) -> None:
 
 
 @contextmanager
-def stage(text: str) -> Iterator[None]:
-    """What a command is at and for how long, at a terminal and while it lasts. Nothing elsewhere."""
+def stage(text: str) -> Iterator[Callable[[str], None]]:
+    """What a command is at and for how long, at a terminal and while it lasts. Nothing elsewhere.
+
+    Yields a function that says how far it is.
+    """
     if not (console := logs.terminal()).is_terminal:
-        yield
+        yield lambda progress: None
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task(safe(text), total=None)
-        yield
+        task = progress.add_task(safe(text), total=None)
+        yield lambda how_far: progress.update(task, description=safe(f"{text}: {how_far}"))
 
 
 def watch_until_complete(read: Callable[[], dict[str, Any]], text: Callable[[dict[str, Any]], str]) -> None:

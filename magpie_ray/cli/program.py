@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from magpie_ray.cli.building import answer, generate, plan, preview, template
+from magpie_ray.cli.curating import dedupe, select
 from magpie_ray.cli.init import init
 from magpie_ray.cli.printing import open_standard_streams, out, print_error
 from magpie_ray.cli.publishing import export, push, report
@@ -58,7 +59,7 @@ def common(
 
 for command in (
     *(init, generate, answer, plan, preview, template),
-    *(status, verify, show, report, export, push),
+    *(status, verify, show, report, export, push, dedupe, select),
 ):
     app.command()(command)
 

@@ -56,6 +56,16 @@ def to_parquet(
         assistant_tokens=tally.assistant_tokens,
     )
     assert ids == list(range(record.start, record.stop)), "rows out of order"
+    return partition_file(table, record, compression)
+
+
+def partition_file(
+    table: pa.Table, record: PartitionRecord, compression: str
+) -> tuple[bytes, PartitionRecord]:
+    """The file of a partition from its table, and the record with the file's size and hash.
+
+    table: the rows of the partition, in order of row_id. compression: as output.compression.
+    """
     footer = asdict(record)
     del footer["size"], footer["sha256"]  # unknown until the file is written
     footer = {name: value for name, value in footer.items() if value or name not in _OF_ANSWERS}

@@ -88,12 +88,14 @@ class Survey:
         digests = [_digest(text) for text in instructions]
         return cls(
             rows=len(ids),
-            tokens=_by_message(batch.column("completion_tokens"), answers),
+            tokens=_by_message(_lists(batch, "completion_tokens"), answers),
             characters={key: _counts(pc.utf8_length(values)) for key, values in texts.items()},
-            finish_reasons=_by_message(batch.column("finish_reasons"), answers),
-            attempts=_counts(batch.column("attempt").flatten() if answers > 1 else batch.column("attempt")),
+            finish_reasons=_by_message(_lists(batch, "finish_reasons"), answers),
+            attempts=_counts(_flat(batch, "attempt")) if "attempt" in names else {},
             # Each input may have a prompt of its own.
-            system_prompts={} if answers or "input_id" in names else _counts(batch.column("system_prompt")),
+            system_prompts=_counts(batch.column("system_prompt"))
+            if "system_prompt" in names and "input_id" not in names and not answers
+            else {},
             samplings=_counts(batch.column("sampling_key")) if "sampling_key" in names else {},
             first_words=Counter(first_words(text) for text in instructions),
             first_rows=dict(zip(reversed(digests), reversed(ids), strict=False)),
@@ -211,7 +213,8 @@ def _by_system_message(batch: pa.RecordBatch) -> list[pa.RecordBatch] | None:
 def _texts(batch: pa.RecordBatch) -> Iterable[tuple[MessageKey, pa.Array]]:
     """The texts of all messages but the system's, by role and turn, in row order."""
     if "conversation" not in batch.schema.names:
-        yield ("user", 1), batch.column("instruction")
+        if "instruction" in batch.schema.names:
+            yield ("user", 1), batch.column("instruction")
         return
     conversations = batch.column("conversation")
     roles = pc.struct_field(conversations.flatten(), "role")
@@ -249,6 +252,18 @@ def _answered(batch: pa.RecordBatch) -> tuple[list[str], dict[MessageKey, pa.Arr
             if one.text is not None:
                 texts.setdefault(_key_of(place, 2 if "responses" in row else 1), []).append(one.text)
     return instructions, {key: pa.array(values, pa.string()) for key, values in texts.items()}
+
+
+def _lists(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """A column with an entry for each generated message; of a selection without it, one without entries."""
+    if name in batch.schema.names:
+        return batch.column(name)
+    return pa.array([[]] * len(batch), pa.list_(pa.int32()))
+
+
+def _flat(batch: pa.RecordBatch, name: str) -> pa.Array:
+    column = batch.column(name)
+    return column.flatten() if pa.types.is_list(column.type) else column
 
 
 def _by_message(lists: pa.Array, answers: int) -> dict[MessageKey, dict[Any, int]]:

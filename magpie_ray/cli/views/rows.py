@@ -18,7 +18,10 @@ _REJECTED = "red"
 
 
 def row_panel(row: Record) -> Panel:
-    """One row. The reasoning behind an answer stands before it, dimmed; a message that was cut says so."""
+    """One row. The reasoning behind an answer stands before it, dimmed; a message that was cut says so.
+
+    Of a row without messages, such as one of scores, the panel has the columns.
+    """
     parts = [
         _message(
             said.role,
@@ -28,6 +31,8 @@ def row_panel(row: Record) -> Panel:
         )
         for said in said_in(row)
     ]
+    if not parts:
+        parts = [Text(safe(f"{name}: {value}")) for name, value in row.items() if name != "row_id"]
     return _panel(f"row {row['row_id']}", row, parts)
 
 
