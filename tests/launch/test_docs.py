@@ -23,7 +23,7 @@ from botocore import xform_name
 from ray.scripts.scripts import cli as ray
 
 from magpie_ray.cli.program import app
-from magpie_ray.config.loading import load_config
+from magpie_ray.config.loading import load_config, load_job
 from tests.launch.files import ROOT, config_at, entrypoint_of
 
 pytestmark = pytest.mark.slow  # Ray and Anyscale take seconds to import
@@ -73,14 +73,25 @@ def blocks(path: Path) -> list[str]:
     return [joined] if lines and lines[0].split()[0] in PROGRAMS else []
 
 
+def without_redirections(words: list[str]) -> list[str]:
+    """The words without `> FILE` and `2>FILE`; in quotes, > is a part of a word."""
+    kept, rest = list[str](), iter(words)
+    for word in rest:
+        if redirection := re.match(r"\d?>+(\S*)$", word):
+            if not redirection[1]:
+                next(rest, None)
+            continue
+        kept.append(word)
+    return kept
+
+
 def commands(block: str) -> Iterator[list[str]]:
     """The words of each command. A comment that follows two spaces, and what is piped away, is left out."""
     for line in block.replace("\\\n", " ").splitlines():
         plain = re.split(r"\s{2,}(?=in another|#|it )", line)[0].strip()
         while (word := SHELL.match(plain)) and not plain.startswith(tuple(PROGRAMS)):
             plain = plain[word.end() :].strip()
-        plain = re.sub(r"\s\d?>+\s*\S+", "", plain)
-        words = shlex.split(plain, comments=True)
+        words = without_redirections(shlex.split(plain, comments=True))
         words = list(itertools.takewhile(lambda word: word not in ("|", "&&", "||"), words))
         if words and words[0] in PROGRAMS:
             yield words
@@ -91,6 +102,9 @@ def in_prose(path: Path) -> Iterator[list[str]]:
     for code in re.findall(r"`((?:magpie-ray|make) [^`\n]+)`", path.read_text()):
         yield shlex.split(code)
 
+
+# Configs that a page shows, with the page.
+WRITTEN_IN = {"answers.yaml": "docs/answers.md"}
 
 COMMANDS = [
     pytest.param(words, id=f"{path.name}: {' '.join(words)[:70]}")
@@ -123,7 +137,8 @@ def test_every_path_is_there(words: list[str]) -> None:
         # Folders of the user's own are copies.
         name = word.removeprefix("file://").replace("jobs/kuberay/mine", "jobs/kuberay/example")
         name = name.replace("mine/cluster.yaml", "cluster.yaml").replace("mine/", "jobs/")
-        if name.endswith("example/once/build.yaml"):  # copied there from jobs/configs
+        # Copied there from jobs/configs; written in the page itself.
+        if name.endswith("example/once/build.yaml") or name in WRITTEN_IN:
             continue
         if re.match(r"(jobs|docs|tests|magpie_ray)/|\w+\.yaml$", name):
             assert list(ROOT.glob(name)), name
@@ -195,13 +210,18 @@ def check_aws(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_our_own_command_line_takes_every_argument(words: list[str]) -> None:
+def test_our_own_command_line_takes_every_argument(words: list[str], tmp_path: Path) -> None:
     if words[0] != "magpie-ray":
         return
     name, *given = words[1:]
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     read = command.make_context(name, given).params
     if "config" in read:  # as for generate, plan has overrides of it
+        if page := WRITTEN_IN.get(str(read["config"])):
+            [written] = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+            (tmp_path / "written.yaml").write_text(written)
+            load_job(tmp_path / "written.yaml", list(read["overrides"] or ()))
+            return
         copied = str(read["config"]).replace("jobs/kuberay/mine/once/build", "jobs/configs/qwen2.5-7b")
         load_config(config_at(copied), list(read["overrides"] or ()))
 
