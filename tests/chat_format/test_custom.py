@@ -9,7 +9,7 @@ import pytest
 
 from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.errors import ConfigError, FormatError
-from magpie_ray.preflight import build_spec
+from magpie_ray.preflight import resolve as resolving
 from magpie_ray.preflight.build_spec import BuildSpec
 from tests.support.builds import config_of
 
@@ -54,7 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def resolve_build(name: str, **keys: object) -> BuildSpec:
-    return build_spec.resolve_build(config_of(model={"chat_format": f"own_formats:{name}"}, **keys))
+    return resolving.resolve_build(config_of(model={"chat_format": f"own_formats:{name}"}, **keys))
 
 
 def test_a_format_of_the_users_own_stands_in_place_of_the_derived_one() -> None:
@@ -64,7 +64,7 @@ def test_a_format_of_the_users_own_stands_in_place_of_the_derived_one() -> None:
 
 
 def test_it_is_in_the_identity_by_its_path_and_by_what_it_is() -> None:
-    own, derived = resolve_build("whole").identity(), build_spec.resolve_build(config_of()).identity()
+    own, derived = resolve_build("whole").identity(), resolving.resolve_build(config_of()).identity()
     differing = {key for key in own.keys() | derived.keys() if own.get(key) != derived.get(key)}
     assert differing == {"model.chat_format"}
     assert own["model.chat_format"] == "own_formats:whole"
@@ -104,7 +104,7 @@ def test_what_deriving_refuses_is_told_in_its_own_words() -> None:
 def test_a_format_without_reasoning_is_refused_with_thinking() -> None:
     config = config_of(model={"chat_format": "own_formats:thinks_not", "thinking": True})
     with pytest.raises(ConfigError, match=r"without reasoning, and model\.thinking is true"):
-        build_spec.resolve_build(config)
+        resolving.resolve_build(config)
 
 
 @pytest.mark.slow
