@@ -324,7 +324,7 @@ class Protocol(RuleBasedStateMachine):
         """What `generate` does before a cluster is touched, and at once where nothing is to be done."""
         config = config_of(num_rows=num_rows)
         build_spec: Any = SimpleNamespace(
-            config=config, inputs=None, record=lambda grid: build_of(grid, config)
+            config=config, inputs=None, source=None, record=lambda grid: build_of(grid, config)
         )
         existing = read_existing(self.storage)
         if existing is None:
