@@ -2,8 +2,8 @@
 
 Two ways, because a text of few words changes a lot with one of them: texts meet in a band of their MinHash
 signatures, or they are equal but for one word that was added or mistyped. The second way misses none of
-those. Where very many texts share a key (one template, filled in many ways), each meets the WINDOW that are
-nearest to it in order of another key.
+those. Where very many texts share a key (one template, filled in many ways), each meets a few of them, which
+are nearest to it in order of another key.
 
 Invariants: the pairs are a function of the texts and their order; each is (smaller place, larger place); no
 pair has two texts that are both of other sets.
@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from magpie_ray.curation.corpus import Corpus, Int64s, UInt64s, VocabularyGrams, mixed, positions_of
+from magpie_ray.curation.distance import counts_of, differ_enough
 from magpie_ray.curation.minhash import BANDS, Signatures, estimated
 
 # The largest distance that is reported: of farther pairs the search would find only some.
 HORIZON = 0.2
-WINDOW = 48
+# How many texts one meets of those with the same key: in a band, by words, and by words and letters.
+_IN_BAND, _BY_WORDS, _BY_LETTERS = 12, 48, 200
 # A pair within the horizon of `distance` shares more trigrams than this estimate, but for one pair in 10,000.
 _LEAST_ESTIMATE = 0.4
 # In a longer text one word changes so few trigrams that a band finds it.
@@ -48,7 +50,7 @@ def _ways(
     """Pairs by each band, and by words; one pair may come several times."""
     for band in range(BANDS):
         key, other = signatures.bands[:, band], signatures.bands[:, (band + 1) % BANDS]
-        yield _alike(corpus, signatures, _neighbours(key, other))
+        yield _alike(corpus, signatures, _neighbours(key, other, _IN_BAND))
     yield from (_worth_it(corpus, pairs) for pairs in _one_word_apart(corpus, grams))
 
 
@@ -73,12 +75,12 @@ def _worth_it(corpus: Corpus, pairs: Iterator[tuple[Int64s, Int64s]]) -> Iterato
 
 
 def _neighbours(
-    key: npt.NDArray[np.generic], then: npt.NDArray[np.generic]
+    key: npt.NDArray[np.generic], then: npt.NDArray[np.generic], window: int
 ) -> Iterator[tuple[Int64s, Int64s]]:
     """Places with an equal key: all pairs of a few, of many those near each other in order of `then`."""
     order = np.lexsort((then, key))
     key = key[order]
-    for step in range(1, min(WINDOW + 1, len(order))):
+    for step in range(1, min(window + 1, len(order))):
         equal = np.flatnonzero(key[step:] == key[:-step])
         if not len(equal):
             return
@@ -89,8 +91,8 @@ def _one_word_apart(corpus: Corpus, grams: VocabularyGrams) -> Iterator[Iterator
     words, facts = grams.words, mixed(corpus.facts)
     bags = corpus.bags(words) + facts
     places = np.arange(len(corpus))
-    yield _neighbours(bags, places)
-    yield _neighbours(corpus.letters + facts, places)
+    yield _neighbours(bags, places, _BY_WORDS)
+    yield _neighbours(corpus.letters + facts, places, _BY_WORDS)
     short = np.flatnonzero(corpus.lengths <= _MOST_WORDS)
     lengths = corpus.lengths[short]
     tokens = corpus.tokens[positions_of(corpus.offsets[short], lengths)]
@@ -98,8 +100,19 @@ def _one_word_apart(corpus: Corpus, grams: VocabularyGrams) -> Iterator[Iterator
     without = bags[rows] - words[tokens]
     yield _joined(bags, without, rows)
     for part in _ends(corpus.vocabulary):
-        pairs = _neighbours(without + part[tokens], tokens)
-        yield ((rows[left], rows[right]) for left, right in pairs)
+        yield _mistyped(corpus, tokens, rows, _neighbours(without + part[tokens], tokens, _BY_LETTERS))
+
+
+def _mistyped(
+    corpus: Corpus, tokens: Int64s, rows: Int64s, pairs: Iterator[tuple[Int64s, Int64s]]
+) -> Iterator[tuple[Int64s, Int64s]]:
+    """Texts of pairs of words of which one may be a typo of the other."""
+    counts = counts_of(corpus)
+    letters = np.array([len(word) for word in corpus.vocabulary], np.int64)
+    for left, right in pairs:
+        one, other = tokens[left], tokens[right]
+        may_be = differ_enough(counts, one, other) & (np.abs(letters[one] - letters[other]) <= 1)
+        yield rows[left[may_be]], rows[right[may_be]]
 
 
 def _joined(bags: UInt64s, without: UInt64s, rows: Int64s) -> Iterator[tuple[Int64s, Int64s]]:
@@ -107,7 +120,7 @@ def _joined(bags: UInt64s, without: UInt64s, rows: Int64s) -> Iterator[tuple[Int
     order = np.argsort(bags, kind="stable")
     ordered = bags[order]
     first = np.searchsorted(ordered, without, "left")
-    for step in range(WINDOW):
+    for step in range(_BY_WORDS):
         at = np.minimum(first + step, len(ordered) - 1)
         equal = (first + step < len(ordered)) & (ordered[at] == without)
         if not equal.any():

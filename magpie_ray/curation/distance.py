@@ -124,13 +124,21 @@ def _distances(
     return found.astype(np.float32)
 
 
+def differ_enough(
+    counts: npt.NDArray[np.int64], left: npt.NDArray[np.integer], right: npt.NDArray[np.integer]
+) -> npt.NDArray[np.bool_]:
+    """Of each pair of words whether one is rare, as is_typo has it."""
+    rare = np.minimum(counts[left], counts[right])
+    usual = np.maximum(counts[left], counts[right])
+    found: npt.NDArray[np.bool_] = (rare <= _RARE_TIMES) | (rare * _RARER <= usual)
+    return found
+
+
 def _are_typos(
     vocabulary: Sequence[str], counts: npt.NDArray[np.int64], left: Int64s, right: Int64s
 ) -> npt.NDArray[np.bool_]:
     """Of each pair of words whether one is a typo of the other, as is_typo has it."""
-    rare = np.minimum(counts[left], counts[right])
-    usual = np.maximum(counts[left], counts[right])
-    found = (rare <= _RARE_TIMES) | (rare * _RARER <= usual)
+    found = differ_enough(counts, left, right)
     for pair in np.flatnonzero(found):
         found[pair] = _one_letter_apart(vocabulary[left[pair]], vocabulary[right[pair]])
     return found

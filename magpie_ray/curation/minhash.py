@@ -4,6 +4,9 @@ Two texts with the Jaccard similarity J of their trigrams have equal numbers in 
 They agree in a whole band of BAND_ROWS numbers with J**BAND_ROWS, and in at least one band of BANDS with
 1 - (1 - J**BAND_ROWS)**BANDS: 0.97 for J = 0.75, 0.0003 for J = 0.2.
 
+rensa makes them because it takes 17 microseconds of a core for a text and datasketch 210 (144 numbers, 110
+trigrams, hashing of trigrams included in datasketch's). Both give the same numbers in every process.
+
 Invariants: a signature depends on the set of a text's trigrams and on nothing else; rensa's version decides
 the numbers, so pyproject.toml pins it and a data set's identity names it.
 """

@@ -3,6 +3,10 @@
 Up to EXACT_ITEMS vectors, all are compared with all, in blocks. Of more, faiss finds NEIGHBOURS of each in an
 inverted file, of which it searches the parts that lie nearest. Distances of what it finds are exact, too.
 
+Measured with 20,000 vectors of 384 numbers, in seconds of a core: all pairs 4, faiss 3, usearch (HNSW) 38,
+which misses the nearest of 1 in 400. An inverted file does not depend on the order in which threads add
+vectors.
+
 Invariants: distances are rounded to six decimals, so that the order in which products are summed does not
 show. Rows of the data set whose numbers or code differ are never near; of other sets the texts are not known.
 """
