@@ -9,13 +9,14 @@ from magpie_ray.errors import MagpieError
 if TYPE_CHECKING:
     from magpie_ray.chat_format import ChatFormat, derive
     from magpie_ray.coordinator.run import BuildResult
-    from magpie_ray.driver.run_build import generate
+    from magpie_ray.driver.run_build import answer, generate
 
 __all__ = [
     "BuildResult",
     "ChatFormat",
     "Config",
     "MagpieError",
+    "answer",
     "derive",
     "generate",
     "load_config",
@@ -26,6 +27,7 @@ __all__ = [
 _LAZY = {
     "BuildResult": "magpie_ray.coordinator.run",
     "ChatFormat": "magpie_ray.chat_format",
+    "answer": "magpie_ray.driver.run_build",
     "derive": "magpie_ray.chat_format",
     "generate": "magpie_ray.driver.run_build",
 }

@@ -18,22 +18,31 @@ class Tally:
     """Accepted rows, rejected attempts by reason, and the tokens generated for both, by role.
 
     rejected_at: rejected attempts by the place of the rejected message: the first user's, its answer, and so
-    on.
+    on. further: answers that a pass asks for beyond one a row. unanswered: those of all that no accepted
+    attempt has given.
     """
 
     rows: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
     rejected_at: tuple[int, ...] = ()
+    further: int = 0
+    unanswered: int = 0
     user_tokens: int = 0
     assistant_tokens: int = 0
 
     @classmethod
     def of_row(cls, row: Row) -> Self:
-        """One accepted attempt."""
+        """A row, whose answers were accepted or are lacking."""
         tokens = Counter[str]()
-        for message in row.messages:
+        for message in row.generated:
             tokens[message.role] += message.completion_tokens
-        return cls(rows=1, user_tokens=tokens["user"], assistant_tokens=tokens["assistant"])
+        return cls(
+            rows=1,
+            further=len(row.each) - 1,
+            unanswered=row.unanswered,
+            user_tokens=tokens["user"],
+            assistant_tokens=tokens["assistant"],
+        )
 
     @classmethod
     def of_rejection(cls, rejection: Rejection) -> Self:
@@ -48,10 +57,12 @@ class Tally:
     @classmethod
     def sum(cls, tallies: Iterable["Tally | PartitionRecord"]) -> Self:
         """The sum. A PartitionRecord counts with all attempts at its rows."""
-        rows = user_tokens = assistant_tokens = 0
+        rows = further = unanswered = user_tokens = assistant_tokens = 0
         rejected, rejected_at = dict[str, int](), list[int]()
         for tally in tallies:
             rows += tally.rows
+            further += tally.further
+            unanswered += tally.unanswered
             user_tokens += tally.user_tokens
             assistant_tokens += tally.assistant_tokens
             for reason, number in tally.rejected.items():
@@ -63,6 +74,8 @@ class Tally:
             rows=rows,
             rejected=rejected,
             rejected_at=tuple(rejected_at),
+            further=further,
+            unanswered=unanswered,
             user_tokens=user_tokens,
             assistant_tokens=assistant_tokens,
         )
@@ -77,6 +90,8 @@ class Tally:
                 if (more := number - before.rejected.get(reason, 0)) > 0
             },
             rejected_at=tuple(map(sub, self.rejected_at, chain(before.rejected_at, repeat(0)))),
+            further=self.further - before.further,
+            unanswered=self.unanswered - before.unanswered,
             user_tokens=self.user_tokens - before.user_tokens,
             assistant_tokens=self.assistant_tokens - before.assistant_tokens,
         )
@@ -84,7 +99,17 @@ class Tally:
     @property
     def attempts(self) -> int:
         """Accepted and rejected."""
-        return self.rows + sum(self.rejected.values())
+        return self.accepted + self.rejections
+
+    @property
+    def accepted(self) -> int:
+        """Accepted attempts: one a row, or one an answer."""
+        return self.rows + self.further - self.unanswered
+
+    @property
+    def rejections(self) -> int:
+        """Rejected attempts, whatever the reason."""
+        return sum(self.rejected.values())
 
     @property
     def tokens(self) -> int:

@@ -14,7 +14,11 @@ ROLES: tuple[Role, ...] = ("user", "assistant")
 FinishReason = Literal["stop", "length"]
 # What a run does about an existing build.
 IfExists = Literal["resume", "skip", "fail"]
-ExportFormat = Literal["messages", "sharegpt", "alpaca"]
+# What export writes of one row; preference pairs are made of several answers.
+RowFormat = Literal["messages", "sharegpt", "alpaca"]
+# Which answer stands beside the best one of a row.
+Pairing = Literal["best-worst", "best-random"]
+ExportFormat = Literal["messages", "sharegpt", "alpaca", "preference"]
 
 DATA_PREFIX = "data/"
 
@@ -101,6 +105,9 @@ class Row:
     """A finished row. `attempt` counts from 1. `system_prompt` is None when the row has none.
 
     sampling_key: the index of its sampling among the build's. input: None where the build has no inputs.
+    given: how many of the messages a source gave; those behind them are generated, and without any the row is
+    unanswered. answers: of a row with several, the row with each of them; its own messages are the given
+    ones.
     """
 
     row_id: int
@@ -109,6 +116,23 @@ class Row:
     attempt: int
     sampling_key: int = 0
     input: Input | None = None
+    given: int = 0
+    answers: tuple["Row", ...] = ()
+
+    @property
+    def each(self) -> tuple["Row", ...]:
+        """The row with each of its answers."""
+        return self.answers or (self,)
+
+    @property
+    def generated(self) -> tuple[Message, ...]:
+        """The messages that are not given, of all answers."""
+        return tuple(message for row in self.each for message in row.messages[row.given :])
+
+    @property
+    def unanswered(self) -> int:
+        """Answers that the row lacks."""
+        return sum(len(row.messages) == row.given for row in self.each)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,10 +172,10 @@ class PartitionRecord:
     """A committed file: the facts in its footer, and its size as listed, in bytes.
 
     sha256: of its bytes, in hex, known from their writer; None where the record comes from the footer alone.
-    fingerprint: of the file's build. rejected: rejected attempts by reason. Together with one accepted
-    attempt a row these are all attempts. rejected_at: likewise by the place of the rejected message: the
-    first user's, its answer, and so on; empty in files of earlier versions. Tokens are sums over accepted and
-    rejected attempts, by the role of the generated message.
+    fingerprint: of the file's build. rejected: rejected attempts by reason; Tally.attempts has all.
+    rejected_at: likewise by the place of the rejected message: the first user's, its answer, and so on; empty
+    in files of earlier versions. further, unanswered: as in Tally. Tokens are sums over accepted and rejected
+    attempts, by the role of the generated message.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # where a stored one is read
@@ -163,6 +187,8 @@ class PartitionRecord:
     size: NonNegativeInt = 0
     rejected: Mapping[str, NonNegativeInt] = field(default_factory=dict)
     rejected_at: tuple[NonNegativeInt, ...] = ()
+    further: NonNegativeInt = 0
+    unanswered: NonNegativeInt = 0
     user_tokens: NonNegativeInt = 0
     assistant_tokens: NonNegativeInt = 0
     sha256: str | None = field(default=None, compare=False)

@@ -27,6 +27,7 @@ def test_exit_codes_say_whose_turn_it_is() -> None:
         "BuildNotFoundError",
         "BuildExistsError",
         "BuildMismatchError",
+        "SourceError",
     }
     assert {name for name, code in codes.items() if code == 2} == usage
     assert {name for name, code in codes.items() if code == 3} == {"InterruptedJobError"}

@@ -26,10 +26,11 @@ from jobs.benchmarks.drawn_engine import (
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.s3_server import running_s3_server
 from magpie_ray import draws
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.run import BuildResult
 from magpie_ray.driver.run_build import generate
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, Role
 from magpie_ray.worker.parts import make_recipe

@@ -139,10 +139,10 @@ def _child(part: str, system: str, folder: Path) -> dict[str, Any]:
 
 def _driver(system: str, folder: Path) -> dict[str, Any]:
     """Resolve the build and copy its inputs; leave the spec of a worker."""
-    from magpie_ray.config.schema import load_config
+    from magpie_ray.config.loading import load_config
     from magpie_ray.dataset import build_record
-    from magpie_ray.preflight.build_spec import resolve_build
-    from magpie_ray.preflight.inputs import copy_inputs
+    from magpie_ray.preflight.companions import write_companions
+    from magpie_ray.preflight.resolve import resolve_build
     from magpie_ray.storage.storage import Storage
     from magpie_ray.worker.spec import WorkerSpec
 
@@ -167,8 +167,7 @@ def _driver(system: str, folder: Path) -> dict[str, Any]:
         resolved = time.monotonic()
         storage = Storage(str(output))
         record = build_record.open_build(storage, spec.record(_ROWS_PER_PARTITION))
-        if spec.inputs:
-            copy_inputs(spec.config, spec.inputs, storage)
+        write_companions(spec, storage)
         copied = time.monotonic()
     worker = pickle.dumps(
         WorkerSpec(

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import psutil
 import ray
 
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from magpie_ray.coordinator.actors import Left, Lost
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.fleet import progress_seconds
@@ -37,7 +37,7 @@ from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import InterruptedJobError
 from magpie_ray.generation.conversation import Recipe
 from magpie_ray.preflight import checks
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.preflight.target import find_output
 from magpie_ray.worker.events import Event, Progress, Ready
 from magpie_ray.worker.parts import make_recipe

@@ -14,14 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest
+from magpie_ray.dataset.columns import to_table
 from magpie_ray.dataset.layout import MANIFEST_KEY
 from magpie_ray.dataset.parquet import to_parquet
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.preflight.target import check_existing, read_existing
 from magpie_ray.storage.storage import Storage, StoredObject
 from magpie_ray.types import Message, Partition, PartitionRecord, Row
@@ -93,8 +95,8 @@ def make_build(output: str, *, known: int, newer: int) -> None:
             storage.replace(each.partition.key, b"x")
     for n in range(known, known + newer):
         data, written = to_parquet(
-            [_row(row_id) for row_id in range(GRID * n, GRID * n + GRID)],
-            config=config,
+            to_table([_row(row_id) for row_id in range(GRID * n, GRID * n + GRID)], config),
+            compression=config.output.compression,
             fingerprint=fingerprint,
             run=1,
             tally=Tally(rows=GRID, user_tokens=30 * GRID, assistant_tokens=396 * GRID),

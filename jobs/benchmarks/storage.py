@@ -21,10 +21,12 @@ import pyarrow.parquet as pq
 
 from jobs.benchmarks.result import Cell, Claim, Result, Table
 from jobs.benchmarks.s3_server import running_s3_server
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.counters import Tally
+from magpie_ray.dataset.columns import to_table
 from magpie_ray.dataset.parquet import to_parquet
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Message, PartitionRecord, Role, Row
 from magpie_ray.worker.parts import make_recipe
@@ -131,8 +133,8 @@ def make_config(output: str, *, turns: int) -> Config:
 def as_parquet(rows: Sequence[Row], *, turns: int) -> tuple[bytes, PartitionRecord]:
     """The file that a worker writes of the rows, and its record."""
     return to_parquet(
-        rows,
-        config=make_config("memory://x", turns=turns),
+        to_table(rows, make_config("memory://x", turns=turns)),
+        compression="zstd",
         fingerprint="0" * 64,
         run=1,
         tally=Tally.sum(Tally.of_row(row) for row in rows),

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from jobs.benchmarks.virtual_fleet import VirtualActors
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.fleet import progress_seconds
 from magpie_ray.coordinator.job import Job

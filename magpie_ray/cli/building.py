@@ -1,10 +1,11 @@
-"""The commands that create a build or show what it would be: generate, plan, preview, template."""
+"""The commands that create a build or show what it would be: generate, answer, plan, preview, template."""
 
 import logging
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import psutil
@@ -23,31 +24,51 @@ from magpie_ray.utils.logs import LogStyle
 log = logging.getLogger(__name__)
 
 
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Log everything that the job, its actors and vLLM do.")
+]
+JsonLogs = Annotated[bool, typer.Option("--json-logs", help="Log one JSON object per line.")]
+WhatIfExists = Annotated[
+    IfExists,
+    typer.Option(help="If the build exists: resume it; skip it when it is complete or running; or fail."),
+]
+
+
 def generate(
     config: ConfigPath,
     overrides: Overrides = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Log everything that the job, its actors and vLLM do.")
-    ] = False,
-    json_logs: Annotated[bool, typer.Option("--json-logs", help="Log one JSON object per line.")] = False,
-    if_exists: Annotated[
-        IfExists,
-        typer.Option(help="If the build exists: resume it; skip it when it is complete or running; or fail."),
-    ] = "resume",
+    verbose: Verbose = False,
+    json_logs: JsonLogs = False,
+    if_exists: WhatIfExists = "resume",
 ) -> None:
     """Run a build, or resume it: the same command continues where the last run ended."""
-    logs.set_up(LogStyle(verbose=verbose, json=json_logs))
-    parsed = load(config, overrides)
-    log.info("rows of %s for %s", parsed.model.name, parsed.output.path)
-    from magpie_ray.driver.run_build import generate as run  # Ray takes a second to import
+    _run("generate", config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
 
-    result = run(parsed, if_exists=if_exists)
-    if json_logs:
+
+def answer(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    verbose: Verbose = False,
+    json_logs: JsonLogs = False,
+    if_exists: WhatIfExists = "resume",
+) -> None:
+    """Answer the rows of a data set: with another model, several times, or with further turns."""
+    _run("answer", config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
+
+
+def _run(job: str, config: Path, overrides: list[str] | None, style: LogStyle, if_exists: IfExists) -> None:
+    logs.set_up(style)
+    parsed = load(config, overrides, job)
+    log.info("rows of %s for %s", parsed.model.name, parsed.output.path)
+    from magpie_ray.driver.run_build import run_job  # Ray takes a second to import
+
+    result = run_job(parsed, if_exists=if_exists)
+    if style.json:
         state = "left alone" if result.left_alone else "complete"
         fields = asdict(result) | {"engine_use": result.engine_use.recorded()}
         log.info("the build is %s", state, extra=fields)
     else:
-        out(result_text(result, verbose=verbose))
+        out(result_text(result, verbose=style.verbose))
 
 
 def plan(

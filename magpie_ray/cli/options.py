@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magpie_ray.config.loading import JOBS, JobConfig, load_as, load_job
 from magpie_ray.config.problems import dotted
 from magpie_ray.config.ready import ready_names
-from magpie_ray.config.schema import Config, load_config
 from magpie_ray.config.source import read_overrides
 from magpie_ray.errors import ConfigError
 from magpie_ray.utils.redaction import secret_leaves
@@ -58,15 +58,22 @@ StorageOption = Annotated[
         "Put credentials in the environment (AWS_ACCESS_KEY_ID, ...): others can see a command line.",
     ),
 ]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CONDITION",
+        help="Only rows for which this SQL condition holds: \"attempt > 1 AND response LIKE '%sorry%'\".",
+    ),
+]
 PricePerGpuHour = Annotated[
     float | None, typer.Option(metavar="N", min=0, help="Price of one GPU for an hour, in any currency.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 
 
-def load(path: Path, overrides: list[str] | None) -> Config:
-    """The config, with a warning for each secret on the command line."""
-    config = load_config(path, overrides or ())
+def load(path: Path, overrides: list[str] | None, job: str | None = None) -> JobConfig:
+    """A config, with a warning for each secret on the command line. job: the command it is for; None: any."""
+    config = load_as(JOBS[job], path, overrides or ()) if job else load_job(path, overrides or ())
     for key, _ in secret_leaves(read_overrides(overrides or ())):
         log.warning(
             "%s is on the command line, where others can read it: in the process list and, for a submitted "

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from magpie_ray.cli.building import generate, plan, preview, template
+from magpie_ray.cli.building import answer, generate, plan, preview, template
 from magpie_ray.cli.curating import dedupe, select
 from magpie_ray.cli.init import init
 from magpie_ray.cli.printing import open_standard_streams, out, print_error
@@ -57,19 +57,8 @@ def common(
 
 
 for command in (
-    init,
-    generate,
-    plan,
-    preview,
-    template,
-    status,
-    verify,
-    show,
-    report,
-    export,
-    push,
-    dedupe,
-    select,
+    *(init, generate, answer, plan, preview, template),
+    *(status, verify, show, report, export, push, dedupe, select),
 ):
     app.command()(command)
 

@@ -1,18 +1,25 @@
 """The commands that turn a build into something for others: report, export, push."""
 
 import webbrowser
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magpie_ray.cli.options import Output, PricePerGpuHour, StorageOption, storage_at
+from magpie_ray.cli.options import Output, PricePerGpuHour, StorageOption, Where, storage_at
 from magpie_ray.cli.printing import out, quiet_when_closed, stage
+from magpie_ray.cli.views.curation import pairs_text
 from magpie_ray.cli.views.results import pushed_text
-from magpie_ray.types import ExportFormat
+from magpie_ray.types import ExportFormat, Pairing
 from magpie_ray.utils import logs
 from magpie_ray.utils.logs import LogStyle
+
+if TYPE_CHECKING:
+    from magpie_ray.dataset.reader import Record
+    from magpie_ray.publish.preference import PairSpec
+    from magpie_ray.storage.storage import Storage
 
 
 def report(
@@ -49,24 +56,98 @@ def export(
             metavar="DEST", help="File or fsspec URL: .jsonl, .jsonl.zst, .parquet; - is standard output."
         ),
     ],
-    to: Annotated[ExportFormat, typer.Option(metavar="FORMAT", help="messages, sharegpt or alpaca.")],
+    to: Annotated[
+        ExportFormat, typer.Option(metavar="FORMAT", help="messages, sharegpt, alpaca or preference.")
+    ],
+    where: Where = None,
     system_prompts: Annotated[
         bool, typer.Option("--system-prompts", help="Include the system prompts that generated the rows.")
     ] = False,
+    pairs: Annotated[
+        Pairing, typer.Option(metavar="PAIRS", help="Of preference: best-worst or best-random.")
+    ] = "best-worst",
+    margin: Annotated[
+        float, typer.Option(metavar="N", min=0, help="Of preference: the least difference of two rewards.")
+    ] = 0.0,
+    rewards: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Of preference: the rewards; instruct_reward.")
+    ] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Of preference: the data set that has the rewards, by row_id."),
+    ] = None,
+    test_share: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE", min=0, max=0.5, help="Of preference: rows for DEST with .test, e.g. 0.02."
+        ),
+    ] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     storage_option: StorageOption = None,
 ) -> None:
-    """Write a build's rows in a format for training programs."""
+    """Write the rows of a data set in a format for training programs."""
     from magpie_ray.dataset.manifest import is_marked_complete
-    from magpie_ray.publish.export import STDOUT
     from magpie_ray.publish.export import export as write
+    from magpie_ray.publish.export_file import STDOUT
+    from magpie_ray.publish.preference import PairSpec
 
     storage = storage_at(output, storage_option)
+    if to != "preference" and (rewards, scores, margin, test_share, pairs) != (
+        None,
+        None,
+        0,
+        0,
+        "best-worst",
+    ):
+        raise typer.BadParameter(
+            "--pairs, --margin, --rewards, --scores and --test-share go with preference", param_hint="--to"
+        )
     with quiet_when_closed(), nullcontext() if destination == STDOUT else stage(f"writing {destination}"):
-        rows = write(storage, to, destination, system_prompts=system_prompts, force=force)
+        rows = None if where is None else _rows_where(storage, where)
+        if to == "preference":
+            spec = PairSpec(
+                pairing=pairs, margin=margin, test_share=test_share, system_prompts=system_prompts
+            )
+            scored = storage_at(scores, storage_option) if scores else None
+            written = _write_pairs(storage, scored, rewards, rows, destination, spec, force=force)
+        else:
+            count = write(storage, to, destination, rows=rows, system_prompts=system_prompts, force=force)
+            written = f"{count:,} rows in {destination}"
     if destination != STDOUT:
-        so_far = "" if is_marked_complete(storage) else ": all rows so far, the build is not complete"
-        out(f"{rows:,} rows in {destination}{so_far}")
+        so_far = (
+            "" if is_marked_complete(storage) else "\nThese are all rows so far: the build is not complete"
+        )
+        out(f"{written}{so_far}")
+
+
+def _rows_where(storage: "Storage", where: str) -> "Iterator[Record]":
+    from magpie_ray.curation.where import rows_where
+
+    return rows_where(storage, where)
+
+
+def _write_pairs(
+    storage: "Storage",
+    scored: "Storage | None",
+    rewards: str | None,
+    rows: "Iterator[Record] | None",
+    destination: str,
+    spec: "PairSpec",
+    *,
+    force: bool,
+) -> str:
+    """The preference pairs of a data set, whose rewards may lie in another one; what was written."""
+    from magpie_ray.dataset.build_record import require_build
+    from magpie_ray.dataset.reader import read_rows
+    from magpie_ray.publish import preference
+
+    preference.check_answers(require_build(storage).schema, of=storage.url)
+    rewarding = scored or storage
+    column = preference.rewards_column(require_build(rewarding).schema, rewards, of=rewarding.url)
+    rewarded = preference.with_rewards(
+        read_rows(storage) if rows is None else rows, column, read_rows(scored) if scored else None
+    )
+    return pairs_text(preference.export_pairs(rewarded, destination, spec, force=force), destination)
 
 
 def push(

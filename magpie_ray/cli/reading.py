@@ -1,11 +1,12 @@
 """The commands that read a build: status, verify, show."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magpie_ray.cli.options import AsJson, Output, StorageOption, storage_at
+from magpie_ray.cli.options import AsJson, Output, StorageOption, Where, storage_at
 from magpie_ray.cli.printing import (
     PipedConsole,
     json_text,
@@ -17,6 +18,11 @@ from magpie_ray.cli.printing import (
     watch_until_complete,
 )
 from magpie_ray.cli.views.results import verification_fields, verification_text
+
+if TYPE_CHECKING:
+    from magpie_ray.dataset.reader import Record
+    from magpie_ray.dataset.rejects import Reject
+    from magpie_ray.storage.storage import Storage
 
 _SHOWN_ROWS = 3
 
@@ -73,12 +79,7 @@ def show(
     row: Annotated[
         int | None, typer.Option(metavar="ID", min=0, help="Show this row; with -n, the rows from it on.")
     ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COLUMN=VALUE", help="Only such rows, e.g. attempt=2; may be repeated, all must hold."
-        ),
-    ] = None,
+    where: Where = None,
     rejects: Annotated[
         bool, typer.Option("--rejects", help="Show rejected messages, and why they were rejected.")
     ] = False,
@@ -91,23 +92,15 @@ def show(
     """Read conversations, or rejected messages, in the terminal."""
     from magpie_ray.cli.views.rows import reject_panel, row_panel
     from magpie_ray.dataset.build_record import require_build
-    from magpie_ray.dataset.reader import parse_conditions, select_rows
-    from magpie_ray.dataset.rejects import REJECT_FIELDS, select_rejects
 
     storage = storage_at(output, storage_option)
-    record = require_build(storage)
+    require_build(storage)
     with quiet_when_closed():
         if rejects or reason:
-            typed = [*(where or ()), *([] if row is None else [f"row_id={row}"])]
-            conditions = parse_conditions(typed, REJECT_FIELDS)
-            selected = select_rejects(
-                storage, lambda reject: all(c.holds(reject) for c in conditions), rows or _SHOWN_ROWS, reason
-            )
-            panels = map(reject_panel, selected)
+            panels = map(reject_panel, _rejects(storage, rows or _SHOWN_ROWS, reason, row, where))
         else:
-            conditions = parse_conditions(where or (), record.columns)
             limit = rows or (_SHOWN_ROWS if row is None else None)
-            panels = map(row_panel, select_rows(storage, conditions, limit=limit, row=row))
+            panels = map(row_panel, _rows(storage, limit, row, where))
         console = PipedConsole()
         is_empty = True
         with paged(console) if pager else nullcontext():
@@ -116,3 +109,30 @@ def show(
                 is_empty = False
         if is_empty:
             out(f"{storage.url} has no {'rejects' if rejects or reason else 'rows'} like that.")
+
+
+def _rows(storage: "Storage", limit: int | None, row: int | None, where: str | None) -> "Iterator[Record]":
+    """limit: None for the row alone."""
+    if where is None:
+        from magpie_ray.dataset.reader import select_rows
+
+        return select_rows(storage, limit=limit, row=row)
+    from magpie_ray.curation.where import rows_where
+
+    return rows_where(
+        storage, where, first_row=row or 0, last_row=row if limit is None else None, limit=limit
+    )
+
+
+def _rejects(
+    storage: "Storage", per_reason: int, reason: str | None, row: int | None, where: str | None
+) -> "list[Reject]":
+    from magpie_ray.dataset.rejects import select_rejects
+
+    if where is None:
+        return select_rejects(storage, per_reason, reason=reason, row=row)
+    from magpie_ray.curation.where import rejects_where
+
+    return select_rejects(
+        storage, per_reason, reason=reason, row=row, where=lambda rejects: rejects_where(rejects, where)
+    )

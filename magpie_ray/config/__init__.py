@@ -8,6 +8,7 @@ Invariants: a Config is frozen and consistent; all problems are reported at once
 no message shows a secret; a config's `identity` never changes for builds that exist.
 """
 
-from magpie_ray.config.schema import Config, load_config, parse_config
+from magpie_ray.config.loading import load_config, parse_config
+from magpie_ray.config.schema import Config
 
 __all__ = ["Config", "load_config", "parse_config"]

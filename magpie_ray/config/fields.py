@@ -156,6 +156,17 @@ Rate = Annotated[float, must_be_number("a number from 0 to 1", lambda x: 0 <= x 
 Penalty = Annotated[float, must_be_number("a number from -2 to 2", lambda x: -2 <= x <= 2)]
 Weight = Annotated[float, must_be_number(WEIGHT_PHRASE, lambda x: MIN_WEIGHT <= x <= MAX_WEIGHT)]
 
+
+def rows_or_all(value: object) -> int:
+    """A number of rows of a source; null and 0, which stands for null, mean all of them."""
+    if value is None or value == 0:
+        return 0
+    number = as_integer(value)
+    if number is None or not 1 <= number <= 10**12:
+        raise bad_value(value, "a whole number of at least 1 and at most 1000000000000, or null for all rows")
+    return number
+
+
 OptionalText = Annotated[str | None, must_be_text(null=True)]
 OptionalImportPath = Annotated[
     str | None, must_be(IMPORT_PATH_FORM, lambda value: value if is_import_path(value) else None, null=True)

@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,9 +22,10 @@ _QUERY = re.compile(r"(?:^|::)https?://[^?]*\?", re.IGNORECASE)
 def beside_config(data: Mapping[Any, object], folder: Path) -> dict[Any, object]:
     """What a config file holds, with a relative inputs.path as one in the file's folder, if that is there.
 
-    Otherwise the path stays relative to the folder that the command runs in.
+    So has a relative source.path. Otherwise the path stays relative to the folder that the command runs in.
     """
-    section = data.get("inputs")
+    name = "source" if "source" in data else "inputs"
+    section = data.get(name)
     if not isinstance(section, dict) or not isinstance(path := section.get("path"), str):
         return dict(data)
     if path.startswith("~") or "::" in path or "://" in path or "\0" in path:
@@ -34,27 +35,34 @@ def beside_config(data: Mapping[Any, object], folder: Path) -> dict[Any, object]
         return dict(data)
     if not os.path.exists(beside) and not any(glob.iglob(beside, recursive=True)):
         return dict(data)
-    return {**data, "inputs": {**section, "path": beside}}
+    return {**data, name: {**section, "path": beside}}
 
 
-def _can_be_read(path: str | None) -> str | None:
-    if path is None:
-        return None
-    if any(URL_PASSWORD.match(link) for link in path.split("::")):
-        # The value is not shown, as it holds the password.
-        raise bad_value("a URL with a password in it", "without; credentials go to inputs.storage_options")
-    if _QUERY.search(path):
-        shown = path.partition("?")[0] + "?..."
-        raise bad_value(
-            shown, "without a query, which may hold a credential; options go to inputs.storage_options"
-        )
-    scheme, separator, rest = path.partition("://")
-    if separator and (not scheme or not rest.strip("/")):
-        raise bad_value(path, "a URL with a scheme and a place, such as s3://bucket/prompts.parquet")
-    return path
+def can_be_read(section: str) -> Callable[[str | None], str | None]:
+    """The check of a path that rows are read from: BadValueError where it is none, or holds a credential."""
+
+    def check(path: str | None) -> str | None:
+        if path is None:
+            return None
+        if any(URL_PASSWORD.match(link) for link in path.split("::")):
+            # The value is not shown, as it holds the password.
+            raise bad_value(
+                "a URL with a password in it", f"without; credentials go to {section}.storage_options"
+            )
+        if _QUERY.search(path):
+            shown = path.partition("?")[0] + "?..."
+            phrase = f"without a query, which may hold a credential; options go to {section}.storage_options"
+            raise bad_value(shown, phrase)
+        scheme, separator, rest = path.partition("://")
+        if separator and (not scheme or not rest.strip("/")):
+            raise bad_value(path, "a URL with a scheme and a place, such as s3://bucket/prompts.parquet")
+        return path
+
+    return check
 
 
-def _names(value: object) -> list[str]:
+def column_names(value: object) -> list[str]:
+    """Names of columns, each once. BadValueError for anything else."""
     if not isinstance(value, list):
         raise bad_value(value, "a list of names of columns, such as [topic]")
     for index, name in enumerate(value):
@@ -72,10 +80,10 @@ class InputsConfig(Section):
     path: Annotated[
         str | None,
         must_be_text("a local path, a glob or a URL such as s3://bucket/prompts.parquet", null=True),
-        AfterValidator(_can_be_read),
+        AfterValidator(can_be_read("inputs")),
     ] = None
     system_prompt: Annotated[str, must_be_text("the name of a column")] = "system_prompt"
-    keep: Annotated[list[str], PlainValidator(_names)] = Field(default=[])
+    keep: Annotated[list[str], PlainValidator(column_names)] = Field(default=[])
     pick: Literal["in_order", "at_random"] = "in_order"
     weight: fields.OptionalText = None
     storage_options: dict[str, Any] = Field(default={}, repr=False)

@@ -88,6 +88,11 @@ class SamplingSettings(Section):
     first_tokens: FirstTokens = FirstTokens()
 
     @property
+    def is_greedy(self) -> bool:
+        """Whether a message that is drawn again is the same."""
+        return self.top_k == 1 or max(self.first_tokens.temperature or 0.0, self.temperature) < _GREEDY
+
+    @property
     def needs_logit_biases(self) -> bool:
         """Whether drawing a banned first token again, in place of a bias, would draw the same one."""
         rules = self.first_tokens

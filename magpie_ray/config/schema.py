@@ -1,18 +1,16 @@
-"""The whole config: a frozen, fully checked `Config`, made from a YAML file and `key=value` overrides.
+"""The config of `generate`: a frozen, fully checked `Config`.
 
 Owns: the keys of the top level, what may be combined, and what follows from the keys alone (prompts, columns,
 the keys that a build may not change). Invariant: nothing heavy is imported, so that a mistake is reported in
 milliseconds.
 """
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import (
     Field,
     PlainValidator,
-    ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
@@ -21,25 +19,30 @@ from pydantic_core import PydanticCustomError
 
 from magpie_ray.config import fields
 from magpie_ray.config.acceptance import AcceptanceConfig
-from magpie_ray.config.engine_extra import identity_of, speculation_of
 from magpie_ray.config.fields import Section
-from magpie_ray.config.inputs import InputsConfig, beside_config
-from magpie_ray.config.problems import bad_value, problem_lines
-from magpie_ray.config.ready import find_config
+from magpie_ray.config.inputs import InputsConfig
+from magpie_ray.config.job import (
+    acceptance_identity,
+    check_reasoning,
+    check_room,
+    engine_identity,
+    model_identity,
+    seed_number,
+    without_secrets,
+)
+from magpie_ray.config.problems import bad_value
 from magpie_ray.config.sampling import SamplingConfig
 from magpie_ray.config.sections import ClusterConfig, EngineConfig, ModelConfig, OutputConfig, RoundsConfig
-from magpie_ray.config.source import read_file, read_overrides
 from magpie_ray.config.system_prompts import SystemPromptValue, check_system_prompt, resolve_prompts
-from magpie_ray.errors import ConfigError
 from magpie_ray.types import ROLES, SystemPrompt
-from magpie_ray.utils.redaction import redact_all, redact_secrets, secrets_of
+from magpie_ray.utils.redaction import secrets_of
 
 # Stands for num_rows where the user has not written it; no value of YAML is equal.
 _LEFT_OUT: Any = frozenset({"left out"})
 
 
 class Config(Section):
-    """A whole, consistent request. Made by `load_config` or `parse_config`, which raise `ConfigError`."""
+    """A whole, consistent request. Made by `config.loading`, which raises `ConfigError`."""
 
     inputs: InputsConfig = InputsConfig()
     # 0 where it is left out: one row for each input, whose number the build spec knows.
@@ -89,32 +92,14 @@ class Config(Section):
     @field_validator("engine")
     @classmethod
     def _serves_the_sampling(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
-        sampling, room = info.data.get("sampling"), engine.max_model_len
-        if sampling is None:
-            return engine
-        for role in ROLES if _has_answers(info.data) else ROLES[:1]:
-            if room is not None and (max_tokens := sampling.max_tokens(role)) >= room:
-                phrase = f"more than sampling.{role}.max_tokens, which is {max_tokens}: a message needs room"
-                raise bad_value(room, f"{phrase} beside its prompt", at=("max_model_len",))
-            if (name := speculation_of(engine.extra)) and any(
-                settings.needs_logit_biases for settings, _ in sampling.mix(role)
-            ):
-                phrase = (
-                    "left out: under speculative decoding vLLM takes no logit biases, which "
-                    f"sampling.{role}.first_tokens needs for penalties, and for bans of greedy messages"
-                )
-                raise bad_value(engine.extra[name], phrase, at=("extra", name))
+        if sampling := info.data.get("sampling"):
+            check_room(engine, sampling, ROLES if _has_answers(info.data) else ROLES[:1])
         return engine
 
     @field_validator("sampling")
     @classmethod
     def _leaves_reasoning_alone(cls, sampling: SamplingConfig, info: ValidationInfo) -> SamplingConfig:
-        model = info.data.get("model")
-        for settings, _ in sampling.mix("assistant"):
-            if settings.first_tokens.is_active and model is not None and model.thinking:
-                phrase = "left out with model.thinking: true, where answers begin with their reasoning"
-                value = settings.first_tokens.model_dump(exclude_defaults=True)
-                raise bad_value(value, phrase, at=("assistant", "first_tokens"))
+        check_reasoning(sampling, info.data.get("model"))
         return sampling
 
     @field_validator("acceptance")
@@ -135,8 +120,8 @@ class Config(Section):
 
     @property
     def seed_number(self) -> int:
-        """The seed. `auto` counts as 0 until a build begins, which draws a seed (preflight.target)."""
-        return 0 if self.seed == "auto" else self.seed
+        """The seed; see config.job.seed_number."""
+        return seed_number(self.seed)
 
     @property
     def turns(self) -> int:
@@ -184,14 +169,10 @@ class Config(Section):
         """The config's part of the fingerprint: values that a build may never mix, JSON-able, by dotted key.
 
         Keys count by their meaning: another way to write the same thing is no mismatch. Left out are:
-        num_rows, which may grow; output, cluster, rounds and the engine's device, memory and parallelism,
-        because a resume may run elsewhere; model.revision, because the commit that it resolves to is covered;
-        model.trust_remote_code, a permission (the code comes with the commit, and its effect on prompts shows
-        in the chat format); model.chat_template_name, whose effect is the chat format;
-        inputs.path, system_prompt and weight, whose content the build spec adds as inputs.content;
-        acceptance.max_attempts and min_accept_rate, which decide when to give up and change no row;
-        rejects_per_reason; and everything that looks like a secret. config/identity.py says with which value
-        a key that came later is left out, too.
+        num_rows, which may grow; output, cluster and rounds, because a resume may run elsewhere; what
+        config.job leaves out of the sections; inputs.path, system_prompt and weight, whose content the build
+        spec adds as inputs.content; and everything that looks like a secret. config/identity.py says with
+        which value a key that came later is left out, too.
         """
         prompts = [[prompt.key, prompt.text, float(f"{prompt.weight:.12g}")] for prompt in self.prompts]
         return {
@@ -203,24 +184,10 @@ class Config(Section):
             "seed": self.seed_number,
             "inputs.keep": self.inputs.keep,
             "inputs.pick": self.inputs.pick,
-            "model.name": self.model.name,
-            "model.pre_query_template": self.model.pre_query_template,
-            "model.chat_format": self.model.chat_format,
-            "model.thinking": self.model.thinking,
+            **model_identity(self.model),
             **self.sampling.identity(),
-            "engine.dtype": self.engine.dtype,
-            "engine.quantization": self.engine.quantization,
-            "engine.max_model_len": self.engine.max_model_len,
-            **{f"engine.extra.{name}": value for name, value in identity_of(self.engine.extra).items()},
-            "acceptance.truncated_response": self.acceptance.truncated_response,
-            "acceptance.context_full": self.acceptance.context_full,
-            **{
-                f"acceptance.rules.{name}": value
-                for name, value in self.acceptance.rules.model_dump().items()
-            },
-            "acceptance.custom": [[path, thresholds] for path, thresholds in self.acceptance.custom_rules],
-            # With one turn there is no other place to continue from.
-            "acceptance.retry_from": self.acceptance.retry_from if self.turns > 1 else "start",
+            **engine_identity(self.engine),
+            **acceptance_identity(self.acceptance, turns=self.turns),
         }
 
     def secrets(self) -> frozenset[str]:
@@ -232,43 +199,7 @@ class Config(Section):
         data = self.model_dump(exclude={"num_rows"})
         if self.prompts_are_default:
             data["system_prompt"] = self.prompts[0].text
-        data["engine"]["extra"] = redact_secrets(self.engine.extra)
-        data["inputs"]["storage_options"] = redact_all(self.inputs.storage_options)
-        data["output"]["storage_options"] = redact_all(self.output.storage_options)
-        return data
-
-
-def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The config in the YAML file at `path`, changed by `a.b.c=value` overrides.
-
-    path: a file, the name of a ready config such as "demo", or "-" for standard input. A file NAME or
-    NAME.yaml of the user's wins over the ready config NAME. The value of an override is YAML and replaces
-    the value of its key, also where that is a mapping. The last override of a key wins.
-
-    Raises:
-        ConfigError: with all problems, one a line.
-    """
-    if path is None:
-        return _validated(read_overrides(overrides), "the config")
-    found = find_config(path)
-    data = beside_config(read_file(found), found.parent)
-    return _validated(read_overrides(overrides, data), str(found))
-
-
-def parse_config(data: Mapping[str, object]) -> Config:
-    """The config in a mapping such as a YAML file holds. Raises `ConfigError` as `load_config` does."""
-    return _validated(dict(data), "the config")
-
-
-def _validated(data: dict[Any, object], source: str) -> Config:
-    try:
-        return Config.model_validate(data)
-    except ValidationError as error:
-        lines = problem_lines(error, Config)
-    # Raised outside of the except block: pydantic's error quotes values, secrets too, and would be chained.
-    if len(lines) == 1:
-        raise ConfigError(f"{source}: {lines[0]}")
-    raise ConfigError("\n  ".join([f"{source} has {len(lines)} problems:", *lines]))
+        return without_secrets(data, self.engine.extra)
 
 
 def _has_answers(keys: Mapping[str, Any]) -> bool:

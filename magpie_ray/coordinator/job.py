@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from magpie_ray.config.schema import Config
+from magpie_ray.config.loading import JobConfig
 from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.actors import Actors, Left, Loss, Lost
 from magpie_ray.coordinator.dispatcher import Dispatcher
@@ -57,7 +57,7 @@ class Job:
     def __init__(
         self,
         *,
-        config: Config,
+        config: JobConfig,
         storage: Storage,
         ledger: Ledger,
         output: OutputSync,

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Literal
 
-from magpie_ray.config.schema import Config
+from magpie_ray.config.loading import JobConfig
 from magpie_ray.errors import ConfigError, PreflightError
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Placement:
         return f"{self.num_cpus:g} CPU" + (f" and {self.num_gpus:g} GPU" if self.num_gpus else "")
 
 
-def place(config: Config, resources: ClusterResources) -> Placement:
+def place(config: JobConfig, resources: ClusterResources) -> Placement:
     """What one actor takes: on the configured device, or on GPUs where the cluster has, or can have, any.
 
     ConfigError for an engine over several devices on CPUs.
@@ -105,7 +105,7 @@ def place(config: Config, resources: ClusterResources) -> Placement:
     )
 
 
-def choose_num_actors(config: Config, placement: Placement, resources: ClusterResources) -> int:
+def choose_num_actors(config: JobConfig, placement: Placement, resources: ClusterResources) -> int:
     """As configured, or as many as the cluster can hold. PreflightError when it can't hold one.
 
     Most autoscalers don't say which nodes they may bring: a configured number is believed where the cluster

@@ -146,7 +146,7 @@ def carry_out(
         tokens=tally.tokens,
         seconds=last.seconds,
         attempts=tally.attempts,
-        rejected=tally.attempts - tally.rows,
+        rejected=tally.rejections,
         engine_use=last.engines,
         report=written.location if written else None,
         advice=tuple(written.advice) if written else (),

@@ -69,7 +69,7 @@ class Snapshot:
     @property
     def accepted(self) -> float | None:
         """The share of attempts that were accepted, 0..1; None before the first attempt."""
-        return self.generated.rows / self.generated.attempts if self.generated.attempts else None
+        return self.generated.accepted / self.generated.attempts if self.generated.attempts else None
 
     @property
     def seconds_left(self) -> float | None:

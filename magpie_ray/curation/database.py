@@ -37,6 +37,8 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
     "python_enable_replacements": False,
     "preserve_insertion_order": True,
+    # Rows are read once. The cache would read files in pieces of 16 kB.
+    "enable_external_file_cache": False,
 }
 # What a message of DuckDB begins with.
 _NO_MEMORY = "Out of Memory Error"
@@ -128,6 +130,11 @@ class Database:
         self._connection.execute(f'CREATE VIEW "{table.name}" AS SELECT {row_id}* FROM {rows}')
         self.columns[table.name] = names
 
+    def set_rows(self, name: str, rows: pa.Table) -> None:
+        """A view over rows in memory, in place of an earlier one of this name."""
+        self._connection.register(name, rows)
+        self.columns[name] = list(rows.column_names)
+
     def query(self, sql: str) -> Result:
         """The rows of one SELECT, which runs while they are read.
 
@@ -168,8 +175,9 @@ class Database:
         if message.startswith(_INTERRUPTED):
             return KeyboardInterrupt()
         if message.startswith(_NO_MEMORY):
+            reason = message.partition("\n")[0]
             return QueryError(
-                f"{self._option}: {message}\nGive DuckDB more --memory, or TMPDIR a disk with more room"
+                f"{self._option}: {reason}. Give DuckDB more --memory, or TMPDIR a disk with more room"
             )
         if message.startswith(_UNREADABLE):
             return CorruptBuildError(f"{self._option}: a file can't be read: {message}")
@@ -178,7 +186,9 @@ class Database:
                 f"{self._option}: {message}\nA query reads nothing but its tables: {', '.join(self.columns)}"
             )
         columns = "\n".join(f"  {name}: {', '.join(names)}" for name, names in self.columns.items())
-        return ConfigError(f"{self._option}: {message}\nThe columns that there are:\n{columns}")
+        return ConfigError(
+            f"{self._option}: {message}\nText stands in single quotes. The columns that there are:\n{columns}"
+        )
 
 
 def _one_select(sql: str, option: str) -> str:

@@ -6,10 +6,11 @@ because DuckDB passes only its text on.
 """
 
 import io
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import Any
 
 from fsspec import AbstractFileSystem
 
@@ -18,7 +19,7 @@ from magpie_ray.errors import MagpieError
 SCHEME = "source"
 
 # DuckDB reads a column of a row group at once. Smaller reads, such as of headers of pages, share a request.
-_BUFFER_BYTES = 1 << 20
+_WINDOW_BYTES = 256 << 10
 # DuckDB asks when a file was changed, to know whether what it remembers is still right. No file changes.
 _UNCHANGED = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -50,9 +51,9 @@ class TableFiles(AbstractFileSystem):  # type: ignore[misc]
         self._files = files
         self.failure: MagpieError | None = None
 
-    def open(self, path: str, mode: str = "rb", **_: Any) -> IO[bytes]:
-        """The bytes of a file, seekable."""
-        return io.BufferedReader(_Ranges(self._file(path), self._note), _BUFFER_BYTES)
+    def open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
+        """The bytes of a file, which threads may share."""
+        return _Handle(self._file(path), self._note)
 
     def glob(self, path: str, **_: Any) -> list[str]:
         """The file of this name, which is never a pattern."""
@@ -87,9 +88,11 @@ class TableFiles(AbstractFileSystem):  # type: ignore[misc]
         self.failure = failure
 
 
-class _Ranges(io.RawIOBase):
+class _Handle(io.RawIOBase):
+    """An open file. DuckDB reads one from several threads at once, so each thread has its own position."""
+
     def __init__(self, file: TableFile, on_failure: Callable[[MagpieError], None]) -> None:
-        self._file, self._on_failure, self._at = file, on_failure, 0
+        self._file, self._on_failure, self._here = file, on_failure, _Here()
 
     def readable(self) -> bool:
         return True
@@ -98,21 +101,36 @@ class _Ranges(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size}[whence]
-        return self._at
+        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._here.at, io.SEEK_END: self._file.size}[whence]
+        self._here.at = begin + offset
+        return self._here.at
 
     def tell(self) -> int:
-        return self._at
+        return self._here.at
 
-    def readinto(self, buffer: Any) -> int:
-        stop = min(self._file.size, self._at + len(buffer))
-        if stop <= self._at:
-            return 0
+    def read(self, size: int = -1) -> bytes:
+        here, end = self._here, self._file.size
+        stop = end if size < 0 else min(end, here.at + size)
+        if stop <= here.at:
+            return b""
+        start, here.at = here.at, stop
+        if stop - start >= _WINDOW_BYTES:
+            return self._range(start, stop)
+        if not here.start <= start <= stop <= here.start + len(here.window):
+            here.start, here.window = start, self._range(start, min(end, start + _WINDOW_BYTES))
+        return here.window[start - here.start : stop - here.start]
+
+    def _range(self, start: int, stop: int) -> bytes:
         try:
-            data = self._file.read_range(self._at, stop)
+            return self._file.read_range(start, stop)
         except MagpieError as exc:
             self._on_failure(exc)
             raise
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+
+
+class _Here(threading.local):
+    """Where a thread is in a file, and the bytes that it has read last, from `start` on."""
+
+    def __init__(self) -> None:
+        self.at = self.start = 0
+        self.window = b""

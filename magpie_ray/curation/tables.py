@@ -7,6 +7,7 @@ follows from its content and not from where it lies.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ def find_table(name: str, url: str, options: Mapping[str, object]) -> Table:
     options: of fsspec. PreflightError for a data set that is not complete, or where there is no such file;
     CorruptBuildError; StorageError.
     """
-    if not _FILE_NAMES.search(url):
+    if not (_FILE_NAMES.search(url) or os.path.isfile(url)):
         place = follow_latest(url, options, retry_seconds=READ_SECONDS)
         storage = Storage(place, options, retry_seconds=READ_SECONDS)
         record = build_record.read_build(storage)

@@ -74,6 +74,11 @@ class BuildRecord:
         return schema_of(self.columns, kept)
 
     @property
+    def answers(self) -> int:
+        """Of a pass, how many answers a row has; 0 where rows are generated whole."""
+        return int(str(self.identity.get("n", 1))) if self.identity.get("job") == "answer" else 0
+
+    @property
     def identity_and_grid(self) -> Mapping[str, object]:
         """Everything that a build never changes."""
         return {**self.identity, "output.rows_per_partition": self.rows_per_partition}

@@ -1,11 +1,13 @@
-"""The columns of the rows: which of them a build has, their types, values and meanings.
+"""The columns of the rows that `generate` makes: which of them a build has, their types, values and meanings.
 
 Invariants: the columns of a build follow from its config alone, never from its data, and stand in the order
-of COLUMNS. The dataset card, README.md and docs/data.md have the texts of COLUMNS.
+of COLUMNS. Those of passes are in modules of their own. The dataset card, README.md and docs/data.md have the
+texts of COLUMNS.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,7 +17,7 @@ from magpie_ray.types import Row
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. meaning: of its values, in words. value: of a row, as Arrow takes it.
+    """One column. meaning: of its values, in words. value: of a row and its job's config, as Arrow takes it.
 
     is_written: whether a build with this config has the column; when: the same in words. nullable: whether a
     row may have no value.
@@ -24,13 +26,14 @@ class Column:
     name: str
     type: pa.DataType
     meaning: str
-    value: Callable[[Row, Config], object]
+    value: Callable[[Row, Any], object]
     when: str = "always"
-    is_written: Callable[[Config], bool] = lambda config: True
+    is_written: Callable[[Any], bool] = lambda config: True
     nullable: bool = False
 
 
-def _conversation(row: Row, config: Config) -> list[dict[str, str]]:
+def conversation_of(row: Row, config: Any) -> list[dict[str, str]]:
+    """The messages of a row, after its system prompt where the config includes it."""
     prompt = row.system_prompt if config.include_system_prompt else None
     system = [{"role": "system", "content": prompt.text}] if prompt else []
     return system + [{"role": message.role, "content": message.text} for message in row.messages]
@@ -47,7 +50,7 @@ _COLUMNS = (
         "conversation",
         pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
         "the messages in order, after the system prompt where `include_system_prompt` is true",
-        _conversation,
+        conversation_of,
         when="unless `only_instruction` is true",
         is_written=lambda config: not config.only_instruction,
     ),
@@ -160,12 +163,23 @@ def schema_of(names: Iterable[str], kept: pa.Schema = NO_COLUMNS) -> pa.Schema:
 def to_table(rows: Sequence[Row], config: Config, kept: pa.Schema = NO_COLUMNS) -> pa.Table:
     """Rows in the columns of a build. kept: as for `schema_of`; each row has these cells in its input."""
     schema = schema_of(columns_of(config), kept)
+    return table_of(rows, config, schema, COLUMNS, kept)
+
+
+def table_of(
+    rows: Sequence[Row],
+    config: Any,
+    schema: pa.Schema,
+    columns_by_name: Mapping[str, Column],
+    kept: pa.Schema,
+) -> pa.Table:
+    """Rows in the columns of a schema: kept ones, and those that the columns give the values of."""
     cells = [row.input.kept for row in rows if row.input] if kept.names else []
     columns = dict(zip(kept.names, pa.concat_batches(cells).columns, strict=True)) if cells else {}
     arrays = [
         columns[field.name]
         if field.name in columns
-        else pa.array([COLUMNS[field.name].value(row, config) for row in rows], type=field.type)
+        else pa.array([columns_by_name[field.name].value(row, config) for row in rows], type=field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)

@@ -271,7 +271,8 @@ def _replace_manifest(
     # Compact, as a hundred thousand partitions make tens of megabytes; and by pydantic, as asdict takes ten
     # times as long, and holds the lock that the job's loop needs.
     is_shared = all(record.fingerprint == build.fingerprint for record in ordered)
-    left_out = {"partitions": {"__all__": {"fingerprint"}}} if is_shared else None
+    names = [name for name in ("further", "unanswered") if not getattr(tally, name)]
+    left_out = {"partitions": {"__all__": {*names, *(["fingerprint"] if is_shared else [])}}}
     raw = layout.JSON_OBJECT.dump_json(fields, exclude=left_out)
     storage.replace(MANIFEST_KEY, raw)
     return hashlib.sha256(raw).digest()

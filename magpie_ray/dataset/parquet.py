@@ -6,19 +6,16 @@ FOOTER_KEY, which says which rows of which build the file has.
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from magpie_ray.config.schema import Config
 from magpie_ray.counters import Tally
-from magpie_ray.dataset.columns import NO_COLUMNS, to_table
 from magpie_ray.dataset.layout import parse_record
 from magpie_ray.errors import CorruptBuildError
-from magpie_ray.types import PartitionRecord, Row
+from magpie_ray.types import PartitionRecord
 
 FOOTER_KEY = b"magpie_ray"
 # What pyarrow raises for a damaged file, including one whose column names are not UTF-8.
@@ -33,34 +30,33 @@ _COMPRESSION_LEVELS = {"zstd": 6}
 FOOTER_READ_BYTES = 64 << 10
 _TRAILER_BYTES = 8  # the footer's length and "PAR1" end a Parquet file
 
+_OF_ANSWERS = ("further", "unanswered")  # 0 for all rows that no pass has made
+
 _RECORD = TypeAdapter(PartitionRecord)
 
 
 def to_parquet(
-    rows: Sequence[Row],
-    *,
-    config: Config,
-    fingerprint: str,
-    run: int,
-    tally: Tally,
-    kept: pa.Schema = NO_COLUMNS,
+    table: pa.Table, *, compression: str, fingerprint: str, run: int, tally: Tally
 ) -> tuple[bytes, PartitionRecord]:
     """The file of one partition, and its record, which the footer holds.
 
-    rows: contiguous, in order. kept: the columns that they keep of their inputs.
+    table: rows in the columns of the build, with contiguous ids in order. compression: as output.compression.
     """
+    ids = table.column("row_id").to_pylist()
     record = PartitionRecord(
-        start=rows[0].row_id,
-        stop=rows[-1].row_id + 1,
+        start=ids[0],
+        stop=ids[-1] + 1,
         fingerprint=fingerprint,
         run=run,
         rejected=tally.rejected,
         rejected_at=tally.rejected_at,
+        further=tally.further,
+        unanswered=tally.unanswered,
         user_tokens=tally.user_tokens,
         assistant_tokens=tally.assistant_tokens,
     )
-    assert [row.row_id for row in rows] == list(range(record.start, record.stop)), "rows out of order"
-    return partition_file(to_table(rows, config, kept), record, config.output.compression)
+    assert ids == list(range(record.start, record.stop)), "rows out of order"
+    return partition_file(table, record, compression)
 
 
 def partition_file(
@@ -72,6 +68,7 @@ def partition_file(
     """
     footer = asdict(record)
     del footer["size"], footer["sha256"]  # unknown until the file is written
+    footer = {name: value for name, value in footer.items() if value or name not in _OF_ANSWERS}
     data = parquet_bytes(
         table.replace_schema_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True)}), compression
     )

@@ -1,19 +1,18 @@
-"""The rows of a build for readers: a few at a time, in row order, all or those that meet conditions.
+"""The rows of a build for readers: a few at a time, in row order.
 
 Invariant: reads files that are named as partitions, one at a time. `magpie-ray verify` reports other files.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from magpie_ray.config.source import read_overrides
 from magpie_ray.dataset.data_folder import read_data_folder
 from magpie_ray.dataset.parquet import PARQUET_ERRORS
-from magpie_ray.errors import ConfigError, CorruptBuildError
+from magpie_ray.errors import CorruptBuildError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
 
@@ -51,48 +50,66 @@ def messages_of(row: Record) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Condition:
-    """COLUMN=VALUE of --where. value: as YAML reads it. text: the value as it was typed."""
+class Said:
+    """A message of a row. The last three are of generated messages; a given one has no tokens.
 
-    column: str
-    value: object
-    text: str
+    text: None in the place of an answer that the row lacks.
+    """
 
-    def holds(self, fields: Mapping[str, object]) -> bool:
-        """Whether the row or reject has the value, or has it in its list."""
-        cell = fields[self.column]
-        return any(map(self._equals, cell)) if isinstance(cell, list) else self._equals(cell)
-
-    def _equals(self, cell: object) -> bool:
-        if isinstance(cell, str):
-            return cell in (self.value, self.text)
-        # 1 == True in Python, but not in a table.
-        return cell == self.value and isinstance(cell, bool) == isinstance(self.value, bool)
+    role: str
+    text: str | None
+    reasoning: str = ""
+    finish_reason: str | None = None
+    tokens: int | None = None
 
 
-def parse_conditions(texts: Iterable[str], columns: Sequence[str]) -> list[Condition]:
-    """The conditions in texts of the form COLUMN=VALUE. ConfigError for another form or an unknown column."""
-    conditions = []
-    for text in texts:
-        name, separator, value = text.partition("=")
-        name = name.strip()
-        if not separator:
-            raise ConfigError(f"--where: got {text!r}, must be COLUMN=VALUE, such as finish_reasons=length")
-        if name not in columns:
-            raise ConfigError(f"--where: there is no column {name!r}; there are {', '.join(columns)}")
-        parsed = read_overrides([f"{name}={value}"])[name]
-        conditions.append(Condition(column=name, value=parsed, text=value))
-    return conditions
+def instruction_of(row: Record) -> str:
+    """The user's first message; of a row of a pass, the one that is answered."""
+    said = said_in(row)
+    given = len(said) - sum(one.finish_reason is not None or one.text is None for one in said)
+    answered = said[given - 1] if given and said[given - 1].role == "user" else None
+    return str((answered or next(one for one in said if one.role == "user")).text)
 
 
-def select_rows(
-    storage: Storage, conditions: Sequence[Condition], *, limit: int | None, row: int | None = None
-) -> Iterator[Record]:
-    """The first `limit` committed rows that meet all conditions, in order. Holds one partition in memory.
+def said_in(row: Record) -> list[Said]:
+    """The messages of a row, with all of its answers, whatever job made it.
+
+    A selection may lack columns: without finish_reasons every message counts as generated, and the reasoning
+    belongs to the last answers.
+    """
+    messages: list[tuple[str, str | None]] = [*messages_of(row)]
+    columns = [row.get(name) or [] for name in ("reasoning", "finish_reasons", "completion_tokens")]
+    reasonings, endings, tokens = (column if isinstance(column, list) else [] for column in columns)
+    if isinstance(answers := row.get("responses"), list):
+        messages += [("assistant", text) for text in answers]
+    given = max(0, len(messages) - len(endings))
+    if row.get("finish_reasons") is None:
+        given, endings = 0, [None] * len(messages)
+        lacking = sum(role == "assistant" for role, _ in messages) - len(reasonings)
+        reasonings = [""] * lacking + reasonings
+    said, thoughts = list[Said](), iter(reasonings)
+    for index, (role, text) in enumerate(messages):
+        if index < given:
+            said.append(Said(role=role, text=text))
+            continue
+        said.append(
+            Said(
+                role=role,
+                text=text,
+                reasoning=(next(thoughts, "") or "") if role == "assistant" else "",
+                finish_reason=endings[index - given],
+                tokens=tokens[index - given] if tokens else None,
+            )
+        )
+    return said
+
+
+def select_rows(storage: Storage, *, limit: int | None, row: int | None = None) -> Iterator[Record]:
+    """The first `limit` committed rows, in order. Holds one partition in memory.
 
     row: the id to begin at; with no limit, that row alone, or none.
     """
     rows = read_rows(storage, first_row=row or 0)
     if limit is None:
-        rows = (record for record in islice(rows, 1) if record["row_id"] == (row or 0))
-    return islice((record for record in rows if all(c.holds(record) for c in conditions)), limit)
+        return (record for record in islice(rows, 1) if record["row_id"] == (row or 0))
+    return islice(rows, limit)

@@ -119,16 +119,24 @@ def by_reason(rejects: Iterable[Reject], per_reason: int) -> list[Reject]:
 
 
 def select_rejects(
-    storage: Storage, wanted: Callable[[Reject], bool], per_reason: int, reason: str | None = None
+    storage: Storage,
+    per_reason: int,
+    *,
+    reason: str | None = None,
+    row: int | None = None,
+    where: Callable[[Iterator[Reject]], Iterator[Reject]] = lambda rejects: rejects,
 ) -> list[Reject]:
-    """The first `per_reason` wanted rejects for each reason, or for one. ConfigError if it is unknown."""
+    """The first `per_reason` rejects for each reason, or for one. ConfigError if that reason is unknown.
+
+    row: only rejects of this row. where: keeps those that are wanted.
+    """
     reasons = set[str]()
 
     def is_selected(reject: Reject) -> bool:
         reasons.add(str(reject["reason"]))
-        return reason in (None, reject["reason"]) and wanted(reject)
+        return reason in (None, reject["reason"]) and row in (None, reject["row_id"])
 
-    selected = by_reason(filter(is_selected, read_rejects(storage)), per_reason)
+    selected = by_reason(where(filter(is_selected, read_rejects(storage))), per_reason)
     if reason is not None and reason not in reasons:
         known = f"there are {', '.join(sorted(reasons))}" if reasons else "there are no rejects at all"
         raise ConfigError(f"--reason: no reject that was kept has the reason {reason!r}; {known}")

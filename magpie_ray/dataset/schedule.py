@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 
 from pydantic import TypeAdapter
 
+from magpie_ray.config.loading import JobConfig
 from magpie_ray.config.output_path import LATEST, Tick, fill, has_placeholders
-from magpie_ray.config.schema import Config
 from magpie_ray.dataset import build_record, layout, manifest
 from magpie_ray.errors import AlreadyExistsError, CorruptBuildError, PreflightError, StorageError
 from magpie_ray.storage.storage import READ_SECONDS, Storage
@@ -44,8 +44,8 @@ _COMPLETE_BUILD = TypeAdapter(CompleteBuild)
 
 
 def resolve(
-    config: Config, *, claim: bool = True, look: bool = True, clock: Callable[[], str] = layout.now
-) -> tuple[Config, Tick | None]:
+    config: JobConfig, *, claim: bool = True, look: bool = True, clock: Callable[[], str] = layout.now
+) -> tuple[JobConfig, Tick | None]:
     """The config of one build, with a literal output.path, and its tick where the path had placeholders.
 
     claim: record the build's name, so that the next run with that name works on the same build; otherwise
@@ -63,14 +63,14 @@ def resolve(
     return _with_path(config, tick.path), tick
 
 
-def resume_override(config: Config, tick: Tick | None) -> str | None:
+def resume_override(config: JobConfig, tick: Tick | None) -> str | None:
     """The override that makes the same command work on this build again; None where none is needed."""
     if tick is None or config.output.build_id or not tick.is_unique:
         return None
     return f"output.build_id={tick.build_id}"
 
 
-def update_latest(config: Config, storage: Storage) -> None:
+def update_latest(config: JobConfig, storage: Storage) -> None:
     """Let latest.json name the build in `storage`, unless a newer one is complete.
 
     Does nothing for a build that is not complete, not one of several, or a copy in another place.
@@ -119,7 +119,7 @@ def follow_latest(url: str, storage_options: Mapping[str, object], *, retry_seco
     return complete.path if complete else url
 
 
-def _first_tick(config: Config, tick: Tick, *, claim: bool) -> Tick:
+def _first_tick(config: JobConfig, tick: Tick, *, claim: bool) -> Tick:
     """The tick of the first run with this build_id: `tick` itself, unless one is recorded."""
     storage = _parent_storage(tick, config)
     key = layout.build_id_key(tick.place.latest, tick.build_id)
@@ -142,7 +142,7 @@ def _first_tick(config: Config, tick: Tick, *, claim: bool) -> Tick:
     return first
 
 
-def _parent_storage(tick: Tick, config: Config) -> Storage:
+def _parent_storage(tick: Tick, config: JobConfig) -> Storage:
     """The folder that the builds of a path have in common."""
     output = config.output
     return Storage(
@@ -153,7 +153,7 @@ def _parent_storage(tick: Tick, config: Config) -> Storage:
     )
 
 
-def _with_path(config: Config, path: str) -> Config:
+def _with_path(config: JobConfig, path: str) -> JobConfig:
     # The path is literal from here on: braces in it are not placeholders.
     output = config.output.model_copy(update={"path": path})
     return config.model_copy(update={"output": output})

@@ -18,7 +18,7 @@ from magpie_ray.driver.ray_actors import RayActors
 from magpie_ray.planning.sampler import Sampler
 from magpie_ray.preflight import checks
 from magpie_ray.preflight.build_spec import BuildSpec
-from magpie_ray.preflight.inputs import copy_inputs
+from magpie_ray.preflight.companions import write_companions
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
 from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec, main_code_of
@@ -93,8 +93,7 @@ def engines_here(build_spec: BuildSpec, engine_factory: EngineFactory | None) ->
         ClusterWatch(may_grow=False) as watch,
     ):
         storage = Storage(folder)
-        if build_spec.inputs:
-            copy_inputs(build_spec.config, build_spec.inputs, storage)
+        write_companions(build_spec, storage)
         placement = place(build_spec.config, watch.view.resources)
         yield EnginesHere(
             build_spec=build_spec,

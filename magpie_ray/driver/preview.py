@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
-from magpie_ray.config.schema import Config
+from magpie_ray.config.loading import JobConfig
 from magpie_ray.dataset.reader import Record
 from magpie_ray.dataset.rejects import Reject, read_rejects
 from magpie_ray.driver.engines_here import engines_here
@@ -32,7 +32,7 @@ class Preview:
     problem: str = ""
 
 
-def take_preview(config: Config, num_rows: int, *, engine_factory: EngineFactory | None = None) -> Preview:
+def take_preview(config: JobConfig, num_rows: int, *, engine_factory: EngineFactory | None = None) -> Preview:
     """Make the first rows of the build, as an existing build does not have them: with another engine seed.
 
     Raises what `generate` raises before anything starts, GenerationFailedError when the engine fails,

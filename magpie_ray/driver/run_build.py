@@ -1,4 +1,4 @@
-"""`generate`, the program's story: look, settle, open, work.
+"""`generate` and the passes, the program's story: look, settle, open, work.
 
 Look: find the build's output and what is committed there (preflight.target). Settle: return at once where no
 engine is needed, because the build is left alone or complete. Open: connect to a cluster that can hold its
@@ -17,8 +17,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
-from magpie_ray.config.schema import Config, load_config, parse_config
+from magpie_ray.config.answer import AnswerConfig
+from magpie_ray.config.fields import Section
+from magpie_ray.config.loading import JobConfig, load_as, parse_as
+from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.notice import SLACK_SECONDS, Notice
 from magpie_ray.coordinator.placement import choose_num_actors, place
 from magpie_ray.coordinator.run import BuildResult, carry_out, nothing_to_do
@@ -31,8 +35,8 @@ from magpie_ray.errors import MagpieError
 from magpie_ray.monitoring.heartbeat import Heartbeat
 from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.preflight import checks
+from magpie_ray.preflight.companions import write_companions
 from magpie_ray.preflight.if_exists import exists_error, reason_to_leave
-from magpie_ray.preflight.inputs import copy_inputs
 from magpie_ray.preflight.target import (
     Output,
     Target,
@@ -58,10 +62,14 @@ class Timing:
 
 
 _USUAL = Timing()
+_J = TypeVar("_J", bound=Section)
+
+
+Asked = Mapping[str, object] | str | os.PathLike[str]
 
 
 def generate(
-    config: Config | Mapping[str, object] | str | os.PathLike[str],
+    config: Config | Asked,
     *,
     if_exists: IfExists = "resume",
     engine_factory: EngineFactory | None = None,
@@ -76,11 +84,35 @@ def generate(
     GenerationFailedError, RowExhaustedError or ClusterLostError when the job gives up. Committed files stay,
     and the same call resumes the build.
     """
+    asked = config if isinstance(config, Config) else _loaded(Config, config)
+    return run_job(asked, if_exists=if_exists, engine_factory=engine_factory, timing=timing)
+
+
+def answer(
+    config: AnswerConfig | Asked,
+    *,
+    if_exists: IfExists = "resume",
+    engine_factory: EngineFactory | None = None,
+    timing: Timing = _USUAL,
+) -> BuildResult:
+    """Run, or resume, a pass that answers the rows of a source; as `generate` in all else."""
+    asked = config if isinstance(config, AnswerConfig) else _loaded(AnswerConfig, config)
+    return run_job(asked, if_exists=if_exists, engine_factory=engine_factory, timing=timing)
+
+
+def _loaded(kind: type[_J], config: Asked) -> _J:
+    return parse_as(kind, config) if isinstance(config, Mapping) else load_as(kind, os.fspath(config))
+
+
+def run_job(
+    config: JobConfig,
+    *,
+    if_exists: IfExists = "resume",
+    engine_factory: EngineFactory | None = None,
+    timing: Timing = _USUAL,
+) -> BuildResult:
+    """Run, or resume, any job: what `generate` and the passes have in common."""
     began = time.monotonic()
-    if isinstance(config, Mapping):
-        config = parse_config(config)
-    elif not isinstance(config, Config):
-        config = load_config(os.fspath(config))
     checks.check_output_outlives_job(config.output.path)
     output = find_output(config, claim=True)
     checks.check_output_is_shared(output.storage)
@@ -154,8 +186,7 @@ def _run(
             return nothing_to_do(build_spec, storage, committed)
 
         # Work.
-        if build_spec.inputs:
-            copy_inputs(config, build_spec.inputs, storage, stop_requested=stop_requested)
+        write_companions(build_spec, storage, stop_requested=stop_requested)
         host = socket.gethostname()
         run = run_records.start_run(storage, num_rows=config.num_rows, host=host, config=config.recorded())
         make_this_job = partial(

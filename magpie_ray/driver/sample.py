@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from magpie_ray.config.schema import Config
+from magpie_ray.config.loading import JobConfig
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.parquet import parquet_bytes
 from magpie_ray.driver.engines_here import engines_here
@@ -33,7 +33,7 @@ _MOST_ROWS = 1_000_000
 
 
 def take_sample(
-    config: Config,
+    config: JobConfig,
     seconds: float,
     *,
     engine_factory: EngineFactory | None = None,
@@ -72,13 +72,15 @@ def take_sample(
     )
 
 
-def _pieces(config: Config, committed: CommittedBuild | None, *, grid: int, num_rows: int) -> list[Partition]:
+def _pieces(
+    config: JobConfig, committed: CommittedBuild | None, *, grid: int, num_rows: int
+) -> list[Partition]:
     """The first of the `num_rows` pending rows."""
     done = [record.partition for record in committed.records] if committed else []
     return partitioning.pending(min(config.num_rows, config.num_rows - num_rows + _MOST_ROWS), grid, done)
 
 
-def _bytes_of(paths: Sequence[Path], config: Config) -> tuple[float, float]:
+def _bytes_of(paths: Sequence[Path], config: JobConfig) -> tuple[float, float]:
     """Bytes of a row, and of a file beside its rows, from the sample's files and one file of all rows."""
     table = pa.concat_tables(pq.read_table(path) for path in paths)
     together = len(parquet_bytes(table, config.output.compression))

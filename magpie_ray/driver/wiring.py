@@ -3,7 +3,7 @@
 import logging
 from functools import partial
 
-from magpie_ray.config.schema import Config
+from magpie_ray.config.loading import JobConfig
 from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.fleet import progress_seconds
@@ -18,7 +18,7 @@ from magpie_ray.driver.cluster_watch import ClusterView, ClusterWatch
 from magpie_ray.driver.ray_actors import ASK_SECONDS, RayActors
 from magpie_ray.errors import PreflightError
 from magpie_ray.preflight.build_spec import BuildSpec
-from magpie_ray.preflight.inputs import copy_inputs
+from magpie_ray.preflight.companions import write_companions
 from magpie_ray.preflight.target import CommittedBuild
 from magpie_ray.storage.storage import Storage
 from magpie_ray.worker.spec import EngineFactory, EngineStart, WorkerSpec, main_code_of
@@ -52,7 +52,6 @@ def make_job(
     )
     history = ActorHistory(run=run.number, device=placement.device, num_gpus=placement.all_gpus)
     ledger = Ledger(committed.records, run=run.number)
-    inputs = build_spec.inputs
     output = OutputSync(
         storage,
         committed.build,
@@ -60,7 +59,7 @@ def make_job(
         num_rows=config.num_rows,
         run=run,
         history=history,
-        copy_inputs=partial(copy_inputs, config, inputs, storage) if inputs else None,
+        copy_inputs=partial(write_companions, build_spec, storage) if build_spec.inputs else None,
     )
     spec = WorkerSpec(
         build_spec=build_spec.for_workers(),
@@ -102,7 +101,7 @@ def _engine_start(spec: WorkerSpec, dispatcher: Dispatcher, engine_start: int) -
     return EngineStart(engine_start=engine_start, progress_seconds=seconds)
 
 
-def _capacity(config: Config, placement: Placement, view: ClusterView) -> int:
+def _capacity(config: JobConfig, placement: Placement, view: ClusterView) -> int:
     """As many actors as configured, or as the cluster can hold now."""
     if config.cluster.num_actors != "auto":
         return config.cluster.num_actors

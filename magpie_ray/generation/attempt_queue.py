@@ -22,17 +22,19 @@ class Attempt:
     """One try at a row.
 
     number: counts from 1. messages, message_ids: whole turns to continue after, as text and as token ids.
+    given: how many of them a source gave.
     """
 
     row_id: int
     number: int = 1
     messages: tuple[Message, ...] = ()
     message_ids: tuple[list[int], ...] = ()
+    given: int = 0
 
     @property
     def turns(self) -> int:
-        """Turns that the attempt continues after."""
-        return len(self.messages) // 2
+        """Turns, at least in part generated, that the attempt continues after."""
+        return max(0, len(self.messages) // 2 - self.given // 2)
 
 
 @dataclass(slots=True, eq=False)

@@ -13,6 +13,7 @@ from magpie_ray import draws
 from magpie_ray.acceptance import Rule
 from magpie_ray.chat_format.format import Reasoning, SystemPrefix
 from magpie_ray.config.acceptance import AcceptanceConfig
+from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.engine.protocol import Request, Sampling
 from magpie_ray.generation.attempt_queue import Attempt
 from magpie_ray.types import Input, Message, Rejection, Role, Row, SystemPrompt
@@ -32,13 +33,15 @@ class Start:
 
     prefix: everything before the first user message, as token ids. known_as: the same for
     `ChatFormat.prompt` where the format was not derived with this system prompt. input: None where the build
-    has no inputs.
+    has no inputs. given, given_ids: the messages that a source gives, as text and as token ids.
     """
 
     system_prompt: SystemPrompt | None
     prefix: tuple[int, ...]
     known_as: SystemPrefix | None = None
     input: Input | None = None
+    given: tuple[Message, ...] = ()
+    given_ids: tuple[list[int], ...] = ()
 
 
 class Inputs(Protocol):
@@ -73,9 +76,11 @@ class Recipe:
     -> their texts, special tokens kept. encode: a part of a generated message, its index in the dialogue, the
     dialogue's start and the markers that the model has generated in that part -> token ids. markers: the
     texts of the tokens that are no ordinary text, by id. knows: whether the tokenizer has all of these token
-    ids; decoding leaves out the others. rules: by name, in order. reasoning: how to split an
-    answer's reasoning from its content; None without thinking. acceptance: how often and from where a row is
-    tried again. inputs: what rows start with; None where they draw one of the prompts.
+    ids; decoding leaves out the others. rules: by name, in order. reasoning: how to split an answer's
+    reasoning from its content; None without thinking. acceptance: how often and from where a row is tried
+    again. inputs: what rows start with; None where they draw one of the prompts. answers: how many rows of
+    the recipe, next to each other, are answers to one row of a source; None where there is no source. A row
+    of a source that can't be answered stays so.
     """
 
     chat_format: Format
@@ -92,6 +97,7 @@ class Recipe:
     markers: Mapping[int, str] = field(default_factory=dict)
     knows: Callable[[Sequence[int]], bool] = lambda _: True
     inputs: Inputs | None = None
+    answers: int | None = None
 
     @property
     def distinct_prompts(self) -> int:
@@ -155,7 +161,8 @@ class Cohort:
 class Conversation:
     """One attempt at a row.
 
-    sampling_key: index of `sampling` in the recipe. inherited: messages that an earlier attempt generated.
+    sampling_key: index of `sampling` in the recipe. inherited: messages that an earlier attempt generated,
+    and those given before them. repeats_prompt: another answer to the same row is asked for first.
     prompt_tokens, request_id: of the last request. kv_tokens: tokens of the engine's KV cache, without the
     first shared_tokens, which other conversations use as well; kv_tokens_before: when the turn began.
     """
@@ -170,6 +177,7 @@ class Conversation:
     message_ids: list[list[int]] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     inherited: int = 0
+    repeats_prompt: bool = False
     prompt_tokens: int = 0
     request_id: int = -1
     kv_tokens: int = 0
@@ -180,9 +188,10 @@ class Conversation:
         cls, attempt: Attempt, recipe: Recipe, cohort: Cohort, *, shares_prefix: bool
     ) -> "Conversation":
         """The attempt as a member of the cohort. shares_prefix: the prefix is cached once for many rows."""
-        row_id, seed = attempt.row_id, recipe.seed
+        row_id, seed, answers = attempt.row_id, recipe.seed, recipe.answers or 1
         start = recipe.start_of(row_id)
-        key = draws.sampling_of(row_id, seed=seed, weights=[pair.weight for pair in recipe.samplings])
+        weights = [pair.weight for pair in recipe.samplings]
+        key = draws.sampling_of(row_id // answers, seed=seed, weights=weights)
         return cls(
             row_id=row_id,
             attempt=attempt.number,
@@ -191,15 +200,21 @@ class Conversation:
             sampling_key=key,
             cohort=cohort,
             shared_tokens=len(start.prefix) if shares_prefix else 0,
-            message_ids=list(attempt.message_ids),
-            messages=list(attempt.messages),
+            message_ids=[*(attempt.message_ids or start.given_ids)],
+            messages=[*(attempt.messages or start.given)],
             inherited=len(attempt.messages),
+            repeats_prompt=row_id % answers > 0,
             prompt_tokens=attempt.messages[-1].prompt_tokens if attempt.messages else 0,
         )
 
     @property
     def system_prompt(self) -> SystemPrompt | None:
         return self.start.system_prompt
+
+    @property
+    def given(self) -> int:
+        """The messages that the row started with."""
+        return len(self.start.given)
 
     @property
     def next_role(self) -> Role:
@@ -212,9 +227,14 @@ class Conversation:
         return len(self.message_ids) // 2 + 1
 
     @property
+    def sampling_of_next(self) -> SamplingSettings:
+        """How that message is sampled."""
+        return self.sampling.of(self.next_role).settings
+
+    @property
     def known_tokens(self) -> int:
         """Tokens of the next prompt that the engine has prefilled or decoded before."""
-        if not self.message_ids:
+        if len(self.message_ids) == self.given:
             return self.shared_tokens
         if self.messages and self.messages[-1].reasoning:
             return self.prompt_tokens  # without the reasoning, the content has other positions
@@ -230,9 +250,13 @@ class Conversation:
         return Request(request_id=request_id, prompt_token_ids=prompt_ids, sampling=sampling, seed=seed)
 
     def complete_messages(self, messages_per_row: int) -> int:
-        """The most accepted messages that end with the same role as a whole row."""
-        accepted = len(self.message_ids)
-        return accepted - (messages_per_row - accepted) % 2 if accepted else 0
+        """The most accepted messages, with the given ones, that end with the same role as a whole row.
+
+        0 where none is generated.
+        """
+        accepted = len(self.message_ids) - self.given
+        complete = accepted - (messages_per_row - accepted) % 2 if accepted else 0
+        return self.given + complete if complete else 0
 
     def row(self) -> Row:
         """The finished row."""
@@ -243,6 +267,7 @@ class Conversation:
             attempt=self.attempt,
             sampling_key=self.sampling_key,
             input=self.start.input,
+            given=self.given,
         )
 
     def reject(self, reason: str, *, text: str, keep_turns: bool) -> tuple[Rejection, Attempt]:
@@ -252,7 +277,7 @@ class Conversation:
         the same turns, the next one starts the row again, because these turns may be the cause.
         """
         kept = self.next_turn * 2 - 2 if keep_turns else 0
-        kept = 0 if kept == self.inherited else kept
+        kept = 0 if kept == self.inherited or kept <= self.given else kept
         accepted = tuple(self.messages[: len(self.message_ids)])
         dropped = self.messages[kept:]
         rejection = Rejection(
@@ -273,5 +298,6 @@ class Conversation:
             number=self.attempt + 1,
             messages=accepted[:kept],
             message_ids=tuple(self.message_ids[:kept]),
+            given=self.given,
         )
         return rejection, retry

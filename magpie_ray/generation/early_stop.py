@@ -6,11 +6,13 @@ ones.
 
 Invariants: chance alone ends no build but one in 10,000, whatever its size (sequential_tests), unless
 acceptance.max_attempts is a number. A finished or discarded row has no part in RowExhaustedError. A row that
-can't be accepted does end the build, also as the only one of its group.
+can't be accepted does end the build, also as the only one of its group. Only a row of a source, which nobody
+can draw anew, stays unanswered.
 """
 
 from dataclasses import dataclass, field
 
+from magpie_ray.acceptance import CONTEXT_FULL
 from magpie_ray.errors import AcceptRateError, RowExhaustedError
 from magpie_ray.generation.attempt_queue import Attempt
 from magpie_ray.generation.conversation import Conversation, Recipe
@@ -21,6 +23,9 @@ from magpie_ray.types import Rejection
 # With acceptance.max_attempts: auto no group goes on below this rate, also where min_accept_rate is lower:
 # a build must not try for ever what is never accepted.
 _LEAST_RATE = 0.001
+
+# The same at a row of a source, which stays unanswered then: a pass must end whatever rows it is given.
+ANSWER_ATTEMPTS = 5
 
 _SHOW_REJECTS = "`magpie-ray show OUTPUT --rejects` shows more of them."
 _OTHER_SETTINGS = "other settings need another output.path"
@@ -43,6 +48,7 @@ class EarlyStop:
         self._min_accept_rate = rate = recipe.acceptance.min_accept_rate
         self._rate = max(rate, _LEAST_RATE) if self._max_attempts == "auto" else rate
         self._is_mixed = len(recipe.samplings) > 1
+        self._may_stay_unanswered = recipe.answers is not None
         # All inputs are one group: there may be a million, each with a row or two. A row that can't be
         # accepted still shows among the others.
         groups = (1 if recipe.inputs else recipe.distinct_prompts) * len(recipe.samplings)
@@ -54,12 +60,14 @@ class EarlyStop:
         """An attempt has started."""
         if conversation.inherited:
             return  # the draw goes on
+        if self._may_stay_unanswered and conversation.attempt > 1:
+            return  # rows of a source differ: those that are hard to answer would be counted again and again
         draw = Draw(self._key(conversation), conversation.row_id)
         self._under_way[conversation.row_id] = draw
         self._groups.start(draw)
 
-    def reject(self, conversation: Conversation, rejection: Rejection, retry: Attempt) -> None:
-        """The attempt is rejected, and `retry` would be next.
+    def reject(self, conversation: Conversation, rejection: Rejection, retry: Attempt) -> bool:
+        """The attempt is rejected, and `retry` would be next. True: the row of a source stays unanswered.
 
         RowExhaustedError or AcceptRateError when it is one too many.
         """
@@ -71,9 +79,21 @@ class EarlyStop:
             row.failures += 1
             # What a whole group shows says more than one of its rows.
             self._end(rejection.row_id, outcome)
+        if self._may_stay_unanswered:
+            return self._stays_unanswered(conversation, rejection, row)
         given = rejection.input_id
         name = f"row {rejection.row_id}" + (f" (input {given})" if given is not None else "")
         self._check_row(row, name, self._key(conversation))
+        return False
+
+    def _stays_unanswered(self, conversation: Conversation, rejection: Rejection, row: _RejectedRow) -> bool:
+        """Whether another attempt would end like this one, or was tried often enough."""
+        if rejection.reason == CONTEXT_FULL and not rejection.text:
+            return True  # the prompt alone fills the context
+        if len(conversation.message_ids) == conversation.given and conversation.sampling_of_next.is_greedy:
+            return True
+        most = ANSWER_ATTEMPTS if self._max_attempts == "auto" else self._max_attempts
+        return row.attempts >= most
 
     def finish(self, row_id: int) -> None:
         """The row is finished. AcceptRateError where earlier outcomes waited for this one."""
@@ -92,7 +112,8 @@ class EarlyStop:
         return GroupKey(prompt, conversation.sampling_key if self._is_mixed else None)
 
     def _end(self, row_id: int, outcome: Outcome) -> None:
-        self._stop_at(self._groups.end(self._under_way.pop(row_id), outcome))
+        if draw := self._under_way.pop(row_id, None):
+            self._stop_at(self._groups.end(draw, outcome))
 
     def _stop_at(self, shortfall: Shortfall | None) -> None:
         if shortfall:

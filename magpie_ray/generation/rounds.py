@@ -188,6 +188,8 @@ class Rounds:
         if len(prompt_ids) >= self.engine.figures.max_model_len:
             self._outgrow(conversation, text="")
             return
+        if conversation.repeats_prompt and len(conversation.message_ids) == conversation.given:
+            conversation.shared_tokens = len(prompt_ids)
         self.known_tokens += conversation.known_tokens
         request = conversation.request(self._recipe, prompt_ids, request_id=next(self._request_ids))
         self._requests[request.request_id] = conversation
@@ -208,7 +210,8 @@ class Rounds:
 
     def _advance(self, conversation: Conversation) -> None:
         """After an accepted message: request the answer, finish the row, or wait for the cohort."""
-        is_last = len(conversation.messages) == self._recipe.messages_per_row
+        generated = len(conversation.messages) - conversation.given
+        is_last = generated == self._recipe.messages_per_row
         if conversation.next_role == "assistant" and not is_last:
             self._submit(conversation)
             return
@@ -256,7 +259,11 @@ class Rounds:
         keep_turns = self._recipe.acceptance.retry_from == "last_turn" and reason != CONTEXT_FULL
         rejection, retry = conversation.reject(reason, text=text, keep_turns=keep_turns)
         self._outcomes.append(rejection)
-        self._early_stop.reject(conversation, rejection, retry)
+        if self._early_stop.reject(conversation, rejection, retry):
+            complete = conversation.complete_messages(self._recipe.messages_per_row)
+            del conversation.messages[complete or conversation.given :]
+            self._finish(conversation)
+            return
         self._queue.add_retry(retry)
         self._remove(conversation)
         self._open_barrier(conversation.cohort)

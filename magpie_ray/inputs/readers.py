@@ -5,6 +5,7 @@ most BATCH_ROWS rows, and about as many bytes as BATCH_BYTES; a problem names th
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.spec import AbstractBufferedFile
 
 from magpie_ray.errors import PreflightError
 from magpie_ray.inputs.source import Source, SourceFile
@@ -23,6 +25,7 @@ BATCH_BYTES = 4 << 20
 # A cell of a CSV file may be as long; Python's own limit is 128 KB.
 _LONGEST_CELL = 1 << 28
 _DELIMITERS = (",", ";", "\t", "|")
+_LINES_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -237,7 +240,9 @@ def _is_encodable(text: str) -> bool:
 
 def _lines(file: SourceFile, opened: BinaryIO) -> Iterator[str]:
     """The lines of a text file, with their ends. The byte-order mark is left out."""
-    for number, line in enumerate(opened, 1):
+    # A remote file of fsspec copies a block of some MB for each line.
+    lines = io.BufferedReader(opened, _LINES_BYTES) if isinstance(opened, AbstractBufferedFile) else opened
+    for number, line in enumerate(lines, 1):
         try:
             yield (line.removeprefix(_BOM) if number == 1 else line).decode()
         except UnicodeDecodeError as exc:

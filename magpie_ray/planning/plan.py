@@ -4,11 +4,11 @@ from dataclasses import asdict
 from typing import Any
 
 from magpie_ray import draws
+from magpie_ray.config.loading import JobConfig, job_of
 from magpie_ray.config.sampling import sampling_choices
 from magpie_ray.config.schema import Config
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.columns import columns_of
 from magpie_ray.planning.estimate import Sample
 from magpie_ray.planning.forecast import CostInputs, forecast
 from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
@@ -16,7 +16,7 @@ from magpie_ray.preflight.target import look_if_reachable
 from magpie_ray.publish.hub_paths import MOST_FLAT
 
 
-def make_plan(config: Config, inputs: CostInputs | None = None) -> dict[str, Any]:
+def make_plan(config: JobConfig, inputs: CostInputs | None = None) -> dict[str, Any]:
     """The build that `config` describes, as far as it can be known without a cluster. Writes nothing.
 
     Where the cluster decides on num_actors or the device, the plan takes the sample's, or one actor on a GPU
@@ -27,7 +27,7 @@ def make_plan(config: Config, inputs: CostInputs | None = None) -> dict[str, Any
     build_spec, committed = target.build_spec, target.committed
     config = build_spec.config
     num_actors, device, assumptions = _assume_cluster(config, inputs.sample)
-    if build_spec.inputs and config.inputs.pick == "at_random":
+    if isinstance(config, Config) and config.inputs.pick == "at_random":
         assumptions.append("the first prompt is that of the first input; row 0 draws its own")
     if committed:
         record, pending = committed.build, list(committed.pending)
@@ -44,6 +44,7 @@ def make_plan(config: Config, inputs: CostInputs | None = None) -> dict[str, Any
         device=device,
     )
     return {
+        "job": job_of(config),
         "output": target.storage.url,
         "exists": committed is not None,
         "fingerprint": record.fingerprint if build_spec.has_seed else None,
@@ -60,7 +61,7 @@ def make_plan(config: Config, inputs: CostInputs | None = None) -> dict[str, Any
             for shard in partitioning.shards(pending, num_actors)
         ],
         "device": device,
-        "columns": list(columns_of(config)),
+        "columns": build_spec.schema.names,
         **_prompting(build_spec),
         "max_tokens_per_row": config.max_tokens_per_row,
         "model_size": asdict(cost.size) if cost.size else None,
@@ -93,7 +94,7 @@ def _new_record(build_spec: BuildSpec, *, num_actors: int, device: str) -> tuple
     return build_spec.record(choose_grid(build_spec, num_actors=num_actors, device=device)), assumptions
 
 
-def _assume_cluster(config: Config, sample: Sample | None) -> tuple[int, str, list[str]]:
+def _assume_cluster(config: JobConfig, sample: Sample | None) -> tuple[int, str, list[str]]:
     """The number of actors, their device, and a sentence for each of the two that is assumed."""
     assumptions = []
     num_actors, device = config.cluster.num_actors, str(config.engine.device)
@@ -125,9 +126,10 @@ def _many_files(files: int) -> list[str]:
 
 def _inputs(build_spec: BuildSpec) -> dict[str, Any] | None:
     """What the rows' inputs are; None where they have none."""
-    keys, inputs = build_spec.config.inputs, build_spec.inputs
-    if inputs is None:
+    config, inputs = build_spec.config, build_spec.inputs
+    if inputs is None or not isinstance(config, Config):
         return None
+    keys = config.inputs
     return {
         "path": keys.path,
         "format": inputs.format,
@@ -140,6 +142,21 @@ def _inputs(build_spec: BuildSpec) -> dict[str, Any] | None:
     }
 
 
+def _source(build_spec: BuildSpec) -> dict[str, Any] | None:
+    """What a pass goes over; None for `generate`."""
+    config, source = build_spec.config, build_spec.source
+    if source is None or isinstance(config, Config):
+        return None
+    return {
+        "path": config.source.path,
+        "kind": source.kind,
+        "files": len(source.files),
+        "rows": source.num_rows,
+        "identity": source.identity,
+        "answers": config.n,
+    }
+
+
 def _prompting(build_spec: BuildSpec) -> dict[str, Any]:
     """The prompts that rows start with, and the tokens and strings that end their messages."""
     config, form = build_spec.config, build_spec.chat_format
@@ -147,6 +164,7 @@ def _prompting(build_spec: BuildSpec) -> dict[str, Any]:
     start = build_spec.first_input or form.start(first.text if first else None)
     return {
         "inputs": _inputs(build_spec),
+        "source": _source(build_spec),
         "system_prompts": [
             {"key": p.key, "text": p.text, "weight": round(p.weight, 6)} for p in build_spec.prompts
         ],

@@ -200,7 +200,7 @@ class Sampler:
             engines=len(self._slots),
             rows=tally.rows,
             attempts=tally.attempts,
-            rejected=tally.attempts - tally.rows,
+            rejected=tally.rejections,
             tokens=tally.tokens,
             seconds=seconds,
             start_seconds=(self._first_ready if whole else self._all_ready) - self._began,

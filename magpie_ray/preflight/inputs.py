@@ -3,17 +3,15 @@
 Invariant: whatever is wrong with an input is told before an engine starts, with its file and its line or row.
 """
 
-import os
-import re
 from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from fsspec.utils import glob_translate
 
 from magpie_ray.chat_format.format import ChatFormat
 from magpie_ray.chat_format.of_model import Prefixes
 from magpie_ray.chat_format.prefixes import SPECIMEN
+from magpie_ray.config.loading import JobConfig
 from magpie_ray.config.schema import Config
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import COLUMNS
@@ -25,12 +23,13 @@ from magpie_ray.errors import (
     PreflightError,
 )
 from magpie_ray.inputs.copy import WEIGHT, CopyIndex, ensure_copy, read_files
+from magpie_ray.inputs.overlap import would_read
 from magpie_ray.inputs.readers import RawBatch, Wanted
 from magpie_ray.inputs.scan import InputSet, changes, is_blank, scan
 from magpie_ray.inputs.source import Source, open_source
 from magpie_ray.model.tokenizer import LoadedTokenizer
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import Partition, SystemPrompt
+from magpie_ray.types import SystemPrompt
 
 _SHOWN_CHANGES = 8
 
@@ -48,7 +47,7 @@ def format_for_inputs(derived: Callable[[tuple[SystemPrompt, ...]], ChatFormat])
     return derived(specimen) if bare.takes_system else bare
 
 
-def prefixes_of(config: Config, loaded: LoadedTokenizer, form: ChatFormat) -> Prefixes:
+def prefixes_of(config: JobConfig, loaded: LoadedTokenizer, form: ChatFormat) -> Prefixes:
     """The prefixes of the inputs' system prompts. form: as resolve_build has derived it."""
     return Prefixes(
         loaded,
@@ -124,31 +123,12 @@ def check_same_inputs(existing: BuildRecord, inputs: InputSet, storage: Storage)
 def _source(config: Config) -> Source:
     path = config.inputs.path
     assert path is not None, "only a config with inputs asks for them"
-    if _would_read(path, config.output.path):
+    if would_read(path, config.output.path):
         raise ConfigError(
             f"output.path: got {config.output.path}, which lies in inputs.path ({path}): the inputs would "
             "change as rows are written. Choose a place outside"
         )
     return open_source("inputs.path", path, config.inputs.storage_options)
-
-
-def _would_read(path: str, output: str) -> bool:
-    """Whether files of the output would be among the inputs."""
-    (scheme, place), (other, rows) = _place(path), _place(f"{output}/{Partition(start=0, stop=1).key}")
-    if scheme != other:
-        return False
-    if any(character in place for character in "*?["):
-        return re.match(glob_translate(place), rows) is not None
-    folder = rows.rpartition("/")[0]
-    return place == folder or rows.startswith(f"{place}/") or place.startswith(f"{folder}/")
-
-
-def _place(url: str) -> tuple[str, str]:
-    """The store of a path or URL, and the path on it."""
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme in ("file", "local"):
-        return "file", os.path.realpath(os.path.expanduser(rest if separator else url))
-    return {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}.get(scheme, scheme), rest.strip("/")
 
 
 def _wanted(config: Config) -> Wanted:

@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from magpie_ray import draws
+from magpie_ray.config.loading import JobConfig
 from magpie_ray.config.output_path import Tick
-from magpie_ray.config.schema import Config
 from magpie_ray.dataset import build_record, layout, manifest, schedule
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.data_folder import read_data_folder
 from magpie_ray.errors import BuildMismatchError, CorruptBuildError, PreflightError, StorageError
-from magpie_ray.preflight.build_spec import BuildSpec, choose_grid, resolve_build
+from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
 from magpie_ray.preflight.inputs import check_same_inputs
+from magpie_ray.preflight.resolve import resolve_build
+from magpie_ray.preflight.sources import check_same_source
 from magpie_ray.storage.storage import READ_SECONDS, Storage
 from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
 
@@ -31,7 +33,7 @@ class Output:
     without placeholders.
     """
 
-    config: Config
+    config: JobConfig
     tick: Tick | None
     storage: Storage
 
@@ -63,7 +65,7 @@ class Target:
     unseen: str = ""
 
 
-def find_output(config: Config, *, claim: bool, look: bool = True) -> Output:
+def find_output(config: JobConfig, *, claim: bool, look: bool = True) -> Output:
     """The output of one build. With `claim` the same output.build_id leads to the same build from now on.
 
     look: read which build output.build_id stands for. PreflightError when the records of a schedule's builds
@@ -74,13 +76,13 @@ def find_output(config: Config, *, claim: bool, look: bool = True) -> Output:
     return Output(config=config, tick=tick, storage=storage)
 
 
-def look_at(config: Config) -> Target:
+def look_at(config: JobConfig) -> Target:
     """What `generate` would work on. Raises what `generate` raises before anything starts."""
     output = find_output(config, claim=False)
     return find_target(output, read_existing(output.reader))
 
 
-def look_if_reachable(config: Config) -> Target:
+def look_if_reachable(config: JobConfig) -> Target:
     """As look_at; but a store that does not answer, or refuses, is taken for one without a build."""
     try:
         return look_at(config)
@@ -125,6 +127,8 @@ def check_existing(build_spec: BuildSpec, existing: BuildRecord, storage: Storag
     grid = existing.rows_per_partition if rows_per_partition == "auto" else rows_per_partition
     if build_spec.inputs:
         check_same_inputs(existing, build_spec.inputs, storage)
+    if build_spec.source:
+        check_same_source(build_spec.source, storage)
     build_record.check_same_build(existing, build_spec.record(grid), storage)
     with _refusing():
         records = tuple(manifest.read_committed(storage, existing))

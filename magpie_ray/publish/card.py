@@ -14,6 +14,7 @@ import yaml
 
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest, run_records
+from magpie_ray.dataset.answer_columns import answer_columns_by_name
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import COLUMNS
 from magpie_ray.dataset.layout import CARD_KEY, DATA_FILES, REPORT_KEY
@@ -40,6 +41,7 @@ _ASK_FOR_LICENCE = (
     "Before this is published: put a licence in the place of `unknown` in the front matter. What the licence "
     "of {model} says of its outputs applies to these texts."
 )
+_CURATED_TITLES = {"select": "Selected Magpie rows", "dedupe": "Near-duplicates among Magpie rows"}
 # The bounds in the hub's names for the number of rows, from 1,000 on, each ten times the one before.
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 
@@ -129,7 +131,7 @@ def _defaults(record: BuildRecord) -> dict[str, object]:
     """Front matter that the user may overrule."""
     return {
         "license": _UNKNOWN_LICENCE,
-        "pretty_name": f"Magpie rows by {_model(record)}",
+        "pretty_name": _title(record),
         "task_categories": ["text-generation"],
         "tags": ["magpie", "magpie-ray", "synthetic"],
         **({"language": languages} if (languages := _languages(record)) else {}),
@@ -142,7 +144,7 @@ def _facts(record: BuildRecord, rows: int, data_files: str) -> dict[str, object]
         "size_categories": [_size_category(rows)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_files}]}],
     }
-    kept = [field for field in record.schema if field.name not in COLUMNS]
+    kept = [field for field in record.schema if field.name not in (*COLUMNS, "responses")]
     # Readers find the types in the files, too. A type that is written wrongly here would keep them out.
     if all(str(field.type) in _NAMED for field in kept):
         facts["dataset_info"] = {
@@ -181,34 +183,21 @@ def _model(record: BuildRecord) -> str:
 
 
 def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) -> list[str]:
-    model, commit = _model(record), record.identity.get("model.commit")
-    revision = f" at commit `{commit}`" if commit else ""
     rows = f"{tally.rows:,} rows"
     if tally.rows < num_rows:
         rows += f" of {num_rows:,}: the build is not complete yet"
-    rejected = sum(tally.rejected.values())
-    reasons = ", ".join(f"{times:,} {reason}" for reason, times in sorted(tally.rejected.items()))
-    config = yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True)
+    kind = _curation(record)
+    model = "the models that wrote them" if kind else _model(record)
     return [
-        f"# Magpie rows by {model}",
+        f"# {_title(record)}",
         *([_ASK_FOR_LICENCE.format(model=model)] if licence == _UNKNOWN_LICENCE else []),
-        f"{rows}, written by `{model}`{revision} from nothing but its chat template, as Magpie "
-        "([arXiv 2406.08464](https://arxiv.org/abs/2406.08464)) does it: given what stands before a user's "
-        "message, an aligned chat model writes the message itself; sent back, it answers. "
-        f"Generated with magpie-ray: {tally.attempts:,} attempts, {rejected:,} rejected"
-        + (f" ({reasons})" if reasons else "")
-        + f"; {tally.tokens:,} tokens.",
+        f"{rows}, {_origin(record)}{'' if kind else _counts(tally)}",
         "```python\nfrom datasets import load_dataset\n\n"
         'rows = load_dataset("path/or/hub/id", split="train")\n```',
         "## Columns",
-        "| column | type | meaning |\n|---|---|---|\n"
-        + "\n".join(
-            f"| `{column.name}` | `{str(column.type).replace('<item: ', '<')}` | {_meaning(column.name)} |"
-            for column in record.schema
-        ),
+        "\n".join(["| column | type | meaning |", "|---|---|---|", *_columns(record)]),
         "## How it was made",
-        f"Build `{record.fingerprint}`, begun {record.created}. The config in full, secrets left out:",
-        _fenced(config, "yaml"),
+        *(_selection(record) if kind == "select" else _config(record)),
         "## Limits",
         "- All texts are a model's. They may be wrong, biased or unsafe, and state as facts what the model "
         "made up; nobody has read them all.\n"
@@ -218,8 +207,86 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
     ]
 
 
-def _meaning(name: str) -> str:
-    return COLUMNS[name].meaning if name in COLUMNS else "from the row's input"
+def _curation(record: BuildRecord) -> str:
+    """The command that made the data set of others, such as select; "" for rows that a model wrote."""
+    return str(record.identity.get("kind", ""))
+
+
+def _title(record: BuildRecord) -> str:
+    if kind := _curation(record):
+        return _CURATED_TITLES.get(kind, f"Made by {kind}")
+    return f"{'Answers' if record.answers else 'Magpie rows'} by {_model(record)}"
+
+
+def _origin(record: BuildRecord) -> str:
+    """Who wrote the rows, as the end of a sentence about them."""
+    if kind := _curation(record):
+        return f"made of other data sets by `magpie-ray {kind}`."
+    commit = record.identity.get("model.commit")
+    model = f"`{_model(record)}`" + (f" at commit `{commit}`" if commit else "")
+    if record.answers:
+        each = "one answer" if record.answers == 1 else f"{record.answers} answers"
+        source: Any = record.config.get("source")
+        return (
+            f"with {each} by {model} to the last message of the user in each row of `{source['path']}`, "
+            "whose own card says who wrote the instructions."
+        )
+    return (
+        f"written by {model} from nothing but its chat template, as Magpie "
+        "([arXiv 2406.08464](https://arxiv.org/abs/2406.08464)) does it: given what stands before a user's "
+        "message, an aligned chat model writes the message itself; sent back, it answers."
+    )
+
+
+def _counts(tally: Tally) -> str:
+    """What it took to make the rows, as a sentence."""
+    rejected = sum(tally.rejected.values())
+    reasons = ", ".join(f"{times:,} {reason}" for reason, times in sorted(tally.rejected.items()))
+    return (
+        f" Generated with magpie-ray: {tally.attempts:,} attempts, {rejected:,} rejected"
+        + (f" ({reasons})" if reasons else "")
+        + f"; {tally.tokens:,} tokens."
+    )
+
+
+def _columns(record: BuildRecord) -> list[str]:
+    lines = []
+    for column in record.schema:
+        kind = str(column.type).replace("<item: ", "<")
+        lines.append(f"| `{column.name}` | `{kind}` | {_meaning(record, column.name)} |")
+    return lines
+
+
+def _config(record: BuildRecord) -> list[str]:
+    config = yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True)
+    return [
+        f"Build `{record.fingerprint}`, begun {record.created}. The config in full, secrets left out:",
+        _fenced(config, "yaml"),
+    ]
+
+
+def _selection(record: BuildRecord) -> list[str]:
+    """The query, and where its tables lay and what they were."""
+    places: Any = record.config.get("from") or {}
+    lines = []
+    for name, place in places.items():
+        known: Any = record.identity.get(f"from.{name}") or {}
+        facts = ", ".join(f"{key} {value}" for key, value in known.items())
+        lines.append(f"| `{name}` | {place} | {facts} |")
+    return [
+        f"Selection `{record.fingerprint}`, begun {record.created}. The query:",
+        _fenced(f"{record.identity['sql']}\n", "sql"),
+        "\n".join(["| table | read from | content |", "|---|---|---|", *lines]),
+    ]
+
+
+def _meaning(record: BuildRecord, name: str) -> str:
+    columns = answer_columns_by_name(record.answers) if record.answers else COLUMNS
+    if name in columns:
+        return columns[name].meaning
+    if kind := _curation(record):
+        return "the row's row_id in its source" if name == "source_row_id" else f"from {kind}"
+    return "from the source" if record.answers else "from the row's input"
 
 
 def _fenced(text: str, language: str) -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from magpie_ray.dataset import columns
-from magpie_ray.dataset.reader import Record
+from magpie_ray.dataset.reader import Record, said_in
 from magpie_ray.types import Role
 
 MessageKey: TypeAlias = tuple[Role, int]
@@ -26,7 +26,7 @@ Histogram: TypeAlias = Mapping[int, int]
 # Not surveyed: `conversation` has the response too, and the model is the same for all rows.
 _UNREAD = ("response", "model_name", "prompt_tokens")
 # A survey needs those of these columns that a build has, but not `instruction` beside `conversation`.
-COLUMNS = tuple(name for name in columns.COLUMNS if name not in _UNREAD)
+COLUMNS = (*(name for name in columns.COLUMNS if name not in _UNREAD), "responses")
 
 # Two characters count as a word in scripts without spaces (Thai to Khmer, kana, Han).
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -70,23 +70,32 @@ class Survey:
         return sorted(self.tokens, key=lambda key: (key[1], key[0] == "assistant"))
 
     @classmethod
-    def of_batch(cls, batch: pa.RecordBatch, *, samples: Collection[int] = ()) -> Self:
-        """Survey rows of a build, given in COLUMNS. samples: ids of the rows to keep."""
+    def of_batch(cls, batch: pa.RecordBatch, *, samples: Collection[int] = (), answers: int = 0) -> Self:
+        """Survey rows of a build, given in COLUMNS. samples: ids of the rows to keep.
+
+        answers: BuildRecord.answers. Of several answers, message keys count the answers as turns; the
+        instruction of a row is the message that is answered.
+        """
         names = set(batch.schema.names)
-        if (parts := _by_system_message(batch)) is not None:
+        if not answers and (parts := _by_system_message(batch)) is not None:
             return cls.sum(cls.of_batch(part, samples=samples) for part in parts)
         ids = batch.column("row_id").to_pylist()
-        texts = dict(_texts(batch))
-        instructions = texts.get(("user", 1), pa.array([], pa.string())).to_pylist()
+        if answers:
+            instructions, texts = _answered(batch)
+        else:
+            texts = dict(_texts(batch))
+            instructions = texts.get(("user", 1), pa.array([], pa.string())).to_pylist()
         digests = [_digest(text) for text in instructions]
         return cls(
             rows=len(ids),
-            tokens=_by_message(batch.column("completion_tokens")),
+            tokens=_by_message(_lists(batch, "completion_tokens"), answers),
             characters={key: _counts(pc.utf8_length(values)) for key, values in texts.items()},
-            finish_reasons=_by_message(batch.column("finish_reasons")),
-            attempts=_counts(batch.column("attempt")),
+            finish_reasons=_by_message(_lists(batch, "finish_reasons"), answers),
+            attempts=_counts(_flat(batch, "attempt")) if "attempt" in names else {},
             # Each input may have a prompt of its own.
-            system_prompts={} if "input_id" in names else _counts(batch.column("system_prompt")),
+            system_prompts=_counts(batch.column("system_prompt"))
+            if "system_prompt" in names and "input_id" not in names and not answers
+            else {},
             samplings=_counts(batch.column("sampling_key")) if "sampling_key" in names else {},
             first_words=Counter(first_words(text) for text in instructions),
             first_rows=dict(zip(reversed(digests), reversed(ids), strict=False)),
@@ -204,7 +213,8 @@ def _by_system_message(batch: pa.RecordBatch) -> list[pa.RecordBatch] | None:
 def _texts(batch: pa.RecordBatch) -> Iterable[tuple[MessageKey, pa.Array]]:
     """The texts of all messages but the system's, by role and turn, in row order."""
     if "conversation" not in batch.schema.names:
-        yield ("user", 1), batch.column("instruction")
+        if "instruction" in batch.schema.names:
+            yield ("user", 1), batch.column("instruction")
         return
     conversations = batch.column("conversation")
     roles = pc.struct_field(conversations.flatten(), "role")
@@ -214,17 +224,50 @@ def _texts(batch: pa.RecordBatch) -> Iterable[tuple[MessageKey, pa.Array]]:
         yield key, pc.struct_field(messages, "content")
 
 
-def _slices(lists: pa.Array) -> Iterable[tuple[MessageKey, pa.Array]]:
+def _slices(lists: pa.Array, answers: int = 0) -> Iterable[tuple[MessageKey, pa.Array]]:
     """The elements of a list column, one entry a generated message, by the message's role and turn."""
     for position in count():
         values = pc.list_slice(lists, position, position + 1).flatten()
         if not len(values):
             return
-        yield ("assistant" if position % 2 else "user", position // 2 + 1), values
+        yield _key_of(position, answers), values
 
 
-def _by_message(lists: pa.Array) -> dict[MessageKey, dict[Any, int]]:
-    return {key: _counts(values) for key, values in _slices(lists)}
+def _key_of(position: int, answers: int) -> MessageKey:
+    """The role and turn of a generated message, by its place among the generated ones of its row."""
+    if answers > 1:
+        return "assistant", position + 1
+    place = position + 1 if answers else position  # the user's first message is given
+    return "assistant" if place % 2 else "user", place // 2 + 1
+
+
+def _answered(batch: pa.RecordBatch) -> tuple[list[str], dict[MessageKey, pa.Array]]:
+    """Of rows of a pass, the messages that are answered, and the generated texts by role and turn."""
+    instructions, texts = list[str](), dict[MessageKey, list[str]]()
+    for row in batch.to_pylist():
+        said = said_in(row)
+        given = len(said) - len(row["finish_reasons"])
+        instructions.append(said[given - 1].text or "")
+        for place, one in enumerate(said[given:]):
+            if one.text is not None:
+                texts.setdefault(_key_of(place, 2 if "responses" in row else 1), []).append(one.text)
+    return instructions, {key: pa.array(values, pa.string()) for key, values in texts.items()}
+
+
+def _lists(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """A column with an entry for each generated message; of a selection without it, one without entries."""
+    if name in batch.schema.names:
+        return batch.column(name)
+    return pa.array([[]] * len(batch), pa.list_(pa.int32()))
+
+
+def _flat(batch: pa.RecordBatch, name: str) -> pa.Array:
+    column = batch.column(name)
+    return column.flatten() if pa.types.is_list(column.type) else column
+
+
+def _by_message(lists: pa.Array, answers: int) -> dict[MessageKey, dict[Any, int]]:
+    return {key: _counts(pc.drop_null(values)) for key, values in _slices(lists, answers)}
 
 
 def _counts(values: pa.Array) -> dict[Any, int]:

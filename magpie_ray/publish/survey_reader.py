@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from magpie_ray.dataset.parquet import PARQUET_ERRORS
-from magpie_ray.dataset.reader import messages_of
+from magpie_ray.dataset.reader import instruction_of
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.publish.survey import COLUMNS, Survey, rows_with
 from magpie_ray.storage.storage import Storage
@@ -35,13 +35,14 @@ def take_survey(
     records: Sequence[PartitionRecord],
     *,
     samples: int,
+    answers: int = 0,
     seconds: float = math.inf,
     max_rows: int = _MAX_ROWS,
 ) -> Survey:
     """Survey the partitions, or evenly spread ones with at most `max_rows`, and keep `samples` spread rows.
 
-    seconds: after these no further file is read; the files read until then are evenly spread, too.
-    CorruptBuildError names a file that can't be read.
+    answers: BuildRecord.answers. seconds: after these no further file is read; the files read until then are
+    evenly spread, too. CorruptBuildError names a file that can't be read.
     """
     chosen = choose(records, max_rows=max_rows, max_bytes=_MAX_BYTES)
     sample_ids = spread_rows(chosen, samples)
@@ -52,7 +53,9 @@ def take_survey(
     def survey_file(record: PartitionRecord) -> Survey:
         if time.monotonic() > deadline:
             return Survey()
-        return Survey.sum(Survey.of_batch(batch, samples=sample_ids) for batch in _batches(storage, record))
+        return Survey.sum(
+            Survey.of_batch(batch, samples=sample_ids, answers=answers) for batch in _batches(storage, record)
+        )
 
     with DaemonExecutor(readers) as pool:
         return Survey.sum(pool.map(survey_file, spread_order(chosen)))
@@ -106,7 +109,7 @@ def most_repeated(
         if any(record.start <= row_id < record.stop for row_id in times):
             for batch in _batches(storage, record):
                 for row in rows_with(batch, times):
-                    texts[row["row_id"]] = next(text for role, text in messages_of(row) if role == "user")
+                    texts[row["row_id"]] = instruction_of(row)
     return {texts[row_id]: n for row_id, n in times.items()}
 
 

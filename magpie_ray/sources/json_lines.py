@@ -15,7 +15,7 @@ import fsspec.compression
 import pyarrow as pa
 
 from magpie_ray.errors import MagpieError, SourceError
-from magpie_ray.sources.ranges import RangedFile
+from magpie_ray.sources.ranges import DamagedError, RangedFile
 from magpie_ray.sources.shapes import Shape
 from magpie_ray.sources.streams import CHUNK_BYTES, CHUNK_ROWS, Taken
 
@@ -125,13 +125,13 @@ class JsonLines:
 
 @contextmanager
 def reading_lines(name: str, opened: BinaryIO) -> Iterator[None]:
-    """What decompressors raise becomes a SourceError that names the file, which is closed in the end."""
+    """What decompressors raise becomes a DamagedError that names the file, which is closed in the end."""
     try:
         yield
     except MagpieError:
         raise
     except Exception as exc:  # every decompressor has its own exceptions
-        raise SourceError(
+        raise DamagedError(
             f"{name} can't be read ({exc}): write it anew, or leave it out of the source"
         ) from exc
     finally:

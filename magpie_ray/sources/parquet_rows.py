@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from magpie_ray.dataset.parquet import PARQUET_ERRORS
-from magpie_ray.errors import MagpieError, SourceError
+from magpie_ray.errors import MagpieError
 from magpie_ray.inputs.readers import plain
-from magpie_ray.sources.ranges import RangedFile, changed
+from magpie_ray.sources.ranges import DamagedError, RangedFile, changed
 from magpie_ray.sources.shapes import Shape, fields_of, is_list
 from magpie_ray.sources.streams import CHUNK_BYTES, CHUNK_ROWS, Taken
 
@@ -159,12 +159,12 @@ def open_parquet(
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """What pyarrow raises becomes a SourceError that names the file."""
+    """What pyarrow raises becomes a DamagedError that names the file."""
     try:
         yield
     except MagpieError:
         raise
     except (*PARQUET_ERRORS, NotImplementedError) as exc:
-        raise SourceError(
+        raise DamagedError(
             f"{name} can't be read as Parquet ({exc}): write it anew, or leave it out of the source"
         ) from exc

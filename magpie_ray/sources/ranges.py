@@ -101,6 +101,10 @@ def file_system(url: str, options: Mapping[str, object]) -> tuple[Any, str]:
     return connect(protocol if separator else "file", url, options)
 
 
+class DamagedError(SourceError):
+    """Bytes that can't be understood. A second reading tells whether they were damaged on their way."""
+
+
 def changed(name: str, how: str) -> SourceError:
     """A file that is not as it was when the source was looked at."""
     return SourceError(

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from magpie_ray.sources.index import SourceIndex
 from magpie_ray.sources.json_lines import JsonLines
 from magpie_ray.sources.messages import Messages, WrongRowError, content_of
 from magpie_ray.sources.parquet_rows import ParquetRows
-from magpie_ray.sources.ranges import FileRanges
+from magpie_ray.sources.ranges import DamagedError, FileRanges
 from magpie_ray.sources.streams import FileRows, Segments, Taken
 from magpie_ray.storage.retries import Patience
 from magpie_ray.utils.background import DaemonExecutor
@@ -117,12 +118,19 @@ class SourceReader:
 
     def _load(self, first: int, file: FileRows, name: str, rows: Sequence[int]) -> list[SourceRow]:
         """Rows of one file. first: its first row."""
+        try:
+            return self._load_once(first, file, name, rows)
+        except DamagedError:
+            file.reset()
+            return self._load_once(first, file, name, rows)
+
+    def _load_once(self, first: int, file: FileRows, name: str, rows: Sequence[int]) -> list[SourceRow]:
         loaded = list[SourceRow]()
         try:
             for places, taken in file.take([row - first for row in rows]):
                 loaded += self._rows(name, first, places, taken)
         except (pa.ArrowException, UnicodeError) as exc:
-            raise SourceError(
+            raise DamagedError(
                 f"{name}, rows {rows[0] - first:,} to {rows[-1] - first:,} can't be read ({exc}): write the "
                 "file anew, or leave it out of the source"
             ) from exc
@@ -148,7 +156,7 @@ class SourceReader:
 
     def _file(self, number: int) -> FileRows:
         if number not in self._files:
-            self._files[number] = FileRows(self._segments(number))
+            self._files[number] = FileRows(partial(self._segments, number))
         self._files.move_to_end(number)
         return self._files[number]
 
@@ -158,12 +166,12 @@ class SourceReader:
             index.files[column][number].as_py() for column in ("name", "rows", "size", "offsets")
         )
         if index.format == "Parquet":
-            opened = lambda: ranges.open(name, 0, size)  # noqa: E731
+            opened = partial(ranges.open, name, 0, size)
             return ParquetRows(name, opened, index.shape, rows=rows, kept=self._kept)
         described = described_file(name, name)
         return JsonLines(
             name,
-            lambda start, stop: ranges.open(name, start, stop),
+            partial(ranges.open, name),
             index.shape,
             size=size,
             offsets=offsets or (),

@@ -6,7 +6,7 @@ few streams, each with the rows that it has read last.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,11 +76,15 @@ class _Stream:
 
 
 class FileRows:
-    """The rows of one file. One thread at a time uses it."""
+    """The rows of one file. One thread at a time uses it. open_file: the file, of which nothing is read."""
 
-    def __init__(self, segments: Segments) -> None:
-        self._segments = segments
-        self._streams: list[_Stream] = []
+    def __init__(self, open_file: Callable[[], Segments]) -> None:
+        self._open = open_file
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was read: bytes may be damaged on their way."""
+        self._segments, self._streams = self._open(), list[_Stream]()
 
     @property
     def nbytes(self) -> int:
@@ -94,7 +98,11 @@ class FileRows:
         done = 0
         while done < len(rows):
             stream = self._stream_before(rows[done])
-            chunk = stream.advance_to(rows[done])
+            try:
+                chunk = stream.advance_to(rows[done])
+            except BaseException:  # a stream that failed gives nothing more
+                self._streams.remove(stream)
+                raise
             until = bisect_left(rows, stream.stop, done)
             wanted = rows[done:until]
             yield wanted, chunk.take([row - stream.start for row in wanted])

@@ -182,12 +182,11 @@ class Committer:
     def _create_or_find(self, rows: list[Row], opened: _OpenPartition) -> PartitionRecord:
         storage, fingerprint = self._spec.storage, self._spec.fingerprint
         data, record = to_parquet(
-            rows,
-            config=self._spec.build_spec.config,
+            self._spec.build_spec.table(rows),
+            compression=self._spec.build_spec.config.output.compression,
             fingerprint=fingerprint,
             run=self._spec.run,
             tally=Tally.sum(tally for row in rows for tally in opened.tallies[row.row_id]),
-            kept=self._spec.build_spec.kept,
         )
         sample = opened.rejects.among(range(record.start, record.stop))
         is_ours = create_sample(storage, record.partition, sample)

@@ -10,10 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from threading import Condition, Thread
 from typing import Protocol
 
-from magpie_ray.chat_format.format import SystemPrefix
 from magpie_ray.generation.conversation import Start
-from magpie_ray.inputs.blocks import LoadedInput
-from magpie_ray.types import SystemPrompt
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +21,9 @@ _AHEAD_CHARACTERS = 8 << 20
 
 
 class Loader(Protocol):
-    """Loads inputs; InputBlocks."""
+    """Loads what rows start with: InputStarts, or SourceStarts of a pass."""
 
-    def load(self, rows: Sequence[int]) -> list[LoadedInput]: ...
+    def load(self, rows: Sequence[int]) -> list[Start]: ...
 
     def close(self) -> None: ...
 
@@ -34,20 +31,19 @@ class Loader(Protocol):
 class InputFeed:
     """Loads the inputs of opened rows ahead of their start. One thread calls all methods.
 
-    number: of the inputs of the build. prefixes_of: the prefixes of system prompts; None is no prompt.
-    on_loaded: called from the background when rows can be taken, or loading has failed.
+    number: of the inputs of the build. on_loaded: called from the background when rows can be taken, or
+    loading has failed.
     """
 
     def __init__(
         self,
         loader: Loader,
-        prefixes_of: Callable[[Sequence[str | None]], Sequence[SystemPrefix]],
         *,
         number: int,
         on_loaded: Callable[[], None],
     ) -> None:
         self.number = number
-        self._loader, self._prefixes_of, self._on_loaded = loader, prefixes_of, on_loaded
+        self._loader, self._on_loaded = loader, on_loaded
         self._ahead = 0
         self._starts: dict[int, Start] = {}  # taken and not released, by row id
         # Shared with the background.
@@ -154,18 +150,12 @@ class InputFeed:
         return len(self._ready) < self._ahead and self._characters < _AHEAD_CHARACTERS
 
     def _load(self, rows: Sequence[int]) -> list[tuple[int, Start]]:
-        loaded = self._loader.load(rows)
-        prefixes = self._prefixes_of([one.prompt for one in loaded])
-        return [(one.row_id, _start(one, prefix)) for one, prefix in zip(loaded, prefixes, strict=True)]
-
-
-def _start(loaded: LoadedInput, prefix: SystemPrefix) -> Start:
-    prompt = None if loaded.prompt is None else SystemPrompt(text=loaded.prompt)
-    return Start(prompt, prefix.ids, prefix, loaded.input)
+        return list(zip(rows, self._loader.load(rows), strict=True))
 
 
 def _characters(start: Start) -> int:
-    """Of the prompt; a byte of a kept column counts as one."""
+    """Of the prompt and the given messages; a byte of a kept column counts as one."""
     prompt = len(start.system_prompt.text) if start.system_prompt else 0
+    prompt += sum(len(message.text) for message in start.given)
     kept = start.input.kept if start.input else None
     return prompt + (kept.nbytes if kept is not None else 0)

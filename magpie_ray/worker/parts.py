@@ -1,13 +1,13 @@
 """Makes the parts of a worker from its spec: the recipe of rows, the vLLM engine, the admission window."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
 
 from magpie_ray.acceptance import RuleContext, build_rules
 from magpie_ray.chat_format import ChatFormat, message_ids
 from magpie_ray.chat_format.encoder import Encoder
-from magpie_ray.chat_format.format import SystemPrefix
+from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.engine_extra import speculation_of
 from magpie_ray.config.sampling import EXPECTED_FILL
 from magpie_ray.engine.message_heads import MAX_BIASES, FirstTokensEngine
@@ -21,10 +21,13 @@ from magpie_ray.inputs.blocks import InputBlocks
 from magpie_ray.inputs.copy import read_index
 from magpie_ray.model.tokenizer import LoadedTokenizer, load_tokenizer
 from magpie_ray.preflight.build_spec import BuildSpec
-from magpie_ray.preflight.inputs import prefixes_of, require_index
+from magpie_ray.preflight.inputs import prefixes_of as prefixes_of_model
+from magpie_ray.preflight.inputs import require_index
+from magpie_ray.sources.reader import SourceReader
 from magpie_ray.worker.input_feed import InputFeed
 from magpie_ray.worker.model_download import fetch_weights
 from magpie_ray.worker.spec import WorkerSpec
+from magpie_ray.worker.starts import InputStarts, SourceStarts, make_prefixes_of
 
 
 def make_recipe(spec: WorkerSpec, tokenizer: Any = None) -> Recipe:
@@ -72,36 +75,49 @@ def make_recipe(spec: WorkerSpec, tokenizer: Any = None) -> Recipe:
         seed=config.seed_number,
         reproducible=config.sampling.reproducible,
         acceptance=config.acceptance,
+        answers=config.n if isinstance(config, AnswerConfig) else None,
     )
 
 
 def make_feed(spec: WorkerSpec, *, on_loaded: Callable[[], None]) -> InputFeed | None:
-    """The inputs of rows, loaded ahead; None for a build without inputs.
+    """What rows start with, loaded ahead; None where they only draw a prompt.
 
     on_loaded: see InputFeed. PreflightError when the copy of the inputs in the build can't be seen from here.
     """
-    build_spec, inputs = spec.build_spec, spec.build_spec.inputs
+    build_spec, config = spec.build_spec, spec.build_spec.config
+    if isinstance(config, AnswerConfig):
+        return _source_feed(spec, config, on_loaded=on_loaded)
+    form, inputs = build_spec.chat_format, build_spec.inputs
     if inputs is None:
         return None
-    config, form = build_spec.config, build_spec.chat_format
     index = require_index(read_index(spec.storage), inputs, spec.storage)
-    prefixes = prefixes_of(config, _load(build_spec), form)
-
-    def of(prompts: Sequence[str | None]) -> list[SystemPrefix]:
-        made = iter(prefixes.of([prompt for prompt in prompts if prompt is not None]))
-        return [form.start(None) if prompt is None else next(made) for prompt in prompts]
-
     blocks = InputBlocks(spec.storage, index, seed=config.seed_number, pick=config.inputs.pick)
-    return InputFeed(blocks, of, number=inputs.number, on_loaded=on_loaded)
+    prefixes_of = make_prefixes_of(prefixes_of_model(config, _load(build_spec), form), form)
+    return InputFeed(InputStarts(blocks, prefixes_of), number=inputs.number, on_loaded=on_loaded)
+
+
+def _source_feed(spec: WorkerSpec, config: AnswerConfig, *, on_loaded: Callable[[], None]) -> InputFeed:
+    """The rows of the source that a pass answers."""
+    form, source, loaded = spec.build_spec.chat_format, spec.build_spec.source, _load(spec.build_spec)
+    assert source is not None, "a pass has a source"
+    starts = SourceStarts(
+        SourceReader(source, config.source.storage_options, config.source.keep),
+        make_prefixes_of(prefixes_of_model(config, loaded, form), form),
+        config=config,
+        form=form,
+        encoder=Encoder(loaded.tokenizer),
+    )
+    return InputFeed(starts, number=source.num_rows * config.n, on_loaded=on_loaded)
 
 
 def _load(build_spec: BuildSpec) -> LoadedTokenizer:
     config = build_spec.config
+    has_prefixes = build_spec.inputs or build_spec.source
     return _loaded(
         build_spec.model.location,
         build_spec.model.revision,
         config.model.trust_remote_code,
-        config.model.chat_template_name if config.has_inputs else None,
+        config.model.chat_template_name if has_prefixes else None,
     )
 
 
@@ -186,7 +202,7 @@ def make_window(spec: WorkerSpec, figures: EngineFigures) -> AdmissionWindow:
         figures,
         cohort_size=None if rounds.cohort_size == "auto" else rounds.cohort_size,
         cohorts_in_flight=None if rounds.cohorts_in_flight == "auto" else rounds.cohorts_in_flight,
-        turns=messages / 2,
+        turns=max(1, messages / 2) if spec.build_spec.source else messages / 2,
         tokens_per_turn=expected_turn_tokens(spec, figures),
     )
 

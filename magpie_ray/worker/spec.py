@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from magpie_ray import draws
-from magpie_ray.config.schema import Config
+from magpie_ray.config.loading import JobConfig
 from magpie_ray.engine.protocol import Engine
 from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.storage.storage import Storage
@@ -57,7 +57,7 @@ class WorkerSpec:
         )
 
 
-def main_code_of(config: Config) -> dict[str, Any]:
+def main_code_of(config: JobConfig) -> dict[str, Any]:
     """The user's rules and chat format that lie in the script itself, by name, for workers to take."""
     paths = [path for path, _ in config.acceptance.custom_rules]
     return code_of_main([*paths, *filter(None, [config.model.chat_format])])

@@ -25,6 +25,7 @@ from magpie_ray.generation.rounds import Rounds
 from magpie_ray.preflight.build_spec import check_prompts_fit
 from magpie_ray.types import Partition, Row
 from magpie_ray.utils.background import DaemonExecutor
+from magpie_ray.worker.answers import Answers
 from magpie_ray.worker.committer import Committer
 from magpie_ray.worker.events import Event, Progress, Ready
 from magpie_ray.worker.fed_rounds import FedRounds
@@ -74,6 +75,7 @@ class ShardWorker:
         self._finishing = self._stopping = False
         self._generate_until = math.inf
         self._received_rows = 0
+        self._answers = Answers(1)
 
     def give(self, partition: Partition) -> None:
         """Add a partition to those that this worker generates."""
@@ -116,6 +118,7 @@ class ShardWorker:
         window = make_window(spec, engine.figures)
         log.info("engine start %d is up: %s, %s", spec.engine_start, engine.figures, window)
         yield Ready(figures=engine.figures, seconds=time.monotonic() - started)
+        self._answers = Answers(recipe.answers or 1)
         with ThreadPoolExecutor(_UPLOADERS) as uploader:
             decider = DaemonExecutor(name="verdicts")
             if feed:
@@ -134,7 +137,7 @@ class ShardWorker:
                 storage_fails = isinstance(exc, StorageError)
                 seconds = self._last_uploads_seconds if storage_fails else _LAST_UPLOADS_IN_OUTAGE_SECONDS
                 spec.storage.give_up_after(seconds)
-                outcomes = rounds.take_outcomes()
+                outcomes = [*self._answers.together(rounds.take_outcomes())]
                 if isinstance(exc, (AcceptRateError, RowExhaustedError)):
                     committer.keep_rejects(outcomes)
                 committer.book(outcome for outcome in outcomes if isinstance(outcome, Row))
@@ -167,7 +170,7 @@ class ShardWorker:
                 reported, idled = time.monotonic(), False
                 yield self._progress(rounds, committer, busy=True)
             if busy:
-                committer.book(rounds.step())
+                committer.book(self._answers.together(rounds.step()))
             yield from committer.ended_uploads()
             was_dry, dry = dry, not rounds.busy and not rounds.awaited_inputs
             hungry = rounds.busy and rounds.unstarted < rounds.window.live
@@ -183,10 +186,10 @@ class ShardWorker:
     def _finish_heads(self, rounds: Rounds, committer: Committer) -> Iterator[Event]:
         """Abort the rows that no finished row follows, finish the others in time, and commit the heads."""
         for rows in committer.narrow():
-            rounds.discard(rows)
+            self._discard(rounds, rows)
         reported = time.monotonic()
         while rounds.busy and (now := time.monotonic()) < self._generate_until:
-            committer.book(rounds.step())
+            committer.book(self._answers.together(rounds.step()))
             yield from committer.ended_uploads()
             if now >= reported + self._spec.progress_seconds:
                 reported = now
@@ -213,9 +216,13 @@ class ShardWorker:
                 if order == "give":
                     committer.open(partition)
                     self._received_rows += partition.num_rows
-                    rounds.add(rows)
+                    rounds.add(self._answers.of(rows))
                 elif committer.drop(partition):
-                    rounds.discard(rows)
+                    self._discard(rounds, rows)
+
+    def _discard(self, rounds: Rounds, rows: range) -> None:
+        rounds.discard(self._answers.of(rows))
+        self._answers.drop(rows)
 
     def _wait_for_an_upload(self, rounds: Rounds, committer: Committer) -> Iterator[Progress]:
         """Until one more upload has ended, or the next report is due, which is made then."""
@@ -229,7 +236,7 @@ class ShardWorker:
         return Progress(
             tally=committer.tally,
             engine=replace(stats, known_tokens=stats.known_tokens + rounds.known_tokens),
-            started=self._received_rows - rounds.unstarted,
+            started=self._received_rows - rounds.unstarted // self._answers.each,
             live_window=rounds.window.live,
             doing="generating" if busy else "storing" if waits_for_storage else "nothing",
             decided=rounds.decided,

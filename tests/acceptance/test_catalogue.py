@@ -17,7 +17,7 @@ from magpie_ray.acceptance import (
     remedy,
 )
 from magpie_ray.config.acceptance import AcceptanceConfig, RulesConfig
-from magpie_ray.config.schema import parse_config
+from magpie_ray.config.loading import parse_config
 from magpie_ray.types import FinishReason, Message, Role, SystemPrompt
 
 some = settings(max_examples=150, derandomize=True, deadline=None)

@@ -11,9 +11,9 @@ import pytest
 from magpie_ray.acceptance import Dialogue, Rule, Utterance, build_rules, reason_to_reject
 from magpie_ray.acceptance.custom import custom_rule
 from magpie_ray.config.acceptance import AcceptanceConfig
-from magpie_ray.config.schema import parse_config
+from magpie_ray.config.loading import parse_config
 from magpie_ray.errors import ConfigError, RuleError
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.types import Message, Role
 
 WORDY = Utterance(role="user", text="one two three four", token_ids=(), finish_reason="stop")

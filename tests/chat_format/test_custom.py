@@ -108,7 +108,7 @@ def test_a_script_may_name_its_own_function(folder: Path) -> None:
     script = folder / "script.py"
     script.write_text(
         "from magpie_ray import derive, load_config\n"
-        "from magpie_ray.preflight.build_spec import resolve_build\n"
+        "from magpie_ray.preflight.resolve import resolve_build\n"
         "def ask(tokenizer): return derive(tokenizer, pre_query_template='Ask: ')\n"
         "config = load_config(None, ['num_rows=1', 'model.chat_format=__main__:ask'])\n"
         "print(resolve_build(config).chat_format.pre_query)\n"

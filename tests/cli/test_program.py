@@ -354,12 +354,14 @@ def test_show_prints_the_rows_that_were_asked_for(run: Run, output: str) -> None
 
 
 def test_show_has_the_rows_for_which_all_conditions_hold(run: Run, output: str) -> None:
-    out = run("show", output, "--where", "finish_reasons=stop", "--where", "row_id=5").out
+    out = run("show", output, "--where", "finish_reasons[1] = 'stop' AND row_id = 5").out
     assert [f"row {i} " in out for i in (4, 5, 6)] == [False, True, False]
     assert "no rows like that" in run("show", output, "--where", "attempt=2").out
     code, _, err = run("show", output, "--where", "atempt=2")
     assert code == 2
-    assert "there is no column 'atempt'; there are row_id, conversation" in err
+    assert "rows: row_id, conversation" in err
+    assert "row 5 " in run("show", output, "--row", "5", "--where", "attempt=1").out
+    assert "no rows like that" in run("show", output, "--row", "5", "--where", "attempt=2").out
 
 
 def test_show_has_what_was_rejected_and_why(run: Run, output: str) -> None:
@@ -374,7 +376,7 @@ def test_show_has_what_was_rejected_and_why(run: Run, output: str) -> None:
         assistant_tokens=0,
     )
     replace_sample(Storage(output), Partition(start=4, stop=8), [rejection])
-    for selection in (["--rejects"], ["--reason", "refusal"], ["--rejects", "--where", "role=user"]):
+    for selection in (["--rejects"], ["--reason", "refusal"], ["--rejects", "--where", "role = 'user'"]):
         out = run("show", output, *selection).out
         assert "refusal: row 5, attempt 2, turn 1" in out
         assert "No." in out

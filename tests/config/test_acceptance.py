@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from magpie_ray.config.acceptance import LanguageRule, RepetitionRule
-from magpie_ray.config.schema import Config, load_config, parse_config
+from magpie_ray.config.loading import load_config, parse_config
+from magpie_ray.config.schema import Config
 from magpie_ray.errors import ConfigError
 
 

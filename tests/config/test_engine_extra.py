@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from magpie_ray.config.schema import load_config, parse_config
+from magpie_ray.config.loading import load_config, parse_config
 from magpie_ray.errors import ConfigError
 
 # Where, on what and in which order an engine works; who it is; whether its statistics come.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from magpie_ray.errors import ConfigError
 from tests.support.configs import config
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from magpie_ray.config.schema import Config, parse_config
+from magpie_ray.config.loading import parse_config
+from magpie_ray.config.schema import Config
 from tests.support.configs import keys_of, message_of, overridden
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from magpie_ray.config.schema import load_config, parse_config
+from magpie_ray.config.loading import load_config, parse_config
 from tests.support.configs import message_of
 
 SOME = {"inputs": {"path": "prompts.csv"}}

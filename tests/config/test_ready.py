@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from magpie_ray.config.loading import load_config
 from magpie_ray.config.ready import find_config, find_ready, nearest_first, ready_names, write_copy
-from magpie_ray.config.schema import load_config
 from magpie_ray.errors import ConfigError, PreflightError
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from magpie_ray.config.schema import parse_config
+from magpie_ray.config.loading import parse_config
 from magpie_ray.dataset.columns import columns_of
 from tests.support.configs import config, message_of
 

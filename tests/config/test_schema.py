@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magpie_ray.config.fields import as_number
-from magpie_ray.config.schema import load_config, parse_config
+from magpie_ray.config.loading import load_config, parse_config
 from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.dataset.columns import columns_of
 from magpie_ray.errors import ConfigError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from magpie_ray.config.source import read_overrides
 from magpie_ray.errors import ConfigError
 from tests.support.configs import overridden

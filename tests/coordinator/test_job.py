@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.actors import Left, Loss, Lost
 from magpie_ray.coordinator.dispatcher import Dispatcher
@@ -44,7 +45,8 @@ from magpie_ray.errors import (
     RuleError,
     StorageError,
 )
-from magpie_ray.preflight.build_spec import BuildSpec, resolve_build
+from magpie_ray.preflight.build_spec import BuildSpec
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.utils.awake import AwakeClock

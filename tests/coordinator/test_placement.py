@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.placement import ClusterResources, choose_num_actors, place
 from magpie_ray.errors import ConfigError, PreflightError
 

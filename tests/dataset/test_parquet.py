@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magpie_ray.counters import Tally
-from magpie_ray.dataset.columns import columns_of, schema_of
+from magpie_ray.dataset.columns import columns_of, schema_of, to_table
 from magpie_ray.dataset.parquet import footer_bytes, read_record, to_parquet
 from magpie_ray.errors import CorruptBuildError
 from magpie_ray.types import PartitionRecord, Row, SystemPrompt
@@ -28,7 +28,9 @@ TALLY = Tally(rows=3, rejected={"empty": 2}, user_tokens=60, assistant_tokens=63
 
 
 def written(rows: list[Row], **keys: Any) -> tuple[bytes, PartitionRecord]:
-    return to_parquet(rows, config=config_of(**keys), fingerprint="f" * 64, run=7, tally=TALLY)
+    config = config_of(**keys)
+    table = to_table(rows, config)
+    return to_parquet(table, compression=config.output.compression, fingerprint="f" * 64, run=7, tally=TALLY)
 
 
 def table_of(data: bytes) -> pa.Table:

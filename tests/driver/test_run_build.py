@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from magpie_ray.driver.run_build import generate
 from magpie_ray.errors import PreflightError
 from magpie_ray.storage.storage import Storage

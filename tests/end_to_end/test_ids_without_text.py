@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from magpie_ray.generation.rounds import Rounds
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Rejection, Row
 from magpie_ray.worker.parts import make_recipe, make_window, vllm_engine

@@ -67,7 +67,7 @@ def test_a_build_with_inputs_is_made_grown_read_and_kept_from_other_inputs(
     command("verify", output)
     assert json.loads(command("status", output, "--json"))["rows"] == 30
     assert "input 7" in command("show", output, "--row", "7")
-    assert "row 7, input 7" in command("show", output, "--where", "town=t7")
+    assert "row 7, input 7" in command("show", output, "--where", "town = 't7'")
     command("report", output)
     card = s3_server.client().get_object(Bucket=s3_server.bucket, Key="inputs/build/README.md")["Body"].read()
     assert b"| `age` | `int64` | from the row's input |" in card

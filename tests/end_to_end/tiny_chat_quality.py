@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from jobs.tiny_chat import corpus
 from jobs.tiny_chat.corpus import TOPICS, Message
-from magpie_ray.config.schema import parse_config
+from magpie_ray.config.loading import parse_config
 from magpie_ray.config.system_prompts import MULTI_TURN_PROMPT
 from magpie_ray.engine.protocol import Engine
 from magpie_ray.generation.rounds import Rounds
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.types import Rejection, Row
 from magpie_ray.worker.parts import make_recipe, make_window, vllm_engine
 from magpie_ray.worker.spec import WorkerSpec

@@ -11,7 +11,7 @@ from anyscale.job.models import JobConfig
 from anyscale.schedule.models import ScheduleConfig
 from cronsim import CronSim
 
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from tests.launch.files import ROOT, entrypoint_of
 
 JOB = ROOT / "jobs/anyscale/job.yaml"

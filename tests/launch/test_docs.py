@@ -23,7 +23,7 @@ from botocore import xform_name
 from ray.scripts.scripts import cli as ray
 
 from magpie_ray.cli.program import app
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from tests.launch.files import ROOT, config_at, entrypoint_of
 
 pytestmark = pytest.mark.slow  # Ray and Anyscale take seconds to import

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from tests.launch.files import ROOT, entrypoint_of
 from tests.launch.manifests import (
     COMPONENTS,

@@ -19,7 +19,7 @@ from ray.autoscaler._private.aws.utils import resource_cache
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE
 
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from tests.launch.files import ROOT, entrypoint_of
 
 pytestmark = pytest.mark.slow  # Ray's launcher takes seconds to import

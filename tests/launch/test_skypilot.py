@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from tests.launch.files import ROOT, entrypoint_of
 
 TASK = yaml.safe_load((ROOT / "jobs/skypilot/magpie.yaml").read_text())

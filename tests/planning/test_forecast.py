@@ -7,7 +7,8 @@ import pytest
 
 from magpie_ray.planning.forecast import CostInputs, Forecast, forecast
 from magpie_ray.planning.gpus import find_gpu
-from magpie_ray.preflight.build_spec import BuildSpec, resolve_build
+from magpie_ray.preflight.build_spec import BuildSpec
+from magpie_ray.preflight.resolve import resolve_build
 from tests.model.test_size import LLAMA_8B, LLAMA_70B, folder
 from tests.planning.test_estimate import SAMPLE
 from tests.support.builds import config_of

@@ -11,7 +11,7 @@ from magpie_ray.errors import ConfigError, PreflightError
 from magpie_ray.planning.forecast import CostInputs
 from magpie_ray.planning.gpus import find_gpu
 from magpie_ray.planning.plan import make_plan
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.storage.storage import Storage
 from tests.planning.test_estimate import SAMPLE
 from tests.support.builds import commit, config_of, memory_storage

@@ -12,7 +12,8 @@ from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import columns_of
 from magpie_ray.errors import ConfigError, FormatError
 from magpie_ray.preflight import build_spec
-from magpie_ray.preflight.build_spec import check_prompts_fit, choose_grid, resolve_build
+from magpie_ray.preflight.build_spec import check_prompts_fit, choose_grid
+from magpie_ray.preflight.resolve import resolve_build
 from tests.support.builds import DATED, GEMMA_LIKE, config_of, model_folder
 
 

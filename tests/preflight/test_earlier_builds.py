@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.actor_history import read_actor_history
 from magpie_ray.dataset.verify import verify
 from magpie_ray.monitoring import status
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.preflight.target import check_existing
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition

@@ -9,12 +9,13 @@ import pytest
 
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.chat_format.derivation import derive
-from magpie_ray.config.schema import Config, parse_config
+from magpie_ray.config.loading import parse_config
+from magpie_ray.config.schema import Config
 from magpie_ray.dataset import build_record
 from magpie_ray.errors import BuildMismatchError, ConfigError, FormatError, InterruptedJobError, MagpieError
 from magpie_ray.planning.plan import make_plan
-from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.preflight.inputs import copy_inputs
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.preflight.target import check_existing, open_build
 from tests.support.builds import GEMMA_LIKE, commit, config_of, memory_storage, model_folder
 from tests.support.inputs import write_table

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.dataset import build_record
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import BuildMismatchError, PreflightError
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.preflight.target import check_existing, open_build, read_existing
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import DATED, commit, config_of, memory_storage, model_folder

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
+from magpie_ray.curation.select import SelectSpec, select
 from magpie_ray.dataset.layout import CARD_KEY
 from magpie_ray.errors import PreflightError, ReportError
 from magpie_ray.publish.card import render_card, write_card
@@ -148,3 +149,18 @@ def test_languages_that_were_required_are_named() -> None:
         acceptance={"rules": {"language": {"by_prompt": {"german": "de", "french": ["fr"]}}}},
     )
     assert front_of(render_card(build_of(config=config), [record(1)], num_rows=1))["language"] == ["de", "fr"]
+
+
+def test_the_card_of_a_selection_shows_its_query_and_what_its_sources_were() -> None:
+    source, storage = memory_storage(), memory_storage()
+    record, _ = complete_build(source)
+    sql = "SELECT row_id, response, 1 AS part FROM rows -- ```"
+    select(storage, SelectSpec(sources={"rows": source.url}, sql=sql, storage_options={}))
+    write_card(storage)
+    card = DatasetCard(storage.read(CARD_KEY).decode())
+    assert card.data.to_dict()["pretty_name"] == "Selected Magpie rows"
+    assert f"````sql\n{sql}\n````" in card.text
+    assert f"| `rows` | {source.url} | content " in card.text
+    assert f", fingerprint {record.fingerprint}, rows 10 |" in card.text
+    assert "| `source_row_id` | `int64` | the row's row_id in its source |" in card.text
+    assert "| `part` | `int32` | from select |" in card.text

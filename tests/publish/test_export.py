@@ -13,9 +13,10 @@ import pytest
 
 from magpie_ray.dataset import build_record
 from magpie_ray.errors import ConfigError, CorruptBuildError, PreflightError, StorageError
-from magpie_ray.publish.export import FORMATS, STDOUT, export, parquet_schema
+from magpie_ray.publish.export import FORMATS, export, parquet_schema
+from magpie_ray.publish.export_file import STDOUT
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import ExportFormat
+from magpie_ray.types import RowFormat
 from tests.support.builds import build_of, complete_build, config_of, memory_storage
 
 
@@ -164,7 +165,7 @@ def test_without_a_build_there_is_nothing_to_export(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("to", ["messages", "sharegpt", "alpaca"])
 def test_a_file_that_is_called_parquet_is_parquet_with_the_same_rows(
-    storage: Storage, tmp_path: Path, to: ExportFormat
+    storage: Storage, tmp_path: Path, to: RowFormat
 ) -> None:
     for name in ("rows.parquet", "rows.jsonl"):
         assert export(storage, to, str(tmp_path / name)) == 10

@@ -171,3 +171,9 @@ def test_the_prompts_of_inputs_are_not_counted_one_by_one() -> None:
     found = Survey.of_batch(batch, samples={3})
     assert (found.rows, found.system_prompts) == (5, {})
     assert found.samples[0]["input_id"] == 3
+
+
+def test_a_selection_is_surveyed_in_the_columns_that_it_has() -> None:
+    texts = Survey.of_batch(pa.record_batch({"row_id": [0, 1], "instruction": ["Why?", "Why?"]}))
+    assert (texts.rows, texts.duplicates, texts.tokens, texts.attempts) == (2, 1, {}, {})
+    assert Survey.of_batch(pa.record_batch({"row_id": [0], "attempt": [2]})).attempts == {2: 1}

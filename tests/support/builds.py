@@ -6,11 +6,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from magpie_ray.config.schema import Config, parse_config
+from magpie_ray.config.loading import parse_config
+from magpie_ray.config.schema import Config
 from magpie_ray.counters import Tally
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.columns import columns_of
+from magpie_ray.dataset.columns import columns_of, to_table
 from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Message, PartitionRecord, Row, SystemPrompt
@@ -73,8 +74,8 @@ def commit(
     """One file with rows start..stop-1."""
     rows = [row_of(row_id, texts, reasoning=reasoning) for row_id in range(start, stop)]
     data, written = to_parquet(
-        rows,
-        config=config or config_of(),
+        to_table(rows, config or config_of()),
+        compression="zstd",
         fingerprint=record.fingerprint,
         run=1,
         tally=Tally.sum(Tally.of_row(row) for row in rows),

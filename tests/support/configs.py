@@ -6,7 +6,8 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from magpie_ray.config.schema import Config, load_config, parse_config
+from magpie_ray.config.loading import load_config, parse_config
+from magpie_ray.config.schema import Config
 from magpie_ray.errors import ConfigError
 
 

@@ -10,7 +10,7 @@ from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset import build_record, layout, manifest, run_records
 from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife, FailedNode, write_actor_history
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.columns import columns_of
+from magpie_ray.dataset.columns import columns_of, to_table
 from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.dataset.rejects import replace_sample
 from magpie_ray.dataset.run_records import RunRecord
@@ -92,7 +92,11 @@ def rich_build(folder: Path, *, rows: int = 240, grid: int = 8, num_gpus: float 
         rejected = Tally(rejected={"empty": 1, "marker": 2}, rejected_at=(2, 1))
         tally = Tally.sum([*(Tally.of_row(row) for row in part), rejected])
         data, written = to_parquet(
-            part, config=config, fingerprint=record.fingerprint, run=number, tally=tally
+            to_table(part, config),
+            compression="zstd",
+            fingerprint=record.fingerprint,
+            run=number,
+            tally=tally,
         )
         storage.create(written.partition.key, data)
         at = BEGAN + 86_400 * number + 600 + 3600 * (3 * index * grid % rows) / rows

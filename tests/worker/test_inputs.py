@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from magpie_ray.config.schema import parse_config
+from magpie_ray.config.loading import parse_config
 from magpie_ray.dataset import build_record
 from magpie_ray.engine.protocol import Request
 from magpie_ray.engine.simulated.engine import Answer
 from magpie_ray.errors import PreflightError, StorageError
 from magpie_ray.inputs.blocks import LoadedInput
 from magpie_ray.model.tokenizer import load_tokenizer
-from magpie_ray.preflight.build_spec import resolve_build
 from magpie_ray.preflight.inputs import copy_inputs
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Input, Partition
 from magpie_ray.worker.events import Committed, Progress

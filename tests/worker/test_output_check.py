@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from magpie_ray.dataset.build_record import open_build
 from magpie_ray.errors import PreflightError, StorageError
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.worker.output_check import check_output
 from magpie_ray.worker.spec import WorkerSpec

@@ -8,7 +8,7 @@ from magpie_ray.config.sampling import FirstTokens
 from magpie_ray.engine.protocol import Completion
 from magpie_ray.generation.conversation import Cohort
 from magpie_ray.generation.verdicts import decide
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.worker.parts import make_recipe
 from magpie_ray.worker.spec import WorkerSpec
 from tests.support.builds import config_of, memory_storage

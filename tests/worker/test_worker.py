@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from magpie_ray.acceptance import Dialogue, Utterance
-from magpie_ray.config.schema import load_config
+from magpie_ray.config.loading import load_config
 from magpie_ray.counters import Tally
 from magpie_ray.dataset.manifest import footer_of
 from magpie_ray.dataset.rejects import read_rejects
@@ -21,7 +21,7 @@ from magpie_ray.engine.protocol import Completion, EngineFigures, Request
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import AcceptRateError, BlockedError, CorruptBuildError, EngineError, StorageError
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.preflight.build_spec import resolve_build
+from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.worker import parts

@@ -8,6 +8,7 @@ from magpie_ray.utils.text import bytes_text, shortened
 if TYPE_CHECKING:
     from magpie_ray.curation.dedupe import Deduped
     from magpie_ray.curation.select import DryRun, Selected
+    from magpie_ray.publish.preference import Pairs
 
 _SHOWN_CHARACTERS = 300
 
@@ -43,3 +44,14 @@ def dry_run_text(tried: "DryRun") -> str:
     texts = [json.dumps(row, ensure_ascii=False, default=str) for row in tried.first]
     head = f"{tried.rows:,} rows, {bytes_text(tried.bytes)} before compression; nothing is written."
     return "\n".join([head, *columns, *(shortened(text, _SHOWN_CHARACTERS) for text in texts)])
+
+
+def pairs_text(pairs: "Pairs", destination: str) -> str:
+    """What `magpie-ray export --to preference` prints: its numbers add up to the rows that were read."""
+    from magpie_ray.publish.preference import test_name
+
+    lines = [f"{pairs.train:>12,}  pairs in {destination}"]
+    if pairs.test:
+        lines.append(f"{pairs.test:>12,}  pairs in {test_name(destination)}")
+    lines += [f"{times:>12,}  rows left out: {reason}" for reason, times in sorted(pairs.left_out.items())]
+    return "\n".join([f"{pairs.rows:>12,}  rows", *lines])

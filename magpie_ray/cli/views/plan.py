@@ -32,6 +32,8 @@ def plan_text(fields: dict[str, Any], *, full: bool = False) -> str:
     ]
     if fields["inputs"]:
         lines.append(_inputs_line(fields["inputs"]))
+    if fields["source"]:
+        lines.append(_source_line(fields["source"]))
     if fields["engine"]:
         lines += _engine_lines(fields["engine"], fields["model_size"], full=full)
     if fields["sample"]:
@@ -74,6 +76,12 @@ def _inputs_line(inputs: Mapping[str, Any]) -> str:
     pick = ", drawn at random" if inputs["pick"] == "at_random" else ""
     without = f", {number - prompts:,} without a system prompt" if prompts < number else ""
     return f"inputs        {number:,} in {files} at {inputs['path']}{without}{pick}"
+
+
+def _source_line(source: Mapping[str, Any]) -> str:
+    each = f", {source['answers']} answers to each" if source["answers"] > 1 else ""
+    files = counted(source["files"], "file")
+    return f"source        {source['rows']:,} rows in {files} at {source['path']}{each}"
 
 
 def _full_lines(fields: Mapping[str, Any]) -> list[str]:

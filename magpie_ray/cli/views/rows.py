@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
 
-from magpie_ray.dataset.reader import Record, messages_of
+from magpie_ray.dataset.reader import Record, said_in
 from magpie_ray.dataset.rejects import Reject
 from magpie_ray.utils.text import safe
 
@@ -18,13 +18,21 @@ _REJECTED = "red"
 
 
 def row_panel(row: Record) -> Panel:
-    """One row. The reasoning behind an answer stands before it, dimmed; a message that was cut says so."""
-    thoughts, endings = iter(_list(row.get("reasoning"))), iter(_list(row.get("finish_reasons")))
-    parts = []
-    for role, text in messages_of(row):
-        thought = next(thoughts, None) if role == "assistant" else None
-        cut = role != "system" and next(endings, None) == "length"
-        parts.append(_message(role, text, thought=thought, note=", cut" if cut else ""))
+    """One row. The reasoning behind an answer stands before it, dimmed; a message that was cut says so.
+
+    Of a row without messages, such as one of scores, the panel has the columns.
+    """
+    parts = [
+        _message(
+            said.role,
+            "(no answer was accepted)" if said.text is None else said.text,
+            thought=said.reasoning,
+            note=", cut" if said.finish_reason == "length" else "",
+        )
+        for said in said_in(row)
+    ]
+    if not parts:
+        parts = [Text(safe(f"{name}: {value}")) for name, value in row.items() if name != "row_id"]
     return _panel(f"row {row['row_id']}", row, parts)
 
 

@@ -53,6 +53,8 @@ def _rejected(facts: Facts) -> Iterator[str]:
 
 def _alike(facts: Facts) -> Iterator[str]:
     survey = facts.survey
+    if facts.build.answers:
+        return  # its instructions are the source's
     share = survey.duplicates / survey.rows
     if share > _MOST_DUPLICATES:
         yield (

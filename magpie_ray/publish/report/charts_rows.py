@@ -42,6 +42,7 @@ def lengths(facts: Facts, role: Role) -> Chart | None:
     turns = sorted(turn for of, turn in facts.survey.tokens if of == role)[:_MAX_TURNS]
     if not turns:
         return None
+    each = "answer" if facts.build.answers > 1 else "turn"
     by_turn = {turn: facts.survey.tokens[role, turn] for turn in turns}
     longest = max(quantile(counts, 0.99) for counts in by_turn.values())
     width = max(1, -(-longest // _LENGTH_BINS))
@@ -56,7 +57,7 @@ def lengths(facts: Facts, role: Role) -> Chart | None:
             title="tokens" if is_last else None,
             axis={"tickCount": 6, "grid": False, "labels": is_last},
         )
-        title = f"turn {turn}" if len(by_turn) > 1 else "messages"
+        title = f"{each} {turn}" if len(by_turn) > 1 else "messages"
         y = quantitative("share", stack=None, title=title, axis={"tickCount": 2, "format": "~%"})
         colour = USER if role == "user" else ASSISTANT
         bars = {
@@ -76,7 +77,7 @@ def lengths(facts: Facts, role: Role) -> Chart | None:
                 "layer": [bars, median],
             }
         )
-    medians = ", ".join(f"turn {turn}: {quantile(counts, 0.5)}" for turn, counts in by_turn.items())
+    medians = ", ".join(f"{each} {turn}: {quantile(counts, 0.5)}" for turn, counts in by_turn.items())
     title = f"Lengths of {role} messages in tokens; medians {medians}"
     return Chart(title=title, spec=frame(spacing=6, vconcat=panels))
 

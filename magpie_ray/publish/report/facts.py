@@ -96,7 +96,7 @@ class Facts:
     @property
     def accepted(self) -> float:
         """The accepted share of all attempts, 0..1."""
-        return self.tally.rows / max(1, self.tally.attempts)
+        return self.tally.accepted / max(1, self.tally.attempts)
 
     @property
     def rejected_at(self) -> Sequence[tuple[str, int, int]]:

@@ -18,7 +18,7 @@ import yaml
 from markupsafe import Markup
 
 from magpie_ray.counters import EngineStats
-from magpie_ray.dataset.reader import messages_of
+from magpie_ray.dataset.reader import said_in
 from magpie_ray.publish.report import tables
 from magpie_ray.publish.report.advice import advice
 from magpie_ray.publish.report.charts_work import MAX_SLOTS, timeline
@@ -136,15 +136,11 @@ class _Message(NamedTuple):
 
 def _messages(row: Mapping[str, Any]) -> Iterator[_Message]:
     """The messages of a surveyed row, shortened."""
-    generated = iter(zip(row["completion_tokens"], row["finish_reasons"], strict=True))
-    reasoning = iter(row.get("reasoning") or ())
     left = _ROW_CHARACTERS
-    for role, text in messages_of(dict(row)):
-        note = ""
-        if role != "system":
-            tokens, finish_reason = next(generated)
-            note = f"{tokens:,} tokens" + (", cut" if finish_reason == "length" else "")
+    for said in said_in(dict(row)):
+        note = "" if said.tokens is None else f"{said.tokens:,} tokens"
+        note += ", cut" if said.finish_reason == "length" else ""
+        text = "(no answer was accepted)" if said.text is None else said.text
         shown = shortened(text, min(left, _MESSAGE_CHARACTERS))
         left = max(_LEAST_CHARACTERS, left - len(shown))
-        thoughts = next(reasoning, "") if role == "assistant" else ""
-        yield _Message(role, shown, note, shortened(thoughts or "", _REASONING_CHARACTERS))
+        yield _Message(said.role, shown, note, shortened(said.reasoning, _REASONING_CHARACTERS))

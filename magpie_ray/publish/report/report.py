@@ -99,7 +99,7 @@ def read_facts(
     runs, lost_runs = _runs(storage)
     if records is None:
         records = manifest.read_committed(storage, record)
-    survey = take_survey(storage, records, samples=_SAMPLES, seconds=seconds)
+    survey = take_survey(storage, records, samples=_SAMPLES, answers=record.answers, seconds=seconds)
     histories = {run.number: actor_history.read_actor_history(storage, run.number) for run in runs}
     objects = storage.list_objects(DATA_PREFIX)
     return Facts(

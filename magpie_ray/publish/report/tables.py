@@ -98,6 +98,9 @@ def surveyed(facts: Facts) -> str:
 def subject(facts: Facts) -> str:
     """The kind of rows, and the model that wrote them."""
     identity = facts.build.identity
+    if answers := facts.build.answers:
+        kind = "Answers" if answers == 1 else f"{answers} answers to each instruction"
+        return f"{kind} by {identity.get('model.name', 'a model that is not named')}"
     turns = identity.get("n_turns", 1)
     kind = f"{turns}-turn conversations" if turns != 1 else "Instructions and answers"
     if identity.get("only_instruction"):

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 from jobs.benchmarks.virtual_job import bare_build
-from magpie_ray.config.schema import Config, load_config
+from magpie_ray.config.loading import load_config
+from magpie_ray.config.schema import Config
 from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.coordinator.job import Job

@@ -1,0 +1,18 @@
+-- The filter of Magpie-Pro-300K-Filtered: good instructions with good answers, no near-duplicates, the longest 300,000.
+--
+--   magpie-ray select s3://BUCKET/filtered --sql jobs/queries/paper_filter.sql \
+--     --from rows=s3://BUCKET/raw --from scores=s3://BUCKET/scores --from duplicates=s3://BUCKET/duplicates
+--
+-- scores has input_quality, difficulty, task_category and instruct_reward; duplicates is the output of `dedupe`.
+-- The bound of instruct_reward depends on the reward model: look at its distribution first.
+SELECT * FROM (
+  SELECT rows.*, input_quality, difficulty, task_category, instruct_reward, min_neighbor_distance
+  FROM rows JOIN scores USING (row_id) JOIN duplicates USING (row_id)
+  WHERE input_quality IN ('good', 'excellent')
+    AND instruct_reward > -10
+    AND repeat_count = 0
+    AND finish_reasons[-1] = 'stop'
+  ORDER BY length(response) DESC, row_id
+  LIMIT 300000
+)
+ORDER BY row_id

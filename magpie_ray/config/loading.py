@@ -1,0 +1,91 @@
+"""Configs from YAML files and `key=value` overrides, and which job a config is of.
+
+A config with `source` is that of a pass. All others are `generate`'s. Invariant: all problems of a config are
+reported at once, one a line.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import ValidationError
+
+from magpie_ray.config.answer import AnswerConfig
+from magpie_ray.config.fields import Section
+from magpie_ray.config.inputs import beside_config
+from magpie_ray.config.problems import problem_lines
+from magpie_ray.config.ready import find_config
+from magpie_ray.config.schema import Config
+from magpie_ray.config.source import read_file, read_overrides
+from magpie_ray.errors import ConfigError
+
+JobConfig: TypeAlias = Config | AnswerConfig
+
+# The class of each job's config, by the command that runs the job.
+JOBS: Mapping[str, type[JobConfig]] = {"generate": Config, "answer": AnswerConfig}
+_J = TypeVar("_J", bound=Section)
+
+
+def job_of(config: JobConfig) -> str:
+    """The command that runs the job of this config."""
+    return next(command for command, kind in JOBS.items() if type(config) is kind)
+
+
+def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The config of `generate` in the YAML file at `path`, changed by `a.b.c=value` overrides.
+
+    path: a file, the name of a ready config such as "demo", or "-" for standard input. A file NAME or
+    NAME.yaml of the user's wins over the ready config NAME. The value of an override is YAML and replaces
+    the value of its key, also where that is a mapping. The last override of a key wins.
+
+    Raises:
+        ConfigError: with all problems, one a line.
+    """
+    return load_as(Config, path, overrides)
+
+
+def load_as(kind: type[_J], path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> _J:
+    """As `load_config`, the config of one job. ConfigError names the command for the config of another."""
+    return _validated(kind, *_read(path, overrides))
+
+
+def load_job(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> JobConfig:
+    """As `load_config`, the config of any job."""
+    data, source = _read(path, overrides)
+    return _validated(JOBS[_command_of(data)], data, source)
+
+
+def parse_config(data: Mapping[str, object]) -> Config:
+    """The config in a mapping such as a YAML file holds. Raises `ConfigError` as `load_config` does."""
+    return parse_as(Config, data)
+
+
+def parse_as(kind: type[_J], data: Mapping[str, object]) -> _J:
+    """The config of one job in such a mapping."""
+    return _validated(kind, dict(data), "the config")
+
+
+def _read(path: str | os.PathLike[str] | None, overrides: Sequence[str]) -> tuple[dict[Any, object], str]:
+    """The plain mapping, and what messages call it."""
+    if path is None:
+        return read_overrides(overrides), "the config"
+    found = find_config(path)
+    return read_overrides(overrides, beside_config(read_file(found), found.parent)), str(found)
+
+
+def _command_of(data: Mapping[Any, object]) -> str:
+    return "answer" if "source" in data else "generate"
+
+
+def _validated(kind: type[_J], data: dict[Any, object], source: str) -> _J:
+    command = _command_of(data)
+    if command != "generate" and JOBS[command] is not kind:
+        raise ConfigError(f"{source}: `source` makes this a pass: run `magpie-ray {command}` with it")
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        lines = problem_lines(error, kind)
+    # Raised outside of the except block: pydantic's error quotes values, secrets too, and would be chained.
+    if len(lines) == 1:
+        raise ConfigError(f"{source}: {lines[0]}")
+    raise ConfigError("\n  ".join([f"{source} has {len(lines)} problems:", *lines]))
