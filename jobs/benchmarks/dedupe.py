@@ -22,7 +22,7 @@ from jobs.benchmarks.result import Claim, Result, Table
 from magpie_ray.curation.candidates import HORIZON
 from magpie_ray.curation.corpus import Corpus, read_corpus
 from magpie_ray.curation.dedupe import DedupeSpec, dedupe
-from magpie_ray.curation.distance import distances
+from magpie_ray.curation.distance import counts_of, distances
 from magpie_ray.curation.lexical import find_neighbours
 from magpie_ray.curation.neighbours import Nearest, Neighbours, Pairs, UnionFind, nearest_of, repeat_counts
 from magpie_ray.curation.words import Words, words_of
@@ -32,7 +32,7 @@ SIZES = (100_000, 300_000, 1_000_000)
 THRESHOLD = 0.05
 _CHECKED_ROWS = 20_000
 _MOST_SECONDS, _MOST_GB = 300.0, 4.0
-_BUCKETS, _BLOCK = 2_048, 1_000
+_BUCKETS, _BLOCK, _PAIRS = 2_048, 1_000, 200_000
 
 
 def run() -> Result:
@@ -107,7 +107,9 @@ def brute_force(words: Sequence[Words]) -> tuple[Nearest, npt.NDArray[np.int32]]
     """The nearest text of each, and its repeats, by comparing all with all."""
     corpus = read_corpus((0, row, each) for row, each in enumerate(words))
     left, right = _possible_pairs(corpus)
-    found = distances(corpus, left, right, most=HORIZON)
+    counts = counts_of(corpus)
+    parts = [slice(start, start + _PAIRS) for start in range(0, len(left), _PAIRS)]
+    found = np.concatenate([distances(corpus, left[p], right[p], counts, most=HORIZON) for p in parts])
     pairs = Pairs(left=left, right=right, distances=found).where(found <= HORIZON)
     union = UnionFind(len(corpus))
     near = pairs.where(pairs.distances <= np.float32(THRESHOLD))

@@ -104,7 +104,7 @@ def _one_word_apart(corpus: Corpus, grams: VocabularyGrams) -> Iterator[Iterator
 
 
 def _mistyped(
-    corpus: Corpus, tokens: Int64s, rows: Int64s, pairs: Iterator[tuple[Int64s, Int64s]]
+    corpus: Corpus, tokens: npt.NDArray[np.int32], rows: Int64s, pairs: Iterator[tuple[Int64s, Int64s]]
 ) -> Iterator[tuple[Int64s, Int64s]]:
     """Texts of pairs of words of which one may be a typo of the other."""
     counts = counts_of(corpus)

@@ -27,7 +27,6 @@ from magpie_ray.curation.words import Words
 # A typo in a shorter word makes another word too often: cat, car.
 _LETTERS, _SWAPPED_LETTERS = 4, 3
 _RARE_TIMES, _RARER = 1, 100
-_PAIRS_AT_ONCE = 200_000
 
 
 def distance(one: Words, other: Words, counts: Mapping[str, int]) -> float:
@@ -82,19 +81,13 @@ def counts_of(corpus: Corpus) -> npt.NDArray[np.int64]:
     return np.bincount(corpus.tokens[:end], minlength=len(corpus.vocabulary))
 
 
-def distances(corpus: Corpus, left: Int64s, right: Int64s, *, most: float) -> npt.NDArray[np.float32]:
-    """The distances of pairs of texts, by their places in the corpus; 1 for those above `most`."""
-    found = np.ones(len(left), np.float32)
-    counts = counts_of(corpus)
-    for start in range(0, len(left), _PAIRS_AT_ONCE):
-        part = slice(start, start + _PAIRS_AT_ONCE)
-        found[part] = _distances(corpus, left[part], right[part], counts, most)
-    return found
-
-
-def _distances(
-    corpus: Corpus, left: Int64s, right: Int64s, counts: npt.NDArray[np.int64], most: float
+def distances(
+    corpus: Corpus, left: Int64s, right: Int64s, counts: npt.NDArray[np.int64], *, most: float
 ) -> npt.NDArray[np.float32]:
+    """The distances of pairs of texts, by their places in the corpus; 1 for those above `most`.
+
+    counts: as counts_of has them. Memory grows with the words of all pairs.
+    """
     words, pairs, surplus = _surplus(corpus, left, right)
     size = len(left)
     of_left = np.bincount(pairs, np.maximum(surplus, 0), size).astype(np.int64)
@@ -111,8 +104,9 @@ def _distances(
     one = np.ones(len(at), np.int64)
     typos = _are_typos(corpus.vocabulary, counts, words[at], words[at + 1])
     found[is_single] = np.where(typos, _formula(common[is_single], one, one, one), found[is_single])
-    by_word = dict(zip(corpus.vocabulary, counts.tolist(), strict=True)) if may_be_typos.any() else {}
-    for pair in np.flatnonzero(may_be_typos & ~is_single):
+    several = may_be_typos & ~is_single
+    by_word = dict(zip(corpus.vocabulary, counts.tolist(), strict=True)) if several.any() else {}
+    for pair in np.flatnonzero(several):
         mine = slice(bounds[pair], bounds[pair + 1])
         spare: tuple[list[str], list[str]] = ([], [])
         for word, many in zip(words[mine].tolist(), surplus[mine].tolist(), strict=True):

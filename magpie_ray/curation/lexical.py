@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from magpie_ray.curation.candidates import HORIZON, pairs_of
-from magpie_ray.curation.corpus import grams_of, mixed, read_corpus
-from magpie_ray.curation.distance import distances
+from magpie_ray.curation.corpus import grams_of, mixed, ranges, read_corpus
+from magpie_ray.curation.distance import counts_of, distances
 from magpie_ray.curation.minhash import signatures_of
 from magpie_ray.curation.neighbours import (
+    Nearest,
     Neighbours,
     Pairs,
     Rows,
@@ -23,6 +24,9 @@ from magpie_ray.curation.neighbours import (
     neighbours_of,
 )
 from magpie_ray.curation.words import Words
+
+# About 100 bytes for each word of a text.
+_PAIRS_AT_ONCE = 200_000
 
 
 def find_neighbours(
@@ -45,16 +49,20 @@ def find_neighbours(
     on_step(f"{len(unique):,} different texts are compared")
     left, right = pairs_of(unique, grams, signatures_of(unique, grams))
     on_step(f"{len(left):,} pairs of texts are compared word by word")
-    found = distances(unique, left, right, most=HORIZON)
-    pairs = Pairs(left=left, right=right, distances=found).where(found <= HORIZON)
-    is_inner = unique.sets[right[found <= HORIZON]] == 0  # the right text of a pair is never of a smaller set
-    inner, outer = pairs.where(is_inner), pairs.where(~is_inner)
-    duplicates = inner.where(inner.distances <= np.float32(threshold))
-    union = UnionFind(len(unique))
-    union.join(duplicates.left, duplicates.right)
+    count, counts = len(unique), counts_of(unique)
+    inner, outer, union = Nearest.unknown(count), Nearest.unknown(count), UnionFind(count)
+    for start, stop in ranges(len(left), _PAIRS_AT_ONCE):
+        one, other = left[start:stop], right[start:stop]
+        pairs = Pairs(left=one, right=other, distances=distances(unique, one, other, counts, most=HORIZON))
+        pairs = pairs.where(pairs.distances <= np.float32(HORIZON))
+        is_inner = unique.sets[pairs.right] == 0  # the right text of a pair is never of a smaller set
+        inner.take_nearer(nearest_of(pairs.where(is_inner), count))
+        outer.take_nearer(nearest_of(pairs.where(~is_inner), count))
+        duplicates = pairs.where(is_inner & (pairs.distances <= np.float32(threshold)))
+        union.join(duplicates.left, duplicates.right)
     return neighbours_of(
         Rows(sets=corpus.sets, row_ids=corpus.row_ids, items=items, first=first),
-        inner=nearest_of(inner, len(unique)),
-        outer=nearest_of(outer, len(unique)),
+        inner=inner,
+        outer=outer,
         clusters=union.roots(),
     )

@@ -43,6 +43,15 @@ class Nearest:
         """Of `count` texts, before any is compared."""
         return cls(distances=np.ones(count, np.float32), places=np.full(count, NOWHERE, np.int64))
 
+    def take_nearer(self, other: Self) -> None:
+        """Take what is nearer in the other, or as near with a smaller place; both are of the same texts."""
+        is_nearer = (other.distances < self.distances) | (
+            (other.distances == self.distances) & (other.places < self.places)
+        )
+        is_nearer &= other.places != NOWHERE
+        self.distances[is_nearer] = other.distances[is_nearer]
+        self.places[is_nearer] = other.places[is_nearer]
+
 
 def nearest_of(pairs: Pairs, count: int) -> Nearest:
     """Of `count` texts the nearest one, among pairs."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magpie_ray.curation.corpus import read_corpus
-from magpie_ray.curation.distance import distance, distances, is_typo
+from magpie_ray.curation.distance import counts_of, distance, distances, is_typo
 from magpie_ray.curation.words import words_of
 
 USUAL = "what is the capital of france spain write a short poem about sea in spring city"
@@ -71,7 +71,7 @@ def test_arrays_have_the_distances_of_pairs(texts: list[str]) -> None:
     corpus = read_corpus((0, row, each) for row, each in enumerate(words))
     counts = Counter(word for each in words for word in each.words)
     left, right = np.triu_indices(len(texts), 1)
-    found = distances(corpus, left, right, most=1.0)
+    found = distances(corpus, left, right, counts_of(corpus), most=1.0)
     expected = [distance(words[i], words[j], counts) for i, j in zip(left, right, strict=True)]
     assert found.tolist() == np.float32(expected).tolist()
 
