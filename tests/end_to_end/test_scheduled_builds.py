@@ -68,7 +68,7 @@ def test_a_try_after_midnight_goes_on_with_the_build_of_its_name(
     asked = config(f"{tmp_path}/{{date}}", "output.build_id=nightly-7", "acceptance.max_attempts=1")
     on_day(monkeypatch, 25)
     with pytest.raises(RowExhaustedError):
-        generate(asked, engine_factory=ScriptedEngine(reject_every=30))
+        generate(asked, engine_factory=ScriptedEngine(reject_every=2))
     assert not (tmp_path / "latest.json").exists()
     on_day(monkeypatch, 26)
     result = generate(asked, engine_factory=ScriptedEngine())
