@@ -134,10 +134,19 @@ def test_pairs_of_other_data_sets_are_refused(run: Run, build: str, tmp_path: Pa
     assert not Path(target).exists()
 
 
+# Where the tests run in the background of a shell, the signal is ignored.
+HEARS_CTRL_C = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from magpie_ray.cli.program import main
+main()
+"""
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_a_query_and_the_same_command_begins_anew(build: str, tmp_path: Path) -> None:
     sql = "SELECT sum(a.range * b.range % 7) AS n FROM rows, range(10000000) a, range(10000000) b"
-    command = [sys.executable, "-m", "magpie_ray", "select", str(tmp_path / "new"), "--from", f"rows={build}"]
+    command = [sys.executable, "-c", HEARS_CTRL_C, "select", str(tmp_path / "new"), "--from", f"rows={build}"]
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     environment = {**os.environ, "TMPDIR": str(temporary)}
