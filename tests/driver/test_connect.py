@@ -25,6 +25,12 @@ from magpie_ray.utils.background import still_waits
 
 
 @pytest.fixture
+def nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that another test of this process has given up may not have returned yet."""
+    monkeypatch.setattr("magpie_ray.driver.connect.still_waits", lambda: False)
+
+
+@pytest.fixture
 def dead_address() -> str:
     """host:port where nothing listens: bound, never listened on, and free again."""
     with socket.socket() as taken:
@@ -86,6 +92,7 @@ def test_a_cluster_that_listens_on_this_machine_is_used(monkeypatch: pytest.Monk
         assert choose_address(None, started_here=lambda: address) == address
 
 
+@pytest.mark.usefixtures("nothing_waits")
 def test_local_is_a_cluster_of_ones_own_even_where_one_is_running(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = dict[str, object]()
     monkeypatch.setattr("ray.init", lambda **options: asked.update(options))
@@ -94,6 +101,7 @@ def test_local_is_a_cluster_of_ones_own_even_where_one_is_running(monkeypatch: p
     assert (asked["address"], asked["include_dashboard"]) == ("local", False)
 
 
+@pytest.mark.usefixtures("nothing_waits")
 @pytest.mark.parametrize("failures", [1, 2])
 def test_a_local_cluster_that_does_not_start_in_time_gets_a_second_try(
     monkeypatch: pytest.MonkeyPatch, failures: int
@@ -119,6 +127,7 @@ def test_a_local_cluster_that_does_not_start_in_time_gets_a_second_try(
     assert tries[:3] == ["init", "shutdown", "init"]
 
 
+@pytest.mark.usefixtures("nothing_waits")
 def test_a_folder_too_deep_for_rays_sockets_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = []
 
