@@ -1,0 +1,48 @@
+"""A row as the text that asks a model for a label.
+
+The order of a prompt's parts decides what the cache saves. Text in front of the row is computed once for all
+rows. Text behind it is computed for each row, but then the questions of a config that begin alike share the
+row. The ready configs say what was measured.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from magpie_ray.config.scoring import LABELS, PLACEHOLDER, ChoiceColumn
+from magpie_ray.scoring.rows import Texts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One column's question. labels: label -> what it means, or None."""
+
+    name: str
+    prompt: str
+    labels: Mapping[str, str | None]
+
+    @classmethod
+    def of(cls, name: str, column: ChoiceColumn) -> "Question":
+        """The question of a column of the config."""
+        return cls(name=name, prompt=column.prompt, labels=column.choice)
+
+    def text(self, texts: Texts) -> str | None:
+        """The prompt for a row's texts; None where the row lacks one that it names.
+
+        A row's text stays as it is: what looks like a placeholder in it is text.
+        """
+        values: dict[str, str] = {**dict(texts.items()), LABELS: self._listed()}
+        if any(name not in values for name in PLACEHOLDER.findall(self.prompt)):
+            return None
+        return PLACEHOLDER.sub(lambda found: values[found[1]], self.prompt).strip()
+
+    def _listed(self) -> str:
+        """The labels one a line, with what they mean."""
+        return "\n".join(
+            f"- {label}: {_one_line(meaning)}" if meaning else f"- {label}"
+            for label, meaning in self.labels.items()
+        )
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
