@@ -8,7 +8,7 @@ runner, logits without an activation.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from magpie_ray.config.scoring import ScoreKind
@@ -49,14 +49,40 @@ def start_vllm_scoring(settings: VllmSettings, kind: ScoreKind) -> "VllmScoringE
     return engine
 
 
-class VllmScoringEngine(LlmCalls):
-    """A vLLM LLMEngine as a ScoringEngine."""
+def make_score_params(kind: ScoreKind, asked: tuple[int, ...]) -> Any:
+    """vLLM's SamplingParams or PoolingParams for requests of the kind that ask about these tokens."""
+    if kind != "choice":
+        from vllm import PoolingParams
 
-    def __init__(self, started: StartedLlm, kind: ScoreKind) -> None:
+        # Raw logits of a reward model; the vectors of an embedding model are normalised.
+        return PoolingParams(task=_TASKS[kind][0], use_activation=kind == "embed")
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        logprob_token_ids=list(asked),
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,  # as for messages: engine.make_sampling_params
+    )
+
+
+class VllmScoringEngine(LlmCalls):
+    """A vLLM LLMEngine as a ScoringEngine. make_params: makes vLLM's parameters of requests."""
+
+    def __init__(
+        self,
+        started: StartedLlm,
+        kind: ScoreKind,
+        *,
+        make_params: Callable[[ScoreKind, tuple[int, ...]], Any] = make_score_params,
+    ) -> None:
         super().__init__(
             started.llm_engine, started.counter, secrets=started.secrets, processes=started.processes
         )
-        self._kind = kind
+        self._kind, self._make_params = kind, make_params
         self._asked = dict[int, tuple[int, ...]]()  # by request_id
         self._params = dict[tuple[int, ...], Any]()
 
@@ -75,7 +101,7 @@ class VllmScoringEngine(LlmCalls):
 
     def submit(self, request: ScoreRequest) -> None:
         if (params := self._params.get(request.asked)) is None:
-            params = self._params[request.asked] = self._made_params(request.asked)
+            params = self._params[request.asked] = self._make_params(self._kind, request.asked)
         self._add(str(request.request_id), request.prompt_token_ids, params)
         self._outstanding.add(request.request_id)
         if request.asked:
@@ -100,22 +126,3 @@ class VllmScoringEngine(LlmCalls):
         # vLLM adds the token that it picked to those that were asked for.
         numbers = [by_token[token_id].logprob for token_id in self._asked.pop(request_id)]
         return Score(request_id=request_id, numbers=numbers)
-
-    def _made_params(self, asked: tuple[int, ...]) -> Any:
-        if self._kind != "choice":
-            from vllm import PoolingParams
-
-            # Raw logits of a reward model; the vectors of an embedding model are normalised.
-            task = _TASKS[self._kind][0]
-            return PoolingParams(task=task, use_activation=self._kind == "embed")
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        return SamplingParams(
-            temperature=0.0,
-            max_tokens=1,
-            logprob_token_ids=list(asked),
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            skip_clone=True,
-        )
