@@ -104,7 +104,8 @@ def engine_args(settings: VllmSettings, *, runner: Runner = "generate") -> dict[
         "runner": runner,
         "seed": settings.seed,
         "distributed_executor_backend": settings.distributed_executor_backend,
-        "enable_prefix_caching": True,
+        # Of pooling models only some can take prefixes from the cache, which vLLM knows.
+        "enable_prefix_caching": True if runner == "generate" else None,
         # Only the build's sampling settings count, none from the model's generation_config.json.
         "generation_config": "vllm",
         "disable_log_stats": False,
