@@ -8,12 +8,13 @@ row. The ready configs say what was measured.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from magpie_ray.config.scoring import LABELS, PLACEHOLDER, ChoiceColumn
 from magpie_ray.scoring.rows import Texts
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Question:
     """One column's question. labels: label -> what it means, or None."""
 
@@ -31,11 +32,18 @@ class Question:
 
         A row's text stays as it is: what looks like a placeholder in it is text.
         """
-        values: dict[str, str] = {**dict(texts.items()), LABELS: self._listed()}
-        if any(name not in values for name in PLACEHOLDER.findall(self.prompt)):
+        values: dict[str, str] = {**dict(texts.items()), LABELS: self._listed}
+        if not self._named <= values.keys():
             return None
         return PLACEHOLDER.sub(lambda found: values[found[1]], self.prompt).strip()
 
+    # The same for all rows.
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        """The placeholders in the prompt."""
+        return frozenset(PLACEHOLDER.findall(self.prompt))
+
+    @cached_property
     def _listed(self) -> str:
         """The labels one a line, with what they mean."""
         return "\n".join(
