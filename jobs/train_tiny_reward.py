@@ -72,7 +72,7 @@ def fit(learned: torch.Tensor, *, penalty: float) -> torch.Tensor:
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     result = weights.detach() / scale
     return result * _DISTANCE / (learned @ result).abs().mean()
 

@@ -68,7 +68,8 @@ def run() -> Result:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray sets it for an actor of one CPU
     set_environment("cpu")
-    rates, claims = [], []
+    rates: list[dict[str, Cell]] = []
+    claims: list[Claim] = []
     with tempfile.TemporaryDirectory() as folder:
         models: Mapping[ScoreKind, Path] = {
             "choice": TINY_CHAT,
@@ -151,7 +152,7 @@ def _columns(columns: Mapping[str, ScoreColumn], model: str) -> Any:
 def _scored(engine: VllmScoringEngine, columns: Any, rows: list[_Row]) -> dict[int, Any]:
     scorer = Scorer(engine, columns)
     scorer.add(rows)
-    values = {}
+    values: dict[int, Any] = {}
     while scorer.busy:
         values |= {row.row_id: row.values for row in scorer.step()}
     return values
@@ -204,10 +205,8 @@ def orders(model: str) -> list[dict[str, Cell]]:
                     ]
                     engine.llm_engine.reset_prefix_cache()
                     columns = _columns(_questions(number, order), model)
-                    table.append(
-                        {"questions": number, "sentences_in_a_row": sentences, "order": order}
-                        | _measured(engine, columns, rows)
-                    )
+                    case: dict[str, Cell] = {"questions": number, "sentences_in_a_row": sentences}
+                    table.append({**case, "order": order, **_measured(engine, columns, rows)})
     return table
 
 
