@@ -161,7 +161,7 @@ def test_the_ready_configs_are_a_line_each(run: Run) -> None:
     assert (code, err) == (0, "")
     lines = out.splitlines()
     demo = next(line for line in lines if line.startswith("demo "))
-    assert demo.split(None, 1)[1] == "A thousand two-turn conversations of the bundled model, on a CPU."
+    assert demo.split(None, 1)[1] == "A thousand two-turn rows of the bundled model, on a CPU."
     assert len(lines) == len(ready_names()) + 3
     assert max(map(len, lines)) <= 80
 
