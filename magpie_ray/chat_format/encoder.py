@@ -51,13 +51,17 @@ class Encoder:
         A marker in the message is text like any other, unless its id is in `generated`: a model that writes
         about "<eos>" has written no such token.
         """
-        head, *rest = self._cut_markers(text, generated)
-        ids = self.encode(before + head)
-        for part in rest:
+        head, *rest = self.cut_markers(text, generated)
+        return self.joined([before + head, *rest])
+
+    def joined(self, parts: Sequence[str]) -> list[int]:
+        """Ids of a text that starts a dialogue, in parts between which the tokenizer joins nothing."""
+        ids = self.encode(parts[0])
+        for part in parts[1:]:
             ids += self._continued(part)
         return ids
 
-    def _cut_markers(self, text: str, generated: Collection[int]) -> Iterator[str]:
+    def cut_markers(self, text: str, generated: Collection[int] = ()) -> Iterator[str]:
         """The text in parts of which none contains a marker: each is cut behind its first character."""
         markers = [(i, marker) for i, marker in self.markers.items() if len(marker) > 1 and marker in text]
         foreign = [re.escape(marker) for i, marker in markers if i not in generated]

@@ -19,7 +19,7 @@ from magpie_ray.utils.redaction import hides_value
 NO_KEY = "<>"
 
 _KEY_OF_MAPPING = "[key]"  # ends pydantic's path to a key of a mapping that can't be one
-_ITEM = "<item>"  # stands for the index of any item in the path of a key
+_ITEM = "<item>"  # stands for any index of a list, and any key of a mapping that users name, in a path
 
 _repr = reprlib.Repr()
 _repr.maxstring = 80
@@ -110,8 +110,7 @@ def _unknown_key_line(path: tuple[object, ...], model: type[BaseModel]) -> str:
     key = dotted(path)
     known = list(_known_keys(model))
     parent, leaf = path[:-1], str(path[-1]).lower().replace("-", "_")
-    section = tuple(_ITEM if isinstance(part, int) else part for part in parent)
-    siblings = [candidate[-1] for candidate in known if candidate[:-1] == section]
+    siblings = list(dict.fromkeys(candidate[-1] for candidate in known if _is_in(parent, candidate[:-1])))
     similar = [(*parent, name) for name in difflib.get_close_matches(leaf, siblings, n=1)]
     elsewhere = [candidate for candidate in known if candidate[-1] == leaf and _ITEM not in candidate]
     nearest = min(map(len, elsewhere), default=0)  # user.temperature rather than first_tokens.temperature
@@ -120,6 +119,13 @@ def _unknown_key_line(path: tuple[object, ...], model: type[BaseModel]) -> str:
         return f"{key}: unknown key; did you mean {' or '.join(suggestions)}?"
     where = dotted(parent) or "the top level"
     return f"{key}: unknown key; the keys of {where} are {', '.join(siblings)}"
+
+
+def _is_in(path: tuple[object, ...], section: tuple[str, ...]) -> bool:
+    """Whether the path is one of the section's, in which any item may stand."""
+    return len(path) == len(section) and all(
+        part == name or name == _ITEM for part, name in zip(path, section, strict=True)
+    )
 
 
 def _known_keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -134,6 +140,6 @@ def _keys_within(annotation: Any, prefix: tuple[str, ...]) -> Iterator[tuple[str
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield from _known_keys(annotation, prefix)
         return
-    below = (*prefix, _ITEM) if get_origin(annotation) is list else prefix
+    below = (*prefix, _ITEM) if get_origin(annotation) in (list, dict) else prefix
     for part in get_args(annotation):
         yield from _keys_within(part, below)

@@ -87,8 +87,8 @@ def write_copy(ready: ReadyConfig, target: Path | None = None) -> tuple[Path, ..
     elif target.suffix not in _ENDINGS:
         raise PreflightError(f"{target}: must end in .yaml, or be a folder that is there")
     text = ready.path.read_text(encoding="utf-8")
-    command = "magpie-ray generate"
-    text = text.replace(f"{command} {ready.name}", f"{command} {shlex.quote(str(target))}")
+    for command in ("magpie-ray generate", "magpie-ray score"):
+        text = text.replace(f"{command} {ready.name}", f"{command} {shlex.quote(str(target))}")
     contents = {target.parent / file.name: file.read_bytes() for file in ready.beside}
     contents = {path: content for path, content in contents.items() if _content(path) != content}
     contents[target] = text.encode()

@@ -161,7 +161,8 @@ def test_the_ready_configs_are_a_line_each(run: Run) -> None:
     code, out, err = run("init")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert "demo           A thousand two-turn conversations of the bundled model, on a CPU." in lines
+    demo = next(line for line in lines if line.startswith("demo "))
+    assert demo.split(None, 1)[1] == "A thousand two-turn rows of the bundled model, on a CPU."
     assert len(lines) == len(ready_names()) + 3
     assert max(map(len, lines)) <= 80
 

@@ -91,6 +91,11 @@ def test_a_copy_is_the_config_with_the_command_that_runs_the_copy(here: Path) ->
     assert "#   magpie-ray generate 'my own.yaml'\n" in (here / "my own.yaml").read_text()
 
 
+def test_the_command_of_a_pass_runs_the_copy_too(here: Path) -> None:
+    write_copy(find_ready("score-quality"))
+    assert "#   magpie-ray score score-quality.yaml source.path=" in (here / "score-quality.yaml").read_text()
+
+
 def test_a_config_is_copied_with_its_table_which_it_then_reads(here: Path) -> None:
     (here / "sub").mkdir()
     written = write_copy(find_ready("personas"), Path("sub"))

