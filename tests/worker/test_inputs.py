@@ -171,11 +171,14 @@ class SlowLoader:
             raise self.error
         return [Start(None, (1,), input=Input(input_id=row)) for row in rows]
 
+    def characters(self, start: Start) -> int:
+        return len(start.prefix)
+
     def close(self) -> None:
         self.free.release(100)
 
 
-def feed_of(loader: SlowLoader) -> tuple[InputFeed, threading.Semaphore]:
+def feed_of(loader: SlowLoader) -> tuple[InputFeed[Start], threading.Semaphore]:
     loaded = threading.Semaphore(0)
     feed = InputFeed(loader, number=9, on_loaded=loaded.release)
     return feed, loaded
