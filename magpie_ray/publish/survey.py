@@ -11,17 +11,21 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import count, islice
-from typing import Any, Self, TypeAlias
+from types import MappingProxyType
+from typing import Any, Self, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from magpie_ray.config.scoring import ScoreKind
 from magpie_ray.dataset import columns
 from magpie_ray.dataset.reader import Record, said_in
+from magpie_ray.publish.score_survey import score_counts
 from magpie_ray.types import Role
 
 MessageKey: TypeAlias = tuple[Role, int]
 Histogram: TypeAlias = Mapping[int, int]
+N = TypeVar("N", int, float)
 
 # Not surveyed: `conversation` has the response too, and the model is the same for all rows.
 _UNREAD = ("response", "model_name", "prompt_tokens")
@@ -43,8 +47,9 @@ class Survey:
     tokens, characters: lengths of messages by role and turn, from 1. A length in tokens includes the token
     that ends the message. first_words: the first two words of instructions, casefolded; "" stands for none.
     first_rows: the id of the first row with an instruction, by the instruction's 64-bit digest. repeats: the
-    number of rows with an instruction, by digest, for instructions of several rows. samples: whole rows, by
-    row_id.
+    number of rows with an instruction, by digest, for instructions of several rows. labels: of a score pass,
+    rows by column and label, None for no label. probabilities: of these labels, summed in millionths.
+    rewards: rows by column and value. samples: whole rows, by row_id.
     """
 
     rows: int = 0
@@ -57,12 +62,15 @@ class Survey:
     first_words: Mapping[tuple[str, str], int] = field(default_factory=dict)
     first_rows: Mapping[int, int] = field(default_factory=dict)
     repeats: Mapping[int, int] = field(default_factory=dict)
+    labels: Mapping[str, Mapping[str | None, int]] = field(default_factory=dict)
+    probabilities: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    rewards: Mapping[str, Mapping[float, int]] = field(default_factory=dict)
     samples: tuple[Record, ...] = ()
 
     @property
     def duplicates(self) -> int:
         """The number of rows whose instruction equals that of an earlier row, letter by letter."""
-        return self.rows - len(self.first_rows)
+        return self.rows - len(self.first_rows) if self.first_rows else 0
 
     @property
     def message_keys(self) -> list[MessageKey]:
@@ -70,11 +78,18 @@ class Survey:
         return sorted(self.tokens, key=lambda key: (key[1], key[0] == "assistant"))
 
     @classmethod
-    def of_batch(cls, batch: pa.RecordBatch, *, samples: Collection[int] = (), answers: int = 0) -> Self:
+    def of_batch(
+        cls,
+        batch: pa.RecordBatch,
+        *,
+        samples: Collection[int] = (),
+        answers: int = 0,
+        scores: Mapping[str, ScoreKind] = MappingProxyType({}),
+    ) -> Self:
         """Survey rows of a build, given in COLUMNS. samples: ids of the rows to keep.
 
         answers: BuildRecord.answers. Of several answers, message keys count the answers as turns; the
-        instruction of a row is the message that is answered.
+        instruction of a row is the message that is answered. scores: see surveyed_scores.
         """
         names = set(batch.schema.names)
         if not answers and (parts := _by_system_message(batch)) is not None:
@@ -101,6 +116,7 @@ class Survey:
             first_rows=dict(zip(reversed(digests), reversed(ids), strict=False)),
             repeats={digest: number for digest, number in Counter(digests).items() if number > 1},
             samples=tuple(rows_with(batch, samples)),
+            **score_counts(batch, scores),
         )
 
     @classmethod
@@ -133,6 +149,9 @@ _COUNTS = (
     "system_prompts",
     "samplings",
     "first_words",
+    "labels",
+    "probabilities",
+    "rewards",
 )
 
 
@@ -170,7 +189,7 @@ def _most_frequent(words: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(words.items(), key=lambda item: (-item[1], item[0]))
 
 
-def quantile(histogram: Histogram, part: float) -> int:
+def quantile(histogram: Mapping[N, int], part: float) -> N:
     """The smallest value such that a part (0..1) of all values are not larger. ValueError for no values."""
     need, seen = part * sum(histogram.values()), 0
     for value in sorted(histogram):
@@ -180,7 +199,7 @@ def quantile(histogram: Histogram, part: float) -> int:
     raise ValueError("no values")
 
 
-def mean(histogram: Histogram) -> float:
+def mean(histogram: Mapping[N, int]) -> float:
     """The mean of all values; 0 for no values."""
     return sum(value * n for value, n in histogram.items()) / max(1, sum(histogram.values()))
 

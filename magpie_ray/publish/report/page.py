@@ -57,6 +57,7 @@ def render(facts: Facts, drawings: Mapping[str, Sequence[Markup]]) -> str:
         cost_note=tables.cost_note(facts),
         costs=tables.costs(facts),
         surveyed=tables.surveyed(facts),
+        labels=tables.labels(facts),
         words=word_tree(facts.survey, first=40, second=8),
         about=tables.about(facts),
         config=_yaml(facts.build.config),
@@ -114,14 +115,15 @@ def _sections(facts: Facts) -> dict[str, str]:
     sections = {
         "work": ("How it was made", True),
         "cost": ("Cost", True),
-        "lengths": ("Lengths", facts.survey.rows),
+        "scores": ("Scores", facts.survey.labels or facts.survey.rewards),
+        "lengths": ("Lengths", facts.survey.tokens),
         "rejected": ("Accepted and rejected", facts.tally.attempts or facts.rejects),
         "mix": (
             "System prompts" if facts.prompts else "Sampling settings",
             facts.prompts or facts.samplings,
         ),
-        "words": ("Instructions", facts.survey.rows),
-        "conversations": ("Conversations", facts.survey.rows),
+        "words": ("Instructions", facts.survey.first_words),
+        "conversations": ("Conversations", facts.survey.first_words),
         "build": ("The build", True),
     }
     return {id: title for id, (title, is_shown) in sections.items() if is_shown}
