@@ -55,7 +55,8 @@ class Fit:
     """How a model fits an engine of `gpus` GPUs of one kind. Bytes are those on one GPU.
 
     cache_tokens: what the KV cache of the whole engine holds. sequences: running at once at the expected
-    lengths, at most max_num_seqs. tokens_per_second: of the whole engine, by the data sheet.
+    lengths, at most max_num_seqs. tokens_per_second: of the whole engine, by the data sheet: generated, or
+    read for scores.
     """
 
     gpu: str
@@ -221,7 +222,7 @@ def from_reading(
 ) -> Estimate:
     """An estimate of scores, which an engine reads tokens for and hardly writes any. As from_speed.
 
-    tokens_per_row: those of a row's prompts that the prefix cache has not. bytes_per_row: in a file.
+    tokens_per_row: those of a row's prompts that the prefix cache lacks. bytes_per_row: in a file.
     """
     tokens = Range.exactly(workload.rows * tokens_per_row)
     return _estimate(

@@ -3,11 +3,12 @@
 Invariant: every assumption is reported, each in a sentence of its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from magpie_ray.config.sampling import EXPECTED_FILL
 from magpie_ray.config.score import ScoreConfig
+from magpie_ray.config.scoring import EmbedColumn
 from magpie_ray.model.size import ModelSize, read_model_size
 from magpie_ray.planning import estimate
 from magpie_ray.planning.estimate import Estimate, Fit, Range, Sample, Workload
@@ -16,17 +17,18 @@ from magpie_ray.preflight.build_spec import BuildSpec
 
 _ROOFLINE = (
     f"tokens/s: {estimate.SHARE.low:.0%} to {estimate.SHARE.high:.0%} of a roofline over the data sheet; "
-    "nothing was measured on such a GPU. For comparison: the paper's 3M rows of an 8B model took 206 "
-    "GPU-hours on A100s with the software of 2024. --sample measures"
+    "nothing was measured on such a GPU. --sample measures"
 )
-_SPEED_ASSUMPTIONS = (
+_PAPER = (
+    "for comparison: the paper's 3M rows of an 8B model took 206 GPU-hours on A100s with the software of 2024"
+)
+_START = "an engine starts in one to three minutes plus the time to read its weights from a disk; no download"
+_WRITING = (
     f"rows use {estimate.FILL.low:.0%} to {estimate.FILL.high:.0%} of max_tokens (the paper's "
     f"{EXPECTED_FILL:.0%}) and every attempt is accepted; a file takes {estimate.BYTES_PER_TOKEN.low:g} to "
-    f"{estimate.BYTES_PER_TOKEN.high:g} bytes a token",
-    "an engine starts in one to three minutes plus the time to read its weights from a disk; no download",
+    f"{estimate.BYTES_PER_TOKEN.high:g} bytes a token"
 )
-
-_BYTES_OF_SCORES = 30.0  # of a row, without vectors
+_BYTES_OF_SCORES, _BYTES_OF_A_NUMBER = 30.0, 4.0  # of a row without vectors; of a number in a vector
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,11 +59,10 @@ def forecast(
 
     ModelError when the model's size can't be told.
     """
-    config, gpu, sample = build_spec.config, inputs.gpu, inputs.sample
+    config, gpu = build_spec.config, inputs.gpu
     gpus = config.engine.tensor_parallel_size * config.engine.pipeline_parallel_size
+    size = fit = None
     assumptions, warnings = list[str](), list[str]()
-    size = fit = cost = None
-    is_score = isinstance(config, ScoreConfig)
     if gpu:
         size = _size(build_spec)
         fit = _fit(build_spec, gpu, size)
@@ -72,7 +73,7 @@ def forecast(
         ]
         if not fit.fits:
             warnings.append(_too_large(fit))
-    on_gpu = sample.device == "cuda" if sample else gpu is not None or device == "cuda"
+    on_gpu = inputs.sample.device == "cuda" if inputs.sample else gpu is not None or device == "cuda"
     workload = Workload(
         rows=rows,
         files=files,
@@ -80,48 +81,69 @@ def forecast(
         gpus_per_actor=gpus if on_gpu else 0,
         price_per_gpu_hour=inputs.price_per_gpu_hour,
     )
-    speed, basis = fit.tokens_per_second if fit else None, "the data sheet"
-    if is_score and gpu and size:
-        speed = estimate.reading_speed(size, gpu, config.engine)
-    if inputs.tokens_per_second:
-        speed, basis = Range.exactly(inputs.tokens_per_second), "--tokens-per-second"
-    if sample:
-        cost = estimate.from_sample(sample, workload)
-        if num_actors != sample.engines:
-            assumptions.append(
-                f"each of {num_actors} engines starts and runs as fast as the {sample.engines} of the sample"
-            )
-    elif speed and is_score:
-        cost = estimate.from_reading(
-            speed,
-            workload,
-            tokens_per_row=build_spec.read_tokens,
-            bytes_per_row=_BYTES_OF_SCORES + 4.0 * (build_spec.vector_size or 0),
-            weight_bytes=size.weight_bytes / gpus if size else 0.0,
-            basis=basis,
-        )
-        assumptions.append(
-            f"{build_spec.read_tokens:,.0f} tokens are read for a row, by the first rows: what their prompts "
-            "share stays in the prefix cache"
-        )
-    elif speed:
-        cost = estimate.from_speed(
-            speed,
-            workload,
-            max_tokens_per_row=config.max_tokens_per_row,
-            weight_bytes=size.weight_bytes / gpus if size else 0.0,
-            basis=basis,
-        )
-        assumptions += _SPEED_ASSUMPTIONS
-        if gpu and device == "cpu":
-            assumptions.append(f"the estimate is for {gpu.name}, although engine.device is cpu")
-        if not inputs.tokens_per_second:
-            assumptions.append(_ROOFLINE)
+    cost, assumed = _cost(build_spec, inputs, workload, fit)
+    assumptions += assumed
+    if cost and gpu and device == "cpu" and not inputs.sample:
+        assumptions.append(f"the estimate is for {gpu.name}, although engine.device is cpu")
     if inputs.price_per_gpu_hour is not None and cost and cost.cost is None:
         warnings.append("--price-per-gpu-hour has no effect: no GPU is used (engine.device)")
     return Forecast(
         size=size, fit=fit, estimate=cost, assumptions=tuple(assumptions), warnings=tuple(warnings)
     )
+
+
+def _cost(
+    build_spec: BuildSpec, inputs: CostInputs, workload: Workload, fit: Fit | None
+) -> tuple[Estimate | None, list[str]]:
+    """What the workload takes, as far as anything says it, and a sentence for each assumption."""
+    config, sample = build_spec.config, inputs.sample
+    if sample:
+        others = workload.num_actors != sample.engines
+        engines = f"each of {workload.num_actors} engines starts and runs as fast as the {sample.engines}"
+        return estimate.from_sample(sample, workload), [f"{engines} of the sample"] if others else []
+    speed, basis = fit.tokens_per_second if fit else None, "the data sheet"
+    if inputs.tokens_per_second:
+        speed, basis = Range.exactly(inputs.tokens_per_second), "--tokens-per-second"
+    if not speed:
+        return None, []
+    weight_bytes = fit.weight_bytes if fit else 0.0
+    measured = [] if inputs.tokens_per_second else [_ROOFLINE]
+    if isinstance(config, ScoreConfig):
+        bytes_per_row = _BYTES_OF_SCORES + _BYTES_OF_A_NUMBER * _vector_numbers(config, build_spec)
+        reading = estimate.from_reading(
+            speed,
+            workload,
+            tokens_per_row=build_spec.read_tokens,
+            bytes_per_row=bytes_per_row,
+            weight_bytes=weight_bytes,
+            basis=basis,
+        )
+        return reading, [
+            _read(config, build_spec),
+            f"a row takes {bytes_per_row:,.0f} bytes",
+            _START,
+            *measured,
+        ]
+    writing = estimate.from_speed(
+        speed,
+        workload,
+        max_tokens_per_row=config.max_tokens_per_row,
+        weight_bytes=weight_bytes,
+        basis=basis,
+    )
+    return writing, [_WRITING, _START, *measured, *([_PAPER] if measured else [])]
+
+
+def _vector_numbers(config: ScoreConfig, build_spec: BuildSpec) -> int:
+    """Numbers in all vectors of a row."""
+    vectors = [column for column in config.columns.values() if isinstance(column, EmbedColumn)]
+    return sum(column.dimensions or build_spec.vector_size or 0 for column in vectors)
+
+
+def _read(config: ScoreConfig, build_spec: BuildSpec) -> str:
+    """How many tokens of a row are read, and why not more."""
+    found = f"{build_spec.read_tokens:,.0f} tokens are read for a row, by the first rows"
+    return found if config.kind == "embed" else f"{found}: what their prompts share stays in the prefix cache"
 
 
 def _size(build_spec: BuildSpec) -> ModelSize:
@@ -141,13 +163,16 @@ def _fit(build_spec: BuildSpec, gpu: Gpu, size: ModelSize) -> Fit:
     else:
         texts: list[str | None] = [prompt.text for prompt in build_spec.prompts]
         prompt_tokens = max(len(build_spec.form.prefix(text)) for text in texts or [None])
-    return estimate.fit_model(
+    fit = estimate.fit_model(
         size,
         gpu,
         engine,
         row_tokens=prompt_tokens + ceil(config.max_tokens_per_row * EXPECTED_FILL),
         longest=engine.max_model_len or size.max_tokens or prompt_tokens + config.max_tokens_per_row,
     )
+    if isinstance(config, ScoreConfig) and fit.fits:
+        return replace(fit, tokens_per_second=estimate.reading_speed(size, gpu, engine))
+    return fit
 
 
 def _too_large(fit: Fit) -> str:

@@ -103,11 +103,11 @@ def _assume_cluster(config: JobConfig, sample: Sample | None) -> tuple[int, str,
     if num_actors == "auto":
         num_actors = sample.engines if sample else 1
         assumptions.append(
-            f"cluster.num_actors is auto: {num_actors}; `generate` starts as many as the cluster holds"
+            f"cluster.num_actors is auto: {num_actors}; `{job_of(config)}` starts as many as the cluster holds"
         )
     if device == "auto":
         device = sample.device if sample else "cuda"
-        assumptions.append(f"engine.device is auto: {device}; `generate` looks at the cluster")
+        assumptions.append(f"engine.device is auto: {device}; `{job_of(config)}` looks at the cluster")
     return num_actors, device, assumptions
 
 

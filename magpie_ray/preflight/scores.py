@@ -62,7 +62,7 @@ def check_columns(
     return Asked(
         vector_size=size if config.kind == "embed" else None,
         first_prompt=SystemPrefix(system_prompt="", text=text, ids=tuple(first)),
-        read_tokens=_read_tokens(by_column),
+        read_tokens=_read_tokens(by_column, cached=config.kind != "embed"),
     )
 
 
@@ -88,8 +88,13 @@ def _size(config: ScoreConfig, model: Model) -> int | None:
     return labels
 
 
-def _read_tokens(by_column: Sequence[Sequence[Prompts]]) -> float:
-    """Tokens of a row's prompts that neither the row before nor the row's earlier prompts begin with."""
+def _read_tokens(by_column: Sequence[Sequence[Prompts]], *, cached: bool) -> float:
+    """Tokens of a row's prompts that neither the row before nor the row's earlier prompts begin with.
+
+    cached: False where the engine reads every prompt whole, as most embedding models do.
+    """
+    if not cached:
+        return sum(len(prompt) for prompts in chain(*by_column) for prompt in prompts) / len(by_column[0])
     fresh, before = list[int](), list[Prompts]()
     for row in zip(*by_column, strict=True):
         known: Prompts = []

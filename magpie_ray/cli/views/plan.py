@@ -87,10 +87,10 @@ def _source_line(source: Mapping[str, Any]) -> str:
 
 def _full_lines(fields: Mapping[str, Any]) -> list[str]:
     """What the first prompt, the build and its estimates rest on."""
-    lines = [
-        f"  as ids      {fields['first_prompt_ids']}",
-        f"stop ids      user {fields['user_stop_token_ids']}, assistant {fields['assistant_stop_token_ids']}",
-    ]
+    lines = [f"  as ids      {fields['first_prompt_ids']}"]
+    user, assistant = fields["user_stop_token_ids"], fields["assistant_stop_token_ids"]
+    if fields["messages_per_row"]:
+        lines.append(f"stop ids      user {user}, assistant {assistant}")
     if fields["stop_strings"]:
         lines.append(f"stop strings  {', '.join(visible(s) for s in fields['stop_strings'])}")
     if len(fields["system_prompts"]) > 1:
@@ -105,8 +105,9 @@ def _full_lines(fields: Mapping[str, Any]) -> list[str]:
             f"  {choice['weight']:7.2%}  {key}  {choice['settings']}"
             for key, choice in enumerate(fields["samplings"])
         ]
+    if fields["messages_per_row"]:
+        lines.append(f"longest row   {fields['max_tokens_per_row']:,} tokens")
     lines += [
-        f"longest row   {fields['max_tokens_per_row']:,} tokens",
         f"columns       {', '.join(fields['columns'])}",
         f"fingerprint   {fields['fingerprint'] or 'not known before the seed is drawn'}",
         *(f"assumed       {text}" for text in fields["assumptions"]),
