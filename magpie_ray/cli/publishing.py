@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magpie_ray.cli.options import Output, PricePerGpuHour, StorageOption, Where, storage_at
-from magpie_ray.cli.printing import out, quiet_when_closed, stage
+from magpie_ray.cli.options import AsJson, Output, PricePerGpuHour, StorageOption, Where, storage_at
+from magpie_ray.cli.printing import out, quiet_when_closed, show_fields, stage
 from magpie_ray.cli.views.curation import pairs_text
-from magpie_ray.cli.views.results import pushed_text
+from magpie_ray.cli.views.results import pushed_text, report_fields, report_text
 from magpie_ray.types import ExportFormat, Pairing
 from magpie_ray.utils import logs
 from magpie_ray.utils.logs import LogStyle
@@ -30,6 +30,7 @@ def report(
         typer.Option(metavar="FILE", help="Write the report to this file, and nothing to OUTPUT."),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    as_json: AsJson = False,
     storage_option: StorageOption = None,
 ) -> None:
     """Rewrite a build's report, _magpie/report.html, and its dataset card, README.md."""
@@ -41,9 +42,8 @@ def report(
         raise typer.BadParameter("a browser opens only files: give --to FILE as well", param_hint="--open")
     with stage(f"reading {storage.url} and drawing its charts"):
         written = write_report(storage, price=price_per_gpu_hour, to=to)
-    out(written.location)
-    if to is None:
-        out(write_card(storage))
+    card = write_card(storage) if to is None else None
+    show_fields(report_fields(written, card), as_json=as_json, text=report_text)
     if show:
         webbrowser.open(Path(written.location).absolute().as_uri())
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from magpie_ray.dataset import columns
 from magpie_ray.dataset.reader import Record, said_in
+from magpie_ray.publish.instruction_sample import SampledInstruction, merged, sample_of
 from magpie_ray.types import Role
 
 MessageKey: TypeAlias = tuple[Role, int]
@@ -44,7 +45,7 @@ class Survey:
     that ends the message. first_words: the first two words of instructions, casefolded; "" stands for none.
     first_rows: the id of the first row with an instruction, by the instruction's 64-bit digest. repeats: the
     number of rows with an instruction, by digest, for instructions of several rows. samples: whole rows, by
-    row_id.
+    row_id. instructions: a sample of instructions, to be compared with each other.
     """
 
     rows: int = 0
@@ -58,6 +59,7 @@ class Survey:
     first_rows: Mapping[int, int] = field(default_factory=dict)
     repeats: Mapping[int, int] = field(default_factory=dict)
     samples: tuple[Record, ...] = ()
+    instructions: tuple[SampledInstruction, ...] = ()
 
     @property
     def duplicates(self) -> int:
@@ -101,6 +103,8 @@ class Survey:
             first_rows=dict(zip(reversed(digests), reversed(ids), strict=False)),
             repeats={digest: number for digest, number in Counter(digests).items() if number > 1},
             samples=tuple(rows_with(batch, samples)),
+            # Those of a pass are its source's.
+            instructions=() if answers else sample_of(batch, instructions),
         )
 
     @classmethod
@@ -109,6 +113,7 @@ class Survey:
         rows = 0
         counts: dict[str, dict[Any, Any]] = {name: {} for name in _COUNTS}
         first_rows, repeats, samples = dict[int, int](), dict[int, int](), list[Record]()
+        instructions: tuple[SampledInstruction, ...] = ()
         for survey in surveys:
             rows += survey.rows
             for name, total in counts.items():
@@ -120,8 +125,16 @@ class Survey:
                     repeats[digest] = times
                 first_rows[digest] = row_id if known is None else min(known, row_id)
             samples += survey.samples
+            instructions = merged((*instructions, *survey.instructions))
         samples.sort(key=lambda row: int(str(row["row_id"])))
-        return cls(rows=rows, first_rows=first_rows, repeats=repeats, samples=tuple(samples), **counts)
+        return cls(
+            rows=rows,
+            first_rows=first_rows,
+            repeats=repeats,
+            samples=tuple(samples),
+            instructions=instructions,
+            **counts,
+        )
 
 
 # The fields of a survey that add up number by number.

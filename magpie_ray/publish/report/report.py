@@ -36,10 +36,11 @@ _REJECT_FILES = 60
 
 
 class Report(NamedTuple):
-    """A report that was written: its location, and what it says on top (see advice)."""
+    """A report that was written: its location, what it says on top (see advice), and its facts."""
 
     location: str
     advice: Sequence[str]
+    facts: Facts
 
 
 def write_report(
@@ -63,12 +64,12 @@ def write_report(
     page = render(facts, draw(charts_of(facts), seconds=drawing_seconds))
     if to is None:
         storage.replace(REPORT_KEY, page.encode())
-        return Report(storage.display(REPORT_KEY), advice(facts))
+        return Report(storage.display(REPORT_KEY), advice(facts), facts)
     try:
         to.write_text(page, encoding="utf-8")
     except OSError as exc:
         raise StorageError(f"{to}: can't be written to: {exc}") from exc
-    return Report(str(to), advice(facts))
+    return Report(str(to), advice(facts), facts)
 
 
 def charts_of(facts: Facts) -> dict[str, Chart]:
