@@ -55,6 +55,13 @@ def test_a_selection_is_made_once_and_can_be_verified_shown_and_exported(
     assert not (tmp_path / "odd").exists()
     code, out, _ = run(*command)
     assert (code, out.splitlines()[0]) == (0, f"5 rows in {tmp_path}/odd")
+    assert [line.strip() for line in out.splitlines()[1:6]] == [
+        "10  rows in rows",
+        "10  rows before WHERE",
+        "5  fail (row_id % 2) = 1: 5 of them nothing else",
+        "5  rows meet all conditions",
+        "5  rows returned",
+    ]
     assert "Nothing to do" in run(*command)[1]
     code, _, err = run(*command[:-1], "SELECT * FROM rows")
     assert code == 2

@@ -17,6 +17,7 @@ from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife, FailedNode
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.run_records import RunRecord
+from magpie_ray.dataset.selection_record import SelectionRecord
 from magpie_ray.publish.instruction_sample import GroupDiversity, diversity_by_group
 from magpie_ray.publish.survey import Survey
 from magpie_ray.types import ROLES, PartitionRecord
@@ -69,7 +70,7 @@ class Facts:
     num_rows: the rows that the build is to have. today: ISO 8601. histories: of each run's actors, by the
     run's number. written: the time of each file in seconds since 1970, by key. repeated: instructions that
     occur more than once, with their number. lost_runs: numbers of the runs whose driver is gone without a
-    record. rejects: examples of rejected messages. price: of a GPU hour.
+    record. rejects: examples of rejected messages. price: of a GPU hour. taken: by the query of a selection.
     """
 
     url: str
@@ -85,6 +86,7 @@ class Facts:
     repeated: Mapping[str, int] = field(default_factory=dict)
     rejects: Sequence[Mapping[str, object]] = ()
     price: float | None = None
+    taken: SelectionRecord | None = None
 
     @cached_property
     def tally(self) -> Tally:

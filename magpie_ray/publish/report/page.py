@@ -112,6 +112,7 @@ def _policy(css: str, script: str) -> str:
 def _sections(facts: Facts) -> dict[str, str]:
     """The titles of the sections that have something to show, by id."""
     sections = {
+        "selection": ("What the query took", facts.taken),
         "work": ("How it was made", True),
         "cost": ("Cost", True),
         "lengths": ("Lengths", facts.survey.rows),

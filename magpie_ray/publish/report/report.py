@@ -15,6 +15,7 @@ from magpie_ray.dataset import actor_history, build_record, layout, manifest, ru
 from magpie_ray.dataset.layout import REPORT_KEY
 from magpie_ray.dataset.rejects import Reject, by_reason, in_turns, read_rejects, reject_keys
 from magpie_ray.dataset.run_records import RunRecord
+from magpie_ray.dataset.selection_record import read_selection
 from magpie_ray.errors import StorageError
 from magpie_ray.publish.report import charts_rows, charts_work
 from magpie_ray.publish.report.advice import advice
@@ -117,6 +118,7 @@ def read_facts(
         lost_runs=lost_runs,
         repeated=most_repeated(storage, records, survey, _REPEATED),
         price=price,
+        taken=read_selection(storage),
     )
 
 

@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from magpie_ray.counters import Tally
+from magpie_ray.curation.select import SelectSpec, select
 from magpie_ray.dataset import build_record, run_records
 from magpie_ray.dataset.columns import to_table
 from magpie_ray.dataset.layout import REPORT_KEY
@@ -70,6 +71,23 @@ def test_the_page_shows_which_sampling_setting_and_which_prompt_collapsed() -> N
     texts = Elements(storage.read(REPORT_KEY).decode()).texts
     assert "system prompt <i>any</i>" in texts
     assert "with a near-duplicate" in texts
+
+
+def test_the_report_of_a_selection_shows_what_each_condition_removed() -> None:
+    source, storage = memory_storage(), memory_storage()
+    complete_build(source)
+    sql = "SELECT * FROM rows WHERE row_id > 1 AND row_id < 8"
+    select(storage, SelectSpec(sources={"rows": source.url}, sql=sql, storage_options={}))
+    write_report(storage)
+    elements = Elements(storage.read(REPORT_KEY).decode())
+    assert "What the query took" in elements.texts
+    assert "Of 10 rows before WHERE, 6 meet all conditions; 6 were kept." in elements.texts
+    place = elements.texts.index("row_id < 8")
+    assert elements.texts[place : place + 4] == ["row_id < 8", "2", "20%", "2"]
+    whole = memory_storage()
+    select(whole, SelectSpec(sources={"rows": source.url}, sql="SELECT * FROM rows", storage_options={}))
+    write_report(whole)
+    assert "the query has no WHERE of its own" in whole.read(REPORT_KEY).decode()
 
 
 def builds() -> Iterator[tuple[str, Storage]]:
