@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from magpie_ray.curation.database import Database
-from magpie_ray.dataset.selection_record import Condition, SelectionRecord
+from magpie_ray.dataset.selection_record import Condition, SelectionRecord, TableRows
 from magpie_ray.errors import ConfigError, QueryError
 
 _NO_WHERE, _NOT_ALONE = "the query has no WHERE of its own", "a condition does not stand alone"
@@ -22,7 +22,10 @@ def count_selection(database: Database, sql: str, tables: Sequence[str], *, kept
 
     kept: the rows that the query returned.
     """
-    sizes = {table: database.first_row(f'SELECT count(*) FROM "{table}"')[0] for table in tables}
+    sizes = tuple(
+        TableRows(name=table, rows=database.first_row(f'SELECT count(*) FROM "{table}"')[0])
+        for table in tables
+    )
     tree = database.syntax_tree(sql)
     found = _filtering(tree["statements"][0]["node"], ()) if tree else None
     if tree is None or found is None:

@@ -12,6 +12,14 @@ from magpie_ray.storage.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TableRows:
+    """A table of the query, and its rows."""
+
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Condition:
     """One of the conditions that WHERE joins by AND. sql: as DuckDB writes it.
 
@@ -26,13 +34,13 @@ class Condition:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelectionRecord:
-    """tables: the rows of each table, by name, in their order. kept: the rows of the selection.
+    """tables: in the order of --from. kept: the rows of the selection.
 
     joined: rows before WHERE; met: rows for which all conditions hold. uncounted: why conditions could not be
     counted, then joined and met are None; "" where they were.
     """
 
-    tables: dict[str, int]
+    tables: tuple[TableRows, ...]
     kept: int
     joined: int | None = None
     met: int | None = None

@@ -54,7 +54,8 @@ def selection_body(record: BuildRecord, taken: SelectionRecord | None) -> list[s
 def _taken(taken: SelectionRecord) -> list[str]:
     """Which share of its tables was kept, and what each condition removed."""
     shares = ", ".join(
-        f"{rows:,} of `{name}` ({percent(taken.kept / max(1, rows))})" for name, rows in taken.tables.items()
+        f"{table.rows:,} of `{table.name}` ({percent(taken.kept / max(1, table.rows))})"
+        for table in taken.tables
     )
     kept = f"It kept {taken.kept:,} rows, from {shares}."
     if taken.uncounted or not taken.joined:

@@ -14,10 +14,11 @@ from magpie_ray.curation.database import open_database
 from magpie_ray.curation.select import SelectSpec, dry_run, select
 from magpie_ray.curation.tables import find_table
 from magpie_ray.dataset.layout import SELECTION_KEY
-from magpie_ray.dataset.selection_record import Condition, SelectionRecord, read_selection
+from magpie_ray.dataset.selection_record import Condition, SelectionRecord, TableRows, read_selection
 from tests.support.builds import memory_storage
 
 ROWS = {"x": [0, 1, 2, 3, None, 5], "text": ["a", "b", "a", "b", "a", "it's (b"]}
+TABLES = (TableRows(name="rows", rows=6), TableRows(name="scores", rows=4))
 SCORES = {"row_id": [0, 1, 2, 3], "reward": [0.0, 0.5, 1.0, 1.5]}
 
 
@@ -38,7 +39,7 @@ def failed(taken: SelectionRecord) -> dict[str, tuple[int, int]]:
 
 def test_each_condition_has_its_own_rows_and_null_is_no_yes(sources: Mapping[str, str]) -> None:
     taken = counted("SELECT * FROM rows WHERE x > 1 AND (text = 'a' AND NOT (x = 3 OR x = 7))", sources)
-    assert taken.tables == {"rows": 6, "scores": 4}
+    assert taken.tables == TABLES
     assert (taken.joined, taken.met, taken.kept, taken.uncounted) == (6, 1, 1, "")
     assert failed(taken) == {
         "x > 1": (3, 1),  # 0, 1 and null; 1 and null fail another one, too
@@ -83,7 +84,7 @@ def test_a_query_of_another_shape_says_so(sql: str, sources: Mapping[str, str]) 
     taken = counted(sql, sources)
     assert taken.uncounted == "the query has no WHERE of its own"
     assert (taken.joined, taken.met, taken.conditions) == (None, None, ())
-    assert taken.tables == {"rows": 6, "scores": 4}
+    assert taken.tables == TABLES
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_what_was_taken_is_recorded_with_the_selection(sources: Mapping[str, str
     spec = SelectSpec(sources=sources, sql="SELECT text FROM rows WHERE x > 1", storage_options={})
     first = select(one, spec)
     expected = SelectionRecord(
-        tables={"rows": 6, "scores": 4},
+        tables=TABLES,
         kept=3,
         joined=6,
         met=3,
@@ -154,4 +155,6 @@ def test_tables_are_counted_with_the_rows_of_all_their_files(tmp_path: Path) -> 
         pq.write_table(pa.table({"x": [1, 2]}), tmp_path / f"{part}.parquet")
     table = find_table("t", str(tmp_path), {})
     with open_database([table], option="--sql") as database:
-        assert count_selection(database, "SELECT x FROM t", ["t"], kept=6).tables == {"t": 6}
+        assert count_selection(database, "SELECT x FROM t", ["t"], kept=6).tables == (
+            TableRows(name="t", rows=6),
+        )

@@ -44,7 +44,7 @@ def taken_text(taken: "SelectionRecord | None") -> str:
     """What a query took of its tables and what its conditions removed: lines, each with its end."""
     if taken is None:
         return ""
-    lines = [f"{rows:>12,}  rows in {name}" for name, rows in taken.tables.items()]
+    lines = [f"{table.rows:>12,}  rows in {table.name}" for table in taken.tables]
     if taken.uncounted:
         lines.append(f"{NO_FIGURE:>12}  what each condition removes is not counted: {taken.uncounted}")
     else:
