@@ -9,7 +9,7 @@ from magpie_ray.errors import MagpieError
 if TYPE_CHECKING:
     from magpie_ray.chat_format import ChatFormat, derive
     from magpie_ray.coordinator.run import BuildResult
-    from magpie_ray.driver.run_build import answer, generate
+    from magpie_ray.driver.run_build import answer, generate, score
 
 __all__ = [
     "BuildResult",
@@ -21,6 +21,7 @@ __all__ = [
     "generate",
     "load_config",
     "parse_config",
+    "score",
 ]
 
 # Imported at the first use: a config needs neither Ray nor a tokenizer.
@@ -30,6 +31,7 @@ _LAZY = {
     "answer": "magpie_ray.driver.run_build",
     "derive": "magpie_ray.chat_format",
     "generate": "magpie_ray.driver.run_build",
+    "score": "magpie_ray.driver.run_build",
 }
 
 

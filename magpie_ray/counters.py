@@ -10,7 +10,7 @@ from itertools import chain, repeat
 from operator import attrgetter, sub
 from typing import Self
 
-from magpie_ray.types import PartitionRecord, Rejection, Row
+from magpie_ray.types import Finished, PartitionRecord, Rejection, ScoredRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +19,7 @@ class Tally:
 
     rejected_at: rejected attempts by the place of the rejected message: the first user's, its answer, and so
     on. further: answers that a pass asks for beyond one a row. unanswered: those of all that no accepted
-    attempt has given.
+    attempt has given, or rows that lack a value.
     """
 
     rows: int = 0
@@ -31,8 +31,11 @@ class Tally:
     assistant_tokens: int = 0
 
     @classmethod
-    def of_row(cls, row: Row) -> Self:
-        """A row, whose answers were accepted or are lacking."""
+    def of_row(cls, row: Finished) -> Self:
+        """A row, whose answers or values were accepted or are lacking."""
+        if isinstance(row, ScoredRow):
+            lacks = any(value is None for value in row.values.values())
+            return cls(rows=1, unanswered=int(lacks), assistant_tokens=row.tokens)
         tokens = Counter[str]()
         for message in row.generated:
             tokens[message.role] += message.completion_tokens

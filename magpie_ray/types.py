@@ -5,7 +5,7 @@ Invariants: a value is picklable, never changes after its creation, and has no b
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, NonNegativeInt
 
@@ -136,6 +136,21 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredRow:
+    """A finished row of a score pass: the values of its columns by name, None where there is none.
+
+    A label is a str and its probability a float. A reward is a float, or a list of them, one for each
+    response of the row. An embedding is an array of float32. tokens: that the engine made, one for each
+    request. kept: as in Input.
+    """
+
+    row_id: int
+    values: Mapping[str, object]
+    tokens: int = 0
+    kept: Any = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
     """A rejected attempt: the message, the reason, and the tokens lost.
 
@@ -165,6 +180,11 @@ class Rejection:
     def example(self) -> str:
         """The beginning of the message."""
         return self.text[:_EXAMPLE_CHARACTERS]
+
+
+# What becomes of a row: finished, or an attempt at it rejected.
+Finished: TypeAlias = Row | ScoredRow
+Outcome: TypeAlias = Finished | Rejection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -152,9 +152,9 @@ class DrawnEngine(VllmEngine):
     def begin(self, spec: WorkerSpec) -> None:
         """Forget what was measured and what is cached; the next requests are of this build."""
         assert self.timed.reset_prefix_cache(), "the prefix cache is in use"
-        form = spec.build_spec.chat_format
+        form = spec.build_spec.form
         self._special = tuple(form.special_token_ids)
-        self._user_temperature = spec.build_spec.config.sampling.mix("user")[0][0].temperature
+        self._user_temperature = spec.build_spec.writing.sampling.mix("user")[0][0].temperature
         self.timed.begin(
             first_prompt=len(
                 form.prefix(spec.build_spec.prompts[0].text if spec.build_spec.prompts else None)

@@ -169,7 +169,7 @@ class _Asker:
     """Prompts for LLMEngine.add_request, and messages from LLMEngine.step, by row."""
 
     def __init__(self, engine: DrawnEngine, spec: WorkerSpec) -> None:
-        self._engine, self._config, self._format = engine, spec.build_spec.config, spec.build_spec.chat_format
+        self._engine, self._config, self._format = engine, spec.build_spec.config, spec.build_spec.form
         [self._sampling] = make_recipe(spec).samplings
         self._prefix = self._format.prefix(
             spec.build_spec.prompts[0].text if spec.build_spec.prompts else None

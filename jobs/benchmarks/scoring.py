@@ -36,6 +36,7 @@ from magpie_ray.engine.vllm.stats import StepCounter
 from magpie_ray.model.tokenizer import load_tokenizer
 from magpie_ray.scoring import Scorer
 from magpie_ray.scoring.columns import make_columns
+from magpie_ray.types import ScoredRow
 
 _ROWS, _WARM_UP_ROWS, _REPEATS = 1200, 100, 5
 _ORDER_ROWS = 60
@@ -61,6 +62,7 @@ class _Row:
     messages: tuple[tuple[str, str], ...]
     system_prompt: None = None
     responses: tuple[str, ...] = ()
+    kept: None = None
 
 
 def run() -> Result:
@@ -154,7 +156,7 @@ def _scored(engine: VllmScoringEngine, columns: Any, rows: list[_Row]) -> dict[i
     scorer.add(rows)
     values: dict[int, Any] = {}
     while scorer.busy:
-        values |= {row.row_id: row.values for row in scorer.step()}
+        values |= {row.row_id: row.values for row in scorer.step() if isinstance(row, ScoredRow)}
     return values
 
 

@@ -263,7 +263,7 @@ def _measure_decoding(text: Text) -> Table:
         )
     )
     draw = random.Random(0)
-    ordinary = sorted(set(range(1, 1900)) - set(build_spec.chat_format.special_token_ids))
+    ordinary = sorted(set(range(1, 1900)) - set(build_spec.form.special_token_ids))
     messages = [draw.choices(ordinary, k=text.length("assistant")) for _ in range(_DECODED)]
     seconds = _cost("", lambda: recipe.decode(messages), 0.0).cpu_seconds
     tokens = sum(map(len, messages))

@@ -12,11 +12,12 @@ on where or when it was generated.
 from magpie_ray.acceptance.catalogue import build_rules, remedy
 from magpie_ray.acceptance.not_text import NOT_TEXT
 from magpie_ray.acceptance.rule import Dialogue, Rule, RuleContext, Utterance, reason_to_reject
-from magpie_ray.acceptance.truncated import CONTEXT_FULL, UNFINISHED_REASONING
+from magpie_ray.acceptance.truncated import CONTEXT_FULL, NO_TEXT, UNFINISHED_REASONING
 
 __all__ = [
     "CONTEXT_FULL",
     "NOT_TEXT",
+    "NO_TEXT",
     "UNFINISHED_REASONING",
     "Dialogue",
     "Rule",

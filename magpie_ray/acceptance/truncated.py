@@ -8,6 +8,7 @@ from magpie_ray.acceptance.rule import Dialogue, Rule, RuleContext, Utterance
 CONTEXT_FULL = "context_full"
 # Characters at the end of a message that may announce something.
 _END = 160
+NO_TEXT = "no_text"  # a row of a score pass lacks the text that is asked about
 UNFINISHED_REASONING = "unfinished_reasoning"  # no message follows the reasoning, so no rule sees one
 
 
@@ -40,4 +41,6 @@ REMEDIES = {
     CONTEXT_FULL: "the conversation outgrows the model's context: raise engine.max_model_len, lower "
     "n_turns or max_tokens, or set acceptance.context_full: stop, so that such rows end with the turns "
     "they have",
+    NO_TEXT: "the rows of the source lack a text that a column asks about: score another source, or name "
+    "another text",
 }

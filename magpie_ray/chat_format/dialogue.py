@@ -14,12 +14,13 @@ _CUT = "\ue0c7"
 class Dialogues:
     """The dialogues of one tokenizer's chat template. FormatError where it has none.
 
-    date: the date that a dated template writes; None for today.
+    date: the date that a dated template writes; None for today. The attribute is None for a template that
+    writes none.
     """
 
     def __init__(self, tokenizer: Any, *, date: datetime.date | None = None) -> None:
         self._encoder = Encoder(tokenizer)
-        self._template, _ = open_template(tokenizer, date=date, variables={}, foreign=())
+        self._template, self.date = open_template(tokenizer, date=date, variables={}, foreign=())
 
     def ids(self, contents: Sequence[str], *, system_prompt: str | None = None) -> list[int]:
         """Ids of a dialogue that begins with the user and ends with the assistant.

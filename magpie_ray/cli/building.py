@@ -1,4 +1,5 @@
-"""The commands that create a build or show what it would be: generate, answer, plan, preview, template."""
+"""The commands that create a build or show what it would be: generate, answer, score, plan,
+preview, template."""
 
 import logging
 import time
@@ -54,6 +55,17 @@ def answer(
 ) -> None:
     """Answer the rows of a data set: with another model, several times, or with further turns."""
     _run("answer", config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
+
+
+def score(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    verbose: Verbose = False,
+    json_logs: JsonLogs = False,
+    if_exists: WhatIfExists = "resume",
+) -> None:
+    """Give each row of a data set labels, rewards or embeddings, by another model."""
+    _run("score", config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
 
 
 def _run(job: str, config: Path, overrides: list[str] | None, style: LogStyle, if_exists: IfExists) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from magpie_ray.cli.building import answer, generate, plan, preview, template
+from magpie_ray.cli.building import answer, generate, plan, preview, score, template
 from magpie_ray.cli.curating import dedupe, select
 from magpie_ray.cli.init import init
 from magpie_ray.cli.printing import open_standard_streams, out, print_error
@@ -58,7 +58,7 @@ def common(
 
 
 for command in (
-    *(init, generate, answer, plan, preview, template),
+    *(init, generate, answer, score, plan, preview, template),
     *(status, verify, show, report, export, push, dedupe, select),
 ):
     app.command()(command)

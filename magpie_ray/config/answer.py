@@ -2,13 +2,12 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from magpie_ray.config import fields
 from magpie_ray.config.acceptance import AcceptanceConfig
-from magpie_ray.config.extras import plain_mapping
-from magpie_ray.config.fields import Section, is_text, must_be, must_be_text
-from magpie_ray.config.inputs import can_be_read, column_names
+from magpie_ray.config.fields import Section, is_text, must_be
+from magpie_ray.config.inputs import SourceConfig
 from magpie_ray.config.job import (
     acceptance_identity,
     check_reasoning,
@@ -23,20 +22,6 @@ from magpie_ray.config.sampling import SamplingConfig
 from magpie_ray.config.sections import ClusterConfig, EngineConfig, ModelConfig, OutputConfig, RoundsConfig
 from magpie_ray.types import Role, SystemPrompt
 from magpie_ray.utils.redaction import secrets_of
-
-
-class SourceConfig(Section):
-    """The data set that a pass goes over. keep: columns that the rows of the pass have, too."""
-
-    path: Annotated[
-        str,
-        must_be_text("the output of another job, a local path, a glob or a URL such as s3://bucket/raw"),
-        AfterValidator(can_be_read("source")),
-    ]
-    keep: Annotated[list[str], PlainValidator(column_names)] = Field(default=[])
-    storage_options: dict[str, Any] = Field(default={}, repr=False)
-
-    _are_plain = field_validator("storage_options", mode="plain")(plain_mapping)
 
 
 def _own_prompt(value: object) -> str | None:
@@ -110,6 +95,11 @@ class AnswerConfig(Section):
     def seed_number(self) -> int:
         """The seed; see config.job.seed_number."""
         return seed_number(self.seed)
+
+    @property
+    def own_rules(self) -> list[str]:
+        """Import paths of the user's own acceptance rules."""
+        return [path for path, _ in self.acceptance.custom_rules]
 
     @property
     def turns(self) -> int:

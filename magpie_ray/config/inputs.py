@@ -1,4 +1,4 @@
-"""The section `inputs`: rows with an input of their own, read from a table of the user's."""
+"""The sections `inputs` and `source`: tables of the user's that rows take something from."""
 
 import glob
 import os
@@ -106,3 +106,17 @@ class InputsConfig(Section):
                 value, "null unless inputs.pick is at_random: in order, all inputs are taken alike"
             )
         return value
+
+
+class SourceConfig(Section):
+    """The data set that a pass goes over. keep: columns that the rows of the pass have, too."""
+
+    path: Annotated[
+        str,
+        must_be_text("the output of another job, a local path, a glob or a URL such as s3://bucket/raw"),
+        AfterValidator(can_be_read("source")),
+    ]
+    keep: Annotated[list[str], PlainValidator(column_names)] = Field(default=[])
+    storage_options: dict[str, Any] = Field(default={}, repr=False)
+
+    _are_plain = field_validator("storage_options", mode="plain")(plain_mapping)

@@ -1,6 +1,7 @@
 """Configs from YAML files and `key=value` overrides, and which job a config is of.
 
-A config with `source` is that of a pass. All others are `generate`'s. Invariant: all problems of a config are
+A config with `columns` is that of `score`, another one with `source` that of `answer`. All others are
+`generate`'s. Invariant: all problems of a config are
 reported at once, one a line.
 """
 
@@ -16,13 +17,21 @@ from magpie_ray.config.inputs import beside_config
 from magpie_ray.config.problems import problem_lines
 from magpie_ray.config.ready import find_config
 from magpie_ray.config.schema import Config
+from magpie_ray.config.score import ScoreConfig
 from magpie_ray.config.source import read_file, read_overrides
 from magpie_ray.errors import ConfigError
 
-JobConfig: TypeAlias = Config | AnswerConfig
+JobConfig: TypeAlias = Config | AnswerConfig | ScoreConfig
+
+# Of the jobs whose model writes messages.
+WritingConfig: TypeAlias = Config | AnswerConfig
 
 # The class of each job's config, by the command that runs the job.
-JOBS: Mapping[str, type[JobConfig]] = {"generate": Config, "answer": AnswerConfig}
+JOBS: Mapping[str, type[JobConfig]] = {
+    "generate": Config,
+    "answer": AnswerConfig,
+    "score": ScoreConfig,
+}
 _J = TypeVar("_J", bound=Section)
 
 
@@ -52,7 +61,7 @@ def load_as(kind: type[_J], path: str | os.PathLike[str] | None, overrides: Sequ
 def load_job(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> JobConfig:
     """As `load_config`, the config of any job."""
     data, source = _read(path, overrides)
-    return _validated(JOBS[_command_of(data)], data, source)
+    return _validated(JOBS[_command_of(data)[0]], data, source)
 
 
 def parse_config(data: Mapping[str, object]) -> Config:
@@ -73,14 +82,16 @@ def _read(path: str | os.PathLike[str] | None, overrides: Sequence[str]) -> tupl
     return read_overrides(overrides, beside_config(read_file(found), found.parent)), str(found)
 
 
-def _command_of(data: Mapping[Any, object]) -> str:
-    return "answer" if "source" in data else "generate"
+def _command_of(data: Mapping[Any, object]) -> tuple[str, str]:
+    """The command for a config, and the key that says so."""
+    marks = {"columns": "score", "source": "answer"}
+    return next(((command, key) for key, command in marks.items() if key in data), ("generate", ""))
 
 
 def _validated(kind: type[_J], data: dict[Any, object], source: str) -> _J:
-    command = _command_of(data)
-    if command != "generate" and JOBS[command] is not kind:
-        raise ConfigError(f"{source}: `source` makes this a pass: run `magpie-ray {command}` with it")
+    command, key = _command_of(data)
+    if key and JOBS[command] is not kind:
+        raise ConfigError(f"{source}: `{key}` makes this a pass: run `magpie-ray {command}` with it")
     try:
         return kind.model_validate(data)
     except ValidationError as error:

@@ -165,6 +165,11 @@ class Config(Section):
         """Whether each row has an input of its own, which gives its system prompt."""
         return self.inputs.path is not None
 
+    @property
+    def own_rules(self) -> list[str]:
+        """Import paths of the user's own acceptance rules."""
+        return [path for path, _ in self.acceptance.custom_rules]
+
     def identity(self) -> dict[str, object]:
         """The config's part of the fingerprint: values that a build may never mix, JSON-able, by dotted key.
 

@@ -83,7 +83,7 @@ class Job:
         self._fleet = Fleet(
             stall_timeout_seconds=config.cluster.stall_timeout_seconds,
             start_timeout_seconds=config.cluster.start_timeout_seconds,
-            own_rules=[path for path, _ in config.acceptance.custom_rules],
+            own_rules=config.own_rules,
         )
         self._staffing = Staffing(
             start_timeout_seconds=config.cluster.start_timeout_seconds,

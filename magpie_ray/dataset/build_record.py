@@ -74,9 +74,14 @@ class BuildRecord:
         return schema_of(self.columns, kept)
 
     @property
+    def job(self) -> str:
+        """The command whose rows these are."""
+        return str(self.identity.get("job") or self.identity.get("kind") or "generate")
+
+    @property
     def answers(self) -> int:
         """Of a pass, how many answers a row has; 0 where rows are generated whole."""
-        return int(str(self.identity.get("n", 1))) if self.identity.get("job") == "answer" else 0
+        return int(str(self.identity.get("n", 1))) if self.job == "answer" else 0
 
     @property
     def identity_and_grid(self) -> Mapping[str, object]:

@@ -23,6 +23,7 @@ from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.fields import Section
 from magpie_ray.config.loading import JobConfig, load_as, parse_as
 from magpie_ray.config.schema import Config
+from magpie_ray.config.score import ScoreConfig
 from magpie_ray.coordinator.notice import SLACK_SECONDS, Notice
 from magpie_ray.coordinator.placement import choose_num_actors, place
 from magpie_ray.coordinator.run import BuildResult, carry_out, nothing_to_do
@@ -98,6 +99,18 @@ def answer(
 ) -> BuildResult:
     """Run, or resume, a pass that answers the rows of a source; as `generate` in all else."""
     asked = config if isinstance(config, AnswerConfig) else _loaded(AnswerConfig, config)
+    return run_job(asked, if_exists=if_exists, engine_factory=engine_factory, timing=timing)
+
+
+def score(
+    config: ScoreConfig | Asked,
+    *,
+    if_exists: IfExists = "resume",
+    engine_factory: EngineFactory | None = None,
+    timing: Timing = _USUAL,
+) -> BuildResult:
+    """Run, or resume, a pass that scores the rows of a source; as `generate` in all else."""
+    asked = config if isinstance(config, ScoreConfig) else _loaded(ScoreConfig, config)
     return run_job(asked, if_exists=if_exists, engine_factory=engine_factory, timing=timing)
 
 

@@ -41,7 +41,7 @@ def make_job(
     """The run's job; no actor starts yet. num_actors: how many actors the run starts with."""
     config = build_spec.config
     pending = committed.pending
-    log.info("run %d: %d rows to generate in %s", run.number, partitioning.rows_in(pending), storage.url)
+    log.info("run %d: %d rows to make in %s", run.number, partitioning.rows_in(pending), storage.url)
     dispatcher = Dispatcher(
         pending,
         num_slots=min(num_actors, len(pending)),

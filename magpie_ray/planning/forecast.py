@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from magpie_ray.config.sampling import EXPECTED_FILL
+from magpie_ray.config.score import ScoreConfig
 from magpie_ray.model.size import ModelSize, read_model_size
 from magpie_ray.planning import estimate
 from magpie_ray.planning.estimate import Estimate, Fit, Range, Sample, Workload
@@ -23,6 +24,11 @@ _SPEED_ASSUMPTIONS = (
     f"{EXPECTED_FILL:.0%}) and every attempt is accepted; a file takes {estimate.BYTES_PER_TOKEN.low:g} to "
     f"{estimate.BYTES_PER_TOKEN.high:g} bytes a token",
     "an engine starts in one to three minutes plus the time to read its weights from a disk; no download",
+)
+
+_NO_ESTIMATE = (
+    "what a score pass takes follows from how long its prompts are, and how much of them the prefix cache "
+    "finds: no data sheet says it, --sample measures"
 )
 
 
@@ -58,7 +64,10 @@ def forecast(
     gpus = config.engine.tensor_parallel_size * config.engine.pipeline_parallel_size
     assumptions, warnings = list[str](), list[str]()
     size = fit = cost = None
-    if gpu:
+    is_score = isinstance(config, ScoreConfig)
+    if is_score and not sample:
+        warnings.append(_NO_ESTIMATE)
+    if gpu and not is_score:
         size = _size(build_spec)
         fit = _fit(build_spec, gpu, size)
         assumptions += [
@@ -85,7 +94,7 @@ def forecast(
             assumptions.append(
                 f"each of {num_actors} engines starts and runs as fast as the {sample.engines} of the sample"
             )
-    elif speed:
+    elif speed and not is_score:
         cost = estimate.from_speed(
             speed,
             workload,
@@ -117,10 +126,11 @@ def _size(build_spec: BuildSpec) -> ModelSize:
 
 def _fit(build_spec: BuildSpec, gpu: Gpu, size: ModelSize) -> Fit:
     config, engine = build_spec.config, build_spec.config.engine
-    texts: list[str | None] = [prompt.text for prompt in build_spec.prompts]
-    prompt_tokens = max(len(build_spec.chat_format.prefix(text)) for text in texts or [None])
     if build_spec.first_input:
         prompt_tokens = len(build_spec.first_input.ids)
+    else:
+        texts: list[str | None] = [prompt.text for prompt in build_spec.prompts]
+        prompt_tokens = max(len(build_spec.form.prefix(text)) for text in texts or [None])
     return estimate.fit_model(
         size,
         gpu,

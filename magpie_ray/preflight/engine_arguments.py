@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from magpie_ray.config.loading import JobConfig
 from magpie_ray.config.problems import show
+from magpie_ray.config.score import ScoreConfig
 from magpie_ray.errors import ConfigError
 from magpie_ray.preflight.vllm_source import Declared, fields_of, type_of
 from magpie_ray.utils.redaction import redact_secrets
@@ -67,7 +68,8 @@ def check_batch(config: JobConfig, *, room: int | None) -> None:
     if not isinstance(batch, int):
         return
     key = f"engine.extra.max_num_batched_tokens: got {batch:,}, must be at least"
-    if chunked is None and engine.device == "cpu" and config.sampling.reproducible:
+    seeded = not isinstance(config, ScoreConfig) and config.sampling.reproducible
+    if chunked is None and engine.device == "cpu" and seeded:
         chunked, off = False, "requests with seeds on a CPU have their prompts read whole"
     else:
         off = "engine.extra.enable_chunked_prefill is false"

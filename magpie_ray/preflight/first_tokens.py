@@ -4,14 +4,14 @@ from typing import Any
 
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.config.fields import MAX_TEMPERATURE
-from magpie_ray.config.loading import JobConfig
+from magpie_ray.config.loading import WritingConfig
 from magpie_ray.engine.first_tokens import FirstTokenTable
 from magpie_ray.engine.token_bytes import token_bytes
 from magpie_ray.errors import ConfigError
 from magpie_ray.types import ROLES
 
 
-def check_first_tokens(config: JobConfig, form: ChatFormat, tokenizer: Any) -> None:
+def check_first_tokens(config: WritingConfig, form: ChatFormat, tokenizer: Any) -> None:
     """ConfigError or FormatError when sampling.*.first_tokens can't be applied with this tokenizer."""
     if not config.sampling.uses_first_tokens:
         return
@@ -26,7 +26,7 @@ def check_first_tokens(config: JobConfig, form: ChatFormat, tokenizer: Any) -> N
                 raise ConfigError(f"sampling.{role}.{exc}") from None
 
 
-def of_hot_first_tokens(config: JobConfig) -> list[str]:
+def of_hot_first_tokens(config: WritingConfig) -> list[str]:
     """Warnings of temperatures of first tokens that vLLM does not take."""
     heats = [
         (role, settings.first_tokens.temperature or 0.0)

@@ -17,10 +17,12 @@ from magpie_ray.chat_format import ChatFormat
 from magpie_ray.chat_format.of_model import model_format
 from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.job import SeedValue
-from magpie_ray.config.loading import JobConfig
+from magpie_ray.config.loading import JobConfig, WritingConfig
 from magpie_ray.config.output_path import Tick
 from magpie_ray.config.problems import show
 from magpie_ray.config.schema import Config
+from magpie_ray.config.score import ScoreConfig
+from magpie_ray.dataset.answer_columns import answer_columns
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import ConfigError
 from magpie_ray.model.context import context_length, may_change_context
@@ -30,7 +32,8 @@ from magpie_ray.preflight.build_spec import BuildSpec, check_prompts_fit
 from magpie_ray.preflight.engine_arguments import check_batch, check_engine_extra
 from magpie_ray.preflight.first_tokens import check_first_tokens, of_hot_first_tokens
 from magpie_ray.preflight.inputs import format_for_inputs, input_warnings, prefixes_of, scan_inputs
-from magpie_ray.preflight.sources import first_start, look_at_source_of
+from magpie_ray.preflight.scores import check_columns, template_date
+from magpie_ray.preflight.sources import first_rows, first_start, look_at_source_of
 from magpie_ray.types import SystemPrompt
 
 log = logging.getLogger(__name__)
@@ -66,22 +69,27 @@ def resolve_build(
     loaded, or engine.extra is not what the installed vLLM takes; PreflightError when the source of a pass is
     not what it should be.
     """
-    build_rules(config.acceptance)
+    if not isinstance(config, ScoreConfig):
+        build_rules(config.acceptance)
     check_engine_extra(config.engine.extra)
     recorded: Mapping[str, Any] = existing.identity if existing else {}
-    seed, warnings = _seed(config, recorded.get("seed"), tick)
-    config = config.model_copy(update={"seed": seed})
-    warnings += of_hot_first_tokens(config)
+    warnings = list[str]()
+    if not isinstance(config, ScoreConfig):
+        seed, warnings = _seed(config, recorded.get("seed"), tick)
+        config = config.model_copy(update={"seed": seed})
+        warnings += of_hot_first_tokens(config)
     ready = _ready(config, recorded)
     match config:
         case AnswerConfig():
             build_spec = _answering(config, ready)
+        case ScoreConfig():
+            build_spec = _scoring(config, ready)
         case Config():
             build_spec = _generating(config, ready)
     check_batch(config, room=ready.room)
     build_spec = replace(build_spec, warnings=(*warnings, *build_spec.warnings), tick=tick)
     _check_max_model_len(build_spec, ready.context)
-    if ready.room:
+    if ready.room and not isinstance(config, ScoreConfig):
         check_prompts_fit(build_spec, max_model_len=ready.room)
     return build_spec
 
@@ -147,7 +155,8 @@ def _answering(config: AnswerConfig, ready: _Ready) -> BuildSpec:
     form = format_for_inputs(partial(_derived, config, ready))
     form.require(turns=config.turns, answers=True)
     check_first_tokens(config, form, ready.loaded.tokenizer)
-    source, num_rows = look_at_source_of(config)
+    own = [column.name for column in answer_columns(config, one_turn=True)]
+    source, num_rows = look_at_source_of(config, own)
     config = config.model_copy(update={"num_rows": num_rows})
     first = first_start(config, source, prefixes_of(config, ready.loaded, form), form)
     return BuildSpec(
@@ -161,7 +170,35 @@ def _answering(config: AnswerConfig, ready: _Ready) -> BuildSpec:
     )
 
 
-def _seed(config: JobConfig, recorded: int | None, tick: Tick | None) -> tuple[SeedValue, list[str]]:
+def _scoring(config: ScoreConfig, ready: _Ready) -> BuildSpec:
+    """The spec of `score`."""
+    form = _derived(config, ready, ()) if config.kind == "choice" else None
+    source, num_rows = look_at_source_of(config, ["row_id", *config.names])
+    config = config.model_copy(update={"num_rows": num_rows})
+    date = template_date(config, ready.loaded, ready.recorded.get("date"))
+    size, first = check_columns(
+        config,
+        first_rows(config, source),
+        model=ready.model,
+        loaded=ready.loaded,
+        form=form,
+        several=source.shape.responses,
+        date=date,
+    )
+    return BuildSpec(
+        config=config,
+        model=ready.model,
+        chat_format=form,
+        prompts=(),
+        warnings=(*source.warnings, *(form.warnings if form else ())),
+        source=source,
+        first_input=first,
+        vector_size=size,
+        date=date,
+    )
+
+
+def _seed(config: WritingConfig, recorded: int | None, tick: Tick | None) -> tuple[SeedValue, list[str]]:
     """The seed, which an existing build has drawn, and warnings."""
     if config.seed == "auto":
         return ("auto" if recorded is None else recorded), []

@@ -3,11 +3,13 @@
 Invariants: the source is only read. A pass goes on only over a source that has what it had, in its place.
 """
 
+from collections.abc import Iterable
+
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.chat_format.format import SystemPrefix
 from magpie_ray.chat_format.of_model import Prefixes
 from magpie_ray.config.answer import AnswerConfig
-from magpie_ray.dataset.answer_columns import answer_columns
+from magpie_ray.config.score import ScoreConfig
 from magpie_ray.dataset.layout import SOURCE_KEY
 from magpie_ray.errors import ConfigError, FormatError
 from magpie_ray.inputs.overlap import would_read
@@ -19,8 +21,8 @@ from magpie_ray.storage.storage import ObjectNotFoundError, Storage
 _TRIED_ROWS = 32
 
 
-def look_at_source_of(config: AnswerConfig) -> tuple[SourceIndex, int]:
-    """The source, and how many of its rows the pass goes over.
+def look_at_source_of(config: AnswerConfig | ScoreConfig, own: Iterable[str]) -> tuple[SourceIndex, int]:
+    """The source, and how many of its rows the pass goes over. own: columns that rows have anyway.
 
     ConfigError for what the config has wrong about it; what look_at_source raises.
     """
@@ -31,7 +33,7 @@ def look_at_source_of(config: AnswerConfig) -> tuple[SourceIndex, int]:
             "would change as rows are written. Choose a place outside"
         )
     source = look_at_source("source.path", keys.path, keys.storage_options, keys.keep)
-    own = {column.name.lower() for column in answer_columns(config, one_turn=True)}
+    own = {name.lower() for name in own}
     if taken := [name for name in keys.keep if name.lower() in own]:
         raise ConfigError(
             f"source.keep: got {taken[0]}, which is the name of a column that rows have anyway. Taken are "
@@ -50,15 +52,20 @@ def prompt_of(config: AnswerConfig, row: SourceRow) -> str | None:
     return row.system_prompt if config.system_prompt is None else config.system_prompt or None
 
 
+def first_rows(config: AnswerConfig | ScoreConfig, source: SourceIndex) -> list[SourceRow]:
+    """The rows that are tried before anything starts."""
+    reader = SourceReader(source, config.source.storage_options)
+    try:
+        return reader.load(range(min(_TRIED_ROWS, config.num_rows)))
+    finally:
+        reader.close()
+
+
 def first_start(
     config: AnswerConfig, source: SourceIndex, prefixes: Prefixes, form: ChatFormat
 ) -> SystemPrefix:
     """What the first row starts with. FormatError where the chat format does not take the first rows."""
-    reader = SourceReader(source, config.source.storage_options)
-    try:
-        rows = reader.load(range(min(_TRIED_ROWS, config.num_rows)))
-    finally:
-        reader.close()
+    rows = first_rows(config, source)
     for row in rows:
         prompt = prompt_of(config, row)
         try:

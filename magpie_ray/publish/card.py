@@ -8,7 +8,6 @@ replaced. A card holds no secrets, because it shows the recorded config, which i
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
 import yaml
 
 from magpie_ray.counters import Tally
@@ -17,22 +16,14 @@ from magpie_ray.dataset.answer_columns import answer_columns_by_name
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import COLUMNS
 from magpie_ray.dataset.layout import CARD_KEY, DATA_FILES, REPORT_KEY
+from magpie_ray.dataset.score_columns import score_meanings
 from magpie_ray.dataset.selection_record import SelectionRecord, read_selection
 from magpie_ray.errors import ReportError
+from magpie_ray.publish import card_front
 from magpie_ray.publish.curated_card import curated_meaning, curated_title, selection_body
 from magpie_ray.storage.storage import ObjectNotFoundError, Storage
 from magpie_ray.types import PartitionRecord
 from magpie_ray.utils.text import fenced
-
-# The names of Arrow types in the front matter.
-_NAMED = {
-    **{name: name for name in ("bool", "string", "binary", "int8", "int16", "int32", "int64")},
-    **{name: name for name in ("large_string", "uint8", "uint16", "uint32", "uint64")},
-    "halffloat": "float16",
-    "float": "float32",
-    "double": "float64",
-    "date32[day]": "date32",
-}
 
 _BEGIN = "<!-- magpie-ray writes what follows anew with every report -->"
 _END = "<!-- what stands below is kept -->"
@@ -43,8 +34,18 @@ _ASK_FOR_LICENCE = (
     "Before this is published: put a licence in the place of `unknown` in the front matter. What the licence "
     "of {model} says of its outputs applies to these texts."
 )
-# The bounds in the hub's names for the number of rows, from 1,000 on, each ten times the one before.
-_SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+_LIMITS = (
+    "- All texts are a model's. They may be wrong, biased or unsafe, and state as facts what the model made "
+    "up; nobody has read them all.\n"
+    "- Instructions follow what the model saw in training: topics and languages are spread as that was, "
+    "unless system prompts steer them.\n"
+    f"- Exact duplicates are counted in the report (`{REPORT_KEY}`) and not removed."
+)
+_LIMITS_OF_SCORES = (
+    "- Scores are a model's opinion: another model, or another wording of a question, gives others. Read "
+    "some rows before you rely on a threshold.\n"
+    "- A value is null where the row lacks the text, or is too long for the model."
+)
 
 
 def write_card(storage: Storage, *, records: Sequence[PartitionRecord] | None = None) -> str:
@@ -150,32 +151,12 @@ def _defaults(record: BuildRecord) -> dict[str, object]:
 def _facts(record: BuildRecord, rows: int, data_files: str) -> dict[str, object]:
     """Front matter that follows from the build."""
     facts: dict[str, object] = {
-        "size_categories": [_size_category(rows)],
+        "size_categories": [card_front.size_category(rows)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_files}]}],
     }
-    kept = [field for field in record.schema if field.name not in (*COLUMNS, "responses")]
-    # Readers find the types in the files, too. A type that is written wrongly here would keep them out.
-    if all(str(field.type) in _NAMED for field in kept):
-        facts["dataset_info"] = {
-            "features": [{"name": field.name, **_feature(field.type)} for field in record.schema]
-        }
+    if features := card_front.features(record.schema):
+        facts["dataset_info"] = {"features": features}
     return facts
-
-
-def _size_category(rows: int) -> str:
-    reached = sum(rows >= 1000 * 10**power for power in range(len(_SIZES)))
-    if reached == 0:
-        return f"n<{_SIZES[0]}"
-    return f"{_SIZES[reached - 1]}<n<{_SIZES[reached]}" if reached < len(_SIZES) else f"n>{_SIZES[-1]}"
-
-
-def _feature(kind: pa.DataType) -> dict[str, object]:
-    """The type of a column in the notation of the front matter."""
-    if not pa.types.is_list(kind):
-        return {"dtype": _NAMED[str(kind)]}
-    if pa.types.is_struct(kind.value_type):
-        return {"list": [{"name": field.name, **_feature(field.type)} for field in kind.value_type]}
-    return {"list": str(kind.value_type)}
 
 
 def _languages(record: BuildRecord) -> list[str]:
@@ -210,11 +191,7 @@ def _body(
         "## How it was made",
         *(selection_body(record, taken) if kind == "select" else _config(record)),
         "## Limits",
-        "- All texts are a model's. They may be wrong, biased or unsafe, and state as facts what the model "
-        "made up; nobody has read them all.\n"
-        "- Instructions follow what the model saw in training: topics and languages are spread as that "
-        "was, unless system prompts steer them.\n"
-        f"- Exact duplicates are counted in the report (`{REPORT_KEY}`) and not removed.",
+        _LIMITS_OF_SCORES if record.job == "score" else _LIMITS,
     ]
 
 
@@ -226,7 +203,8 @@ def _curation(record: BuildRecord) -> str:
 def _title(record: BuildRecord) -> str:
     if kind := _curation(record):
         return curated_title(kind)
-    return f"{'Answers' if record.answers else 'Magpie rows'} by {_model(record)}"
+    what = {"answer": "Answers", "score": "Scores"}.get(record.job, "Magpie rows")
+    return f"{what} by {_model(record)}"
 
 
 def _origin(record: BuildRecord) -> str:
@@ -235,9 +213,14 @@ def _origin(record: BuildRecord) -> str:
         return f"made of other data sets by `magpie-ray {kind}`."
     commit = record.identity.get("model.commit")
     model = f"`{_model(record)}`" + (f" at commit `{commit}`" if commit else "")
+    source: Any = record.config.get("source")
+    if record.job == "score":
+        return (
+            f"with scores by {model} for the rows of `{source['path']}` that have the same `row_id`, whose "
+            "own card says who wrote them."
+        )
     if record.answers:
         each = "one answer" if record.answers == 1 else f"{record.answers} answers"
-        source: Any = record.config.get("source")
         return (
             f"with {each} by {model} to the last message of the user in each row of `{source['path']}`, "
             "whose own card says who wrote the instructions."
@@ -278,8 +261,11 @@ def _config(record: BuildRecord) -> list[str]:
 
 def _meaning(record: BuildRecord, name: str) -> str:
     columns = answer_columns_by_name(record.answers) if record.answers else COLUMNS
+    scored: Any = record.identity.get("columns") if record.job == "score" else None
+    if scored and name in (meanings := score_meanings(scored)):
+        return meanings[name]
     if name in columns:
         return columns[name].meaning
     if kind := _curation(record):
         return curated_meaning(kind, name)
-    return "from the source" if record.answers else "from the row's input"
+    return "from the source" if record.job in ("answer", "score") else "from the row's input"

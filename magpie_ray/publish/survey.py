@@ -5,36 +5,33 @@ survey of the whole set, in any order. A survey needs some tens of bytes of memo
 its texts are.
 """
 
-import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import count, islice
-from typing import Any, Self, TypeAlias
+from itertools import count
+from types import MappingProxyType
+from typing import Any, Self, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from magpie_ray.config.scoring import ScoreKind
 from magpie_ray.dataset import columns
 from magpie_ray.dataset.reader import Record, said_in
+from magpie_ray.publish.first_words import first_words
 from magpie_ray.publish.instruction_sample import SampledInstruction, merged, sample_of
+from magpie_ray.publish.score_survey import score_counts
 from magpie_ray.types import Role
 
 MessageKey: TypeAlias = tuple[Role, int]
 Histogram: TypeAlias = Mapping[int, int]
+N = TypeVar("N", int, float)
 
 # Not surveyed: `conversation` has the response too, and the model is the same for all rows.
 _UNREAD = ("response", "model_name", "prompt_tokens")
 # A survey needs those of these columns that a build has, but not `instruction` beside `conversation`.
 COLUMNS = (*(name for name in columns.COLUMNS if name not in _UNREAD), "responses")
-
-# Two characters count as a word in scripts without spaces (Thai to Khmer, kana, Han).
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|[^\W{_UNSPACED}](?:[^\W{_UNSPACED}]|['\u2019-](?=\w))*")
-_WORD_CHARACTERS = 24
-# The first two words of an instruction are looked for in so many characters.
-_HEAD_CHARACTERS = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,8 +41,10 @@ class Survey:
     tokens, characters: lengths of messages by role and turn, from 1. A length in tokens includes the token
     that ends the message. first_words: the first two words of instructions, casefolded; "" stands for none.
     first_rows: the id of the first row with an instruction, by the instruction's 64-bit digest. repeats: the
-    number of rows with an instruction, by digest, for instructions of several rows. samples: whole rows, by
-    row_id. instructions: a sample of instructions, to be compared with each other.
+    number of rows with an instruction, by digest, for instructions of several rows. labels: of a score pass,
+    rows by column and label, None for no label. probabilities: of these labels, summed in millionths.
+    rewards: rows by column and value. samples: whole rows, by row_id. instructions: a sample of instructions,
+    to be compared with each other.
     """
 
     rows: int = 0
@@ -58,13 +57,16 @@ class Survey:
     first_words: Mapping[tuple[str, str], int] = field(default_factory=dict)
     first_rows: Mapping[int, int] = field(default_factory=dict)
     repeats: Mapping[int, int] = field(default_factory=dict)
+    labels: Mapping[str, Mapping[str | None, int]] = field(default_factory=dict)
+    probabilities: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    rewards: Mapping[str, Mapping[float, int]] = field(default_factory=dict)
     samples: tuple[Record, ...] = ()
     instructions: tuple[SampledInstruction, ...] = ()
 
     @property
     def duplicates(self) -> int:
         """The number of rows whose instruction equals that of an earlier row, letter by letter."""
-        return self.rows - len(self.first_rows)
+        return self.rows - len(self.first_rows) if self.first_rows else 0
 
     @property
     def message_keys(self) -> list[MessageKey]:
@@ -72,11 +74,18 @@ class Survey:
         return sorted(self.tokens, key=lambda key: (key[1], key[0] == "assistant"))
 
     @classmethod
-    def of_batch(cls, batch: pa.RecordBatch, *, samples: Collection[int] = (), answers: int = 0) -> Self:
+    def of_batch(
+        cls,
+        batch: pa.RecordBatch,
+        *,
+        samples: Collection[int] = (),
+        answers: int = 0,
+        scores: Mapping[str, ScoreKind] = MappingProxyType({}),
+    ) -> Self:
         """Survey rows of a build, given in COLUMNS. samples: ids of the rows to keep.
 
         answers: BuildRecord.answers. Of several answers, message keys count the answers as turns; the
-        instruction of a row is the message that is answered.
+        instruction of a row is the message that is answered. scores: see surveyed_scores.
         """
         names = set(batch.schema.names)
         if not answers and (parts := _by_system_message(batch)) is not None:
@@ -104,7 +113,8 @@ class Survey:
             repeats={digest: number for digest, number in Counter(digests).items() if number > 1},
             samples=tuple(rows_with(batch, samples)),
             # Those of a pass are its source's.
-            instructions=() if answers else sample_of(batch, instructions),
+            instructions=() if answers or scores else sample_of(batch, instructions),
+            **score_counts(batch, scores),
         )
 
     @classmethod
@@ -146,6 +156,9 @@ _COUNTS = (
     "system_prompts",
     "samplings",
     "first_words",
+    "labels",
+    "probabilities",
+    "rewards",
 )
 
 
@@ -158,32 +171,7 @@ def _add(total: dict[Any, Any], counts: Mapping[Any, Any]) -> None:
             total[key] = total.get(key, 0) + number
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Branch:
-    """The rows whose instruction begins with `word`; `then`: the second words and their rows."""
-
-    word: str
-    rows: int
-    then: Sequence[tuple[str, int]]
-
-
-def word_tree(survey: Survey, *, first: int, second: int) -> Sequence[Branch]:
-    """The `first` most frequent first words, each with the `second` most frequent next ones. "": no word."""
-    by_word = dict[str, dict[str, int]]()
-    for (word, after), rows in survey.first_words.items():
-        by_word.setdefault(word, {})[after] = rows
-    branches = [
-        Branch(word=word, rows=sum(then.values()), then=_most_frequent(then)[:second])
-        for word, then in by_word.items()
-    ]
-    return sorted(branches, key=lambda branch: (-branch.rows, branch.word))[:first]
-
-
-def _most_frequent(words: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(words.items(), key=lambda item: (-item[1], item[0]))
-
-
-def quantile(histogram: Histogram, part: float) -> int:
+def quantile(histogram: Mapping[N, int], part: float) -> N:
     """The smallest value such that a part (0..1) of all values are not larger. ValueError for no values."""
     need, seen = part * sum(histogram.values()), 0
     for value in sorted(histogram):
@@ -193,17 +181,9 @@ def quantile(histogram: Histogram, part: float) -> int:
     raise ValueError("no values")
 
 
-def mean(histogram: Histogram) -> float:
+def mean(histogram: Mapping[N, int]) -> float:
     """The mean of all values; 0 for no values."""
     return sum(value * n for value, n in histogram.items()) / max(1, sum(histogram.values()))
-
-
-def first_words(text: str) -> tuple[str, str]:
-    """The first two words, casefolded; "" for a missing word."""
-    matches = _WORD.finditer(text[:_HEAD_CHARACTERS].casefold())
-    words = [match[0][:_WORD_CHARACTERS] for match in islice(matches, 2)]
-    first, second = [*words, "", ""][:2]
-    return first, second
 
 
 def rows_with(batch: pa.RecordBatch, ids: Collection[int]) -> list[Record]:

@@ -7,14 +7,17 @@ time; only the surveyed columns are decoded.
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from magpie_ray.config.scoring import ScoreKind
 from magpie_ray.dataset.parquet import PARQUET_ERRORS
 from magpie_ray.dataset.reader import instruction_of
 from magpie_ray.errors import CorruptBuildError
+from magpie_ray.publish.score_survey import columns_of_scores
 from magpie_ray.publish.survey import COLUMNS, Survey, rows_with
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord
@@ -36,13 +39,14 @@ def take_survey(
     *,
     samples: int,
     answers: int = 0,
+    scores: Mapping[str, ScoreKind] = MappingProxyType({}),
     seconds: float = math.inf,
     max_rows: int = _MAX_ROWS,
 ) -> Survey:
     """Survey the partitions, or evenly spread ones with at most `max_rows`, and keep `samples` spread rows.
 
-    answers: BuildRecord.answers. seconds: after these no further file is read; the files read until then are
-    evenly spread, too. CorruptBuildError names a file that can't be read.
+    answers: BuildRecord.answers. scores: see surveyed_scores. seconds: after these no further file is read;
+    the files read until then are evenly spread, too. CorruptBuildError names a file that can't be read.
     """
     chosen = choose(records, max_rows=max_rows, max_bytes=_MAX_BYTES)
     sample_ids = spread_rows(chosen, samples)
@@ -54,7 +58,8 @@ def take_survey(
         if time.monotonic() > deadline:
             return Survey()
         return Survey.sum(
-            Survey.of_batch(batch, samples=sample_ids, answers=answers) for batch in _batches(storage, record)
+            Survey.of_batch(batch, samples=sample_ids, answers=answers, scores=scores)
+            for batch in _batches(storage, record, columns_of_scores(scores))
         )
 
     with DaemonExecutor(readers) as pool:
@@ -113,13 +118,15 @@ def most_repeated(
     return {texts[row_id]: n for row_id, n in times.items()}
 
 
-def _batches(storage: Storage, record: PartitionRecord) -> Iterator[pa.RecordBatch]:
+def _batches(
+    storage: Storage, record: PartitionRecord, further: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
     key = record.partition.key
     try:
         with pq.ParquetFile(pa.BufferReader(storage.read(key))) as file:
             names = set(file.schema_arrow.names)
             names.discard("instruction" if "conversation" in names else "conversation")
-            columns = [name for name in COLUMNS if name in names]
+            columns = [name for name in (*COLUMNS, *further) if name in names]
             yield from file.iter_batches(_BATCH_ROWS, columns=columns)
     except PARQUET_ERRORS as exc:
         raise CorruptBuildError(f"{key} can't be read ({exc}): see `magpie-ray verify`") from exc

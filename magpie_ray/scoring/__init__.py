@@ -7,6 +7,6 @@ submitted together, so that they find what they share in the cache; a row that l
 the context, gets nulls and is counted.
 """
 
-from magpie_ray.scoring.scorer import ScoredRow, Scorer
+from magpie_ray.scoring.scorer import Scorer
 
-__all__ = ["ScoredRow", "Scorer"]
+__all__ = ["Scorer"]

@@ -75,14 +75,14 @@ class LabelInquiry:
 
 
 class VectorInquiry:
-    """The vector of one prompt."""
+    """The vector of one prompt. prompt: [] for none, which has no vector."""
 
     def __init__(self, prompt: list[int]) -> None:
         self.prompt = prompt
         self.vector: Any = None  # float32
 
     def request(self) -> tuple[list[int], tuple[int, ...]] | None:
-        return (self.prompt, ()) if self.vector is None else None
+        return (self.prompt, ()) if self.prompt and self.vector is None else None
 
     def answer(self, numbers: Sequence[float]) -> None:
         self.vector = np.asarray(numbers, dtype=np.float32)
@@ -142,17 +142,22 @@ class Reward:
 
     def inquiries(self, row: RowToScore, texts: Texts) -> Sequence[VectorInquiry]:
         contents = [text for role, text in row.messages if role in ("user", "assistant")]
-        dialogues = [[*contents, text] for text in row.responses] if self._several else [contents]
-        if any(not each or len(each) % 2 for each in dialogues):
-            return ()  # nothing that ends with an answer
+        answered: list[list[str]] = [contents] if contents and not len(contents) % 2 else []
+        if self._several:
+            # An answer that the row lacks has no reward.
+            asked = contents if len(contents) % 2 else contents[:-1]
+            answered = [[*asked, text] if asked and text is not None else [] for text in row.responses]
+        if not any(answered):
+            return ()
         system = row.system_prompt if self._with_system else None
-        return [VectorInquiry(self._dialogues.ids(each, system_prompt=system)) for each in dialogues]
+        ids = self._dialogues.ids
+        return [VectorInquiry(ids(each, system_prompt=system) if each else []) for each in answered]
 
     def longest(self, inquiry: VectorInquiry) -> int:
         return len(inquiry.prompt)
 
     def values(self, inquiries: Sequence[VectorInquiry]) -> Values:
-        logits = [float(inquiry.vector[0]) for inquiry in inquiries]
+        logits = [None if inquiry.vector is None else float(inquiry.vector[0]) for inquiry in inquiries]
         return {self._name: logits if self._several else logits[0]}
 
     def check(self, vector_size: int | None) -> None:

@@ -1,7 +1,7 @@
 """What is read of a row that is scored."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from magpie_ray.config.scoring import RowText
 
@@ -15,7 +15,7 @@ class RowToScore(Protocol):
     """A row of a source.
 
     messages: (role, text) from the first on, of the roles user and assistant in turn. responses: several
-    answers to the last message, or ().
+    answers to the last message, None in the place of one that the row lacks; or (). kept: see ScoredRow.
     """
 
     @property
@@ -28,7 +28,10 @@ class RowToScore(Protocol):
     def system_prompt(self) -> str | None: ...
 
     @property
-    def responses(self) -> Sequence[str]: ...
+    def responses(self) -> Sequence[str | None]: ...
+
+    @property
+    def kept(self) -> Any: ...
 
 
 def texts_of(row: RowToScore) -> Texts:

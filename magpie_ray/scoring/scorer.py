@@ -1,45 +1,37 @@
 """The loop of a score pass over one engine: rows in, scored rows out.
 
-Invariants: a row comes out once, in the order in which rows are finished; the engine has up to twice its
+Invariants: a row comes out once, in the order in which rows are finished, behind a rejection where it lacks a
+value; the engine has up to twice its
 batch outstanding, so that no slot waits for this loop; the rows behind them wait here, not yet tokenized.
 """
 
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from magpie_ray.acceptance import CONTEXT_FULL, NO_TEXT
 from magpie_ray.engine.scoring import ScoreRequest, ScoringEngine
 from magpie_ray.scoring.columns import Column, Inquiry, Values
 from magpie_ray.scoring.rows import RowToScore, texts_of
+from magpie_ray.types import Rejection, ScoredRow
 
 # Requests outstanding, in batches of the engine: one that runs, and one that follows without a pause.
 _BATCHES = 2
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoredRow:
-    """The values of a row by the names of its columns. None: the row lacks the text, or does not fit.
-
-    A label is a str and its probability a float. A reward is a float, or a list of them, one for each
-    response of the row. An embedding is an array of float32.
-    """
-
-    row_id: int
-    values: Mapping[str, object]
-
-
 @dataclass(slots=True)
 class _OpenRow:
-    row_id: int
+    row: RowToScore
     values: Values
     inquiries: list[tuple[Column, Sequence[Inquiry]]] = field(default_factory=list)
     outstanding: int = 0
+    requests: int = 0
 
 
 class Scorer:
     """Scores rows on one engine. ConfigError where the engine's model does not serve a column.
 
-    too_long, without_text: rows with nulls, by the names of their columns.
+    window: requests that may be outstanding.
     """
 
     def __init__(self, engine: ScoringEngine, columns: Sequence[Column]) -> None:
@@ -48,15 +40,14 @@ class Scorer:
         self._engine, self._columns = engine, columns
         self._waiting = deque[RowToScore]()
         self._open = dict[int, tuple[_OpenRow, Inquiry]]()  # by request_id
-        self._done: list[ScoredRow] = []
+        self._outcomes: list[ScoredRow | Rejection] = []
         self._requests = 0
-        self._window = _BATCHES * engine.figures.max_num_seqs
-        self.too_long, self.without_text = Counter[str](), Counter[str]()
+        self.window = _BATCHES * engine.figures.max_num_seqs
 
     @property
     def busy(self) -> bool:
         """Whether rows are still to come out."""
-        return bool(self._waiting or self._open or self._done)
+        return bool(self._waiting or self._open or self._outcomes)
 
     @property
     def unstarted(self) -> int:
@@ -67,9 +58,18 @@ class Scorer:
         """Rows to score behind those that are here."""
         self._waiting.extend(rows)
 
-    def step(self) -> list[ScoredRow]:
-        """Fill the engine's batch, advance it by a step, and return the rows that are finished."""
-        while self._waiting and len(self._open) < self._window:
+    def discard(self, rows: range) -> None:
+        """Forget rows that were added: none of them comes out from now on."""
+        self._waiting = deque(row for row in self._waiting if row.row_id not in rows)
+        self._outcomes = [outcome for outcome in self._outcomes if outcome.row_id not in rows]
+        dropped = [number for number, (opened, _) in self._open.items() if opened.row.row_id in rows]
+        self._engine.abort(dropped)
+        for number in dropped:
+            del self._open[number]
+
+    def step(self) -> list[ScoredRow | Rejection]:
+        """Fill the engine's batch, advance it by a step, and return the outcomes since."""
+        while self._waiting and len(self._open) < self.window:
             self._start(self._waiting.popleft())
         if self._open:
             for score in self._engine.step():
@@ -79,26 +79,25 @@ class Scorer:
                 self._ask(row, inquiry)
                 if not row.outstanding:
                     self._finish(row)
-        done, self._done = self._done, []
-        return done
+        return self.take_outcomes()
 
-    def drop(self) -> None:
-        """Forget all rows, and the requests that the engine has of them."""
-        self._engine.abort(list(self._open))
-        self._open.clear()
-        self._waiting.clear()
-        self._done.clear()
+    def take_outcomes(self) -> list[ScoredRow | Rejection]:
+        """Outcomes since the last call. After an error, those that the failed step would have returned."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
 
     def _start(self, row: RowToScore) -> None:
-        opened, texts = _OpenRow(row.row_id, {}), texts_of(row)
+        opened, texts, reason = _OpenRow(row, {}), texts_of(row), ""
         for column in self._columns:
             inquiries = column.inquiries(row, texts)
             fits = all(column.longest(inquiry) <= self._engine.longest_prompt for inquiry in inquiries)
             if inquiries and fits:
                 opened.inquiries.append((column, inquiries))
                 continue
-            (self.too_long if inquiries else self.without_text)[column.names[0]] += 1
+            reason = reason or (CONTEXT_FULL if inquiries else NO_TEXT)
             opened.values |= dict.fromkeys(column.names)
+        if reason:
+            self._outcomes.append(_rejection(row, reason, text=texts.get("instruction", "")))
         for _, inquiries in opened.inquiries:
             for inquiry in inquiries:
                 self._ask(opened, inquiry)
@@ -114,9 +113,27 @@ class Scorer:
         self._engine.submit(ScoreRequest(request_id=self._requests, prompt_token_ids=prompt, asked=asked))
         self._open[self._requests] = row, inquiry
         row.outstanding += 1
+        row.requests += 1
 
-    def _finish(self, row: _OpenRow) -> None:
-        for column, inquiries in row.inquiries:
-            row.values |= column.values(inquiries)
+    def _finish(self, opened: _OpenRow) -> None:
+        for column, inquiries in opened.inquiries:
+            opened.values |= column.values(inquiries)
         names = [name for column in self._columns for name in column.names]
-        self._done.append(ScoredRow(row_id=row.row_id, values={name: row.values[name] for name in names}))
+        values = {name: opened.values[name] for name in names}
+        self._outcomes.append(
+            ScoredRow(row_id=opened.row.row_id, values=values, tokens=opened.requests, kept=opened.row.kept)
+        )
+
+
+def _rejection(row: RowToScore, reason: str, *, text: str) -> Rejection:
+    """A row that lacks a value. text: stands for the row among the examples of the reason."""
+    return Rejection(
+        row_id=row.row_id,
+        attempt=1,
+        role="assistant",
+        turn=1,
+        reason=reason,
+        text=text,
+        user_tokens=0,
+        assistant_tokens=0,
+    )

@@ -17,7 +17,7 @@ from magpie_ray.dataset.manifest import footer_of
 from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.dataset.rejects import RejectsSample, create_sample, delete_sample, replace_sample
 from magpie_ray.errors import AlreadyExistsError, CorruptBuildError, StorageError
-from magpie_ray.types import Partition, PartitionRecord, Rejection, Row
+from magpie_ray.types import Finished, Outcome, Partition, PartitionRecord, Rejection
 from magpie_ray.worker.events import Committed
 from magpie_ray.worker.spec import WorkerSpec
 
@@ -36,10 +36,10 @@ class _OpenPartition:
     opened: float
     rejects: RejectsSample
     wanted: int
-    rows: dict[int, Row] = field(default_factory=dict)
+    rows: dict[int, Finished] = field(default_factory=dict)
     tallies: dict[int, list[Tally]] = field(default_factory=dict)
 
-    def finished_head(self) -> list[Row]:
+    def finished_head(self) -> list[Finished]:
         """The longest run of finished rows from the partition's start."""
         ids = takewhile(self.rows.__contains__, range(self.partition.start, self.partition.stop))
         return [self.rows[row_id] for row_id in ids]
@@ -65,7 +65,7 @@ class Committer:
 
     def open(self, partition: Partition) -> None:
         """Rows of the partition will come."""
-        rejects = RejectsSample(self._spec.build_spec.config.acceptance.rejects_per_reason)
+        rejects = RejectsSample(self._spec.build_spec.rejects_per_reason)
         self._open.append(_OpenPartition(partition, time.monotonic(), rejects, partition.num_rows))
 
     def drop(self, partition: Partition) -> bool:
@@ -78,16 +78,16 @@ class Committer:
                 return True
         return False
 
-    def book(self, outcomes: Iterable[Row | Rejection]) -> None:
+    def book(self, outcomes: Iterable[Outcome]) -> None:
         """Put outcomes into their partitions; upload partitions that are finished."""
         for outcome in outcomes:
             opened = self._partition_of(outcome.row_id)
-            if isinstance(outcome, Row):
-                opened.rows[outcome.row_id] = outcome
-                tally = Tally.of_row(outcome)
-            else:
+            if isinstance(outcome, Rejection):
                 tally = Tally.of_rejection(outcome)
                 opened.rejects.note(outcome)
+            else:
+                opened.rows[outcome.row_id] = outcome
+                tally = Tally.of_row(outcome)
             opened.tallies.setdefault(outcome.row_id, []).append(tally)
             self.tally = Tally.sum([self.tally, tally])
             self._upload_if_finished(opened)
@@ -113,7 +113,7 @@ class Committer:
                 self._upload(opened)
         self._open.clear()
 
-    def keep_rejects(self, outcomes: Iterable[Row | Rejection]) -> None:
+    def keep_rejects(self, outcomes: Iterable[Outcome]) -> None:
         """Store the sample of rejects alone: rejections end the worker, which may never write these rows."""
         for rejection in outcomes:
             if isinstance(rejection, Rejection):
@@ -179,7 +179,7 @@ class Committer:
             upload_seconds=now - started,
         )
 
-    def _create_or_find(self, rows: list[Row], opened: _OpenPartition) -> PartitionRecord:
+    def _create_or_find(self, rows: list[Finished], opened: _OpenPartition) -> PartitionRecord:
         storage, fingerprint = self._spec.storage, self._spec.fingerprint
         data, record = to_parquet(
             self._spec.build_spec.table(rows),

@@ -8,9 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from threading import Condition, Thread
-from typing import Protocol
-
-from magpie_ray.generation.conversation import Start
+from typing import Generic, Protocol, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -20,15 +18,21 @@ _CHUNK_ROWS = 64
 _AHEAD_CHARACTERS = 8 << 20
 
 
-class Loader(Protocol):
-    """Loads what rows start with: InputStarts, or SourceStarts of a pass."""
+T = TypeVar("T")
 
-    def load(self, rows: Sequence[int]) -> list[Start]: ...
+
+class Loader(Protocol[T]):
+    """Loads what rows start with: their prompt, their messages, or a row of the source itself."""
+
+    def load(self, rows: Sequence[int]) -> list[T]: ...
+
+    def characters(self, loaded: T, /) -> int:
+        """About how much memory it takes."""
 
     def close(self) -> None: ...
 
 
-class InputFeed:
+class InputFeed(Generic[T]):
     """Loads the inputs of opened rows ahead of their start. One thread calls all methods.
 
     number: of the inputs of the build. on_loaded: called from the background when rows can be taken, or
@@ -37,7 +41,7 @@ class InputFeed:
 
     def __init__(
         self,
-        loader: Loader,
+        loader: Loader[T],
         *,
         number: int,
         on_loaded: Callable[[], None],
@@ -45,11 +49,11 @@ class InputFeed:
         self.number = number
         self._loader, self._on_loaded = loader, on_loaded
         self._ahead = 0
-        self._starts: dict[int, Start] = {}  # taken and not released, by row id
+        self._starts: dict[int, T] = {}  # taken and not released, by row id
         # Shared with the background.
         self._changed = Condition()
         self._opened = deque[deque[int]]()  # rows to load, by partition
-        self._ready = deque[tuple[int, Start]]()
+        self._ready = deque[tuple[int, T]]()
         self._loading: set[int] = set()
         self._characters = 0
         self._failure: BaseException | None = None
@@ -81,7 +85,7 @@ class InputFeed:
         with self._changed:
             while self._ready and len(taken) < most:
                 row_id, start = self._ready.popleft()
-                self._characters -= _characters(start)
+                self._characters -= self._loader.characters(start)
                 self._starts[row_id] = start
                 taken.append(row_id)
             if self._failure and not taken:
@@ -89,7 +93,7 @@ class InputFeed:
             self._changed.notify_all()
         return taken
 
-    def start_of(self, row_id: int) -> Start:
+    def start_of(self, row_id: int) -> T:
         """What the row starts with. It was taken, and not released."""
         return self._starts[row_id]
 
@@ -105,7 +109,7 @@ class InputFeed:
             self._opened = deque(opened for opened in kept if opened)
             self._loading = {row for row in self._loading if row not in rows}
             self._ready = deque((row, start) for row, start in self._ready if row not in rows)
-            self._characters = sum(_characters(start) for _, start in self._ready)
+            self._characters = sum(self._loader.characters(start) for _, start in self._ready)
             self._changed.notify_all()
         self.release(rows)
 
@@ -130,7 +134,7 @@ class InputFeed:
                 starts = [(row, start) for row, start in starts if row in self._loading]
                 self._loading = set()
                 self._ready += starts
-                self._characters += sum(_characters(start) for _, start in starts)
+                self._characters += sum(self._loader.characters(start) for _, start in starts)
             self._on_loaded()
 
     def _next(self) -> list[int]:
@@ -149,13 +153,5 @@ class InputFeed:
     def _has_room(self) -> bool:
         return len(self._ready) < self._ahead and self._characters < _AHEAD_CHARACTERS
 
-    def _load(self, rows: Sequence[int]) -> list[tuple[int, Start]]:
+    def _load(self, rows: Sequence[int]) -> list[tuple[int, T]]:
         return list(zip(rows, self._loader.load(rows), strict=True))
-
-
-def _characters(start: Start) -> int:
-    """Of the prompt and the given messages; a byte of a kept column counts as one."""
-    prompt = len(start.system_prompt.text) if start.system_prompt else 0
-    prompt += sum(len(message.text) for message in start.given)
-    kept = start.input.kept if start.input else None
-    return prompt + (kept.nbytes if kept is not None else 0)

@@ -10,13 +10,15 @@ from magpie_ray.chat_format.encoder import Encoder
 from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.engine_extra import speculation_of
 from magpie_ray.config.sampling import EXPECTED_FILL
+from magpie_ray.config.score import ScoreConfig
 from magpie_ray.engine.message_heads import MAX_BIASES, FirstTokensEngine
 from magpie_ray.engine.protocol import Engine, EngineFigures, Sampling
 from magpie_ray.engine.token_bytes import token_bytes
 from magpie_ray.engine.vllm.args import VllmSettings
 from magpie_ray.engine.vllm.engine import VllmEngine, start_vllm
+from magpie_ray.engine.vllm.scoring import start_vllm_scoring
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.generation.conversation import Recipe, SamplingPair, Start
+from magpie_ray.generation.recipe import Recipe, SamplingPair, Start
 from magpie_ray.inputs.blocks import InputBlocks
 from magpie_ray.inputs.copy import read_index
 from magpie_ray.model.tokenizer import LoadedTokenizer, load_tokenizer
@@ -26,7 +28,7 @@ from magpie_ray.preflight.inputs import require_index
 from magpie_ray.sources.reader import SourceReader
 from magpie_ray.worker.input_feed import InputFeed
 from magpie_ray.worker.model_download import fetch_weights
-from magpie_ray.worker.spec import WorkerSpec
+from magpie_ray.worker.spec import AnyEngine, WorkerSpec
 from magpie_ray.worker.starts import InputStarts, SourceStarts, make_prefixes_of
 
 
@@ -36,9 +38,9 @@ def make_recipe(spec: WorkerSpec, tokenizer: Any = None) -> Recipe:
     ModelError when this machine does not have the build's model.
     """
     build_spec = spec.build_spec
-    config, form = build_spec.config, build_spec.chat_format
+    config, form = build_spec.writing, build_spec.form
     build_spec.model.check()
-    tokenizer = tokenizer or _load(build_spec).tokenizer
+    tokenizer = tokenizer or load_tokenizer_of(build_spec).tokenizer
 
     def decode(messages: list[list[int]]) -> list[str]:
         texts: list[str] = tokenizer.batch_decode(
@@ -79,26 +81,28 @@ def make_recipe(spec: WorkerSpec, tokenizer: Any = None) -> Recipe:
     )
 
 
-def make_feed(spec: WorkerSpec, *, on_loaded: Callable[[], None]) -> InputFeed | None:
+def make_feed(spec: WorkerSpec, *, on_loaded: Callable[[], None]) -> InputFeed[Start] | None:
     """What rows start with, loaded ahead; None where they only draw a prompt.
 
     on_loaded: see InputFeed. PreflightError when the copy of the inputs in the build can't be seen from here.
     """
-    build_spec, config = spec.build_spec, spec.build_spec.config
+    build_spec, config = spec.build_spec, spec.build_spec.writing
     if isinstance(config, AnswerConfig):
         return _source_feed(spec, config, on_loaded=on_loaded)
-    form, inputs = build_spec.chat_format, build_spec.inputs
+    form, inputs = build_spec.form, build_spec.inputs
     if inputs is None:
         return None
     index = require_index(read_index(spec.storage), inputs, spec.storage)
     blocks = InputBlocks(spec.storage, index, seed=config.seed_number, pick=config.inputs.pick)
-    prefixes_of = make_prefixes_of(prefixes_of_model(config, _load(build_spec), form), form)
+    prefixes_of = make_prefixes_of(prefixes_of_model(config, load_tokenizer_of(build_spec), form), form)
     return InputFeed(InputStarts(blocks, prefixes_of), number=inputs.number, on_loaded=on_loaded)
 
 
-def _source_feed(spec: WorkerSpec, config: AnswerConfig, *, on_loaded: Callable[[], None]) -> InputFeed:
+def _source_feed(
+    spec: WorkerSpec, config: AnswerConfig, *, on_loaded: Callable[[], None]
+) -> InputFeed[Start]:
     """The rows of the source that a pass answers."""
-    form, source, loaded = spec.build_spec.chat_format, spec.build_spec.source, _load(spec.build_spec)
+    form, source, loaded = spec.build_spec.form, spec.build_spec.source, load_tokenizer_of(spec.build_spec)
     assert source is not None, "a pass has a source"
     starts = SourceStarts(
         SourceReader(source, config.source.storage_options, config.source.keep),
@@ -110,7 +114,8 @@ def _source_feed(spec: WorkerSpec, config: AnswerConfig, *, on_loaded: Callable[
     return InputFeed(starts, number=source.num_rows * config.n, on_loaded=on_loaded)
 
 
-def _load(build_spec: BuildSpec) -> LoadedTokenizer:
+def load_tokenizer_of(build_spec: BuildSpec) -> LoadedTokenizer:
+    """The tokenizer of the build's model, with the template that its rows need."""
     config = build_spec.config
     has_prefixes = build_spec.inputs or build_spec.source
     return _loaded(
@@ -136,7 +141,7 @@ def make_samplings(build_spec: BuildSpec) -> tuple[SamplingPair, ...]:
 
     A row's sampling_key is its index: with n settings for answers, n times the user's plus the answer's.
     """
-    config, form = build_spec.config, build_spec.chat_format
+    config, form = build_spec.writing, build_spec.form
     return tuple(
         SamplingPair(
             user=Sampling(
@@ -162,9 +167,16 @@ def _assistant_names(form: ChatFormat) -> list[str]:
     return [line.strip() for line in header.splitlines() if line.strip().isalpha()]
 
 
-def vllm_engine(spec: WorkerSpec) -> Engine:
-    """The real engine of a build."""
-    config, model = spec.build_spec.config, spec.build_spec.model
+def vllm_engine(spec: WorkerSpec) -> AnyEngine:
+    """The real engine of a job."""
+    config = spec.build_spec.config
+    if isinstance(config, ScoreConfig):
+        return start_vllm_scoring(_vllm_settings(spec), config.kind)
+    return _writing_engine(spec)
+
+
+def _writing_engine(spec: WorkerSpec) -> Engine:
+    config, model = spec.build_spec.writing, spec.build_spec.model
     engine = plain_vllm_engine(spec)
     if not config.sampling.uses_first_tokens:
         return engine
@@ -177,27 +189,30 @@ def vllm_engine(spec: WorkerSpec) -> Engine:
 
 
 def plain_vllm_engine(spec: WorkerSpec) -> VllmEngine:
-    """The same without the rules for first tokens."""
+    """The engine of a model that writes, without the rules for first tokens."""
+    return start_vllm(_vllm_settings(spec))
+
+
+def _vllm_settings(spec: WorkerSpec) -> VllmSettings:
+    """What vLLM starts with, once the weights are on this machine."""
     config = spec.build_spec.config
     fetch_weights(spec.build_spec.model, config.engine)
-    return start_vllm(
-        VllmSettings(
-            engine=config.engine,
-            model=spec.build_spec.model.location,
-            revision=spec.build_spec.model.revision,
-            device=spec.device,
-            seed=spec.engine_seed,
-            trust_remote_code=config.model.trust_remote_code,
-            distributed_executor_backend=spec.distributed_executor_backend,
-            ray_metrics=config.engine.vllm_metrics and spec.on_ray,
-            seeded=config.sampling.reproducible,
-        )
+    return VllmSettings(
+        engine=config.engine,
+        model=spec.build_spec.model.location,
+        revision=spec.build_spec.model.revision,
+        device=spec.device,
+        seed=spec.engine_seed,
+        trust_remote_code=config.model.trust_remote_code,
+        distributed_executor_backend=spec.distributed_executor_backend,
+        ray_metrics=config.engine.vllm_metrics and spec.on_ray,
+        seeded=not isinstance(config, ScoreConfig) and config.sampling.reproducible,
     )
 
 
 def make_window(spec: WorkerSpec, figures: EngineFigures) -> AdmissionWindow:
     """The window that admits conversations to an engine of these figures."""
-    rounds, messages = spec.build_spec.config.rounds, spec.build_spec.config.messages_per_row
+    rounds, messages = spec.build_spec.writing.rounds, spec.build_spec.writing.messages_per_row
     return AdmissionWindow(
         figures,
         cohort_size=None if rounds.cohort_size == "auto" else rounds.cohort_size,
@@ -209,6 +224,6 @@ def make_window(spec: WorkerSpec, figures: EngineFigures) -> AdmissionWindow:
 
 def expected_turn_tokens(spec: WorkerSpec, figures: EngineFigures) -> int:
     """Tokens that a turn adds to a conversation, before any turn has ended."""
-    sampling, messages = spec.build_spec.config.sampling, spec.build_spec.config.messages_per_row
+    sampling, messages = spec.build_spec.writing.sampling, spec.build_spec.writing.messages_per_row
     allowed = sampling.max_tokens("user") + (sampling.max_tokens("assistant") if messages > 1 else 0)
     return min(figures.max_model_len, int(allowed * EXPECTED_FILL))

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from magpie_ray import draws
 from magpie_ray.config.loading import JobConfig
 from magpie_ray.engine.protocol import Engine
+from magpie_ray.engine.scoring import ScoringEngine
 from magpie_ray.preflight.build_spec import BuildSpec
 from magpie_ray.storage.storage import Storage
 from magpie_ray.utils import logs
@@ -59,8 +60,9 @@ class WorkerSpec:
 
 def main_code_of(config: JobConfig) -> dict[str, Any]:
     """The user's rules and chat format that lie in the script itself, by name, for workers to take."""
-    paths = [path for path, _ in config.acceptance.custom_rules]
-    return code_of_main([*paths, *filter(None, [config.model.chat_format])])
+    return code_of_main([*config.own_rules, *filter(None, [config.model.chat_format])])
 
 
-EngineFactory = Callable[[WorkerSpec], Engine]
+# Of `score` another one than of jobs whose model writes.
+AnyEngine: TypeAlias = Engine | ScoringEngine
+EngineFactory = Callable[[WorkerSpec], AnyEngine]

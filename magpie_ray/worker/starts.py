@@ -8,7 +8,7 @@ from magpie_ray.chat_format.encoder import Encoder
 from magpie_ray.chat_format.format import SystemPrefix
 from magpie_ray.chat_format.of_model import Prefixes
 from magpie_ray.config.answer import AnswerConfig
-from magpie_ray.generation.conversation import Start
+from magpie_ray.generation.recipe import Start
 from magpie_ray.inputs.blocks import InputBlocks
 from magpie_ray.preflight.sources import prompt_of
 from magpie_ray.sources.reader import SourceReader, SourceRow
@@ -38,6 +38,9 @@ class InputStarts:
         loaded = self._blocks.load(rows)
         prefixes = self._prefixes_of([one.prompt for one in loaded])
         return [_start(one.prompt, prefix, one.input) for one, prefix in zip(loaded, prefixes, strict=True)]
+
+    def characters(self, loaded: Start) -> int:
+        return _characters(loaded)
 
     def close(self) -> None:
         self._blocks.close()
@@ -74,6 +77,9 @@ class SourceStarts:
         }
         return [starts[row_id] for row_id in wanted]
 
+    def characters(self, loaded: Start) -> int:
+        return _characters(loaded)
+
     def close(self) -> None:
         self._reader.close()
 
@@ -91,6 +97,14 @@ class SourceStarts:
         )
         start = _start(prompt, prefix, Input(input_id=row.row_id, kept=row.kept))
         return replace(start, given=given, given_ids=ids)
+
+
+def _characters(start: Start) -> int:
+    """Of the prompt and the given messages; a byte of a kept column counts as one."""
+    prompt = len(start.system_prompt.text) if start.system_prompt else 0
+    prompt += sum(len(message.text) for message in start.given)
+    kept = start.input.kept if start.input else None
+    return prompt + (kept.nbytes if kept is not None else 0)
 
 
 def _start(prompt: str | None, prefix: SystemPrefix, one: Input) -> Start:

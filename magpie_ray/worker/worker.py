@@ -15,22 +15,21 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from typing import Literal
 
+from magpie_ray.config.score import ScoreConfig
 from magpie_ray.errors import AcceptRateError, RowExhaustedError, StorageError
-from magpie_ray.generation.conversation import Recipe
-from magpie_ray.generation.rounds import Rounds
-from magpie_ray.preflight.build_spec import check_prompts_fit
-from magpie_ray.types import Partition, Row
-from magpie_ray.utils.background import DaemonExecutor
-from magpie_ray.worker.answers import Answers
+from magpie_ray.generation.recipe import Recipe
+from magpie_ray.types import Partition, Rejection
 from magpie_ray.worker.committer import Committer
 from magpie_ray.worker.events import Event, Progress, Ready
-from magpie_ray.worker.fed_rounds import FedRounds
-from magpie_ray.worker.parts import make_feed, make_recipe, make_window, vllm_engine
+from magpie_ray.worker.generating import prepare_generation
+from magpie_ray.worker.parts import make_recipe, vllm_engine
+from magpie_ray.worker.scoring import prepare_scoring
 from magpie_ray.worker.spec import EngineFactory, WorkerSpec
+from magpie_ray.worker.task import BeginTask, Task
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +74,6 @@ class ShardWorker:
         self._finishing = self._stopping = False
         self._generate_until = math.inf
         self._received_rows = 0
-        self._answers = Answers(1)
 
     def give(self, partition: Partition) -> None:
         """Add a partition to those that this worker generates."""
@@ -104,32 +102,31 @@ class ShardWorker:
         self._orders.put(("stop", None))
 
     def make_recipe(self, spec: WorkerSpec) -> Recipe:
-        """The recipe of the rows. A subclass may change it."""
+        """The recipe of generated rows. A subclass may change it."""
         return make_recipe(spec)
+
+    def _prepare(self, spec: WorkerSpec) -> BeginTask:
+        """What a wrong config fails in before an engine starts, and then what begins the task over it."""
+        on_loaded = partial(self._orders.put, ("wake", None))
+        if isinstance(config := spec.build_spec.config, ScoreConfig):
+            return prepare_scoring(spec, config, on_loaded=on_loaded)
+        return prepare_generation(spec, self.make_recipe(spec), on_loaded=on_loaded)
 
     def run(self) -> Iterator[Event]:
         """Start the engine, then generate until told to finish or stop. Raises what ends the worker."""
         started = time.monotonic()
         spec = self._spec
-        recipe = self.make_recipe(spec)
-        feed = make_feed(spec, on_loaded=lambda: self._orders.put(("wake", None)))
+        begin = self._prepare(spec)
         engine = self._engine_factory(spec)
-        check_prompts_fit(spec.build_spec, max_model_len=engine.figures.max_model_len)
-        window = make_window(spec, engine.figures)
-        log.info("engine start %d is up: %s, %s", spec.engine_start, engine.figures, window)
+        task = begin(engine)
+        log.info("engine start %d is up: %s", spec.engine_start, engine.figures)
         yield Ready(figures=engine.figures, seconds=time.monotonic() - started)
-        self._answers = Answers(recipe.answers or 1)
         with ThreadPoolExecutor(_UPLOADERS) as uploader:
-            decider = DaemonExecutor(name="verdicts")
-            if feed:
-                rounds: Rounds = FedRounds(engine, recipe, window, feed=feed, executor=decider)
-            else:
-                rounds = Rounds(engine, recipe, window, executor=decider)
             committer = Committer(spec, uploader, on_upload=lambda: self._orders.put(("wake", None)))
             try:
-                yield from self._generate(rounds, committer)
+                yield from self._generate(task, committer)
                 while committer.uploads:
-                    yield from self._wait_for_an_upload(rounds, committer)
+                    yield from self._wait_for_an_upload(task, committer)
                     yield from committer.ended_uploads()
             except Exception as exc:
                 # Finished rows are committed all the same. Where storage fails, one key may be refused while
@@ -137,67 +134,64 @@ class ShardWorker:
                 storage_fails = isinstance(exc, StorageError)
                 seconds = self._last_uploads_seconds if storage_fails else _LAST_UPLOADS_IN_OUTAGE_SECONDS
                 spec.storage.give_up_after(seconds)
-                outcomes = [*self._answers.together(rounds.take_outcomes())]
+                outcomes = [*task.take_outcomes()]
                 if isinstance(exc, (AcceptRateError, RowExhaustedError)):
                     committer.keep_rejects(outcomes)
-                committer.book(outcome for outcome in outcomes if isinstance(outcome, Row))
+                committer.book(outcome for outcome in outcomes if not isinstance(outcome, Rejection))
                 committer.commit_heads()
                 while committer.is_uploading:
-                    yield from self._wait_for_an_upload(rounds, committer)
+                    yield from self._wait_for_an_upload(task, committer)
                 yield from committer.last_uploads()
                 # On notice the time was short; that says nothing of a store that others can still wait for.
                 if not (storage_fails and self._stopping):
                     raise
                 log.warning("told to stop, and not all finished rows could be stored in time: %s", exc)
             finally:
-                # A rule of the user's may never return.
-                decider.shutdown(wait=False, cancel_futures=True)
-                if feed:
-                    feed.close()
-        yield self._progress(rounds, committer, busy=False)
+                task.close()
+        yield self._progress(task, committer, busy=False)
         engine.close()
 
-    def _generate(self, rounds: Rounds, committer: Committer) -> Iterator[Event]:
+    def _generate(self, task: Task, committer: Committer) -> Iterator[Event]:
         """The loop: open what was given, step, book the outcomes, report progress."""
         every = self._spec.progress_seconds
         reported, dry, idled = -every, True, False
-        rounds.more_to_come = True
-        self._take_orders(rounds, committer)
-        while not self._stopping and not (self._finishing and not rounds.busy and not rounds.awaited_inputs):
-            busy = rounds.busy and len(committer.uploads) <= self._max_uploads
+        task.more_to_come = True
+        self._take_orders(task, committer)
+        while not self._stopping and not (self._finishing and not task.busy and not task.awaited_inputs):
+            busy = task.busy and len(committer.uploads) <= self._max_uploads
             if busy and idled:
                 # Before the step, which may never return: a worker that stores may be silent for longer.
                 reported, idled = time.monotonic(), False
-                yield self._progress(rounds, committer, busy=True)
+                yield self._progress(task, committer, busy=True)
             if busy:
-                committer.book(self._answers.together(rounds.step()))
+                committer.book(task.step())
             yield from committer.ended_uploads()
-            was_dry, dry = dry, not rounds.busy and not rounds.awaited_inputs
-            hungry = rounds.busy and rounds.unstarted < rounds.window.live
+            was_dry, dry = dry, not task.busy and not task.awaited_inputs
+            hungry = task.busy and task.unstarted < task.live_window
             due = reported + (every / _HUNGRY_HASTE if hungry else every)
             if time.monotonic() >= due or (dry and not was_dry):
                 reported, idled = time.monotonic(), not busy
                 due = reported + every
-                yield self._progress(rounds, committer, busy=busy)
-            self._take_orders(rounds, committer, wait_until=None if busy else due)
+                yield self._progress(task, committer, busy=busy)
+            self._take_orders(task, committer, wait_until=None if busy else due)
         if self._stopping:
-            yield from self._finish_heads(rounds, committer)
+            yield from self._finish_heads(task, committer)
 
-    def _finish_heads(self, rounds: Rounds, committer: Committer) -> Iterator[Event]:
+    def _finish_heads(self, task: Task, committer: Committer) -> Iterator[Event]:
         """Abort the rows that no finished row follows, finish the others in time, and commit the heads."""
         for rows in committer.narrow():
-            self._discard(rounds, rows)
+            task.discard(rows)
         reported = time.monotonic()
-        while rounds.busy and (now := time.monotonic()) < self._generate_until:
-            committer.book(self._answers.together(rounds.step()))
+        while task.busy and (now := time.monotonic()) < self._generate_until:
+            committer.book(task.step())
             yield from committer.ended_uploads()
             if now >= reported + self._spec.progress_seconds:
                 reported = now
-                yield self._progress(rounds, committer, busy=True)
-            self._take_orders(rounds, committer)
+                yield self._progress(task, committer, busy=True)
+            self._take_orders(task, committer)
         committer.commit_heads()
 
-    def _take_orders(self, rounds: Rounds, committer: Committer, *, wait_until: float | None = None) -> None:
+    def _take_orders(self, task: Task, committer: Committer, *, wait_until: float | None = None) -> None:
         """Carry out all orders. With `wait_until`, wait for the first one until then."""
         timeout = 0.0 if wait_until is None else max(0.0, wait_until - time.monotonic())
         with suppress(queue.Empty):
@@ -207,7 +201,7 @@ class ShardWorker:
                 self._stopping |= order == "stop"
                 self._finishing |= order == "finish"
                 if order in ("last", "finish"):
-                    rounds.more_to_come = False
+                    task.more_to_come = False
                 if partition is None:
                     continue
                 rows = range(partition.start, partition.stop)
@@ -216,31 +210,26 @@ class ShardWorker:
                 if order == "give":
                     committer.open(partition)
                     self._received_rows += partition.num_rows
-                    rounds.add(self._answers.of(rows))
+                    task.add(rows)
                 elif committer.drop(partition):
-                    self._discard(rounds, rows)
+                    task.discard(rows)
 
-    def _discard(self, rounds: Rounds, rows: range) -> None:
-        rounds.discard(self._answers.of(rows))
-        self._answers.drop(rows)
-
-    def _wait_for_an_upload(self, rounds: Rounds, committer: Committer) -> Iterator[Progress]:
+    def _wait_for_an_upload(self, task: Task, committer: Committer) -> Iterator[Progress]:
         """Until one more upload has ended, or the next report is due, which is made then."""
         running = [upload for upload in committer.uploads if not upload.done()]
         if running and not wait(running, self._spec.progress_seconds, return_when=FIRST_COMPLETED).done:
-            yield self._progress(rounds, committer, busy=False)
+            yield self._progress(task, committer, busy=False)
 
-    def _progress(self, rounds: Rounds, committer: Committer, *, busy: bool) -> Progress:
-        stats = rounds.engine.stats()
-        waits_for_storage = committer.uploads or rounds.awaited_inputs
+    def _progress(self, task: Task, committer: Committer, *, busy: bool) -> Progress:
+        waits_for_storage = committer.uploads or task.awaited_inputs
         return Progress(
             tally=committer.tally,
-            engine=replace(stats, known_tokens=stats.known_tokens + rounds.known_tokens),
-            started=self._received_rows - rounds.unstarted // self._answers.each,
-            live_window=rounds.window.live,
+            engine=task.stats(),
+            started=self._received_rows - task.unstarted,
+            live_window=task.live_window,
             doing="generating" if busy else "storing" if waits_for_storage else "nothing",
-            decided=rounds.decided,
-            awaited_rule=rounds.awaited_rule,
+            decided=task.decided,
+            awaited_rule=task.awaited_rule,
             dropped_rows=committer.dropped_rows,
             stored=committer.stored,
             storage_retries=self._spec.storage.retries,

@@ -71,7 +71,7 @@ def test_a_config_with_a_source_is_a_passs_and_other_commands_say_so(tmp_path: P
         load_config(file)
     with pytest.raises(ConfigError, match="source"):
         load_as(AnswerConfig, None, ["num_rows=3"])
-    assert list(JOBS) == ["generate", "answer"]
+    assert list(JOBS) == ["generate", "answer", "score"]
 
 
 def test_a_source_beside_the_config_file_is_found(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from magpie_ray.errors import ConfigError
 from magpie_ray.model.tokenizer import load_tokenizer
 from magpie_ray.scoring import Scorer
 from magpie_ray.scoring.columns import make_columns
+from magpie_ray.types import ScoredRow
 from tests.support.minilm import minilm as minilm
 from tests.support.scoring import TINY_CHAT, PlainRow, dialogue
 
@@ -75,7 +76,7 @@ def scored(
     scorer.add(rows)
     result = {}
     while scorer.busy:
-        result |= {row.row_id: row.values for row in scorer.step()}
+        result |= {row.row_id: row.values for row in scorer.step() if isinstance(row, ScoredRow)}
     return result
 
 

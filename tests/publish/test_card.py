@@ -61,14 +61,16 @@ def test_datasets_loads_the_folder_with_the_features_of_the_card(tmp_path: Path)
 @pytest.mark.parametrize(
     ("kind", "named"),
     [
-        (pa.int16(), "int16"),
-        (pa.float64(), "float64"),
-        (pa.date32(), "date32"),
-        (pa.list_(pa.string()), None),
+        (pa.int16(), {"dtype": "int16"}),
+        (pa.float64(), {"dtype": "float64"}),
+        (pa.date32(), {"dtype": "date32"}),
+        (pa.list_(pa.string()), {"list": "string"}),
+        (pa.list_(pa.float32(), 3), {"list": "float32", "length": 3}),
+        (pa.decimal128(9, 2), None),
     ],
 )
 def test_the_card_lists_columns_from_inputs_with_types_that_readers_know(
-    kind: pa.DataType, named: str | None
+    kind: pa.DataType, named: dict[str, object] | None
 ) -> None:
     kept = pa.schema([("town", pa.string()), ("x", kind)])
     config = config_of(inputs={"path": "prompts.csv", "keep": ["town", "x"]})
@@ -79,7 +81,7 @@ def test_the_card_lists_columns_from_inputs_with_types_that_readers_know(
     if named is None:  # it is in the files; a wrong name here would keep readers out
         assert features is None
     else:
-        assert features["features"][-1] == {"name": "x", "dtype": named}  # type: ignore[index]
+        assert features["features"][-1] == {"name": "x", **named}  # type: ignore[index]
 
 
 def test_what_the_user_has_added_stays_and_what_follows_from_the_build_is_new() -> None:

@@ -12,8 +12,9 @@ from magpie_ray.engine.protocol import EngineFigures
 from magpie_ray.engine.scoring import ScoreRequest
 from magpie_ray.engine.simulated.scoring import SimulatedScoringEngine
 from magpie_ray.errors import ConfigError
-from magpie_ray.scoring import ScoredRow, Scorer
+from magpie_ray.scoring import Scorer
 from magpie_ray.scoring.columns import make_columns
+from magpie_ray.types import Rejection, ScoredRow
 from tests.support.scoring import PlainRow, dialogue, tiny_format, tiny_tokenizer
 
 FIGURES = EngineFigures(max_num_seqs=4, kv_cache_tokens=10_000, max_model_len=200)
@@ -51,10 +52,15 @@ class Recording(SimulatedScoringEngine):
 
 
 def drained(scorer: Scorer) -> list[ScoredRow]:
-    rows = []
+    return outcomes_of(scorer)[0]
+
+
+def outcomes_of(scorer: Scorer) -> tuple[list[ScoredRow], list[Rejection]]:
+    outcomes = []
     while scorer.busy:
-        rows += scorer.step()
-    return rows
+        outcomes += scorer.step()
+    rows = [outcome for outcome in outcomes if isinstance(outcome, ScoredRow)]
+    return rows, [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 120)), max_size=30))
@@ -69,7 +75,7 @@ def test_every_row_comes_out_once_with_all_names_whatever_the_rows_are(
     scorer = Scorer(engine, COLUMNS)
     scorer.add(rows[:10])
     scorer.add(rows[10:])
-    scored = drained(scorer)
+    scored, rejections = outcomes_of(scorer)
     assert sorted(row.row_id for row in scored) == [row.row_id for row in rows]
     assert engine.outstanding == 0
     by_id = {row.row_id: row.values for row in scored}
@@ -82,10 +88,14 @@ def test_every_row_comes_out_once_with_all_names_whatever_the_rows_are(
         elif length < 20:
             assert values["colour"] in ("red", "green")
             assert 0 < float(str(values["size_probability"])) <= 1
-    missing = sum(length == 0 or not answered for answered, length in shapes)
-    assert scorer.without_text["size"] == missing
-    nulls = sum(values["size"] is None for values in by_id.values())
-    assert scorer.too_long["size"] == nulls - missing
+    lacking = {row_id for row_id, values in by_id.items() if None in values.values()}
+    assert sorted(rejection.row_id for rejection in rejections) == sorted(lacking)
+    for row, (answered, length) in zip(rows, shapes, strict=True):
+        reasons = [rejection.reason for rejection in rejections if rejection.row_id == row.row_id]
+        if length == 0 or (not answered and by_id[row.row_id]["colour"]):
+            assert reasons == ["no_text"]
+        elif answered and row.row_id in lacking:
+            assert reasons == ["context_full"]
 
 
 def test_the_batch_is_full_until_the_tail() -> None:
@@ -119,10 +129,12 @@ def test_a_row_that_nothing_is_asked_about_comes_out_without_the_engine() -> Non
     engine = SimulatedScoringEngine(drawn, figures=FIGURES)
     scorer = Scorer(engine, COLUMNS)
     scorer.add([PlainRow(row_id=3)])
-    assert scorer.step() == [ScoredRow(row_id=3, values=dict.fromkeys(NAMES))]
+    rejection, row = scorer.step()
+    assert isinstance(rejection, Rejection)
+    assert (rejection.row_id, rejection.reason) == (3, "no_text")
+    assert row == ScoredRow(row_id=3, values=dict.fromkeys(NAMES))
     assert not scorer.busy
     assert engine.stats().steps == 0
-    assert scorer.without_text == {"colour": 1, "size": 1}
 
 
 def test_the_longest_prompt_that_fits_is_asked_about_and_one_token_more_is_not() -> None:
@@ -133,18 +145,22 @@ def test_the_longest_prompt_that_fits_is_asked_about_and_one_token_more_is_not()
     engine = SimulatedScoringEngine(lambda _: [1.0], figures=FIGURES, vector_size=1)
     scorer = Scorer(engine, column)
     scorer.add(dialogue(i, text) for i, text in enumerate(texts))
-    fitting = {row.row_id for row in drained(scorer) if row.values["text"] is not None}
+    scored, rejections = outcomes_of(scorer)
+    fitting = {row.row_id for row in scored if row.values["text"] is not None}
     assert fitting == {i for i, length in enumerate(lengths) if length <= FIGURES.max_model_len}
-    assert scorer.too_long["text"] == len(texts) - len(fitting) > 0
+    assert len(rejections) == len(texts) - len(fitting) > 0
+    assert {rejection.reason for rejection in rejections} == {"context_full"}
 
 
-def test_dropped_rows_leave_the_engine_empty() -> None:
+def test_discarded_rows_leave_the_engine_and_the_others_stay() -> None:
     engine = Recording()
     scorer = Scorer(engine, COLUMNS)
     scorer.add(dialogue(i, "frog", "brown") for i in range(9))
-    scorer.step()
-    scorer.drop()
-    assert (scorer.busy, engine.outstanding) == (False, 0)
+    scorer.add([PlainRow(row_id=9)])
+    before = {row.row_id for row in scorer.step()}
+    scorer.discard(range(2, 20))
+    assert before | {row.row_id for row in drained(scorer)} == {0, 1}
+    assert engine.outstanding == 0
     scorer.add([dialogue(77, "frog", "brown")])
     assert [row.row_id for row in drained(scorer)] == [77]
 

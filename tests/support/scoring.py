@@ -19,6 +19,7 @@ class PlainRow:
     messages: tuple[tuple[str, str], ...] = ()
     system_prompt: str | None = None
     responses: tuple[str, ...] = ()
+    kept: None = None
 
 
 def dialogue(row_id: int, *texts: str, responses: tuple[str, ...] = ()) -> PlainRow:

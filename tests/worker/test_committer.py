@@ -40,7 +40,9 @@ class HookedStorage(Storage):
 def worker(storage: Storage, name: str, run: int = 1, *, rejected: bool = True) -> Committer:
     """A worker with the partition open and one rejected attempt behind it; it finishes with `finish`."""
     spec: Any = SimpleNamespace(
-        build_spec=SimpleNamespace(config=config_of(), table=lambda rows: to_table(rows, config_of())),
+        build_spec=SimpleNamespace(
+            config=config_of(), rejects_per_reason=20, table=lambda rows: to_table(rows, config_of())
+        ),
         storage=storage,
         fingerprint=build_of().fingerprint,
         run=run,

@@ -16,7 +16,7 @@ from magpie_ray.dataset import build_record
 from magpie_ray.engine.protocol import Request
 from magpie_ray.engine.simulated.engine import Answer
 from magpie_ray.errors import PreflightError, StorageError
-from magpie_ray.generation.conversation import Start
+from magpie_ray.generation.recipe import Start
 from magpie_ray.model.tokenizer import load_tokenizer
 from magpie_ray.preflight.inputs import copy_inputs
 from magpie_ray.preflight.resolve import resolve_build
@@ -171,11 +171,14 @@ class SlowLoader:
             raise self.error
         return [Start(None, (1,), input=Input(input_id=row)) for row in rows]
 
+    def characters(self, start: Start) -> int:
+        return len(start.prefix)
+
     def close(self) -> None:
         self.free.release(100)
 
 
-def feed_of(loader: SlowLoader) -> tuple[InputFeed, threading.Semaphore]:
+def feed_of(loader: SlowLoader) -> tuple[InputFeed[Start], threading.Semaphore]:
     loaded = threading.Semaphore(0)
     feed = InputFeed(loader, number=9, on_loaded=loaded.release)
     return feed, loaded

@@ -62,9 +62,9 @@ def _row_lines(fields: Mapping[str, Any]) -> list[str]:
     sizes = sorted({shard["rows"] for shard in fields["shards"]})
     spread = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     done = f", {fields['rows_committed']:,} of them committed" if fields["rows_committed"] else ""
-    messages = counted(fields["messages_per_row"], "message")
+    each = f" of {counted(fields['messages_per_row'], 'message')} each" if fields["messages_per_row"] else ""
     return [
-        f"rows          {fields['num_rows']:,} of {messages} each{done}",
+        f"rows          {fields['num_rows']:,}{each}{done}",
         f"files         {fields['partitions_pending']:,} of up to {fields['rows_per_partition']:,} rows, by "
         f"{counted(fields['num_actors'], 'actor')} on {fields['device']}, {spread} rows each",
     ]

@@ -17,7 +17,7 @@ _SHOWN_PROBLEMS = 50
 
 
 def result_text(result: "BuildResult", *, verbose: bool = False) -> str:
-    """What `magpie-ray generate` prints at its end. verbose: with how well the engines were used."""
+    """What `magpie-ray generate` or a pass prints at its end. verbose: also how well engines were used."""
     if result.left_alone:
         return f"{result.url} is left alone: {result.left_alone}."
     if not result.new_rows:

@@ -15,6 +15,7 @@ from magpie_ray.utils.text import safe
 
 _ROLE_STYLES = {"system": "magenta", "user": "bold cyan", "assistant": "green"}
 _REJECTED = "red"
+_SHOWN_ITEMS = 6
 
 
 def row_panel(row: Record) -> Panel:
@@ -32,7 +33,7 @@ def row_panel(row: Record) -> Panel:
         for said in said_in(row)
     ]
     if not parts:
-        parts = [Text(safe(f"{name}: {value}")) for name, value in row.items() if name != "row_id"]
+        parts = [Text(safe(f"{name}: {_shown(value)}")) for name, value in row.items() if name != "row_id"]
     return _panel(f"row {row['row_id']}", row, parts)
 
 
@@ -56,6 +57,14 @@ def _message(role: str, text: str, *, thought: object = None, style: str = "", n
     head = (f"{safe(role)}{note}\n", f"bold {style}" if style else _ROLE_STYLES.get(role, "bold"))
     reasoning = (f"{safe(str(thought))}\n\n", "dim") if thought else ""
     return Text.assemble(head, reasoning, (safe(text), style), "\n")
+
+
+def _shown(value: object) -> str:
+    """A value of a column; of a long list, such as an embedding, the beginning."""
+    if isinstance(value, list) and len(value) > _SHOWN_ITEMS:
+        first = ", ".join(map(str, value[:_SHOWN_ITEMS]))
+        return f"[{first}, ... {len(value)} in all]"
+    return str(value)
 
 
 def _list(value: object) -> list[Any]:

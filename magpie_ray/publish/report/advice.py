@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
+from magpie_ray.acceptance import remedy
+from magpie_ray.publish.first_words import word_tree
 from magpie_ray.publish.instruction_sample import GroupDiversity, Kind
 from magpie_ray.publish.report.facts import Facts
-from magpie_ray.publish.survey import word_tree
 from magpie_ray.types import Role
 from magpie_ray.utils.text import percent, visible
 
@@ -22,6 +23,7 @@ _REMEDIES: Mapping[Kind, str] = {
     "sampling": "raise its temperature",
     "prompt": "change it, or raise sampling.user.temperature",
 }
+_MOST_OF_A_LABEL = 0.95
 # A share of fewer rows than these says little.
 _LEAST_ROWS = 50
 # The rate of the last third of the work against that of the middle third, without start and tail.
@@ -32,7 +34,14 @@ def advice(facts: Facts) -> Sequence[str]:
     """A sentence for each figure that is out of the ordinary; none for a build that has few rows."""
     if facts.survey.rows < _LEAST_ROWS:
         return ()
-    return [*_cut(facts), *_rejected(facts), *_alike(facts), *_collapsed(facts), *_slower(facts)]
+    return [
+        *_cut(facts),
+        *_rejected(facts),
+        *_alike(facts),
+        *_collapsed(facts),
+        *_one_label(facts),
+        *_slower(facts),
+    ]
 
 
 def _cut(facts: Facts) -> Iterator[str]:
@@ -53,6 +62,12 @@ def _rejected(facts: Facts) -> Iterator[str]:
     if not tally.attempts or facts.accepted >= _LEAST_ACCEPTED:
         return
     reason, number = max(tally.rejected.items(), key=lambda item: item[1])
+    if facts.build.job == "score":
+        yield (
+            f"{percent(tally.unanswered / tally.rows)} of the rows lack a score, most of them for "
+            f"{visible(reason)}: {remedy(reason, 'assistant')}"
+        )
+        return
     yield (
         f"{percent(facts.accepted)} of the attempts were accepted, and {percent(number / tally.attempts)} "
         f"were rejected as {visible(reason)}: read `magpie-ray show {facts.url} --reason {visible(reason)}`, "
@@ -62,7 +77,7 @@ def _rejected(facts: Facts) -> Iterator[str]:
 
 def _alike(facts: Facts) -> Iterator[str]:
     survey = facts.survey
-    if facts.build.answers:
+    if facts.build.answers or not survey.first_words:
         return  # its instructions are the source's
     share = survey.duplicates / survey.rows
     if share > _MOST_DUPLICATES:
@@ -70,7 +85,9 @@ def _alike(facts: Facts) -> Iterator[str]:
             f"{percent(share)} of the instructions repeat an earlier one: raise sampling.user.temperature, "
             "or give more system prompts in system_prompt"
         )
-    for branch in word_tree(survey, first=2, second=1):  # one may be of instructions without words
+    for branch in word_tree(
+        survey.first_words, first=2, second=1
+    ):  # one may be of instructions without words
         share = branch.rows / survey.rows
         if branch.word and share > _MOST_ALIKE:
             yield (
@@ -98,6 +115,17 @@ def _collapsed(facts: Facts) -> Iterator[str]:
             f"{found.mean_distance:.2f} away on average (1: no word in common): {_REMEDIES[group.kind]} "
             "before you pay for answers"
         )
+
+
+def _one_label(facts: Facts) -> Iterator[str]:
+    for name, counts in facts.survey.labels.items():
+        label, rows = max(counts.items(), key=lambda item: item[1])
+        share = rows / sum(counts.values())
+        if label is not None and share > _MOST_OF_A_LABEL:
+            yield (
+                f"{percent(share)} of the rows have the {name} {visible(label)!r}, which then says little: "
+                f"describe the labels in columns.{name}, or use a larger model"
+            )
 
 
 def _slower(facts: Facts) -> Iterator[str]:

@@ -19,11 +19,12 @@ from markupsafe import Markup
 
 from magpie_ray.counters import EngineStats
 from magpie_ray.dataset.reader import said_in
+from magpie_ray.publish.first_words import word_tree
 from magpie_ray.publish.report import tables
 from magpie_ray.publish.report.advice import advice
 from magpie_ray.publish.report.charts_work import MAX_SLOTS, timeline
 from magpie_ray.publish.report.facts import Facts
-from magpie_ray.publish.survey import mean, quantile, word_tree
+from magpie_ray.publish.survey import mean, quantile
 from magpie_ray.utils.text import NO_FIGURE, percent, safe, shortened, span_text, three_digits, visible
 
 # A page of fifty rows of six messages stays under a megabyte.
@@ -57,7 +58,8 @@ def render(facts: Facts, drawings: Mapping[str, Sequence[Markup]]) -> str:
         cost_note=tables.cost_note(facts),
         costs=tables.costs(facts),
         surveyed=tables.surveyed(facts),
-        words=word_tree(facts.survey, first=40, second=8),
+        labels=tables.labels(facts),
+        words=word_tree(facts.survey.first_words, first=40, second=8),
         about=tables.about(facts),
         config=_yaml(facts.build.config),
         chat_format=_yaml(chat_format),
@@ -115,14 +117,15 @@ def _sections(facts: Facts) -> dict[str, str]:
         "selection": ("What the query took", facts.taken),
         "work": ("How it was made", True),
         "cost": ("Cost", True),
-        "lengths": ("Lengths", facts.survey.rows),
+        "scores": ("Scores", facts.survey.labels or facts.survey.rewards),
+        "lengths": ("Lengths", facts.survey.tokens),
         "rejected": ("Accepted and rejected", facts.tally.attempts or facts.rejects),
         "mix": (
             "System prompts" if facts.prompts else "Sampling settings",
             facts.prompts or facts.samplings,
         ),
-        "words": ("Instructions", facts.survey.rows),
-        "conversations": ("Conversations", facts.survey.rows),
+        "words": ("Instructions", facts.survey.first_words),
+        "conversations": ("Conversations", facts.survey.first_words),
         "build": ("The build", True),
     }
     return {id: title for id, (title, is_shown) in sections.items() if is_shown}

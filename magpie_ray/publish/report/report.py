@@ -17,12 +17,13 @@ from magpie_ray.dataset.rejects import Reject, by_reason, in_turns, read_rejects
 from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.dataset.selection_record import read_selection
 from magpie_ray.errors import StorageError
-from magpie_ray.publish.report import charts_rows, charts_work
+from magpie_ray.publish.report import charts_rows, charts_scores, charts_work
 from magpie_ray.publish.report.advice import advice
 from magpie_ray.publish.report.chart import Chart
 from magpie_ray.publish.report.facts import Facts
 from magpie_ray.publish.report.page import render
 from magpie_ray.publish.report.svg import DRAWING_SECONDS, draw
+from magpie_ray.publish.score_survey import surveyed_scores
 from magpie_ray.publish.survey_reader import most_repeated, spread_order, take_survey
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import DATA_PREFIX, PartitionRecord
@@ -85,6 +86,7 @@ def charts_of(facts: Facts) -> dict[str, Chart]:
         "reasons": charts_rows.reasons(facts),
         "prompts": charts_rows.prompts(facts),
         "words": charts_rows.words(facts),
+        **{f"reward-{name}": charts_scores.rewards(facts, name) for name in facts.survey.rewards},
     }
     return {name: chart for name, chart in charts.items() if chart}
 
@@ -101,7 +103,14 @@ def read_facts(
     runs, lost_runs = _runs(storage)
     if records is None:
         records = manifest.read_committed(storage, record)
-    survey = take_survey(storage, records, samples=_SAMPLES, answers=record.answers, seconds=seconds)
+    survey = take_survey(
+        storage,
+        records,
+        samples=_SAMPLES,
+        answers=record.answers,
+        scores=surveyed_scores(record),
+        seconds=seconds,
+    )
     histories = {run.number: actor_history.read_actor_history(storage, run.number) for run in runs}
     objects = storage.list_objects(DATA_PREFIX)
     return Facts(

@@ -3,9 +3,10 @@
 Pure.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from magpie_ray.publish.report.facts import Facts
+from magpie_ray.publish.score_survey import MILLION
 from magpie_ray.utils.text import NO_FIGURE, bytes_text, percent, short_number, span_text, three_digits
 
 
@@ -24,8 +25,12 @@ def tiles(facts: Facts) -> list[Tile]:
     if not facts.complete:
         rows_note = f"of {facts.num_rows:,}, {percent(tally.rows / max(1, facts.num_rows))}"
     roles = f"{short_number(tally.user_tokens)} user, {short_number(tally.assistant_tokens)} assistant"
-    duplicates = percent(survey.duplicates / survey.rows) if survey.rows else NO_FIGURE
-    duplicates_note = f"{survey.duplicates:,} of {survey.rows:,} instructions occur earlier"
+    repeats = percent(survey.duplicates / survey.rows) if survey.rows else NO_FIGURE
+    repeats_note = f"{survey.duplicates:,} of {survey.rows:,} instructions occur earlier"
+    alike = Tile("Duplicates", repeats, repeats_note)
+    if facts.build.job == "score":
+        lacking = percent(tally.unanswered / tally.rows) if tally.rows else NO_FIGURE
+        alike = Tile("Without a score", lacking, f"{tally.unanswered:,} rows lack a value")
     hours = Tile("GPU hours", three_digits(facts.gpu_hours), _cost_tile(facts))
     if not facts.on_gpus:
         time = span_text(facts.actor_hours * 3600) if facts.histories else NO_FIGURE
@@ -39,7 +44,7 @@ def tiles(facts: Facts) -> list[Tile]:
         Tile("Rows", f"{tally.rows:,}", rows_note),
         Tile("Tokens", short_number(tally.tokens), roles),
         Tile("Accepted", accepted, f"of {tally.attempts:,} attempts"),
-        Tile("Duplicates", duplicates, duplicates_note),
+        alike,
         hours,
         Tile("Rows/s", rate, rate_note),
     ]
@@ -101,11 +106,40 @@ def subject(facts: Facts) -> str:
     if answers := facts.build.answers:
         kind = "Answers" if answers == 1 else f"{answers} answers to each instruction"
         return f"{kind} by {identity.get('model.name', 'a model that is not named')}"
+    if facts.build.job == "score":
+        return f"Scores by {identity.get('model.name', 'a model that is not named')}"
     turns = identity.get("n_turns", 1)
     kind = f"{turns}-turn conversations" if turns != 1 else "Instructions and answers"
     if identity.get("only_instruction"):
         kind = "Instructions"
     return f"{kind} by {identity.get('model.name', 'a model that is not named')}"
+
+
+class LabelShare(NamedTuple):
+    """A label of a score pass: its rows, their share, and how probable it was on average."""
+
+    label: str
+    rows: int
+    share: float
+    probability: float | None
+
+
+def labels(facts: Facts) -> dict[str, list[LabelShare]]:
+    """The labels of each column that has some, in the order of the config; "(none)" for rows without."""
+    columns: Any = facts.build.identity.get("columns") or {}
+    shares = dict[str, list[LabelShare]]()
+    for name, counts in facts.survey.labels.items():
+        total, sums = sum(counts.values()), facts.survey.probabilities[name]
+        shares[name] = [
+            LabelShare(
+                label="(none)" if label is None else label,
+                rows=(rows := counts.get(label, 0)),
+                share=rows / max(1, total),
+                probability=sums[label] / MILLION / rows if rows and label is not None else None,
+            )
+            for label in [*columns[name]["choice"], *([None] if None in counts else [])]
+        ]
+    return shares
 
 
 def about(facts: Facts) -> dict[str, str]:
