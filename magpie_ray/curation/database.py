@@ -48,6 +48,8 @@ _NO_MEMORY = "Out of Memory Error"
 _UNREADABLE = ("IO Error", "Invalid Input Error: No magic bytes", "TProtocolException")
 _REFUSED = "Permission Error"
 _INTERRUPTED = ("INTERRUPT Error", "Query interrupted")
+# Where Ctrl-C met our code while DuckDB read a file, its message is the traceback.
+_INTERRUPTED_READING = re.compile(r"^Traceback .*^KeyboardInterrupt\b", re.MULTILINE | re.DOTALL)
 _READERS: Mapping[str, str] = {
     "Parquet": "read_parquet({files}{union})",
     # All lines decide the types, so that no line contradicts them later.
@@ -196,7 +198,7 @@ class Database:
             raise self._translated(self._files.with_names(str(exc))) from exc
 
     def _translated(self, message: str) -> BaseException:
-        if message.startswith(_INTERRUPTED):
+        if message.startswith(_INTERRUPTED) or _INTERRUPTED_READING.search(message):
             return KeyboardInterrupt()
         if message.startswith(_NO_MEMORY):
             reason = message.partition("\n")[0]
