@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -162,9 +163,13 @@ def test_ctrl_c_ends_a_query_and_the_same_command_begins_anew(build: str, tmp_pa
     ) as process:
         while not list(temporary.glob("magpie-ray-sql-*")):  # until the query is about to run
             assert process.poll() is None
+        work = psutil.Process(process.pid)
+        begun = work.cpu_times().user
+        while work.cpu_times().user < begun + 0.3:  # until it runs
+            assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 3
     assert err.startswith("error: interrupted")
     assert not list(temporary.iterdir())
-    assert not (tmp_path / "new").exists()
+    assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
