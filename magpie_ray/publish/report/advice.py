@@ -15,8 +15,8 @@ from magpie_ray.types import Role
 from magpie_ray.utils.text import percent, visible
 
 _MOST_CUT, _LEAST_ACCEPTED, _MOST_ALIKE, _MOST_DUPLICATES = 0.10, 0.80, 0.25, 0.01
-# Of 368 instructions by a model of 135 million parameters, at a temperature of 0.4, 0.7 and 1.0, 16%, 0.5% and
-# none had a near-duplicate, and the nearest was 0.31, 0.59 and 0.74 away.
+# Of 368 instructions by a model of 135 million parameters, at temperatures of 0.4, 0.7 and 1.0, 16%, 0.5%
+# and none had a near-duplicate, and the nearest was 0.31, 0.59 and 0.74 away.
 _MOST_NEAR, _LEAST_DISTANCE, _NAMED_GROUPS = 0.05, 0.4, 3
 _REMEDIES: Mapping[Kind, str] = {
     "all": "raise sampling.user.temperature, or give more system prompts in system_prompt",
