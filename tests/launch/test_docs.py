@@ -104,7 +104,7 @@ def in_prose(path: Path) -> Iterator[list[str]]:
 
 
 # Configs that a page shows, with the page.
-WRITTEN_IN = {"answers.yaml": "docs/answers.md"}
+WRITTEN_IN = {"answers.yaml": "docs/answers.md", "scores.yaml": "docs/scores.md"}
 
 COMMANDS = [
     pytest.param(words, id=f"{path.name}: {' '.join(words)[:70]}")
@@ -218,7 +218,8 @@ def test_our_own_command_line_takes_every_argument(words: list[str], tmp_path: P
     read = command.make_context(name, given).params
     if "config" in read:  # as for generate, plan has overrides of it
         if page := WRITTEN_IN.get(str(read["config"])):
-            [written] = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+            blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+            [written] = [block for block in blocks if block.startswith(f"# {read['config']}\n")]
             (tmp_path / "written.yaml").write_text(written)
             load_job(tmp_path / "written.yaml", list(read["overrides"] or ()))
             return

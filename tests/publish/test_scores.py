@@ -53,7 +53,9 @@ def pass_of(folder: Path, columns: dict[str, Any], values: Sequence[dict[str, An
         tally=Tally.sum(Tally.of_row(row) for row in rows),
     )
     storage.create(made.partition.key, data)
+    run_records.end_run(storage, run, outcome="complete")
     manifest.write_manifest(storage, record, [made], num_rows=len(values))
+    manifest.mark_complete(storage)
     return storage
 
 
@@ -70,14 +72,7 @@ def test_the_report_has_the_shares_of_labels_and_how_sure_the_model_was(tmp_path
     found = {tile.name: (tile.value, tile.note) for tile in tiles(facts)}
     assert found["Without a score"] == ("1.7%", "1 rows lack a value")
     report = write_report(storage)
-    assert (
-        report.advice
-        == [
-            "95% of the rows have the level 'hard', which then says little: describe the labels in columns.level, "
-            "or use a larger model"
-        ]
-        or report.advice == ()
-    )
+    assert not report.advice
     page = Path(report.location).read_text()
     assert "Scores by builtin:tiny-chat" in page
     assert "mean probability" in page
