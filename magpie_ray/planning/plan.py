@@ -1,5 +1,6 @@
 """What would run, as plain fields for the command `plan`."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +17,7 @@ from magpie_ray.planning.forecast import CostInputs, forecast
 from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
 from magpie_ray.preflight.target import look_if_reachable
 from magpie_ray.publish.hub_paths import MOST_FLAT
+from magpie_ray.types import Partition
 
 
 def make_plan(config: JobConfig, inputs: CostInputs | None = None) -> dict[str, Any]:
@@ -71,12 +73,7 @@ def make_plan(config: JobConfig, inputs: CostInputs | None = None) -> dict[str, 
         "sample": asdict(inputs.sample) if inputs.sample else None,
         "estimate": asdict(cost.estimate) if cost.estimate else None,
         "assumptions": [*assumptions, *cost.assumptions],
-        "warnings": [
-            *_unseen(target.unseen),
-            *build_spec.warnings,
-            *cost.warnings,
-            *_many_files(len(pending)),
-        ],
+        "warnings": [*_unseen(target.unseen), *build_spec.warnings, *cost.warnings, *_many_files(pending)],
         "config": {"num_rows": config.num_rows, **config.recorded()},
     }
 
@@ -99,15 +96,15 @@ def _new_record(build_spec: BuildSpec, *, num_actors: int, device: str) -> tuple
 def _assume_cluster(config: JobConfig, sample: Sample | None) -> tuple[int, str, list[str]]:
     """The number of actors, their device, and a sentence for each of the two that is assumed."""
     assumptions = []
-    num_actors, device = config.cluster.num_actors, str(config.engine.device)
+    num_actors, device, job = config.cluster.num_actors, str(config.engine.device), job_of(config)
     if num_actors == "auto":
         num_actors = sample.engines if sample else 1
         assumptions.append(
-            f"cluster.num_actors is auto: {num_actors}; `{job_of(config)}` starts as many as the cluster holds"
+            f"cluster.num_actors is auto: {num_actors}; `{job}` starts as many as the cluster holds"
         )
     if device == "auto":
         device = sample.device if sample else "cuda"
-        assumptions.append(f"engine.device is auto: {device}; `{job_of(config)}` looks at the cluster")
+        assumptions.append(f"engine.device is auto: {device}; `{job}` looks at the cluster")
     return num_actors, device, assumptions
 
 
@@ -116,8 +113,9 @@ def _unseen(reason: str) -> list[str]:
     return [f"not looked at, so this is the plan of a new build: {reason}"] if reason else []
 
 
-def _many_files(files: int) -> list[str]:
+def _many_files(pending: Sequence[Partition]) -> list[str]:
     """A warning where one folder of the Hugging Face hub does not hold the files."""
+    files = len(pending)
     if files <= MOST_FLAT:
         return []
     return [
