@@ -183,7 +183,7 @@ def _body(
     return [
         f"# {_title(record)}",
         *([_ASK_FOR_LICENCE.format(model=model)] if licence == _UNKNOWN_LICENCE else []),
-        f"{rows}, {_origin(record)}{'' if kind else _counts(tally)}",
+        f"{rows}, {_origin(record)}{'' if kind else _counts(record, tally)}",
         "```python\nfrom datasets import load_dataset\n\n"
         'rows = load_dataset("path/or/hub/id", split="train")\n```',
         "## Columns",
@@ -232,10 +232,13 @@ def _origin(record: BuildRecord) -> str:
     )
 
 
-def _counts(tally: Tally) -> str:
-    """What it took to make the rows, as a sentence."""
+def _counts(record: BuildRecord, tally: Tally) -> str:
+    """What it took to make the rows, or what scores lack, as a sentence."""
     rejected = sum(tally.rejected.values())
     reasons = ", ".join(f"{times:,} {reason}" for reason, times in sorted(tally.rejected.items()))
+    if record.job == "score":
+        lacking = f" {tally.unanswered:,} rows lack a value" + (f" ({reasons})" if reasons else "")
+        return f"{lacking}." if tally.unanswered else ""
     return (
         f" Generated with magpie-ray: {tally.attempts:,} attempts, {rejected:,} rejected"
         + (f" ({reasons})" if reasons else "")

@@ -1,6 +1,6 @@
 """What is made of a score pass for others: its survey, card and report, and rows as they are shown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.tiny_chat.reward_model import write_reward_model
 from magpie_ray.cli.views.rows import row_panel
 from magpie_ray.config.loading import parse_as
 from magpie_ray.config.score import ScoreConfig
@@ -24,39 +25,55 @@ from magpie_ray.publish.report.report import read_facts, write_report
 from magpie_ray.publish.report.tables import labels, tiles
 from magpie_ray.publish.survey import Survey
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import ScoredRow
+from magpie_ray.types import Rejection, ScoredRow
 from tests.support.sources import instructions, write_source
 
 LEVEL = {"choice": {"easy": "a child knows", "hard": None}, "prompt": "{labels}\n{instruction}"}
+ASKED = [{"role": "user", "content": "What is it?"}]
 KINDS: dict[str, Any] = {"level": "choice", "good": "reward"}
 
 
-def pass_of(folder: Path, columns: dict[str, Any], values: Sequence[dict[str, Any]]) -> Storage:
-    """A finished pass with these values of its rows."""
-    source = write_source(
-        folder / "rows.jsonl", instructions(*(f"Question {n}?" for n in range(len(values))))
-    )
-    config = parse_as(
-        ScoreConfig,
-        {"source": {"path": str(source)}, "columns": columns, "output": {"path": str(folder / "out")}},
-    )
+def pass_of(
+    folder: Path, columns: dict[str, Any], values: Sequence[dict[str, Any]], *, rows: Any = (), **keys: Any
+) -> Storage:
+    """A finished pass with these values of its rows. rows: of the source."""
+    rows = rows or instructions(*(f"Question {n}?" for n in range(len(values))))
+    source = {"path": str(write_source(folder / "rows.jsonl", rows))}
+    output = {"path": str(folder / "out")}
+    config = parse_as(ScoreConfig, {"source": source, "columns": columns, "output": output} | keys)
     build_spec = resolve_build(config)
     storage = Storage(str(folder / "out"))
     record = build_record.open_build(storage, build_spec.record(len(values)))
     run = run_records.start_run(storage, num_rows=len(values), host="here", config=config.recorded())
-    rows = [ScoredRow(row_id=n, values=of, tokens=1) for n, of in enumerate(values)]
+    scored = [ScoredRow(row_id=n, values=of, tokens=1) for n, of in enumerate(values)]
     data, made = to_parquet(
-        build_spec.table(rows),
+        build_spec.table(scored),
         compression="zstd",
         fingerprint=record.fingerprint,
         run=run.number,
-        tally=Tally.sum(Tally.of_row(row) for row in rows),
+        tally=Tally.sum([*map(Tally.of_row, scored), *map(Tally.of_rejection, _lacking(scored))]),
     )
     storage.create(made.partition.key, data)
     run_records.end_run(storage, run, outcome="complete")
     manifest.write_manifest(storage, record, [made], num_rows=len(values))
     manifest.mark_complete(storage)
     return storage
+
+
+def _lacking(rows: Sequence[ScoredRow]) -> Iterator[Rejection]:
+    """Of each row that lacks a value, as the scorer says it."""
+    for row in rows:
+        if any(value is None for value in row.values.values()):
+            yield Rejection(
+                row_id=row.row_id,
+                attempt=1,
+                role="assistant",
+                turn=1,
+                reason="no_text",
+                text="",
+                user_tokens=0,
+                assistant_tokens=0,
+            )
 
 
 def level(label: str | None, probability: float | None = 0.75) -> dict[str, Any]:
@@ -71,11 +88,15 @@ def test_the_report_has_the_shares_of_labels_and_how_sure_the_model_was(tmp_path
     assert rows == [("easy", 2, 1.0), ("hard", 57, 0.5), ("(none)", 1, None)]
     found = {tile.name: (tile.value, tile.note) for tile in tiles(facts)}
     assert found["Without a score"] == ("1.7%", "1 rows lack a value")
+    assert set(found) == {"Rows", "Without a score", "Actor time", "Rows/s"}  # none of messages
+    assert "tokens" not in found["Rows/s"][1]
     report = write_report(storage)
     assert not report.advice
     page = Path(report.location).read_text()
     assert "Scores by builtin:tiny-chat" in page
     assert "mean probability" in page
+    assert "1 of 60 rows lack a value" in page
+    assert "attempts" not in page
     assert "Duplicates" not in page
     assert 'id="lengths"' not in page
     assert verify(storage).ok
@@ -89,10 +110,36 @@ def test_a_label_that_nearly_all_rows_have_is_worth_a_look(tmp_path: Path) -> No
     ]
 
 
+def test_many_rows_without_a_score_are_worth_a_look_with_their_reason(tmp_path: Path) -> None:
+    values = [*[level("hard")] * 40, *[level("easy")] * 30, *[level(None)] * 30]
+    [said] = write_report(pass_of(tmp_path, {"level": LEVEL}, values)).advice
+    assert said.startswith("30% of the rows lack a score, most of them for no_text: ")
+    assert "acceptance" not in said
+
+
+def test_rewards_are_drawn_with_their_mean_and_quantiles(tmp_path: Path) -> None:
+    model = {"name": str(write_reward_model(tmp_path / "model"))}
+    rewards = [[n / 10, None, -n / 10] for n in range(60)]
+    storage = pass_of(
+        tmp_path,
+        {"good": {"reward": "response"}},
+        [{"good": each} for each in rewards],
+        rows=[{"conversation": ASKED, "responses": ["a", None, "b"]} for _ in rewards],
+        model=model,
+    )
+    page = Path(write_report(storage).location).read_text()
+    assert "Values of good; the median is 0.00" in page
+    assert '<td class="n">120</td>' in page.replace(' class="name"', "")
+    card = Path(write_card(storage)).read_text()
+    assert "| `good` | `list<double>` | the logit of the reward model for the dialogue, or one for" in card
+
+
 def test_the_card_says_what_the_columns_hold_and_who_scored(tmp_path: Path) -> None:
-    storage = pass_of(tmp_path, {"level": LEVEL}, [level("hard")] * 3)
+    storage = pass_of(tmp_path, {"level": LEVEL}, [level("hard"), level("hard"), level(None)])
     card = Path(write_card(storage)).read_text()
     assert "# Scores by builtin:tiny-chat" in card
+    assert "1 rows lack a value (1 no_text)." in card
+    assert "attempts" not in card
     assert "| `level` | `string` | the label that the model most probably gives: `easy`, `hard` |" in card
     assert "| `level_probability` | `double` | how probable `level` is |" in card
     assert "Scores are a model's opinion" in card

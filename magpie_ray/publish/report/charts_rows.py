@@ -102,7 +102,7 @@ def _binned(counts: Histogram, width: int, end: int) -> list[dict[str, object]]:
 
 
 def reasons(facts: Facts) -> Chart | None:
-    """Rejected attempts by reason, the most frequent first."""
+    """Rejected attempts, or rows without a score, by reason, the most frequent first."""
     rejected = sorted(facts.tally.rejected.items(), key=lambda item: -item[1])
     if not rejected:
         return None
@@ -126,7 +126,8 @@ def reasons(facts: Facts) -> Chart | None:
         encoding={"y": name_axis("reason", gap=0.3), "x": quantitative("n", axis=None, scale=scale)},
         layer=[bars, texts],
     )
-    return Chart(title="Rejected attempts by reason", spec=spec)
+    what = "Rows without a score" if facts.build.job == "score" else "Rejected attempts"
+    return Chart(title=f"{what} by reason", spec=spec)
 
 
 def prompts(facts: Facts) -> Chart | None:

@@ -47,16 +47,17 @@ def rows(facts: Facts) -> Chart | None:
 
 
 def rate(facts: Facts) -> Chart | None:
-    """Tokens generated per second, over time."""
+    """Tokens generated per second, over time; of scores the requests, which count as one token each."""
     if not facts.bins:
         return None
+    what = "requests" if facts.build.job == "score" else "tokens"
     unit, axis = _time_axis(facts)
     values = [
         {
             "a": span.begin / unit,
             "b": span.end / unit,
             "rate": round(span.tokens / span.seconds, 1),
-            "tooltip": f"{span.tokens / span.seconds:,.0f} tokens/s",
+            "tooltip": f"{span.tokens / span.seconds:,.0f} {what}/s",
         }
         for span in facts.bins
     ]
@@ -69,11 +70,11 @@ def rate(facts: Facts) -> Chart | None:
         encoding={
             "x": quantitative("a", **axis, bin={"binned": True}),
             "x2": {"field": "b"},
-            "y": quantitative("rate", stack=None, title="tokens/s generated", axis=y_axis),
+            "y": quantitative("rate", stack=None, title=f"{what}/s", axis=y_axis),
             "description": {"field": "tooltip"},
         },
     )
-    return Chart(title="Tokens per second over time", spec=spec)
+    return Chart(title=f"{what.capitalize()} per second over time", spec=spec)
 
 
 def actors(facts: Facts) -> Chart | None:

@@ -119,7 +119,11 @@ def _sections(facts: Facts) -> dict[str, str]:
         "cost": ("Cost", True),
         "scores": ("Scores", facts.survey.labels or facts.survey.rewards),
         "lengths": ("Lengths", facts.survey.tokens),
-        "rejected": ("Accepted and rejected", facts.tally.attempts or facts.rejects),
+        "rejected": (
+            ("Rows without a score", facts.tally.unanswered or facts.rejects)
+            if facts.build.job == "score"
+            else ("Accepted and rejected", facts.tally.attempts or facts.rejects)
+        ),
         "mix": (
             "System prompts" if facts.prompts else "Sampling settings",
             facts.prompts or facts.samplings,

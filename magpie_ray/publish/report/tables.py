@@ -21,33 +21,46 @@ class Tile(NamedTuple):
 def tiles(facts: Facts) -> list[Tile]:
     """The figures that readers look for first."""
     tally, survey = facts.tally, facts.survey
-    rows_note = "all rows of the build"
-    if not facts.complete:
-        rows_note = f"of {facts.num_rows:,}, {percent(tally.rows / max(1, facts.num_rows))}"
-    roles = f"{short_number(tally.user_tokens)} user, {short_number(tally.assistant_tokens)} assistant"
-    repeats = percent(survey.duplicates / survey.rows) if survey.rows else NO_FIGURE
-    repeats_note = f"{survey.duplicates:,} of {survey.rows:,} instructions occur earlier"
-    alike = Tile("Duplicates", repeats, repeats_note)
     if facts.build.job == "score":
         lacking = percent(tally.unanswered / tally.rows) if tally.rows else NO_FIGURE
-        alike = Tile("Without a score", lacking, f"{tally.unanswered:,} rows lack a value")
-    hours = Tile("GPU hours", three_digits(facts.gpu_hours), _cost_tile(facts))
-    if not facts.on_gpus:
-        time = span_text(facts.actor_hours * 3600) if facts.histories else NO_FIGURE
-        hours = Tile("Actor time", time, _cost_tile(facts))
-    rate, rate_note = NO_FIGURE, "no run has ended"
-    if seconds := facts.up_seconds:
-        rate = three_digits(tally.rows / seconds)
-        rate_note = f"{short_number(tally.tokens / seconds)} tokens/s, {span_text(facts.seconds)} of work"
+        without = Tile("Without a score", lacking, f"{tally.unanswered:,} rows lack a value")
+        return [_rows_tile(facts), without, _hours_tile(facts), _rate_tile(facts)]
+    roles = f"{short_number(tally.user_tokens)} user, {short_number(tally.assistant_tokens)} assistant"
     accepted = percent(facts.accepted) if tally.attempts else NO_FIGURE
+    repeats = percent(survey.duplicates / survey.rows) if survey.rows else NO_FIGURE
+    repeats_note = f"{survey.duplicates:,} of {survey.rows:,} instructions occur earlier"
     return [
-        Tile("Rows", f"{tally.rows:,}", rows_note),
+        _rows_tile(facts),
         Tile("Tokens", short_number(tally.tokens), roles),
         Tile("Accepted", accepted, f"of {tally.attempts:,} attempts"),
-        alike,
-        hours,
-        Tile("Rows/s", rate, rate_note),
+        Tile("Duplicates", repeats, repeats_note),
+        _hours_tile(facts),
+        _rate_tile(facts),
     ]
+
+
+def _rows_tile(facts: Facts) -> Tile:
+    rows = facts.tally.rows
+    note = "all rows of the build"
+    if not facts.complete:
+        note = f"of {facts.num_rows:,}, {percent(rows / max(1, facts.num_rows))}"
+    return Tile("Rows", f"{rows:,}", note)
+
+
+def _hours_tile(facts: Facts) -> Tile:
+    if facts.on_gpus:
+        return Tile("GPU hours", three_digits(facts.gpu_hours), _cost_tile(facts))
+    time = span_text(facts.actor_hours * 3600) if facts.histories else NO_FIGURE
+    return Tile("Actor time", time, _cost_tile(facts))
+
+
+def _rate_tile(facts: Facts) -> Tile:
+    if not (seconds := facts.up_seconds):
+        return Tile("Rows/s", NO_FIGURE, "no run has ended")
+    work = f"{span_text(facts.seconds)} of work"
+    if facts.build.job != "score":  # whose tokens are those of its requests, one each
+        work = f"{short_number(facts.tally.tokens / seconds)} tokens/s, {work}"
+    return Tile("Rows/s", three_digits(facts.tally.rows / seconds), work)
 
 
 def _cost_tile(facts: Facts) -> str:
@@ -70,20 +83,22 @@ def cost_note(facts: Facts) -> str:
 
 def costs(facts: Facts) -> dict[str, str]:
     """What the build took, by name."""
-    tally = facts.tally
+    tally, writes = facts.tally, facts.build.job != "score"
     costs = {"Actor time, all runs": span_text(facts.actor_hours * 3600)} if facts.histories else {}
     if facts.on_gpus:
         hours = facts.gpu_hours
         costs["GPU hours"] = three_digits(hours)
         if hours and tally.rows:
             costs["Rows per GPU hour"] = f"{tally.rows / hours:,.0f}"
-            costs["Tokens/s per GPU"] = f"{tally.tokens / hours / 3600:,.0f}"
+            if writes:
+                costs["Tokens/s per GPU"] = f"{tally.tokens / hours / 3600:,.0f}"
             costs["GPU hours per million rows"] = three_digits(hours / tally.rows * 1e6)
     if facts.cost is not None and tally.rows:
         costs["Price of a GPU hour, as given"] = f"{facts.price:g}"
         costs["Cost"] = f"{facts.cost:,.2f}"
         costs["Cost per million rows"] = f"{facts.cost / tally.rows * 1e6:,.2f}"
-        costs["Cost per million tokens"] = f"{facts.cost / max(1, tally.tokens) * 1e6:,.4f}"
+        if writes:
+            costs["Cost per million tokens"] = f"{facts.cost / max(1, tally.tokens) * 1e6:,.4f}"
     if facts.engine_stats.steps:
         costs["Engines"] = str(facts.engine_stats)
     costs["Size of data/"] = (
