@@ -23,10 +23,13 @@ def architecture_of(model: Model) -> str:
     return str(names[0]) if isinstance(names, list) and names else ""
 
 
+def classifies(model: Model) -> bool:
+    """Whether the model gives logits of labels, as a reward model does."""
+    return architecture_of(model).endswith(_CLASSIFIER)
+
+
 def label_count(model: Model, *, trust_remote_code: bool = False) -> int | None:
-    """Labels of a model that classifies; None for a model that does not."""
-    if not architecture_of(model).endswith(_CLASSIFIER):
-        return None
+    """Labels of a model that classifies; None where its files do not say it."""
     try:
         return int(_config(model, trust_remote_code).num_labels)
     except _UNREADABLE:
@@ -39,9 +42,10 @@ def vector_size(model: Model, *, trust_remote_code: bool = False) -> int | None:
         modules: Any = _read(model, _MODULES)
         dense = [module["path"] for module in modules if module.get("type") in _DENSE]
         if dense:
-            return int(_read(model, f"{dense[-1]}/{_CONFIG}")["out_features"])
-        config = _config(model, trust_remote_code)
-        size = getattr(config, "embedding_size", None) or config.get_text_config().hidden_size
+            size = _read(model, f"{dense[-1]}/{_CONFIG}")["out_features"]
+        else:
+            config = _config(model, trust_remote_code)
+            size = getattr(config, "embedding_size", None) or config.get_text_config().hidden_size
     except _UNREADABLE:
         return None
     return size if type(size) is int and size > 0 else None

@@ -1,23 +1,31 @@
 """What a score pass asks, compared with its model and its source before anything starts."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, takewhile
+from typing import TypeAlias
 
 from magpie_ray.chat_format import ChatFormat
 from magpie_ray.chat_format.dialogue import Dialogues
 from magpie_ray.chat_format.format import SystemPrefix
 from magpie_ray.config.score import ScoreConfig
+from magpie_ray.config.scoring import EmbedColumn, ScoreKind
 from magpie_ray.errors import ConfigError, FormatError
-from magpie_ray.model.heads import architecture_of, label_count, vector_size
+from magpie_ray.model.heads import architecture_of, classifies, label_count, vector_size
 from magpie_ray.model.resolve import Model
 from magpie_ray.model.tokenizer import LoadedTokenizer
 from magpie_ray.scoring.columns import Column, make_columns
 from magpie_ray.scoring.rows import texts_of
 from magpie_ray.sources.reader import SourceRow
 
-Prompts = list[list[int]]
+Prompts: TypeAlias = list[list[int]]
+
+_MODELS: Mapping[ScoreKind, str] = {
+    "choice": "a chat model",
+    "reward": "a reward model, whose architecture in config.json ends in SequenceClassification",
+    "embed": "an embedding model",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,25 +75,34 @@ def check_columns(
 
 
 def _size(config: ScoreConfig, model: Model) -> int | None:
-    """Numbers that the model gives for a text, as Column.check takes it."""
+    """Numbers that the model gives for a text, as Column.check takes it.
+
+    ConfigError for a model of another kind, or one that does not say its numbers. A chat model may give vectors.
+    """
     trust = config.model.trust_remote_code
-    labels = label_count(model, trust_remote_code=trust)
-    if config.kind == "embed":
-        size = vector_size(model, trust_remote_code=trust)
-        if size is None and (lacking := [n for n, c in config.columns.items() if not c.dimensions]):  # type: ignore[union-attr]
-            raise ConfigError(
-                f"columns.{lacking[0]}.dimensions: null, but the files of {model.name} do not say how many "
-                "numbers its vectors have; say it here"
-            )
-        return size
-    is_reward = config.kind == "reward"
-    if (labels is not None) != is_reward:
-        must = "a reward model, which ends in SequenceClassification" if is_reward else "a chat model"
+    if classifies(model) != (config.kind == "reward"):
         raise ConfigError(
             f"model.name: got {model.name}, whose architecture is {architecture_of(model) or 'not known'}; "
-            f"columns of the kind {config.kind} need {must}"
+            f"columns of the kind {config.kind} need {_MODELS[config.kind]}"
         )
-    return labels
+    if config.kind == "choice":
+        return None
+    if config.kind == "reward":
+        labels = label_count(model, trust_remote_code=trust)
+        if labels is None:
+            raise ConfigError(
+                f"model.name: got {model.name}, whose config.json does not say how many labels it has; set "
+                "model.trust_remote_code if the model needs code of its own, or use another reward model"
+            )
+        return labels
+    size = vector_size(model, trust_remote_code=trust)
+    for name, column in config.columns.items():
+        if size is None and isinstance(column, EmbedColumn) and column.dimensions is None:
+            raise ConfigError(
+                f"columns.{name}.dimensions: null, but the files of {model.name} do not say how many "
+                "numbers its vectors have; say it here"
+            )
+    return size
 
 
 def _read_tokens(by_column: Sequence[Sequence[Prompts]], *, cached: bool) -> float:

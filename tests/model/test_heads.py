@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from magpie_ray.model.heads import architecture_of, label_count, vector_size
+from magpie_ray.model.heads import architecture_of, classifies, label_count, vector_size
 from magpie_ray.model.resolve import Model, resolve_model
 
 BERT = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 48}
@@ -44,11 +44,30 @@ def test_a_size_that_the_config_states_goes_before_that_of_the_hidden_layers(tmp
     assert vector_size(model(tmp_path, BERT | {"embedding_size": 12})) == 12
 
 
-@pytest.mark.parametrize("modules", ["{", [{"type": "sentence_transformers.models.Dense"}], "[1]"])
-def test_files_that_say_nothing_give_no_size(tmp_path: Path, modules: object) -> None:
+@pytest.mark.parametrize("modules", [[{"type": "sentence_transformers.models.Dense"}], "[1]", '"x"'])
+def test_modules_that_can_not_be_understood_give_no_size(tmp_path: Path, modules: object) -> None:
     files: dict[str, Any] = {"modules": modules}
-    size = vector_size(model(tmp_path, BERT, **files))
-    assert size in (None, 48)
+    assert vector_size(model(tmp_path, BERT, **files)) is None
+
+
+def test_a_list_of_modules_that_is_broken_counts_as_none(tmp_path: Path) -> None:
+    files: dict[str, Any] = {"modules": "{"}
+    assert vector_size(model(tmp_path, BERT, **files)) == 48
+
+
+@pytest.mark.parametrize(
+    "dense", [{"out_features": 0}, {"out_features": "wide"}, {}, "{", [1]], ids=json.dumps
+)
+def test_a_dense_layer_that_does_not_say_its_size_gives_none(tmp_path: Path, dense: object) -> None:
+    modules = [{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]
+    files: dict[str, Any] = {"modules": modules, "2_Dense__config": dense}
+    assert vector_size(model(tmp_path, BERT, **files)) is None
+
+
+def test_the_text_part_of_a_model_of_several_decides(tmp_path: Path) -> None:
+    text = {"model_type": "gemma3_text", "hidden_size": 24}
+    nested = {"model_type": "gemma3", "architectures": ["Gemma3Model"], "text_config": text}
+    assert vector_size(model(tmp_path, nested)) == 24
 
 
 def test_a_config_that_nobody_knows_gives_no_size(tmp_path: Path) -> None:
@@ -58,8 +77,21 @@ def test_a_config_that_nobody_knows_gives_no_size(tmp_path: Path) -> None:
 def test_a_model_that_classifies_has_labels_and_others_have_none(tmp_path: Path) -> None:
     assert label_count(model(tmp_path, CLASSIFIER)) == 1
     assert label_count(model(tmp_path, CLASSIFIER | {"num_labels": 3})) == 3
-    assert label_count(model(tmp_path, BERT)) is None
-    assert label_count(resolve_model("builtin:tiny-chat", None)) is None
+    assert classifies(model(tmp_path, CLASSIFIER))
+    assert not classifies(model(tmp_path, BERT))
+    assert not classifies(resolve_model("builtin:tiny-chat", None))
+
+
+def test_labels_that_no_file_tells_are_not_guessed(tmp_path: Path) -> None:
+    unknown = model(tmp_path, {"model_type": "no such", "architectures": ["XForSequenceClassification"]})
+    assert classifies(unknown)
+    assert label_count(unknown) is None
+
+
+@pytest.mark.parametrize("architectures", [None, [], "BertModel", [7]])
+def test_an_architecture_that_is_not_named_is_none(tmp_path: Path, architectures: object) -> None:
+    found = model(tmp_path, BERT | {"architectures": architectures})
+    assert not classifies(found)
 
 
 def test_an_architecture_is_the_first_that_is_named(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_the_rows_of_a_source_with_several_answers_get_lists(tmp_path: Path, rew
     [
         (CHOICE, True, ANSWERED, "columns of the kind choice need a chat model"),
         (REWARD, False, ANSWERED, "columns of the kind reward need a reward model"),
+        (EMBED, True, ANSWERED, "columns of the kind embed need an embedding model"),
         (
             {"level": {"choice": ["a", "b"], "prompt": "{response}"}},
             False,
@@ -118,6 +119,17 @@ def test_a_reward_model_with_several_labels_is_refused(tmp_path: Path, reward_mo
     config |= {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="the model has 2 labels, and a reward model has one"):
+        resolve_build(config_for(tmp_path, REWARD, model={"name": str(folder)}))
+
+
+def test_a_reward_model_whose_labels_are_not_known_is_refused_with_what_may_help(
+    tmp_path: Path, reward_model: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(reward_model, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "nobody-knows"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"does not say how many labels it has; set model\.trust_remote"):
         resolve_build(config_for(tmp_path, REWARD, model={"name": str(folder)}))
 
 
