@@ -77,7 +77,7 @@ def check_columns(
 def _size(config: ScoreConfig, model: Model) -> int | None:
     """Numbers that the model gives for a text, as Column.check takes it.
 
-    ConfigError for a model of another kind, or one that does not say its numbers. A chat model may give vectors.
+    ConfigError for a model of another kind, or one that does not say its numbers. A chat model may embed.
     """
     trust = config.model.trust_remote_code
     if classifies(model) != (config.kind == "reward"):

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.tiny_chat.reward_model import write_reward_model
 from magpie_ray.config.loading import parse_as
 from magpie_ray.config.score import ScoreConfig
 from magpie_ray.dataset import build_record
 from magpie_ray.dataset.parquet import FOOTER_KEY
+from magpie_ray.dataset.partitioning import pending
 from magpie_ray.dataset.rejects import read_rejects
 from magpie_ray.engine.protocol import EngineFigures
 from magpie_ray.engine.scoring import ScoreRequest
@@ -169,6 +171,57 @@ def test_dropped_partitions_leave_the_others_alone(tmp_path: Path) -> None:
     worker.finish()
     stored = [event.partition for event in commits(list(worker.run()))]
     assert sorted(stored) == [partitions[0], *partitions[2:]]
+
+
+def test_a_partition_that_is_dropped_under_way_comes_out_no_more_and_the_others_do(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    partitions = partitions_of(spec)
+    worker = ShardWorker(replace(spec, progress_seconds=0.0), Scores(first_label))
+    dropped = list[Partition]()
+
+    def act(event: Event) -> None:
+        if isinstance(event, Progress) and event.tally.rows and not dropped:
+            assert event.tally.rows < partitions[0].num_rows
+            dropped.append(partitions[0])
+            worker.drop(partitions[0])
+            worker.finish()
+
+    stored = {event.partition for event in commits(list(run(worker, *partitions, act=act)))}
+    assert dropped
+    assert stored == set(partitions[1:])
+
+
+def test_a_source_that_has_grown_gives_its_new_rows_to_a_worker_of_the_next_run(tmp_path: Path) -> None:
+    """The file of the first run stays, and ends where the source ended then."""
+    folder = tmp_path / "rows"
+    write_source(folder / "a.parquet", ROWS[:12])
+    source = {"path": str(folder)}
+    before = spec_of(tmp_path, source=source)
+    assert before.build_spec.config.num_rows == 12
+    list(run(ShardWorker(before, Scores(first_label)), *partitions_of(before)))
+    write_source(folder / "b.parquet", ROWS[12:])
+    after = spec_of(tmp_path, source=source)
+    assert after.fingerprint == before.fingerprint
+    left = pending(40, 8, partitions_of(before))
+    assert left[0] == Partition(start=12, stop=16)
+    list(run(ShardWorker(after, Scores(first_label)), *left))
+    table, _ = read(after, [*partitions_of(before), *left])
+    assert sorted(table["row_id"].to_pylist()) == list(range(40))
+    assert table["level"].null_count == 0
+
+
+def test_each_response_of_a_row_has_its_reward_and_a_missing_one_none(tmp_path: Path) -> None:
+    asked = [{"role": "user", "content": "What is it?"}]
+    answers = [["short", "a longer answer"], ["x", None], [None, None]]
+    rows = [{"conversation": asked, "responses": each} for each in answers]
+    model = {"name": str(write_reward_model(tmp_path / "model"))}
+    spec = spec_of(tmp_path, rows, columns={"good": {"reward": "response"}}, model=model)
+    table, counts = scored(spec, Scores(lambda request: [len(request.prompt_token_ids)], vector_size=1))
+    first, second, third = table["good"].to_pylist()
+    assert first[0] < first[1]
+    assert (len(second), second[1]) == (2, None)
+    assert third is None
+    assert (counts["no_text"], counts["unanswered"], counts["tokens"]) == (1, 1, 3)
 
 
 def test_an_engine_that_gives_no_numbers_ends_the_worker_after_what_is_finished(tmp_path: Path) -> None:
