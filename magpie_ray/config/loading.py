@@ -1,8 +1,7 @@
 """Configs from YAML files and `key=value` overrides, and which job a config is of.
 
 A config with `columns` is that of `score`, another one with `source` that of `answer`. All others are
-`generate`'s. Invariant: all problems of a config are
-reported at once, one a line.
+`generate`'s. Invariant: all problems of a config are reported at once, one a line.
 """
 
 import os

@@ -1,8 +1,8 @@
 """The loop of a score pass over one engine: rows in, scored rows out.
 
 Invariants: a row comes out once, in the order in which rows are finished, behind a rejection where it lacks a
-value; the engine has up to twice its
-batch outstanding, so that no slot waits for this loop; the rows behind them wait here, not yet tokenized.
+value; the engine has up to twice its batch outstanding, so that no slot waits for this loop; the rows behind
+them wait here, not yet tokenized.
 """
 
 from collections import deque

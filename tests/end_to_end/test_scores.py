@@ -46,12 +46,21 @@ def test_rows_get_labels_answers_rewards_and_vectors_and_one_query_joins_them(
         rows = pq.read_table(download(s3_server, at[name], tmp_path / name) / "data").to_pylist()
         return {int(row["row_id"]): row for row in rows}
 
-    made = ("only_instruction=true", "n_turns=1", "seed=5", "output.rows_per_partition=8")
-    command("generate", CONFIG, *made, f"output.path={at['rows']}", "num_rows=16", "cluster.num_actors=1")
+    def rows(number: int) -> None:
+        made = ("only_instruction=true", "n_turns=1", "seed=5", "output.rows_per_partition=8")
+        to = (f"output.path={at['rows']}", "cluster.num_actors=1", f"num_rows={number}")
+        command("generate", CONFIG, *made, *to)
+
+    rows(12)
     levels = config("levels", "rows", columns={"level": LEVEL})
-    assert "16" in command("plan", levels)
-    assert "16 rows" in command("score", levels)
+    assert "12 rows in" in command("plan", levels)
+    assert "The build is complete: 12 rows" in command("score", levels)
+    first = table("levels")
+    # The source grows; the same command scores what is new.
+    rows(16)
+    assert "4 rows in" in command("score", levels)
     labelled = table("levels")
+    assert all(labelled[row_id] == row for row_id, row in first.items())
     assert sorted(labelled) == list(range(16))
     assert {row["level"] for row in labelled.values()} <= {"easy", "hard"}
     assert all(0.5 <= float(str(row["level_probability"])) <= 1 for row in labelled.values())
@@ -82,8 +91,11 @@ def test_rows_get_labels_answers_rewards_and_vectors_and_one_query_joins_them(
         assert row["instruct_reward"] == rewarded[int(str(row["source_row_id"]))]["instruct_reward"]
     for name in at:
         command("verify", at[name])
+        command("report", at[name])
     status = json.loads(command("status", at["levels"], "--json"))
     assert (status["rows"], status["complete"]) == (16, True)
+    alone = command("export", at["levels"], str(tmp_path / "alone.jsonl"), "--to", "messages", code=2)
+    assert "join it with its source by `magpie-ray select`" in alone
     pairs = tmp_path / "pairs.jsonl"
     command("export", at["best"], str(pairs), "--to", "preference")
     # Equal answers make no pair.
