@@ -4,7 +4,8 @@ The order of a prompt's parts decides what the cache saves. Text in front of the
 rows. Text behind it is computed for each row, but then the questions of a config that begin alike share the
 row. So the question stands first, unless several questions are asked about rows that are longer than it.
 Tokens that SmolLM2 prefills a row, with questions of about 100 tokens, question first and row first: 57 and
-146 for one about a short row, 2053 and 1016 for five about a row of 400 (jobs/benchmark.py scoring).
+146 for one about a short row, 2053 and 1016 for five about a row of 400 (`orders` in
+jobs/benchmarks/scoring.py).
 """
 
 import re
