@@ -74,8 +74,8 @@ def instruction_of(row: Record) -> str:
 def said_in(row: Record) -> list[Said]:
     """The messages of a row, with all of its answers, whatever job made it.
 
-    A selection may lack columns: without finish_reasons every message counts as generated, and the reasoning
-    belongs to the last answers.
+    A selection may lack columns: without finish_reasons every message counts as generated, and reasoning and
+    tokens belong to the last ones.
     """
     messages: list[tuple[str, str | None]] = [*messages_of(row)]
     columns = [row.get(name) or [] for name in ("reasoning", "finish_reasons", "completion_tokens")]
@@ -87,6 +87,7 @@ def said_in(row: Record) -> list[Said]:
         given, endings = 0, [None] * len(messages)
         lacking = sum(role == "assistant" for role, _ in messages) - len(reasonings)
         reasonings = [""] * lacking + reasonings
+        tokens = [None] * (len(messages) - len(tokens)) + tokens
     said, thoughts = list[Said](), iter(reasonings)
     for index, (role, text) in enumerate(messages):
         if index < given:

@@ -84,14 +84,15 @@ class Survey:
     ) -> Self:
         """Survey rows of a build, given in COLUMNS. samples: ids of the rows to keep.
 
-        answers: BuildRecord.answers. Of several answers, message keys count the answers as turns; the
-        instruction of a row is the message that is answered. scores: see surveyed_scores.
+        answers: BuildRecord.answers; the rows of a selection say themselves whether they are answers. Of
+        several answers, message keys count the answers as turns; the instruction of a row is the message that
+        is answered. scores: see surveyed_scores.
         """
         names = set(batch.schema.names)
         if not answers and (parts := _by_system_message(batch)) is not None:
             return cls.sum(cls.of_batch(part, samples=samples) for part in parts)
         ids = batch.column("row_id").to_pylist()
-        if answers:
+        if each := answers or _answers_in(batch):
             instructions, texts = _answered(batch)
         else:
             texts = dict(_texts(batch))
@@ -99,9 +100,9 @@ class Survey:
         digests = [_digest(text) for text in instructions]
         return cls(
             rows=len(ids),
-            tokens=_by_message(_lists(batch, "completion_tokens"), answers),
+            tokens=_by_message(_lists(batch, "completion_tokens"), each),
             characters={key: _counts(pc.utf8_length(values)) for key, values in texts.items()},
-            finish_reasons=_by_message(_lists(batch, "finish_reasons"), answers),
+            finish_reasons=_by_message(_lists(batch, "finish_reasons"), each),
             attempts=_counts(_flat(batch, "attempt")) if "attempt" in names else {},
             # Each input may have a prompt of its own.
             system_prompts=_counts(batch.column("system_prompt"))
@@ -234,12 +235,31 @@ def _key_of(position: int, answers: int) -> MessageKey:
     return "assistant" if place % 2 else "user", place // 2 + 1
 
 
+def _answers_in(batch: pa.RecordBatch) -> int:
+    """How many answers a row of a selection has, 2 for several; 0 where its messages are all generated."""
+    names = set(batch.schema.names)
+    if "conversation" not in names or not len(batch):
+        return 0
+    if "responses" in names:
+        return 2
+    if "finish_reasons" not in names:
+        return 0
+    conversations = batch.column("conversation")
+    first = pc.struct_field(pc.list_element(conversations, 0), "role")
+    spoken = pc.subtract(pc.list_value_length(conversations), pc.cast(pc.equal(first, "system"), pa.int32()))
+    return int(pc.any(pc.greater(spoken, pc.list_value_length(batch.column("finish_reasons")))).as_py())
+
+
 def _answered(batch: pa.RecordBatch) -> tuple[list[str], dict[MessageKey, pa.Array]]:
-    """Of rows of a pass, the messages that are answered, and the generated texts by role and turn."""
+    """Of rows of a pass, the messages that are answered, and the generated texts by role and turn.
+
+    A row of a selection that was generated whole counts with its first message.
+    """
     instructions, texts = list[str](), dict[MessageKey, list[str]]()
     for row in batch.to_pylist():
         said = said_in(row)
-        given = len(said) - len(row["finish_reasons"])
+        generated = row.get("finish_reasons") or row.get("responses") or ()
+        given = max(1, len(said) - len(generated))
         instructions.append(said[given - 1].text or "")
         for place, one in enumerate(said[given:]):
             if one.text is not None:
@@ -260,7 +280,8 @@ def _flat(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def _by_message(lists: pa.Array, answers: int) -> dict[MessageKey, dict[Any, int]]:
-    return {key: _counts(pc.drop_null(values)) for key, values in _slices(lists, answers)}
+    counted = {key: _counts(pc.drop_null(values)) for key, values in _slices(lists, answers)}
+    return {key: counts for key, counts in counted.items() if counts}
 
 
 def _counts(values: pa.Array) -> dict[Any, int]:

@@ -10,6 +10,7 @@ from magpie_ray.cli.views.rows import row_panel
 from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.loading import parse_as
 from magpie_ray.counters import Tally
+from magpie_ray.curation.select import SelectSpec, select
 from magpie_ray.dataset import build_record, manifest, run_records
 from magpie_ray.dataset.answer_columns import answer_table
 from magpie_ray.dataset.parquet import to_parquet
@@ -88,6 +89,13 @@ def pass_of(folder: Path, answers: list[tuple[str | None, ...]]) -> Storage:
     return storage
 
 
+def selection(folder: Path, of: Storage, sql: str) -> Storage:
+    """What the query over the table `rows` returns, as a data set."""
+    taken = Storage(str(folder))
+    select(taken, SelectSpec(sources={"rows": of.url}, sql=sql, storage_options={}))
+    return taken
+
+
 @pytest.fixture
 def several(tmp_path: Path) -> Storage:
     return pass_of(tmp_path, [("Yes.", "No."), ("Maybe.", None), (None, None), ("A.", "B."), ("C.", "D.")])
@@ -124,6 +132,40 @@ def test_the_survey_of_single_answers_knows_what_was_given(single: Storage) -> N
     assert survey.tokens == {("assistant", 1): {7: 2}}
     assert survey.characters == {("assistant", 1): {4: 1, 3: 1}}
     assert survey.first_words == {("question", str(n)): 1 for n in range(3)}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    ["*", "* EXCLUDE (row_id, finish_reasons)", "* EXCLUDE (row_id, completion_tokens)", "conversation"],
+)
+@pytest.mark.parametrize("answers", ["several", "single"])
+def test_a_selection_of_answers_has_a_report(
+    request: pytest.FixtureRequest, tmp_path: Path, answers: str, columns: str
+) -> None:
+    passed: Storage = request.getfixturevalue(answers)
+    taken = selection(tmp_path / "taken", passed, f"SELECT {columns} FROM rows")
+    write_report(taken)
+    page = taken.read("_magpie/report.html").decode()
+    assert "Question 0?" in page
+
+
+@pytest.mark.parametrize("answers", ["several", "single"])
+def test_a_selection_of_answers_is_surveyed_as_their_pass_is(
+    request: pytest.FixtureRequest, tmp_path: Path, answers: str
+) -> None:
+    passed: Storage = request.getfixturevalue(answers)
+    taken = selection(tmp_path / "taken", passed, "SELECT * FROM rows")
+    found, expected = read_facts(taken).survey, read_facts(passed).survey
+    assert found.tokens == expected.tokens
+    assert found.characters == expected.characters
+    assert found.finish_reasons == expected.finish_reasons
+    assert found.first_words == expected.first_words
+
+
+def test_an_answer_that_no_row_has_leaves_the_report_whole(tmp_path: Path) -> None:
+    passed = pass_of(tmp_path, [("Yes.", None), ("No.", None)])
+    write_report(passed)
+    assert "assistant, turn 2" not in passed.read("_magpie/report.html").decode()
 
 
 def test_the_card_says_what_was_answered(several: Storage, tmp_path: Path) -> None:
