@@ -9,6 +9,9 @@ import pytest
 import yaml
 
 from jobs.tiny_chat.reward_model import write_reward_model
+from magpie_ray.dataset.verify import verify
+from magpie_ray.publish.report.report import write_report
+from magpie_ray.storage.storage import Storage
 from tests.end_to_end.cluster import RayCluster, magpie_ray
 from tests.end_to_end.test_submitted_job import CONFIG, download
 from tests.support.s3_server import S3Server
@@ -23,8 +26,14 @@ LEVEL = {
 
 
 def test_rows_get_labels_answers_rewards_and_vectors_and_one_query_joins_them(
-    s3_server: S3Server, ray_cluster: RayCluster, minilm: Path, tmp_path: Path
+    s3_server: S3Server,
+    ray_cluster: RayCluster,
+    minilm: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for variable, value in s3_server.env.items():
+        monkeypatch.setenv(variable, value)
     at = {
         name: f"s3://{s3_server.bucket}/scores/{name}"
         for name in ("rows", "levels", "answers", "rewards", "vectors", "near", "best")
@@ -89,9 +98,10 @@ def test_rows_get_labels_answers_rewards_and_vectors_and_one_query_joins_them(
     assert [row["source_row_id"] for _, row in sorted(best.items())] == sorted(kept)
     for row in best.values():
         assert row["instruct_reward"] == rewarded[int(str(row["source_row_id"]))]["instruct_reward"]
-    for name in at:
-        command("verify", at[name])
-        command("report", at[name])
+    for name, url in at.items():
+        found = verify(Storage(url))
+        assert found.ok, (name, found.problems)
+        write_report(Storage(url))
     status = json.loads(command("status", at["levels"], "--json"))
     assert (status["rows"], status["complete"]) == (16, True)
     alone = command("export", at["levels"], str(tmp_path / "alone.jsonl"), "--to", "messages", code=2)
