@@ -1,4 +1,4 @@
-"""`make chaos` in its short form: a build that meets every kind of fault, and a pass whose source grows."""
+"""`make chaos` in its short form: a build that meets all kinds of faults, and a pass whose source grows."""
 
 import shutil
 import tempfile
