@@ -1,8 +1,6 @@
 """What rows of a source start with: the prompts that a worker asks with, for every chat template there is."""
 
 import datetime
-import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +14,12 @@ from tests.chat_format.families import Family
 from tests.chat_format.test_derivation import FAMILIES as PUBLISHED
 from tests.chat_format.test_derivation import dialogue, published, published_family
 from tests.chat_format.test_families import tokenizer_of
+from tests.support.builds import tokenizer_folder
 from tests.worker.test_answers import answered, spec_of
 
 ONE_TURN, THREE_TURNS = ["Why is the sky blue?"], ["Is it? 日本", "Yes.\n- a\n- b", "Go on", "It is.", "Why?"]
 # Two rows of each kind, so that prefixes are made for several prompts at once.
 SYSTEMS = [None, "You are brief.", "You know it all:\n1. The one"]
-
-
-def model_of(folder: Path, tokenizer: Any) -> str:
-    """A folder of a model with this tokenizer; it has no weights."""
-    tokenizer.save_pretrained(folder)
-    stated = json.loads(files("magpie_ray").joinpath("tiny_chat", "config.json").read_text())
-    stated |= {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
-    (folder / "config.json").write_text(json.dumps(stated))
-    return str(folder)
 
 
 def asked_of(
@@ -42,7 +32,7 @@ def asked_of(
         prompts.append(list(request.prompt_token_ids))
         return tokenizer.encode("Yes", add_special_tokens=False), "stop"
 
-    model = {"name": model_of(folder / "model", tokenizer), "thinking": thinking}
+    model = {"name": tokenizer_folder(folder / "model", tokenizer), "thinking": thinking}
     acceptance = {"min_accept_rate": 0, "max_attempts": 1}
     spec = spec_of(folder, [{"messages": row} for row in rows], model=model, acceptance=acceptance)
     answered(spec, respond)
