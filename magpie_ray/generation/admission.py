@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from magpie_ray.engine.protocol import EngineFigures
 
 # Larger cohorts wait longer for their last member: of 16, 32 and 64 the smallest is the fastest wherever the
-# cache is short, and no slower elsewhere (`jobs/benchmark.py rounds`).
+# cache is short, and within 1% of the others elsewhere (`jobs/benchmark.py rounds`).
 COHORT_SIZE = 16
 # The part of the KV cache for live conversations. The rest holds those that have just ended, evicted first.
 _LIVE_SHARE = 0.92

@@ -27,7 +27,9 @@ _HARM, _STRIKES, _NODE_KILLS, _OUTAGES = 0.26, 0.03, 4, 3
 _SPARE = 1.1
 # In virtual time, and in a process of its own, whose memory is measured.
 _WEEK = "week"
-_SCENARIOS = ("actors", "drivers", "rivals", "nodes", "hangs", _WEEK)
+_SCENARIOS = ("actors", "drivers", "rivals", "passes", "nodes", "hangs", _WEEK)
+# Of the harm that is done to actors, the share of those of a pass.
+_PASSES = 0.3
 # They start their own nodes.
 _ON_THEIR_OWN = {"nodes", "hangs", _WEEK}
 
@@ -40,11 +42,14 @@ def run(ground: Ground, scale: scenarios.Scale, *, faults: int, only: list[str])
     if set(only) - _ON_THEIR_OWN:
         head = ground.start_node(num_cpus=_CPUS).wait_until_up()
     if "actors" in only:
-        ended.append(scenarios.actors(ground, head, scale, harm=harm, s3=s3 // 2, outages=_OUTAGES))
+        own = harm - round(_PASSES * harm)
+        ended.append(scenarios.actors(ground, head, scale, harm=own, s3=s3 // 2, outages=_OUTAGES))
     if "rivals" in only:
-        ended.append(scenarios.rivals(ground, head, scale, s3=s3 // 4))
+        ended.append(scenarios.rivals(ground, head, scale, s3=s3 // 6))
+    if "passes" in only:
+        ended.append(scenarios.passes(ground, head, scale, harm=round(_PASSES * harm), s3=s3 // 6))
     if "drivers" in only:
-        ended.append(scenarios.drivers(ground, head, scale, strikes=strikes, s3=s3 // 4))
+        ended.append(scenarios.drivers(ground, head, scale, strikes=strikes, s3=s3 // 6))
     ground.clear()
     if "nodes" in only:
         ended.append(scenarios.nodes(ground, scale, kills=_NODE_KILLS))

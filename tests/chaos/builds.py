@@ -15,12 +15,12 @@ from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 from tests.chaos.driver import Actor, ChaosError, Driver, is_alive
 from tests.chaos.engines import Orders
 from tests.chaos.ground import Ground
+from tests.chaos.jobs import GENERATE, Job
 from tests.chaos.outputs import LocalOutput, Output, Rows, S3Output, count_rows
 from tests.chaos.s3_faults import spoiled_requests
 from tests.chaos.scene import Fault, Injection, Scene
 
 ROWS_PER_PARTITION = 100
-MESSAGES_PER_ROW = 4
 _STALL_SECONDS = 8
 _SETTINGS = (
     f"output.rows_per_partition={ROWS_PER_PARTITION}",
@@ -59,7 +59,7 @@ class Ended:
 
 @dataclass(slots=True)
 class Build:
-    """A build of `num_rows` rows in an output of its own, on disk or S3."""
+    """A build of `num_rows` rows in an output of its own, on disk or S3. job: the command that makes it."""
 
     ground: Ground
     name: str
@@ -67,6 +67,7 @@ class Build:
     draw: random.Random
     step_seconds: float
     on_disk: bool = False
+    job: Job = GENERATE
     complaints: list[str] = field(default_factory=list)
     injections: list[Injection] = field(default_factory=list)
     drivers: list[Driver] = field(default_factory=list)
@@ -84,10 +85,12 @@ class Build:
 
     def start(self, address: str, *settings: str) -> Driver:
         """A driver on the cluster at that address."""
-        given = [f"num_rows={self.num_rows}", f"output.path={self.output.url}", f"cluster.address={address}"]
+        given = [f"output.path={self.output.url}", f"cluster.address={address}"]
         driver = Driver(
             self.ground,
             self.orders.folder,
+            *self.job.command,
+            *((f"num_rows={self.num_rows}",) if self.job.sized else ()),
             *given,
             *_SETTINGS,
             *(() if self.on_disk else _S3_SETTINGS),
@@ -141,7 +144,7 @@ class Build:
         ends = [driver.ended_at for driver in self.drivers]
         losses = [actor.lost_at for driver in self.drivers for actor in driver.actors]
         self.injections += spoiled_requests(spoiled, [at for at in (*ends, *losses) if at is not None])
-        rows = count_rows(self.output, self.num_rows)
+        rows = count_rows(self.output, self.num_rows, self.job)
         return Ended(
             name=self.name,
             seconds=ended - self._began,
@@ -156,7 +159,7 @@ class Build:
         messages, empty = self.orders.answered(actor.pid)
         logs = [path.read_text(errors="replace") for path in self.ground.actor_logs(actor.pid)]
         written, dropped = (sum(_rows_in(log, line) for log in logs) for line in (_WRITTEN, _DROPPED))
-        generated = (messages - MESSAGES_PER_ROW * empty) / MESSAGES_PER_ROW
+        generated = (messages - self.job.wasted * empty) / self.job.messages
         return Cost(
             cause=actor.cause,
             regenerated_rows=max(0.0, generated - written),

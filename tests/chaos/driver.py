@@ -55,7 +55,7 @@ class Actor:
 
 
 class Driver:
-    """`magpie-ray generate` with steered engines. `arguments`: KEY=VALUE."""
+    """A command of `magpie-ray` with steered engines. `arguments`: its own, then KEY=VALUE."""
 
     def __init__(self, ground: Ground, orders: Path, *arguments: str, step_seconds: float, log: Path) -> None:
         self._log = log
@@ -68,7 +68,7 @@ class Driver:
         self._losing: Actor | None = None
         program = [sys.executable, "-m", "tests.chaos.program", str(orders), str(step_seconds)]
         self.process = subprocess.Popen(
-            [*program, "generate", "jobs/configs/demo.yaml", *arguments],
+            [*program, *arguments],
             cwd=ROOT,
             env=ground.env,
             stdout=subprocess.DEVNULL,

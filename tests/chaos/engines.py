@@ -20,7 +20,7 @@ from magpie_ray.counters import EngineStats
 from magpie_ray.engine.protocol import Completion, Engine, EngineFigures
 from magpie_ray.errors import EngineError
 from magpie_ray.worker.spec import WorkerSpec
-from tests.support.engines import ScriptedEngine
+from tests.support.engines import NumberedEngine, ScriptedEngine
 
 # In the environment of a broken node: what becomes of the engines there.
 BROKEN_NODE = "CHAOS_BROKEN_NODE"
@@ -89,7 +89,8 @@ class SteeredEngine:
             raise EngineError("injected: no CUDA device")
         if orders.take("start"):
             raise EngineError("injected: no room for the weights")
-        engine = ScriptedEngine(reject_every=_REJECT_EVERY, figures=_FIGURES)(spec)
+        scripted = NumberedEngine if spec.build_spec.source else ScriptedEngine
+        engine = scripted(reject_every=_REJECT_EVERY, figures=_FIGURES)(spec)
         steps = _DIES_AFTER_STEPS if broken == DIES_LATER else None
         return _Steered(engine, orders, self.step_seconds, dies_after_steps=steps)
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from magpie_ray.dataset.verify import verify
 from magpie_ray.storage.storage import Storage
 from tests.chaos.ground import Ground
+from tests.chaos.jobs import Job
 
 _PARTITION = re.compile(r"/data/part-\d+\.parquet$")
 
@@ -119,15 +120,17 @@ class Rows:
     problems: tuple[str, ...]
 
 
-def count_rows(output: Output, num_rows: int) -> Rows:
-    """Every row_id of every file, counted; and what verify says."""
-    seen = Counter[int]()
+def count_rows(output: Output, num_rows: int, job: Job) -> Rows:
+    """Every row_id of every file, counted; what the job finds wrong with its rows, and what verify says."""
+    seen, complaints = Counter[int](), list[str]()
     for content in output.files():
-        seen.update(pq.read_table(io.BytesIO(content))["row_id"].to_pylist())
+        rows = pq.read_table(io.BytesIO(content), columns=list(job.columns)).to_pylist()
+        seen.update(row["row_id"] for row in rows)
+        complaints += job.complaints(rows)
     return Rows(
         num_rows=num_rows,
         lost=sum(row_id not in seen for row_id in range(num_rows)),
         twice=sum(times - 1 for times in seen.values()),
         foreign=sum(not 0 <= row_id < num_rows for row_id in seen),
-        problems=verify(output.storage()).problems,
+        problems=(*complaints, *verify(output.storage()).problems),
     )

@@ -19,7 +19,7 @@ def problems(builds: Sequence[Ended], faults: int) -> list[str]:
         found += build.complaints
         if rows.lost or rows.twice or rows.foreign:
             found.append(f"{build.name}: {rows.lost} rows lost, {rows.twice} twice, {rows.foreign} foreign")
-        found += [f"{build.name}: verify: {problem}" for problem in rows.problems]
+        found += [f"{build.name}: {problem}" for problem in rows.problems]
         for injection in build.injections:
             seconds = _seconds(injection)
             if seconds is not None and seconds > injection.limit_seconds:

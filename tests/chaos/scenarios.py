@@ -1,10 +1,11 @@
-"""Which faults meet which build: actors and S3, drivers and clusters, two drivers at once, nodes."""
+"""Which faults meet which build: actors and S3, drivers and clusters, two drivers at once, passes, nodes."""
 
 import random
 import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from tests.chaos.builds import ROWS_PER_PARTITION, Build, Ended
 from tests.chaos.driver import ChaosError, Driver
@@ -12,6 +13,7 @@ from tests.chaos.engines import DIES_LATER, STARTS_FAIL
 from tests.chaos.faults import ACTOR_FAULTS, KILL, MID_WRITE
 from tests.chaos.ground import Ground, Node
 from tests.chaos.hangs import HANGS, NOTICE_SECONDS, stop_during, suspend
+from tests.chaos.jobs import Source, answering
 from tests.chaos.leftovers import leave_upload, uploads_left, writes_left
 from tests.chaos.s3_faults import DENIALS, S3_FAULTS, Outage
 from tests.chaos.scene import Fault, Injection, drawn, timed
@@ -145,6 +147,38 @@ def rivals(ground: Ground, head: Node, scale: Scale, *, s3: int) -> Ended:
     _end_both(build, growing, "two larger num_rows")
     _wake_over_a_finished_build(build, head, each)
     build.complaints += [f"rivals: {left} was not cleaned" for left in uploads_left(build.output)]
+    return build.close()
+
+
+def passes(
+    ground: Ground,
+    head: Node,
+    scale: Scale,
+    *,
+    harm: int,
+    s3: int,
+    kinds: Mapping[Fault, int] = MappingProxyType(ACTOR_FAULTS),
+) -> Ended:
+    """A pass over half of a source; then two drivers at once go on over all of it. All suffer."""
+    draw = scale.draw("passes")
+    half = replace(scale, rows=scale.rows // 2)
+    source = Source(ground, "passes")
+    source.grow(half.rows)
+    build = Build(ground, "passes", half.rows, draw, step_seconds=_HARMED)
+    build.job = answering(build.orders.folder, source)
+    faults: list[Fault] = drawn(kinds, harm, draw)
+    later = [faults.pop() for _ in range(len(faults) // 4)]
+    driver = build.start(head.address, f"cluster.num_actors={head.num_cpus}")
+    build.inject(driver, half.schedule([*faults, *drawn(S3_FAULTS, s3, draw)], draw))
+    build.end(driver)
+    source.grow(scale.rows)
+    build.num_rows = scale.rows
+    each, before = f"cluster.num_actors={head.num_cpus // 2}", build.output.uploads()
+    pair = [build.start(head.address, each) for _ in range(2)]
+    # Soon, as the other driver does half of the work.
+    timed_later = replace(scale, rows=scale.rows // 4).schedule(later, draw)
+    build.inject(pair[0], [(before + uploads, fault) for uploads, fault in timed_later])
+    _end_both(build, pair, "over a source that has grown")
     return build.close()
 
 

@@ -5,7 +5,7 @@ Invariant: an Injection stands for one fault that really happened, at the moment
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -95,7 +95,7 @@ class Fault(Protocol):
     def inject(self, scene: Scene) -> None: ...
 
 
-def drawn(shares: dict[T, int], number: int, draw: random.Random) -> list[T]:
+def drawn(shares: Mapping[T, int], number: int, draw: random.Random) -> list[T]:
     """So many faults in a random order, each kind by its share and at least once."""
     total = sum(shares.values())
     faults = [fault for fault, share in shares.items() for _ in range(max(1, round(share * number / total)))]

@@ -2,14 +2,18 @@
 
 import logging
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from magpie_ray.types import Partition
 from tests.chaos.week.drivers import run_week
+from tests.chaos.week.prompts import Prompts
 from tests.chaos.week.report import problems
 from tests.chaos.week.scale import HOUR, Scale, short
+from tests.chaos.week.worker import Engine
 
 # After an actor of a slot failed, its next one may wait for ten minutes, and a quarter of that.
 _LONGEST_WAIT_SECONDS = 1800.0
@@ -24,7 +28,9 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(before)
 
 
-@pytest.mark.parametrize(("seed", "actors_per_node", "faults"), [(2, 1, 10), (1, 8, 6)])
+@pytest.mark.parametrize(
+    ("seed", "actors_per_node", "faults"), [(0, 1, 10), (1, 1, 10), (2, 1, 10), (1, 8, 6)]
+)
 def test_half_a_day_with_all_kinds_of_faults_ends_by_itself_with_every_row_once(
     seed: int, actors_per_node: int, faults: int
 ) -> None:
@@ -33,6 +39,17 @@ def test_half_a_day_with_all_kinds_of_faults_ends_by_itself_with_every_row_once(
     assert not list(problems(week, least_share=0.85, longest_wait=_LONGEST_WAIT_SECONDS))
     happened = {fault for fault, cost in week.costs.by_fault.items() if cost.times}
     assert len(happened) >= faults, happened
+
+
+def test_an_engine_of_a_week_makes_tokens_until_its_last_row_is_finished() -> None:
+    scale = short(0)
+    engine = Engine(Prompts(scale), scale.live_window, since=0.0)
+    work = engine.give(Partition(start=0, stop=scale.rows_per_partition), 0.0).work
+    assert work.length > work.seconds + 100.0, "the last row is alone for a while"
+    done = [
+        engine.progress(work.seconds + 20.0 * n).work for n in range(int((work.length - work.seconds) / 20))
+    ]
+    assert all(before < after for before, after in pairwise(done))
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

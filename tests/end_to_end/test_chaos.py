@@ -1,4 +1,4 @@
-"""`make chaos` in its short form: one build of 5,000 rows, every kind of actor and S3 fault once."""
+"""`make chaos` in its short form: a build that meets all kinds of faults, and a pass whose source grows."""
 
 import shutil
 import tempfile
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.faults import KILL, RAISES, TERM
 from tests.chaos.ground import prepared
 from tests.chaos.report import problems
-from tests.chaos.scenarios import Scale, short
+from tests.chaos.scenarios import Scale, passes, short
 
 pytestmark = pytest.mark.end_to_end
 
@@ -22,4 +23,16 @@ def test_nothing_is_lost_or_doubled_whatever_actors_driver_and_store_suffer() ->
         ended = short(ground, head, Scale(seed=0, rows=5_000))
     found = problems([ended], _FAULTS)
     assert not found, "\n".join([*found, f"logs are in {home}"])
+    shutil.rmtree(home)
+
+
+def test_answers_stay_with_their_rows_whatever_a_pass_over_a_growing_source_suffers() -> None:
+    home = Path(tempfile.mkdtemp(prefix="chaos-"))
+    with prepared(home) as ground:
+        head = ground.start_node(num_cpus=4).wait_until_up()
+        kinds = {KILL: 2, RAISES: 1, TERM: 1}
+        ended = passes(ground, head, Scale(seed=0, rows=2_000), harm=4, s3=6, kinds=kinds)
+    found = problems([ended], 12)
+    assert not found, "\n".join([*found, f"logs are in {home}"])
+    assert ended.rows.num_rows == 2_000
     shutil.rmtree(home)

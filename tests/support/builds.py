@@ -1,5 +1,6 @@
 """Small builds for tests, made without a model: rows with known texts, written as the job writes them."""
 
+import json
 import uuid
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -130,4 +131,13 @@ def model_folder(folder: Path, template: str) -> str:
     for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes(source.joinpath(name).read_bytes())
     (folder / "chat_template.jinja").write_text(template)
+    return str(folder)
+
+
+def tokenizer_folder(folder: Path, tokenizer: Any) -> str:
+    """A folder of a model with this tokenizer; it has no weights."""
+    tokenizer.save_pretrained(folder)
+    stated = json.loads(files("magpie_ray").joinpath("tiny_chat", "config.json").read_text())
+    stated |= {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    (folder / "config.json").write_text(json.dumps(stated))
     return str(folder)

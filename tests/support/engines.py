@@ -1,6 +1,7 @@
 """Engines for tests: simulated ones with scripted answers, as factories that travel to Ray actors."""
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,10 @@ class ScriptedEngine:
     figures: EngineFigures = FIGURES
 
     def __call__(self, spec: WorkerSpec) -> SimulatedEngine:
+        return SimulatedEngine(self.answers(spec), figures=self.figures)
+
+    def answers(self, spec: WorkerSpec) -> Callable[[Request], Answer]:
+        """What one engine answers."""
         model = spec.build_spec.model
         tokenizer = load_tokenizer(model.location, revision=model.revision).tokenizer
         words = [
@@ -35,7 +40,32 @@ class ScriptedEngine:
                 return [], "stop"
             return [token for _ in range(draw.randint(1, 12)) for token in draw.choice(words)], "stop"
 
-        return SimulatedEngine(respond, figures=self.figures)
+        return respond
+
+
+@dataclass(frozen=True)
+class NumberedEngine(ScriptedEngine):
+    """The same, but that each answer begins with the last number of its prompt: see `numbered`."""
+
+    def answers(self, spec: WorkerSpec) -> Callable[[Request], Answer]:
+        model = spec.build_spec.model
+        tokenizer = load_tokenizer(model.location, revision=model.revision).tokenizer
+        scripted = ScriptedEngine.answers(self, spec)
+
+        def respond(request: Request) -> Answer:
+            [*_, number] = re.findall(r"\d+", tokenizer.decode(request.prompt_token_ids))
+            words, reason = scripted(request)
+            if not words:
+                return [], reason
+            return [*tokenizer.encode(f"{number}:", add_special_tokens=False), *words], reason
+
+        return respond
+
+
+def numbered(answer: str) -> int | None:
+    """The number that an answer of a NumberedEngine begins with; None where it has none."""
+    found = re.match(r"\d+", answer)
+    return int(found[0]) if found else None
 
 
 Factory = Callable[[WorkerSpec], SimulatedEngine]

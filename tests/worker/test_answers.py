@@ -26,6 +26,9 @@ from magpie_ray.types import Message, Partition, Rejection, Row
 from magpie_ray.worker.answers import Answers
 from magpie_ray.worker.spec import WorkerSpec
 from magpie_ray.worker.worker import ShardWorker
+from tests.chat_format.families import FAMILIES
+from tests.chat_format.test_families import tokenizer_of
+from tests.support.builds import tokenizer_folder
 from tests.support.sources import instructions, write_source
 from tests.worker.test_worker import FIGURES, Replies, run
 
@@ -69,6 +72,15 @@ def answered(
     table = pa.concat_tables(tables)
     assert table.schema.equals(spec.build_spec.record(8).schema, check_metadata=False)
     return table.to_pylist(), dict(counts)
+
+
+def rejected_of(spec: WorkerSpec) -> dict[str, int]:
+    """Rejected attempts of all files, by reason."""
+    counts = Counter[str]()
+    for item in spec.storage.list_objects("data"):
+        schema = pq.read_schema(pa.BufferReader(spec.storage.read(f"data/{Path(item.key).name}")))
+        counts.update(json.loads(schema.metadata[FOOTER_KEY])["rejected"])
+    return dict(counts)
 
 
 def tokenizer() -> Any:
@@ -203,6 +215,102 @@ def test_a_row_that_fills_the_context_is_not_asked_about(tmp_path: Path) -> None
     rows, counts = answered(spec_of(tmp_path, records), lambda request: saying("Yes."), figures)
     assert [row["response"] for row in rows] == ["Yes.", None, "Yes."]
     assert counts["unanswered"] == 1
+
+
+def test_prompts_that_fill_the_context_are_rejected_by_that_reason_and_answered_as_far_as_there_is_room(
+    tmp_path: Path,
+) -> None:
+    figures = EngineFigures(max_num_seqs=16, kv_cache_tokens=100_000, max_model_len=64)
+
+    def respond(request: Request) -> Answer:
+        is_users = tokenizer().decode(request.prompt_token_ids).rstrip().endswith("user<|end_header_id|>")
+        return saying("And then?" if is_users else "So it is, and so it was.")
+
+    records = instructions("Short?", "word " * 200, "word " * 30)
+    for rule, rejected in (("stop", 1), ("reject", 3)):
+        spec = spec_of(
+            tmp_path / rule,
+            records,
+            more_turns=3,
+            sampling=WARM,
+            acceptance={"context_full": rule, "min_accept_rate": 0},
+        )
+        rows, counts = answered(spec, respond, figures)
+        # A row that has room for some turns has those, whole; a prompt without room has none.
+        assert [len(row["finish_reasons"]) for row in rows] == [5, 0, 1]
+        assert all(row["conversation"][-1]["role"] == "assistant" for row in (rows[0], rows[2]))
+        assert counts["unanswered"] == 1
+        # With `stop` a conversation that has grown long is no rejection. No prompt is asked about again.
+        assert rejected_of(spec) == {"context_full": rejected}
+
+
+def test_a_row_whose_answers_are_sampled_in_one_of_several_ways_names_it(tmp_path: Path) -> None:
+    asked = defaultdict[str, set[float]](set)
+
+    def respond(request: Request) -> Answer:
+        asked[tokenizer().decode(request.prompt_token_ids)].add(request.sampling.settings.temperature)
+        return saying("One.")
+
+    mix = [
+        {"temperature": 0.5, "max_tokens": 40, "weight": 3},
+        {"temperature": 0.9, "max_tokens": 40, "weight": 1},
+    ]
+    records = instructions(*(f"Say {n}." for n in range(200)))
+    found = []
+    for n in (1, 3):
+        asked.clear()
+        spec = spec_of(tmp_path / str(n), records, n=n, sampling={"assistant": mix})
+        rows, _ = answered(spec, respond)
+        found.append([row["sampling_key"] for row in rows])
+        for row in rows:
+            [text] = [text for text in asked if f"{row['instruction']}<" in text]
+            assert asked[text] == {mix[row["sampling_key"]]["temperature"]}, "all answers to a row alike"
+    assert found[0] == found[1]
+    assert 120 <= found[0].count(0) <= 180
+
+
+THINKER = next(family for family in FAMILIES if family.name == "Qwen3")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_reasoning_stands_in_a_column_of_its_own_beside_each_answer(tmp_path: Path, n: int) -> None:
+    thinker = tokenizer_of(THINKER)
+    times = Counter[str]()
+
+    def respond(request: Request) -> Answer:
+        text = thinker.decode(request.prompt_token_ids)
+        times[text] += 1
+        if "never" in text:
+            said = "<think>\nHm, hm, hm"
+        elif "no need" in text:
+            said = "It is."
+        else:
+            said = f"<think>\nHm {times[text]}.\n</think>\n\nYes {times[text]}."
+        return thinker.encode(said, add_special_tokens=False), "stop"
+
+    spec = spec_of(
+        tmp_path,
+        instructions("Why is the sky blue?", "Is it? (never)", "Is it? (no need)"),
+        n=n,
+        model={"name": tokenizer_folder(tmp_path / "model", thinker), "thinking": True},
+        sampling={"assistant": {"temperature": 0.9, "max_tokens": 200}},
+        acceptance={"min_accept_rate": 0},
+    )
+    rows, counts = answered(spec, respond)
+    if n == 1:
+        assert [row["response"] for row in rows] == ["Yes 1.", None, "It is."]
+        assert [row["reasoning"] for row in rows] == [["Hm 1."], [], [""]]
+    else:
+        assert [sorted(row["responses"], key=str) for row in rows] == [
+            ["Yes 1.", "Yes 2."],
+            [None, None],
+            ["It is.", "It is."],
+        ]
+        assert [row["reasoning"] for row in rows[1:]] == [[None, None], ["", ""]]
+        # Each answer has its own.
+        assert [thought.replace("Hm", "Yes") for thought in rows[0]["reasoning"]] == rows[0]["responses"]
+    assert counts["unanswered"] == n
+    assert set(rejected_of(spec)) == {"unfinished_reasoning"}
 
 
 def test_further_turns_follow_the_answer(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class _Sequence:
     """A request from `submit` to its completion.
 
     num_tokens: of the answer, the ending included; `written` of them before a preemption. hashes: of its full
-    blocks; the first `shared` of all its `blocks` were found in the cache. unread: tokens still to prefill.
+    blocks; others may use the first `shared` of all its `blocks`. unread: tokens still to prefill.
     since: the step of the first token after its start; length: of its context then; ends: the step of its
     last token.
     """
@@ -149,6 +149,8 @@ class SimulatedEngine:
             sequence = self._waiting[0]
             if not self._start(sequence):
                 break
+            # As in vLLM, what this step reads is there for those that start behind it.
+            self._share(sequence, unread=max(0, sequence.unread - budget))
             budget -= sequence.unread
             self._waiting.popleft()
         assert self._running, "the cache holds any one sequence"
@@ -193,6 +195,7 @@ class SimulatedEngine:
             if chunk <= 0:
                 break
             sequence.unread -= chunk
+            self._share(sequence, unread=sequence.unread)
             total += chunk
             length = len(sequence.request.prompt_token_ids) + sequence.written
             context += length - sequence.unread
@@ -200,6 +203,11 @@ class SimulatedEngine:
                 del self._reading[sequence.request.request_id]
                 self._write(sequence, length, now)
         return total, context
+
+    def _share(self, sequence: _Sequence, *, unread: int) -> None:
+        """Others may use the blocks that are full once so many tokens are left to prefill."""
+        full = (len(sequence.request.prompt_token_ids) + sequence.written - unread) // BLOCK_TOKENS
+        sequence.shared += self._cache.share(sequence.hashes[sequence.shared : full])
 
     def _write(self, sequence: _Sequence, length: int, now: int) -> None:
         """From this step on the sequence decodes a token a step."""

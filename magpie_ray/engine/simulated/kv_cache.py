@@ -14,7 +14,7 @@ _BLOCK_BYTES = BLOCK_TOKENS * array("q").itemsize
 
 
 class BlockCache:
-    """A cache of `capacity` blocks. A block is private to a sequence until the sequence gives it back."""
+    """A cache of `capacity` blocks. A block is private to a sequence until it shares it, or gives it back."""
 
     def __init__(self, capacity: int) -> None:
         self._empty = capacity
@@ -54,6 +54,19 @@ class BlockCache:
             self._users[block] = self._users.get(block, 0) + 1
         return self.take(blocks)
 
+    def share(self, hashes: Sequence[int]) -> int:
+        """A sequence lets others use these private blocks, next to each other, that it fills.
+
+        Returns how many: none from the first one on that the cache has of another sequence.
+        """
+        shared = 0
+        for block in hashes:
+            if block in self._users or block in self._kept:
+                break
+            self._users[block] = 1
+            shared += 1
+        return shared
+
     def touch(self, hashes: Sequence[int]) -> None:
         """Count those of these blocks that are kept as used now."""
         for block in reversed(hashes):
@@ -61,7 +74,7 @@ class BlockCache:
                 self._kept.move_to_end(block)
 
     def give_back(self, hashes: Sequence[int], *, shared: int, blocks: int) -> None:
-        """A sequence of `blocks` blocks ends; it found the first `shared` in the cache and took the rest.
+        """A sequence of `blocks` blocks ends. It found, or let others use, the first `shared` of them.
 
         hashes: of its full blocks. Those that no other sequence uses are kept, the last to be evicted first.
         """

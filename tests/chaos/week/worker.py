@@ -43,6 +43,10 @@ class OpenPartition:
         """Seconds of the whole batch that went into it."""
         return min(max(0.0, at - self.begin), self.work.seconds)
 
+    def tail(self, at: float) -> float:
+        """Seconds in which its last rows alone were under way."""
+        return max(0.0, min(at - self.begin, self.work.length) - self.work.seconds)
+
     def started(self, at: float) -> int:
         """Rows of it that have begun."""
         rows = self.partition.num_rows
@@ -69,6 +73,7 @@ class Engine:
     received: int = 0
     closed_rows: int = 0  # finished rows of partitions that are not open any more
     closed_attempts: int = 0
+    closed_tail: float = 0.0  # seconds in which the last rows of such partitions were alone
     dropped_rows: int = 0
     stored: int = 0
     accepted: NDArray[np.int64] = field(init=False)  # attempts by prompt group
@@ -113,6 +118,7 @@ class Engine:
         rows = opened.finished(at)
         self.open.remove(opened)
         self.closed_rows += rows
+        self.closed_tail += opened.tail(at)
         self.closed_attempts += round(opened.work.total * opened.spent(at) / opened.work.seconds)
         if dropped:
             self.dropped_rows += rows
@@ -147,6 +153,9 @@ class Engine:
         for opened in self.open:
             rows += opened.finished(at)
             attempts += opened.work.total * opened.spent(at) / opened.work.seconds
+        # Last rows, which may be tried many times, are never without a token.
+        tail = self.closed_tail + sum(opened.tail(at) for opened in self.open)
+        tokens = int(TOKENS_PER_ATTEMPT * (attempts + tail / self.prompts.attempt_seconds))
         generating = any(not opened.uploading for opened in self.open)
         steps = int(at * 20)
         return Progress(
@@ -155,7 +164,7 @@ class Engine:
                 steps=steps,
                 slots=steps * self.live_window,
                 running=steps * self.live_window,
-                generated_tokens=int(attempts * TOKENS_PER_ATTEMPT),
+                generated_tokens=tokens,
                 prompt_tokens=int(attempts * TOKENS_PER_ATTEMPT),
             ),
             started=self.received - self.unstarted(now),

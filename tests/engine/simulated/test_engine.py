@@ -131,6 +131,27 @@ def test_a_prompt_is_read_without_the_whole_blocks_that_the_cache_holds() -> Non
     assert stats.cached_tokens == 89 // BLOCK_TOKENS * BLOCK_TOKENS
 
 
+def test_requests_that_start_together_read_a_prompt_once() -> None:
+    simulated = caching_engine({1: 9, 2: 9, 3: 9}, cache=1600)
+    for number in (1, 2, 3):
+        simulated.submit(ask(number, list(range(50))))
+    simulated.step()
+    assert simulated.stats().cached_tokens == 2 * (49 // BLOCK_TOKENS * BLOCK_TOKENS)
+    run(simulated)
+    assert simulated.stats().kv_used_tokens < 9 * 3 * 64
+
+
+def test_a_prompt_that_is_read_in_chunks_is_found_as_far_as_it_was_read() -> None:
+    simulated = caching_engine({1: 9, 2: 9}, cache=1600, budget=40)
+    simulated.submit(ask(1, list(range(100))))
+    simulated.step()
+    simulated.submit(ask(2, list(range(100))))
+    simulated.step()
+    simulated.step()
+    # The second one starts in the third step, which reads the last 20 tokens of the first one.
+    assert simulated.stats().cached_tokens == 80
+
+
 def test_what_was_used_longest_ago_is_evicted_first_unless_it_is_refreshed() -> None:
     def cached_of_first(*, refreshed: bool) -> int:
         simulated = caching_engine(dict.fromkeys(range(9), 1), cache=48 * BLOCK_TOKENS)
