@@ -135,6 +135,7 @@ def test_the_head_has_what_the_workers_have_without_engines() -> None:
     heavy = {name for name in GPU if name.startswith(("vllm", "torch", "nvidia", "cuda", "triton"))}
     assert len(heavy) > 20
     assert not heavy & set(HEAD)
+    assert not [name for name, version in GPU.items() if version.endswith("+cpu")]
 
 
 def test_the_images_open_every_store_and_tell_languages() -> None:
