@@ -92,6 +92,9 @@ def config(tmp_path: Path) -> str:
         "export",
         "push",
         "dedupe",
+        "select",
+        "answer",
+        "score",
     ],
 )
 def test_every_command_explains_itself(run: Run, command: str) -> None:
