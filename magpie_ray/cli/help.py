@@ -46,7 +46,7 @@ EXAMPLES = {
     "report": ("report out/demo --to report.html --open",),
     "export": (
         "export out/demo rows.parquet --to messages",
-        "export out/answers pairs.parquet --to preference --scores out/rewards",
+        "export out/answers p.parquet --to preference --scores out/rewards",
     ),
     "push": ("push out/demo my-name/magpie-demo --dry-run",),
     "dedupe": (
