@@ -126,6 +126,13 @@ def run_job(
     timing: Timing = _USUAL,
 ) -> BuildResult:
     """Run, or resume, any job: what `generate` and the passes have in common."""
+    with logs.told_in_notebook():
+        return _run_job(config, if_exists, engine_factory, timing)
+
+
+def _run_job(
+    config: JobConfig, if_exists: IfExists, engine_factory: EngineFactory | None, timing: Timing
+) -> BuildResult:
     began = time.monotonic()
     checks.check_output_outlives_job(config.output.path)
     output = find_output(config, claim=True)
