@@ -75,8 +75,8 @@ IMAGE = --python-version 3.11 --only-binary :all: --python-platform x86_64-manyl
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --no-annotate --no-sources -q $(LOCK_ARGS)
 lock: setup
 	cat requirements-cpu.txt requirements-dev.txt > /tmp/pins.txt
-	$(LOCK) --extra cpu -c /tmp/pins.txt -o /tmp/cpu.txt
-	$(LOCK) --extra cpu --extra dev -c /tmp/pins.txt -o /tmp/dev.txt
+	$(LOCK) --extra cpu --extra curate -c /tmp/pins.txt -o /tmp/cpu.txt
+	$(LOCK) --extra cpu --extra curate --extra dev -c /tmp/pins.txt -o /tmp/dev.txt
 	$(BIN)/python .ci/lists.py /tmp/cpu.txt /tmp/dev.txt
 	for image in gpu:image head:head; do \
 	  list=requirements-$${image%:*}.txt && extra=$${image#*:} && \

@@ -152,7 +152,7 @@ def test_pip_takes_no_file_but_the_one_that_was_resolved(file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "pinned"), [("image", GPU), ("head", HEAD), ("cpu", CPU), ("dev", CPU | DEV)]
+    ("extra", "pinned"), [("image", GPU), ("head", HEAD), ("cpu", CPU), ("curate", CPU), ("dev", CPU | DEV)]
 )
 def test_the_list_is_complete(extra: str, pinned: dict[str, str]) -> None:
     """--no-deps installs it, so each requirement of each package has to be in it.
