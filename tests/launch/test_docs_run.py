@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow  # imports Ray's and Anyscale's command lines
 RUN_HERE = {"init", "status", "verify", "show", "report", "export", "select", "dedupe"}
 NUM_ROWS, LARGE = 20, 5000
 BUILDS = (
+    *("out/demo", "out/answers"),
     *("OUTPUT", "BUCKET/demo", "BUCKET/raw", "bucket/earlier", "out/qwen2.5-7b"),
     *("my-bucket/qwen", "my-bucket/magpie/qwen2.5-7b", "my-bucket/magpie/qwen2.5-7b/2026-11-26"),
 )
@@ -128,7 +129,7 @@ def test_the_commands_of_a_page_run_as_written(
     monkeypatch.setattr(webbrowser, "open", lambda url: True)
     make_all("\n".join(map(shlex.join, RUN[path])))
     for words in RUN[path]:
-        for made in (*tmp_path.glob("rows.*"), *tmp_path.glob("*.yaml")):
+        for made in (*tmp_path.glob("rows.*"), *tmp_path.glob("*.yaml"), *tmp_path.glob("train.*")):
             made.unlink()
         written = [here(word) for word in words]
         if "OUTPUT" in words and "instruct_reward" in words[-1]:
