@@ -143,7 +143,7 @@ def stage(snapshot: Snapshot) -> str:
         if snapshot.rows < snapshot.num_rows:
             return ""
         is_committed = snapshot.committed_rows >= snapshot.num_rows
-        return "actors end" if is_committed else "last files are written"
+        return "waiting for actors to leave" if is_committed else "waiting for the last files"
     if snapshot.actors_up:
         return "first round"
     return "loading the model" if snapshot.actors_starting else "starting actors"

@@ -22,11 +22,17 @@ def dead_address() -> str:
         return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
-def test_a_cluster_address_that_does_not_answer_is_refused_at_once(tmp_path: Path, dead_address: str) -> None:
+def test_a_cluster_address_that_does_not_answer_is_refused_at_once(
+    tmp_path: Path, dead_address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="magpie_ray")
     keys = ["num_rows=1", f"output.path={tmp_path / 'build'}", f"cluster.address={dead_address}"]
     with pytest.raises(PreflightError, match=f"no Ray cluster at {dead_address}.*ray start --head"):
         generate(load_config(None, keys))
     assert not (tmp_path / "build/_magpie/build.json").exists()
+    assert (
+        "reading the tokenizer of builtin:tiny-chat" in caplog.messages
+    )  # transformers takes seconds to import
 
 
 def test_a_build_that_is_left_alone_says_how_many_rows_it_has(tmp_path: Path) -> None:

@@ -167,9 +167,9 @@ def test_behind_the_last_row_it_says_what_it_waits_for_and_ends_with_the_rates(
         now[0] -= 20.0
         display.show(ending)
     assert [text.split(", ")[1:3] for text in log_lines(caplog)] == [
-        ["last files are written", "0:00"],
-        ["actors end", "0:00"],
-        ["actors end", "0:20"],
+        ["waiting for the last files", "0:00"],
+        ["waiting for actors to leave", "0:00"],
+        ["waiting for actors to leave", "0:20"],
         ["5.0 rows/s", "500 tokens/s"],
     ]
 
