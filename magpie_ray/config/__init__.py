@@ -8,7 +8,9 @@ Invariants: a Config is frozen and consistent; all problems are reported at once
 no message shows a secret; a config's `identity` never changes for builds that exist.
 """
 
-from magpie_ray.config.loading import load_config, parse_config
+from magpie_ray.config.answer import AnswerConfig
+from magpie_ray.config.loading import load_config, load_job, parse_config
 from magpie_ray.config.schema import Config
+from magpie_ray.config.score import ScoreConfig
 
-__all__ = ["Config", "load_config", "parse_config"]
+__all__ = ["AnswerConfig", "Config", "ScoreConfig", "load_config", "load_job", "parse_config"]

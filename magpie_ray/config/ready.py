@@ -87,7 +87,7 @@ def write_copy(ready: ReadyConfig, target: Path | None = None) -> tuple[Path, ..
     elif target.suffix not in _ENDINGS:
         raise PreflightError(f"{target}: must end in .yaml, or be a folder that is there")
     text = ready.path.read_text(encoding="utf-8")
-    for command in ("magpie-ray generate", "magpie-ray score"):
+    for command in ("magpie-ray generate", "magpie-ray answer", "magpie-ray score"):
         text = text.replace(f"{command} {ready.name}", f"{command} {shlex.quote(str(target))}")
     contents = {target.parent / file.name: file.read_bytes() for file in ready.beside}
     contents = {path: content for path, content in contents.items() if _content(path) != content}

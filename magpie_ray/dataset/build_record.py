@@ -174,8 +174,14 @@ def check_same_build(
 ) -> None:
     """BuildMismatchError naming every key in which the two builds differ, with both values.
 
-    neutral: a key that one of them lacks counts as having this value there, as versions before the key did.
+    Of two commands' outputs the commands are named instead: they have hardly a key in common. neutral: a key
+    that one of them lacks counts as having this value there, as versions before the key did.
     """
+    if existing.job != wanted.job:
+        raise BuildMismatchError(
+            f"{storage.url} holds the output of `magpie-ray {existing.job}`: `{wanted.job}` needs an output "
+            "of its own, so choose another one"
+        )
     stripped = [without_neutral(one.identity_and_grid, neutral) for one in (existing, wanted)]
     if len({fingerprint_of(identity) for identity in stripped}) == 1:
         return

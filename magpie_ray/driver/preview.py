@@ -18,6 +18,7 @@ from magpie_ray.errors import AcceptRateError, RowExhaustedError
 from magpie_ray.preflight.target import look_at
 from magpie_ray.types import Partition
 from magpie_ray.utils.awake import awake_seconds
+from magpie_ray.utils.text import counted
 from magpie_ray.worker.spec import EngineFactory
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def take_preview(config: JobConfig, num_rows: int, *, engine_factory: EngineFact
     rows = Partition(start=0, stop=min(num_rows, build_spec.config.num_rows))
     with engines_here(build_spec, engine_factory) as here:
         sampler = here.sampler([rows], engines=1, grid=rows.num_rows, seconds=math.inf, began=awake_seconds())
-        log.info("loading %s for %d rows", build_spec.model.name, rows.num_rows)
+        log.info("loading %s for %s", build_spec.model.name, counted(rows.num_rows, "row"))
         problem = ""
         try:
             sampler.work(here.stop_requested)

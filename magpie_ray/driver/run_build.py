@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.fields import Section
-from magpie_ray.config.loading import JobConfig, load_as, parse_as
+from magpie_ray.config.loading import JobConfig, job_of, load_as, parse_as
 from magpie_ray.config.schema import Config
 from magpie_ray.config.score import ScoreConfig
 from magpie_ray.coordinator.notice import SLACK_SECONDS, Notice
@@ -32,7 +32,7 @@ from magpie_ray.driver.cluster_watch import GONE_SECONDS, ClusterWatch
 from magpie_ray.driver.connect import ray_session, stop_signals
 from magpie_ray.driver.ray_metrics import RayMetrics
 from magpie_ray.driver.wiring import make_job
-from magpie_ray.errors import MagpieError
+from magpie_ray.errors import ConfigError, MagpieError
 from magpie_ray.monitoring.heartbeat import Heartbeat
 from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.preflight import checks
@@ -114,7 +114,9 @@ def score(
     return run_job(asked, if_exists=if_exists, engine_factory=engine_factory, timing=timing)
 
 
-def _loaded(kind: type[_J], config: Asked) -> _J:
+def _loaded(kind: type[_J], config: JobConfig | Asked) -> _J:
+    if isinstance(config, Section):
+        raise ConfigError(f"this is a config of `{job_of(config)}`: pass it to magpie_ray.{job_of(config)}")
     return parse_as(kind, config) if isinstance(config, Mapping) else load_as(kind, os.fspath(config))
 
 
@@ -126,6 +128,13 @@ def run_job(
     timing: Timing = _USUAL,
 ) -> BuildResult:
     """Run, or resume, any job: what `generate` and the passes have in common."""
+    with logs.told_in_notebook():
+        return _run_job(config, if_exists, engine_factory, timing)
+
+
+def _run_job(
+    config: JobConfig, if_exists: IfExists, engine_factory: EngineFactory | None, timing: Timing
+) -> BuildResult:
     began = time.monotonic()
     checks.check_output_outlives_job(config.output.path)
     output = find_output(config, claim=True)
@@ -154,6 +163,7 @@ def _settle(
         runs = run_records.read_runs(output.reader)
         num_rows = runs[-1].num_rows if runs else output.config.num_rows
         return BuildResult(url=output.storage.url, num_rows=num_rows, left_alone=reason)
+    log.info("reading the tokenizer of %s", output.config.model.name)
     target = find_target(output, existing)
     for warning in target.build_spec.warnings:
         log.warning("%s", warning)

@@ -1,14 +1,16 @@
 """Logging of a job's process: for people at a terminal, in plain lines, or as one JSON object a line.
 
-Owns the handlers: only the command line and each actor's process set them up, and they do it here. Invariant:
-records of libraries take the same way, from WARNING on, and from INFO on in a verbose job.
+Owns the handlers: only the command line and each actor's process set them up, and they do it here; a job in a
+notebook has one while it lasts. Invariant: records of libraries take the same way, from WARNING on, and from
+INFO on in a verbose job.
 """
 
 import io
 import logging
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -106,12 +108,44 @@ def set_up(style: LogStyle) -> None:
     logging.getLogger("magpie_ray").setLevel(logging.DEBUG if style.verbose else logging.INFO)
 
 
+@contextmanager
+def told_in_notebook() -> Iterator[None]:
+    """In a notebook a job's lines stand below its cell, unless the notebook logs them itself."""
+    ours = logging.getLogger("magpie_ray")
+    if not terminal().is_jupyter or ours.isEnabledFor(logging.INFO):
+        yield
+        return
+    began, level, propagates = time.time(), ours.level, ours.propagate
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_NotebookFormatter(began))
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.setLevel(level)
+        ours.propagate = propagates
+
+
 class _TerminalFormatter(logging.Formatter):
     """Names the level of what is more than information."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         return f"{record.levelname.lower()}: {text}" if record.levelno > logging.INFO else text
+
+
+class _NotebookFormatter(_TerminalFormatter):
+    """With the time since the job began in front."""
+
+    def __init__(self, began: float) -> None:
+        super().__init__("%(message)s")
+        self._began = began
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{clock_text(record.created - self._began):>7} {super().format(record)}"
 
 
 def _elapsed(at: datetime) -> Text:

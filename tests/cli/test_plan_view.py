@@ -7,12 +7,15 @@ import pytest
 import yaml
 
 from magpie_ray.cli.views.plan import plan_text
+from magpie_ray.config.answer import AnswerConfig
+from magpie_ray.config.loading import parse_as
 from magpie_ray.planning.forecast import CostInputs
 from magpie_ray.planning.gpus import find_gpu
 from magpie_ray.planning.plan import make_plan
 from tests.planning.test_estimate import SAMPLE
 from tests.support.builds import config_of, memory_storage
 from tests.support.inputs import write_table
+from tests.support.sources import write_source
 
 KEY = "hf_abcdefghijklmnop"
 
@@ -65,6 +68,14 @@ def test_a_plan_says_which_inputs_the_rows_have(tmp_path: Path, full: bool) -> N
     path = str(tmp_path)
     assert shown(path=path, pick="at_random") == f"6 in 2 JSON lines files at {path}, drawn at random"
     assert "\ninputs " not in text_of(full=full)
+
+
+def test_a_plan_of_answers_says_what_follows_its_prefix(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "rows.jsonl", [{"instruction": "Name a fruit."}])
+    asked = {"source": {"path": str(source)}, "model": {"name": "builtin:tiny-chat"}}
+    config = parse_as(AnswerConfig, {**asked, "output": {"path": memory_storage().url}})
+    prompt = line(plan_text(make_plan(config)), "first prompt")
+    assert prompt.endswith("<|end_header_id|>⏎⏎ and then the messages of the row")
 
 
 def test_white_space_in_the_first_prompt_can_be_seen() -> None:

@@ -92,6 +92,8 @@ def config(tmp_path: Path) -> str:
         "export",
         "push",
         "dedupe",
+        "select",
+        "answer",
         "score",
     ],
 )

@@ -68,6 +68,9 @@ def test_a_selection_is_made_once_and_can_be_verified_shown_and_exported(
     assert code == 2
     assert "sql: the build has" in err
     assert run("verify", str(tmp_path / "odd"))[0] == 0
+    said = run("status", str(tmp_path / "odd"))[1]
+    assert "rows        5 of 5 committed" in said
+    assert "tokens" not in said  # no model was asked
     assert "row 4 " in run("show", str(tmp_path / "odd"), "--where", "source_row_id = 9")[1]
     assert "Selected Magpie rows" in (tmp_path / "odd" / "README.md").read_text()
     target = str(tmp_path / "rows.jsonl")

@@ -103,6 +103,19 @@ def test_a_mismatch_names_each_key_with_both_values() -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("kind", [{"kind": "dedupe"}, {"job": "answer"}])
+def test_the_output_of_another_command_is_refused_in_one_line(kind: dict[str, object]) -> None:
+    storage = memory_storage()
+    build_record.open_build(storage, build_of(seed=1))
+    with pytest.raises(BuildMismatchError) as caught:
+        build_record.open_build(storage, build_of(seed=2, **kind))
+    [name] = kind.values()
+    assert str(caught.value) == (
+        f"{storage.url} holds the output of `magpie-ray generate`: `{name}` needs an output of its own, so "
+        "choose another one"
+    )
+
+
 LATER = {"acceptance.mood": "any", "sampling.user.min_tokens": 0}
 
 

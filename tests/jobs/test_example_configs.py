@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.loading import load_as, load_config
 from magpie_ray.config.schema import Config
 from magpie_ray.config.score import ScoreConfig
@@ -24,8 +25,9 @@ from tests.support.paths import ROOT
 from tests.support.sources import write_source
 
 _ALL = sorted((ROOT / "magpie_ray" / "configs").glob("*.yaml"))
-CONFIGS = [file for file in _ALL if not file.name.startswith("score-")]
-SCORES = [file for file in _ALL if file not in CONFIGS]
+CONFIGS = [file for file in _ALL if not file.name.startswith(("answer-", "score-"))]
+ANSWERS = [file for file in _ALL if file.name.startswith("answer-")]
+SCORES = [file for file in _ALL if file.name.startswith("score-")]
 SETS = [file for file in CONFIGS if load_config(file).has_prompt_keys]
 # The bundled model takes every template that these configs need; of their models no tokenizer is at hand.
 # Its context is shorter than theirs, so max_model_len is left to it.
@@ -65,6 +67,20 @@ def test_every_example_of_scores_plans_with_its_question_and_its_header_can_be_r
     header = "".join(line for line in file.read_text().splitlines(keepends=True) if line.startswith("#"))
     assert re.search(rf"#   magpie-ray score {re.escape(file.stem)}( |\n)", header)
     load_as(ScoreConfig, file, re.findall(r"(?<=\s)[a-z_]+(?:\.[a-z_]+)*=\S+\b", header))
+
+
+@pytest.mark.parametrize("file", ANSWERS, ids=lambda file: file.stem)
+def test_every_example_of_answers_plans_over_a_source_and_its_header_can_be_run(
+    file: Path, tmp_path: Path
+) -> None:
+    rows = [{"instruction": "Name a fruit."}, {"instruction": "Name a tree."}]
+    source = write_source(tmp_path / "rows.jsonl", rows)
+    config = load_as(AnswerConfig, file, [*OURS, f"source.path={source}", f"output.path={tmp_path / 'out'}"])
+    assert make_plan(config)["rows_pending"] == 2
+    header = "".join(line for line in file.read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert re.search(rf"#   magpie-ray answer {re.escape(file.stem)}( |\n)", header)
+    overrides = re.findall(r"(?<=\s)[a-z_]+(?:\.[a-z_]+)*=\S+\b", header)
+    assert load_as(AnswerConfig, file, overrides).n == 4
 
 
 def test_the_documented_paths_lead_to_them() -> None:

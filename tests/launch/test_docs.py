@@ -224,7 +224,7 @@ def test_our_own_command_line_takes_every_argument(words: list[str], tmp_path: P
             load_job(tmp_path / "written.yaml", list(read["overrides"] or ()))
             return
         copied = str(read["config"]).replace("jobs/kuberay/mine/once/build", "jobs/configs/qwen2.5-7b")
-        load_config(config_at(copied), list(read["overrides"] or ()))
+        load_job(config_at(copied), list(read["overrides"] or ()))
 
 
 @pytest.mark.parametrize("words", COMMANDS)

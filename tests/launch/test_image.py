@@ -135,6 +135,7 @@ def test_the_head_has_what_the_workers_have_without_engines() -> None:
     heavy = {name for name in GPU if name.startswith(("vllm", "torch", "nvidia", "cuda", "triton"))}
     assert len(heavy) > 20
     assert not heavy & set(HEAD)
+    assert not [name for name, version in GPU.items() if version.endswith("+cpu")]
 
 
 def test_the_images_open_every_store_and_tell_languages() -> None:
@@ -151,7 +152,7 @@ def test_pip_takes_no_file_but_the_one_that_was_resolved(file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "pinned"), [("image", GPU), ("head", HEAD), ("cpu", CPU), ("dev", CPU | DEV)]
+    ("extra", "pinned"), [("image", GPU), ("head", HEAD), ("cpu", CPU), ("curate", CPU), ("dev", CPU | DEV)]
 )
 def test_the_list_is_complete(extra: str, pinned: dict[str, str]) -> None:
     """--no-deps installs it, so each requirement of each package has to be in it.

@@ -14,6 +14,7 @@ from magpie_ray.coordinator.watcher import Snapshot
 from magpie_ray.counters import Tally
 from magpie_ray.monitoring.progress import ProgressDisplay, line
 from magpie_ray.utils.logs import terminal
+from tests.support.notebook import use_notebook
 
 HALF_WAY = Snapshot(
     num_rows=2000,
@@ -151,6 +152,53 @@ def test_before_the_first_row_the_stage_is_shown_with_its_time(caplog: pytest.Lo
         ["first round", "0:00"],
         ["5.0 rows/s", "500 tokens/s"],
     ]
+
+
+def test_behind_the_last_row_it_says_what_it_waits_for_and_ends_with_the_rates(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="magpie_ray.monitoring.progress")
+    now, all_rows = [0.0], replace(HALF_WAY, rows=2000)
+    ending = replace(all_rows, committed_rows=2000)
+    with ProgressDisplay(Console(file=io.StringIO()), log_seconds=1.0, clock=lambda: now[0]) as display:
+        for snapshot in (all_rows, ending, ending):
+            display.show(snapshot)
+            now[0] += 20.0
+        now[0] -= 20.0
+        display.show(ending)
+    assert [text.split(", ")[1:3] for text in log_lines(caplog)] == [
+        ["waiting for the last files", "0:00"],
+        ["waiting for actors to leave", "0:00"],
+        ["waiting for actors to leave", "0:20"],
+        ["5.0 rows/s", "500 tokens/s"],
+    ]
+
+
+def test_a_terminal_says_when_only_the_report_is_left_and_for_how_long() -> None:
+    screen, now = io.StringIO(), [0.0]
+    console = Console(file=screen, force_terminal=True, width=100)
+    with ProgressDisplay(console, clock=lambda: now[0]) as display:
+        display.show(replace(HALF_WAY, rows=2000, committed_rows=2000))
+        display.note_last()
+        now[0] = 7.0
+        console.print("a line above")
+    drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert "writing the report, the card and the last records, 0:07 elapsed" in drawn
+    assert "500 tokens/s" in drawn.splitlines()[-1]
+
+
+def test_in_a_notebook_a_line_below_the_cell_changes_in_place(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="magpie_ray.monitoring.progress")
+    lines, now = use_notebook(monkeypatch), [0.0]
+    console = Console(file=io.StringIO(), force_jupyter=True)
+    with ProgressDisplay(console, clock=lambda: now[0]) as display:
+        for rows in (1000, 1001, 1002, 1003):
+            display.show(replace(HALF_WAY, rows=rows))
+            now[0] += 0.6
+    assert [line.split("/")[0] for line in lines] == ["1,000", "1,002", "1,003"]
+    assert log_lines(caplog) == []
 
 
 def test_the_rows_shown_never_become_fewer_though_an_actor_is_lost(caplog: pytest.LogCaptureFixture) -> None:

@@ -49,6 +49,35 @@ def test_a_log_that_is_no_terminal_gets_plain_lines(capsys: pytest.CaptureFixtur
     assert [line.split(" ", 2)[2] for line in lines] == ["INFO a node has come", "WARNING slow down"]
 
 
+def test_in_a_notebook_the_lines_of_a_job_stand_below_its_cell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logs, "terminal", lambda: Console(file=io.StringIO(), force_jupyter=True))
+    ours = logging.getLogger("magpie_ray")
+    ours.setLevel(logging.NOTSET)
+    logging.getLogger().setLevel(logging.WARNING)
+    with logs.told_in_notebook():
+        logging.getLogger("magpie_ray.job").info("starting Ray")
+        logging.getLogger("magpie_ray.job").warning("slow down")
+    logging.getLogger("magpie_ray.job").info("nobody asked")
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == ["   0:00 starting Ray", "   0:00 warning: slow down"]
+    assert captured.err == ""
+    assert (ours.level, ours.propagate, ours.handlers) == (logging.NOTSET, True, [])
+
+
+@pytest.mark.parametrize("in_notebook", [True, False])
+def test_a_script_and_a_notebook_that_logs_get_no_lines_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_notebook: bool
+) -> None:
+    console = Console(file=io.StringIO(), force_jupyter=in_notebook)
+    monkeypatch.setattr(logs, "terminal", lambda: console)
+    logging.getLogger("magpie_ray").setLevel(logging.INFO if in_notebook else logging.NOTSET)
+    with logs.told_in_notebook():
+        logging.getLogger("magpie_ray.job").info("starting Ray")
+    assert capsys.readouterr().out == ""
+
+
 def test_on_a_terminal_a_line_has_the_time_since_the_start_and_a_warning_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -41,7 +41,8 @@ def plan_text(fields: dict[str, Any], *, full: bool = False) -> str:
     if fields["estimate"]:
         reads = fields["job"] == "score" and not fields["sample"]
         lines += _estimate_lines(fields["estimate"], verb="read" if reads else "write")
-    lines.append(f"first prompt  {prompt}")
+    then = " and then the messages of the row" if fields["job"] == "answer" else ""
+    lines.append(f"first prompt  {prompt}{then}")
     if full:
         lines += _full_lines(fields)
     else:

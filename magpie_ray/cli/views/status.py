@@ -11,6 +11,7 @@ from magpie_ray.utils.text import bytes_text, clock_text, percent, span_text
 _PARTS = 24
 _BARS = "▁▂▃▄▅▆▇█"
 _RECENT = {"last_10_minutes": 600.0, "last_hour": 3600.0, "last_day": 86_400.0}
+_WITHOUT_MODEL = {"dedupe", "select"}
 _AGAIN = "run the same command again"
 
 
@@ -29,6 +30,7 @@ def status_fields(status: Status) -> dict[str, Any]:
     over_time = history(status.commits, begin=begin, end=end, parts=_PARTS)
     return {
         "output": status.url,
+        "job": status.build.job,
         "state": status.state,
         "complete": status.complete,
         "num_rows": status.num_rows,
@@ -95,11 +97,12 @@ def status_text(fields: dict[str, Any]) -> str:
             f"over time   {bars(over_time['rows_per_second'])} {clock_text(over_time['seconds'])}",
             f"last commit {span_text(last)} ago",
         ]
-    lines += [
-        f"files       {fields['partitions']:,}, {bytes_text(fields['bytes'])}",
-        f"attempts    {fields['attempts']:,}, rejected: {rejected}",
-        f"tokens      {fields['user_tokens']:,} user, {fields['assistant_tokens']:,} assistant",
-    ]
+    lines.append(f"files       {fields['partitions']:,}, {bytes_text(fields['bytes'])}")
+    if fields["job"] not in _WITHOUT_MODEL:
+        lines += [
+            f"attempts    {fields['attempts']:,}, rejected: {rejected}",
+            f"tokens      {fields['user_tokens']:,} user, {fields['assistant_tokens']:,} assistant",
+        ]
     for run in fields["runs"]:
         cause = f": {run['cause'].splitlines()[0]}" if run["cause"] else ""
         lines.append(

@@ -81,6 +81,14 @@ def test_charts_follow_the_pages_colours_and_keep_their_names_apart(page: str) -
     assert set(re.findall(r"url\(#([\w-]+)\)", page)) <= set(ids)
 
 
+def test_every_chart_says_above_it_what_it_shows(page: str) -> None:
+    figures = re.findall(r"<figure>(.*?)</figure>", page, flags=re.DOTALL)
+    assert len(figures) > 5
+    captions = [re.match(r"\s*<figcaption>(.+?)</figcaption>", figure, flags=re.DOTALL) for figure in figures]
+    assert all(captions)
+    assert any(caption and "What each actor did when" in caption[1] for caption in captions)
+
+
 def test_what_was_thought_before_an_answer_can_be_opened_beside_it() -> None:
     storage, config = memory_storage(), config_of(model={"thinking": True})
     complete_build(storage, config=config, reasoning=f"Let me see {HOSTILE[0]}")
