@@ -68,7 +68,20 @@ def score(
     _run("score", config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
 
 
-def _run(job: str, config: Path, overrides: list[str] | None, style: LogStyle, if_exists: IfExists) -> None:
+def job(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    verbose: Verbose = False,
+    json_logs: JsonLogs = False,
+    if_exists: WhatIfExists = "resume",
+) -> None:
+    """Run the job that the config is of: generate, answer or score."""
+    _run(None, config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
+
+
+def _run(
+    job: str | None, config: Path, overrides: list[str] | None, style: LogStyle, if_exists: IfExists
+) -> None:
     logs.set_up(style)
     parsed = load(config, overrides, job)
     log.info("rows of %s for %s", parsed.model.name, parsed.output.path)
