@@ -4,13 +4,15 @@
 --     --from rows=s3://BUCKET/raw --from scores=s3://BUCKET/scores --from duplicates=s3://BUCKET/duplicates
 --
 -- scores has input_quality, difficulty, task_category and instruct_reward; duplicates is the output of `dedupe`.
--- The bound of instruct_reward depends on the reward model: look at its distribution first.
+-- Instructions that end with a colon announce a text that is missing. The bound of instruct_reward depends on the
+-- reward model: look at its distribution first.
 SELECT * FROM (
   SELECT rows.*, input_quality, difficulty, task_category, instruct_reward, min_neighbor_distance
   FROM rows JOIN scores USING (row_id) JOIN duplicates USING (row_id)
   WHERE input_quality IN ('good', 'excellent')
     AND instruct_reward > -10
     AND repeat_count = 0
+    AND instruction NOT LIKE '%:'
     AND finish_reasons[-1] = 'stop'
   ORDER BY length(response) DESC, row_id
   LIMIT 300000
