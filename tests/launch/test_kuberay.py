@@ -174,7 +174,7 @@ def test_the_config_that_is_mounted_is_the_one_that_is_generated_from(build: lis
     assert volume["configMap"]["name"] == config_map["metadata"]["name"]
     [mount] = pods(job["spec"])[1]["spec"]["containers"][0]["volumeMounts"]
     [name] = config_map["data"]
-    assert f"magpie-ray generate {mount['mountPath']}/{name} " in job["spec"]["entrypoint"]
+    assert f"jobs/generate.py {mount['mountPath']}/{name} " in job["spec"]["entrypoint"]
 
 
 def test_the_entrypoint_would_run(build: list[Document], tmp_path: Path) -> None:
