@@ -35,7 +35,7 @@ from magpie_ray.driver.ray_actors import RayActors
 from magpie_ray.engine.protocol import Completion, EngineFigures, Request
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import InterruptedJobError
-from magpie_ray.generation.conversation import Recipe
+from magpie_ray.generation.recipe import Recipe
 from magpie_ray.preflight import checks
 from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.preflight.target import find_output

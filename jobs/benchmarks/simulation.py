@@ -17,7 +17,7 @@ from magpie_ray.counters import EngineStats
 from magpie_ray.engine.protocol import Request, Sampling
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.generation.conversation import Recipe, SamplingPair
+from magpie_ray.generation.recipe import Recipe, SamplingPair
 from magpie_ray.generation.rounds import Rounds
 
 # Tokens of a chat template with the paper's system prompt, and of the markup between two messages.

@@ -3,6 +3,7 @@ preview, template."""
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -35,37 +36,29 @@ WhatIfExists = Annotated[
 ]
 
 
-def generate(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    verbose: Verbose = False,
-    json_logs: JsonLogs = False,
-    if_exists: WhatIfExists = "resume",
-) -> None:
-    """Run a build, or resume it: the same command continues where the last run ended."""
-    _run("generate", config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
+def _command(job: str, summary: str) -> Callable[..., None]:
+    """The command that runs a job; all take the same options."""
+
+    def run(
+        config: ConfigPath,
+        overrides: Overrides = None,
+        verbose: Verbose = False,
+        json_logs: JsonLogs = False,
+        if_exists: WhatIfExists = "resume",
+    ) -> None:
+        _run(job, config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
+
+    run.__name__, run.__doc__ = job, summary
+    return run
 
 
-def answer(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    verbose: Verbose = False,
-    json_logs: JsonLogs = False,
-    if_exists: WhatIfExists = "resume",
-) -> None:
-    """Answer the rows of a data set: with another model, several times, or with further turns."""
-    _run("answer", config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
-
-
-def score(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    verbose: Verbose = False,
-    json_logs: JsonLogs = False,
-    if_exists: WhatIfExists = "resume",
-) -> None:
-    """Give each row of a data set labels, rewards or embeddings, by another model."""
-    _run("score", config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
+generate = _command(
+    "generate", "Run a build, or resume it: the same command continues where the last run ended."
+)
+answer = _command(
+    "answer", "Answer the rows of a data set: with another model, several times, or with further turns."
+)
+score = _command("score", "Give each row of a data set labels, rewards or embeddings, by another model.")
 
 
 def job(

@@ -12,15 +12,15 @@ How a conversation travels:
 6. With its last message, it comes out as a Row. A rejected message makes a Rejection at any step: EarlyStop
    decides whether bad luck explains it, and the row's next attempt waits in the AttemptQueue.
 
-Read `conversation`, then `rounds`, then the parts that Rounds drives: `attempt_queue`, `admission`,
-`verdicts`, `cache_use`, `early_stop` (with `prompt_groups` and `sequential_tests`). The parts do not know
-Rounds.
+Read `recipe` and `conversation`, then `rounds`, then the parts that Rounds drives: `attempt_queue`,
+`admission`, `verdicts`, `cache_use`, `early_stop` (with `prompt_groups` and `sequential_tests`). The parts do
+not know Rounds.
 
 Invariants: every row comes out once; a conversation stays token ids; nothing here knows Ray, vLLM or storage.
 """
 
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.generation.conversation import Recipe, SamplingPair
+from magpie_ray.generation.recipe import Recipe, SamplingPair
 from magpie_ray.generation.rounds import Rounds
 
 __all__ = ["AdmissionWindow", "Recipe", "Rounds", "SamplingPair"]

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from magpie_ray.acceptance import CONTEXT_FULL
 from magpie_ray.errors import AcceptRateError, RowExhaustedError
 from magpie_ray.generation.attempt_queue import Attempt
-from magpie_ray.generation.conversation import Conversation, Recipe
+from magpie_ray.generation.conversation import Conversation
 from magpie_ray.generation.prompt_groups import Draw, GroupKey, Outcome, PromptGroups, Reasons, Shortfall
+from magpie_ray.generation.recipe import Recipe
 from magpie_ray.generation.sequential_tests import differs, falls_short
 from magpie_ray.types import Rejection
 

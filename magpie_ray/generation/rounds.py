@@ -21,8 +21,9 @@ from magpie_ray.engine.protocol import Engine
 from magpie_ray.generation.admission import AdmissionWindow
 from magpie_ray.generation.attempt_queue import Attempt, AttemptQueue
 from magpie_ray.generation.cache_use import CacheUse
-from magpie_ray.generation.conversation import Cohort, Conversation, Recipe
+from magpie_ray.generation.conversation import Cohort, Conversation
 from magpie_ray.generation.early_stop import EarlyStop
+from magpie_ray.generation.recipe import Recipe
 from magpie_ray.generation.verdicts import Verdict, Verdicts
 from magpie_ray.types import Rejection, Row
 

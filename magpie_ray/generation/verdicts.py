@@ -21,7 +21,8 @@ from magpie_ray.acceptance import (
 )
 from magpie_ray.chat_format.format import Answer
 from magpie_ray.engine.protocol import Completion
-from magpie_ray.generation.conversation import Conversation, Recipe
+from magpie_ray.generation.conversation import Conversation
+from magpie_ray.generation.recipe import Recipe
 from magpie_ray.types import Message
 
 # Decoding shows bytes that make no character as this one. A character has at most four bytes.

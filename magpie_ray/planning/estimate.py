@@ -44,6 +44,8 @@ SHARE = Range(low=0.25, high=0.7)
 FILL = Range(low=0.18, high=0.45)
 # English text in zstd, with the token counts beside it; the other columns of a row.
 BYTES_PER_TOKEN, _BYTES_PER_ROW = Range(low=1.2, high=2.5), Range.exactly(40.0)
+# Tokens that a step reads of prompts: vLLM's max_num_batched_tokens on large GPUs.
+_READ_AT_ONCE = 8192
 # An engine's start: compiling and capturing graphs, and reading the weights from a disk. No download.
 _START_SECONDS, _LOAD_BYTES_PER_SECOND = Range(low=60.0, high=180.0), Range(low=0.5e9, high=3e9)
 
@@ -199,14 +201,53 @@ def from_speed(
 ) -> Estimate:
     """An estimate from one engine's tokens/s and typical lengths. weight_bytes: on one GPU."""
     tokens = FILL * float(workload.rows * max_tokens_per_row)
-    start = _START_SECONDS + Range.exactly(weight_bytes) / _LOAD_BYTES_PER_SECOND
     return _estimate(
         workload,
         tokens=tokens,
-        wall=tokens / (tokens_per_second * workload.num_actors) + start,
+        wall=tokens / (tokens_per_second * workload.num_actors) + _start_seconds(weight_bytes),
         size=tokens * BYTES_PER_TOKEN + _BYTES_PER_ROW * workload.rows,
         basis=basis,
     )
+
+
+def from_reading(
+    tokens_per_second: Range,
+    workload: Workload,
+    *,
+    tokens_per_row: float,
+    bytes_per_row: float,
+    weight_bytes: float,
+    basis: str,
+) -> Estimate:
+    """An estimate of scores, which an engine reads tokens for and hardly writes any. As from_speed.
+
+    tokens_per_row: those of a row's prompts that the prefix cache has not. bytes_per_row: in a file.
+    """
+    tokens = Range.exactly(workload.rows * tokens_per_row)
+    return _estimate(
+        workload,
+        tokens=tokens,
+        wall=tokens / (tokens_per_second * workload.num_actors) + _start_seconds(weight_bytes),
+        size=Range.exactly(workload.rows * bytes_per_row),
+        basis=basis,
+    )
+
+
+def _start_seconds(weight_bytes: float) -> Range:
+    return _START_SECONDS + Range.exactly(weight_bytes) / _LOAD_BYTES_PER_SECOND
+
+
+def reading_speed(size: ModelSize, gpu: Gpu, engine: EngineConfig) -> Range:
+    """Tokens/s that an engine on GPUs of one kind reads, in full batches of prompts, by the data sheet."""
+    gpus = engine.tensor_parallel_size * engine.pipeline_parallel_size
+    cost = StepCost.roofline(
+        bandwidth=gpu.bandwidth,
+        arithmetic=gpu.arithmetic,
+        weight_bytes=size.weight_bytes / gpus,
+        parameters=size.active_parameters / gpus,
+        cache_bytes_per_token=0.0,
+    )
+    return SHARE * (_READ_AT_ONCE / cost.seconds(tokens=_READ_AT_ONCE, context_tokens=0))
 
 
 def _estimate(workload: Workload, *, tokens: Range, wall: Range, size: Range, basis: str) -> Estimate:

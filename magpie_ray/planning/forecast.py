@@ -26,10 +26,7 @@ _SPEED_ASSUMPTIONS = (
     "an engine starts in one to three minutes plus the time to read its weights from a disk; no download",
 )
 
-_NO_ESTIMATE = (
-    "what a score pass takes follows from how long its prompts are, and how much of them the prefix cache "
-    "finds: no data sheet says it, --sample measures"
-)
+_BYTES_OF_SCORES = 30.0  # of a row, without vectors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,9 +62,7 @@ def forecast(
     assumptions, warnings = list[str](), list[str]()
     size = fit = cost = None
     is_score = isinstance(config, ScoreConfig)
-    if is_score and not sample:
-        warnings.append(_NO_ESTIMATE)
-    if gpu and not is_score:
+    if gpu:
         size = _size(build_spec)
         fit = _fit(build_spec, gpu, size)
         assumptions += [
@@ -86,6 +81,8 @@ def forecast(
         price_per_gpu_hour=inputs.price_per_gpu_hour,
     )
     speed, basis = fit.tokens_per_second if fit else None, "the data sheet"
+    if is_score and gpu and size:
+        speed = estimate.reading_speed(size, gpu, config.engine)
     if inputs.tokens_per_second:
         speed, basis = Range.exactly(inputs.tokens_per_second), "--tokens-per-second"
     if sample:
@@ -94,7 +91,20 @@ def forecast(
             assumptions.append(
                 f"each of {num_actors} engines starts and runs as fast as the {sample.engines} of the sample"
             )
-    elif speed and not is_score:
+    elif speed and is_score:
+        cost = estimate.from_reading(
+            speed,
+            workload,
+            tokens_per_row=build_spec.read_tokens,
+            bytes_per_row=_BYTES_OF_SCORES + 4.0 * (build_spec.vector_size or 0),
+            weight_bytes=size.weight_bytes / gpus if size else 0.0,
+            basis=basis,
+        )
+        assumptions.append(
+            f"{build_spec.read_tokens:,.0f} tokens are read for a row, by the first rows: what their prompts "
+            "share stays in the prefix cache"
+        )
+    elif speed:
         cost = estimate.from_speed(
             speed,
             workload,

@@ -50,7 +50,8 @@ class BuildSpec:
     because the template takes no system role (`warnings` says so). inputs: those of the rows, which have no
     other prompts then; None where rows have no inputs. source: what a pass goes over; None for `generate`.
     first_input: the prefix of the first input, or of the first row of the source; of a score pass the first
-    prompt. vector_size: of an embedding model. date: that the template of a reward model writes; None where
+    prompt. read_tokens: that a score pass reads for a row, beside what prompts share, by the first rows.
+    vector_size: of an embedding model. date: that the template of a reward model writes; None where
     it writes none. tick: which build of a schedule it is.
     """
 
@@ -62,6 +63,7 @@ class BuildSpec:
     inputs: InputSet | None = None
     source: SourceIndex | None = None
     first_input: SystemPrefix | None = None
+    read_tokens: float = 0.0
     vector_size: int | None = None
     date: datetime.date | None = None
     tick: Tick | None = None

@@ -176,7 +176,7 @@ def _scoring(config: ScoreConfig, ready: _Ready) -> BuildSpec:
     source, num_rows = look_at_source_of(config, ["row_id", *config.names])
     config = config.model_copy(update={"num_rows": num_rows})
     date = template_date(config, ready.loaded, ready.recorded.get("date"))
-    size, first = check_columns(
+    asked = check_columns(
         config,
         first_rows(config, source),
         model=ready.model,
@@ -192,8 +192,9 @@ def _scoring(config: ScoreConfig, ready: _Ready) -> BuildSpec:
         prompts=(),
         warnings=(*source.warnings, *(form.warnings if form else ())),
         source=source,
-        first_input=first,
-        vector_size=size,
+        first_input=asked.first_prompt,
+        read_tokens=asked.read_tokens,
+        vector_size=asked.vector_size,
         date=date,
     )
 

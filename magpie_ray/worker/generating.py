@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from magpie_ray.counters import EngineStats
 from magpie_ray.engine.protocol import Engine
-from magpie_ray.generation.conversation import Recipe, Start
+from magpie_ray.generation.recipe import Recipe, Start
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.preflight.build_spec import check_prompts_fit
 from magpie_ray.types import Rejection, Row

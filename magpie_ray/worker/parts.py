@@ -18,7 +18,7 @@ from magpie_ray.engine.vllm.args import VllmSettings
 from magpie_ray.engine.vllm.engine import VllmEngine, start_vllm
 from magpie_ray.engine.vllm.scoring import start_vllm_scoring
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.generation.conversation import Recipe, SamplingPair, Start
+from magpie_ray.generation.recipe import Recipe, SamplingPair, Start
 from magpie_ray.inputs.blocks import InputBlocks
 from magpie_ray.inputs.copy import read_index
 from magpie_ray.model.tokenizer import LoadedTokenizer, load_tokenizer

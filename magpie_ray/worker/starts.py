@@ -8,7 +8,7 @@ from magpie_ray.chat_format.encoder import Encoder
 from magpie_ray.chat_format.format import SystemPrefix
 from magpie_ray.chat_format.of_model import Prefixes
 from magpie_ray.config.answer import AnswerConfig
-from magpie_ray.generation.conversation import Start
+from magpie_ray.generation.recipe import Start
 from magpie_ray.inputs.blocks import InputBlocks
 from magpie_ray.preflight.sources import prompt_of
 from magpie_ray.sources.reader import SourceReader, SourceRow

@@ -21,7 +21,7 @@ from typing import Literal
 
 from magpie_ray.config.score import ScoreConfig
 from magpie_ray.errors import AcceptRateError, RowExhaustedError, StorageError
-from magpie_ray.generation.conversation import Recipe
+from magpie_ray.generation.recipe import Recipe
 from magpie_ray.types import Partition, Rejection
 from magpie_ray.worker.committer import Committer
 from magpie_ray.worker.events import Event, Progress, Ready

@@ -12,7 +12,7 @@ from magpie_ray import draws
 from magpie_ray.engine.protocol import Request
 from magpie_ray.engine.simulated.engine import Answer
 from magpie_ray.errors import AcceptRateError, RowExhaustedError
-from magpie_ray.generation.conversation import SamplingPair, Start
+from magpie_ray.generation.recipe import SamplingPair, Start
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.types import Input, Rejection, Row, SystemPrompt
 from tests.support.rounds import (

@@ -19,7 +19,8 @@ from magpie_ray.engine.protocol import EngineFigures, Request, Sampling
 from magpie_ray.engine.simulated.engine import Answer
 from magpie_ray.errors import RowExhaustedError
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.generation.conversation import Conversation, SamplingPair
+from magpie_ray.generation.conversation import Conversation
+from magpie_ray.generation.recipe import SamplingPair
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.types import Rejection, Row, SystemPrompt
 from tests.support.rounds import (

@@ -11,7 +11,8 @@ from magpie_ray.chat_format.format import Reasoning
 from magpie_ray.config.acceptance import AcceptanceConfig, RoleMarkerRule
 from magpie_ray.config.sampling import UserSettings
 from magpie_ray.engine.protocol import Completion, Sampling
-from magpie_ray.generation.conversation import Cohort, Recipe, SamplingPair
+from magpie_ray.generation.conversation import Cohort
+from magpie_ray.generation.recipe import Recipe, SamplingPair
 from magpie_ray.generation.verdicts import Verdict, decide
 from magpie_ray.types import FinishReason
 from tests.support.conversations import conversation_of

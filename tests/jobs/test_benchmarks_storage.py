@@ -13,7 +13,7 @@ import pytest
 from jobs.benchmarks.storage import Text, as_parquet, make_rows, sizes_of
 from magpie_ray.engine.protocol import Completion
 from magpie_ray.engine.simulated.engine import SimulatedEngine
-from magpie_ray.generation.conversation import Recipe
+from magpie_ray.generation.recipe import Recipe
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, Row
 from magpie_ray.worker import committer

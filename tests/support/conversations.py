@@ -2,7 +2,8 @@
 
 from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.engine.protocol import Sampling
-from magpie_ray.generation.conversation import Cohort, Conversation, SamplingPair, Start
+from magpie_ray.generation.conversation import Cohort, Conversation
+from magpie_ray.generation.recipe import SamplingPair, Start
 
 _GREEDY = Sampling(settings=SamplingSettings(temperature=0.0, max_tokens=9))
 

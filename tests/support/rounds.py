@@ -13,7 +13,7 @@ from magpie_ray.config.sampling import SamplingSettings
 from magpie_ray.engine.protocol import EngineFigures, Request, Sampling
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.generation.conversation import Recipe, SamplingPair
+from magpie_ray.generation.recipe import Recipe, SamplingPair
 from magpie_ray.generation.rounds import Rounds
 from magpie_ray.types import Rejection, Row
 

@@ -16,7 +16,7 @@ from magpie_ray.dataset import build_record
 from magpie_ray.engine.protocol import Request
 from magpie_ray.engine.simulated.engine import Answer
 from magpie_ray.errors import PreflightError, StorageError
-from magpie_ray.generation.conversation import Start
+from magpie_ray.generation.recipe import Start
 from magpie_ray.model.tokenizer import load_tokenizer
 from magpie_ray.preflight.inputs import copy_inputs
 from magpie_ray.preflight.resolve import resolve_build

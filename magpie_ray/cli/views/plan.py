@@ -39,7 +39,8 @@ def plan_text(fields: dict[str, Any], *, full: bool = False) -> str:
     if fields["sample"]:
         lines += _sample_lines(fields["sample"])
     if fields["estimate"]:
-        lines += _estimate_lines(fields["estimate"])
+        reads = fields["job"] == "score" and not fields["sample"]
+        lines += _estimate_lines(fields["estimate"], verb="read" if reads else "write")
     lines.append(f"first prompt  {prompt}")
     if full:
         lines += _full_lines(fields)
@@ -141,9 +142,9 @@ def _sample_lines(sample: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _estimate_lines(estimate: Mapping[str, Any]) -> list[str]:
+def _estimate_lines(estimate: Mapping[str, Any], *, verb: str) -> list[str]:
     lines = [
-        f"tokens        {_range(estimate['tokens'], short_number)} to write, by {estimate['basis']}",
+        f"tokens        {_range(estimate['tokens'], short_number)} to {verb}, by {estimate['basis']}",
         f"time          {_range(estimate['wall_seconds'], span_text)}",
         f"size          {_range(estimate['size_bytes'], bytes_text)}",
     ]
