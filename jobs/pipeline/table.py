@@ -2,8 +2,8 @@
 
     python jobs/pipeline/table.py out/pipeline
 
-Everything is counted in the outputs themselves, and `datasets` loads the files for training. The exit code is 1,
-and the steps are named, where the counts of a step do not add up to what it took in, or where it took in
+Everything is counted in the outputs themselves, and `datasets` loads the files for training. The exit code is
+1, and the steps are named, where the counts of a step do not add up to what it took in, or where it took in
 something else than the step before gave out.
 """
 

@@ -36,8 +36,8 @@ WhatIfExists = Annotated[
 ]
 
 
-def _command(job: str, summary: str) -> Callable[..., None]:
-    """The command that runs a job; all take the same options."""
+def _command(job: str | None, summary: str) -> Callable[..., None]:
+    """The command that runs a job; all take the same options. None: the job that the config is of."""
 
     def run(
         config: ConfigPath,
@@ -48,7 +48,7 @@ def _command(job: str, summary: str) -> Callable[..., None]:
     ) -> None:
         _run(job, config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
 
-    run.__name__, run.__doc__ = job, summary
+    run.__name__, run.__doc__ = job or "job", summary
     return run
 
 
@@ -59,17 +59,7 @@ answer = _command(
     "answer", "Answer the rows of a data set: with another model, several times, or with further turns."
 )
 score = _command("score", "Give each row of a data set labels, rewards or embeddings, by another model.")
-
-
-def job(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    verbose: Verbose = False,
-    json_logs: JsonLogs = False,
-    if_exists: WhatIfExists = "resume",
-) -> None:
-    """Run the job that the config is of: generate, answer or score."""
-    _run(None, config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
+any_job = _command(None, "Run the job that the config is of: generate, answer or score.")
 
 
 def _run(

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from magpie_ray.cli.building import answer, generate, job, plan, preview, score, template
+from magpie_ray.cli.building import answer, any_job, generate, plan, preview, score, template
 from magpie_ray.cli.curating import dedupe, select
 from magpie_ray.cli.init import init
 from magpie_ray.cli.printing import open_standard_streams, out, print_error
@@ -62,8 +62,7 @@ for command in (
     *(status, verify, show, report, export, push, dedupe, select),
 ):
     app.command()(command)
-# What jobs/generate.py is: launch files then run any config.
-app.command(hidden=True)(job)
+app.command(hidden=True)(any_job)  # of jobs/generate.py, with which launch files run any config
 
 
 def main() -> None:
