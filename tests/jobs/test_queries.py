@@ -25,11 +25,14 @@ CASES: Mapping[str, tuple[Tables, list[object]]] = {
                 "response": ["long", "long", "long", "long", "cut", "long"],
                 "finish_reasons": [["stop", "stop"]] * 4 + [["stop", "length"], ["stop", "stop"]],
             },
-            "scores": {
+            "quality": {
                 "row_id": [0, 1, 2, 3, 4, 5],
                 "input_quality": ["excellent", "poor", "good", "good", "good", "good"],
-                "difficulty": ["easy"] * 6,
-                "task_category": ["Math"] * 6,
+            },
+            "difficulty": {"row_id": [0, 1, 2, 3, 4, 5], "difficulty": ["easy"] * 6},
+            "category": {"row_id": [0, 1, 2, 3, 4, 5], "task_category": ["Math"] * 6},
+            "rewards": {
+                "row_id": [0, 1, 2, 3, 4, 5],
                 "instruct_reward": [3.5, 3.5, -10.5, 3.5, 3.5, 3.5],
             },
             "duplicates": {
@@ -81,6 +84,19 @@ CASES: Mapping[str, tuple[Tables, list[object]]] = {
     "cut_answers": (
         {"rows": {"row_id": [0, 1, 2], "finish_reasons": [["stop"], ["stop", "length"], ["length", "stop"]]}},
         [1],
+    ),
+    # Row 1 was cut, and is row 0 of the rows to answer again.
+    "answered_again": (
+        {
+            "rows": {
+                "row_id": [0, 1, 2],
+                "response": ["a", "b...", None],
+                "finish_reasons": [["stop"], ["length"], []],
+            },
+            "cut": {"row_id": [0], "source_row_id": [1]},
+            "longer": {"row_id": [0], "response": ["b and more"], "finish_reasons": [["stop"]]},
+        },
+        [0, 1, 2],
     ),
     # Row 1 has equal texts, row 2 rewards that are too near.
     "best_against_worst": (
@@ -139,13 +155,13 @@ def test_the_filter_keeps_the_longest_answers_in_the_order_of_rows(tmp_path: Pat
             strict=True,
         )
     )
-    columns["scores"] = {
-        "row_id": list(range(count)),
-        "input_quality": ["good"] * count,
-        "difficulty": ["easy"] * count,
-        "task_category": ["Math"] * count,
-        "instruct_reward": [1.0] * count,
-    }
+    for name, column, value in (
+        ("quality", "input_quality", "good"),
+        ("difficulty", "difficulty", "easy"),
+        ("category", "task_category", "Math"),
+        ("rewards", "instruct_reward", 1.0),
+    ):
+        columns[name] = {"row_id": list(range(count)), column: [value] * count}
     columns["duplicates"] = {
         "row_id": list(range(count)),
         "min_neighbor_distance": [0.3] * count,
@@ -178,3 +194,9 @@ def test_the_best_answer_ends_the_conversation(tmp_path: Path) -> None:
     assert last["conversation"] == [asked, {"role": "assistant", "content": "b"}]
     assert (first["instruct_reward"], last["instruct_reward"]) == (0.5, -3.0)
     assert last["system_prompt"] == "Be brief."
+
+
+def test_what_was_answered_again_has_its_old_number_and_its_new_answer(tmp_path: Path) -> None:
+    tables, _ = CASES["answered_again"]
+    found = rows_of(read_query(str(QUERIES / "answered_again.sql")), tables, tmp_path)
+    assert [row["response"] for row in found] == ["a", "b and more", None]
