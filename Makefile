@@ -1,9 +1,9 @@
-# make demo      1,000 conversations with the bundled model into ./out/demo
-# make pipeline  from instructions to preference pairs with the bundled model, step by step, into ./out/pipeline
-# make test      lint, types, import order and all tests
-# make chaos     200 injected faults over builds of 20,000 rows, then a week of 500 actors in virtual time; CHAOS_ARGS="--seed 1"
+# make demo       1,000 conversations with the bundled model into ./out/demo
+# make pipeline   from instructions to preference pairs with the bundled model, step by step, into ./out/pipeline
+# make test       lint, types, import order and all tests
+# make chaos      200 injected faults over builds of 20,000 rows, then a week of 500 actors in virtual time; CHAOS_ARGS="--seed 1"
 # make benchmark  what the job costs beside its engines, half an hour; figures into out/benchmark.json
-# make setup     ./.venv with the pinned CPU build of vLLM and everything for development; make demo installs less
+# make setup      ./.venv with the pinned CPU build of vLLM and everything for development; make demo installs less
 PYTHON ?= python3
 BIN := .venv/bin
 

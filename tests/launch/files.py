@@ -21,8 +21,8 @@ def config_at(name: str) -> Path:
 def entrypoint_of(command: str) -> tuple[Path, list[str]]:
     """The config file and the overrides of a command that runs a job, as the command line itself reads them.
 
-    `magpie-ray generate CONFIG ...`, the same of `answer` and `score`, or `python jobs/generate.py CONFIG ...`.
-    A path inside the image is the repository's, as the image holds a copy; a bare name is a ready config.
+    `magpie-ray generate CONFIG ...`, also answer or score, or `python jobs/generate.py CONFIG ...`. A path
+    inside the image is the repository's, as the image holds a copy; a bare name is a ready config.
     click.UsageError for an option that the command does not have.
     """
     words = [word.removeprefix(IMAGE_FOLDER) for word in shlex.split(command)]
