@@ -218,6 +218,8 @@ def load(folder: Path) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as cache:
         for name in ("best.jsonl", "pairs.jsonl", "pairs.test.jsonl"):
             file = folder / name
+            if not file.exists():
+                sys.exit(f"{file}: is not there; jobs/pipeline/run.sh {folder} makes it")
             counts[name] = 0
             if file.stat().st_size:
                 loaded = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=cache)

@@ -25,6 +25,10 @@ def files_in(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+def table_in(output: str) -> str:
+    return output[output.index("\n step ") :]
+
+
 def lines_of(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
@@ -36,7 +40,7 @@ def test_every_row_of_the_pipeline_is_accounted_for_and_the_same_again_does_noth
     folder = tmp_path / "pipeline"
     done = pipeline(ray_cluster, folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    table = done.stdout[done.stdout.rindex(" step ") :]
+    table = table_in(done.stdout)
     assert "Every step accounts for all that went in." in table
     assert all((folder / step / "_SUCCESS").exists() for step in STEPS)
 
@@ -53,5 +57,5 @@ def test_every_row_of_the_pipeline_is_accounted_for_and_the_same_again_does_noth
     again = pipeline(ray_cluster, folder)
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("Nothing to do") == len(STEPS)
-    assert again.stdout[again.stdout.rindex(" step ") :] == table
+    assert table_in(again.stdout) == table
     assert files_in(folder) == before
