@@ -41,7 +41,8 @@ def score_counts(batch: pa.RecordBatch, scores: Mapping[str, ScoreKind]) -> dict
             }
         else:
             values = values.flatten() if pa.types.is_list(values.type) else values
-            rewards[name] = _counted(pc.round(values.drop_null(), ndigits=_DIGITS))
+            # Zero is added because minus zero counts apart.
+            rewards[name] = _counted(pc.add(pc.round(values.drop_null(), ndigits=_DIGITS), 0.0))
     return {"labels": labels, "probabilities": probabilities, "rewards": rewards}
 
 

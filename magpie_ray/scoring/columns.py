@@ -192,7 +192,7 @@ class Embedding:
         return {self._name: (vector / (length or 1.0)).astype(np.float32)}
 
     def check(self, vector_size: int | None) -> None:
-        if self._dimensions is not None and self._dimensions > (vector_size or 0):
+        if self._dimensions is not None and vector_size is not None and self._dimensions > vector_size:
             raise ConfigError(
                 f"columns.{self._name}.dimensions: got {self._dimensions}, but the vectors of the model have "
                 f"{vector_size} numbers; use at most so many"

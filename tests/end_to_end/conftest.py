@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.end_to_end.cluster import RayCluster, running_cluster
+from tests.support.minilm import minilm as minilm
 from tests.support.s3_server import S3Server
 from tests.support.smollm2 import smollm2 as smollm2
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from magpie_ray.config.loading import load_config
+from magpie_ray.config.loading import load_as, load_config
 from magpie_ray.config.schema import Config
+from magpie_ray.config.score import ScoreConfig
 from magpie_ray.draws import system_prompt_of
 from magpie_ray.planning.plan import make_plan
 from magpie_ray.preflight.resolve import resolve_build
@@ -20,13 +21,11 @@ from magpie_ray.worker.worker import ShardWorker
 from tests.support.builds import memory_storage
 from tests.support.engines import ScriptedEngine
 from tests.support.paths import ROOT
+from tests.support.sources import write_source
 
-# Without those of score passes: tests/config/test_scoring.py.
-CONFIGS = [
-    file
-    for file in sorted((ROOT / "magpie_ray" / "configs").glob("*.yaml"))
-    if not file.name.startswith("score-")
-]
+_ALL = sorted((ROOT / "magpie_ray" / "configs").glob("*.yaml"))
+CONFIGS = [file for file in _ALL if not file.name.startswith("score-")]
+SCORES = [file for file in _ALL if file not in CONFIGS]
 SETS = [file for file in CONFIGS if load_config(file).has_prompt_keys]
 # The bundled model takes every template that these configs need; of their models no tokenizer is at hand.
 # Its context is shorter than theirs, so max_model_len is left to it.
@@ -51,6 +50,21 @@ def test_what_the_header_of_an_example_says_can_be_run(file: Path) -> None:
     header = "".join(line for line in file.read_text().splitlines(keepends=True) if line.startswith("#"))
     assert re.search(rf"#   magpie-ray generate {re.escape(file.stem)}( |\n)", header)
     load_config(file, re.findall(r"(?<=\s)[a-z_]+(?:\.[a-z_]+)*=\S+\b", header))
+
+
+@pytest.mark.parametrize("file", SCORES, ids=lambda file: file.stem)
+def test_every_example_of_scores_plans_with_its_question_and_its_header_can_be_run(
+    file: Path, tmp_path: Path
+) -> None:
+    rows = [{"instruction": "Name a fruit.", "response": "A pear."}]
+    source = write_source(tmp_path / "rows.jsonl", rows)
+    config = load_as(ScoreConfig, file, [*OURS, f"source.path={source}", f"output.path={tmp_path / 'out'}"])
+    planned = make_plan(config)
+    assert "Name a fruit." in planned["first_prompt"]
+    assert planned["columns"] == ["row_id", *config.names]
+    header = "".join(line for line in file.read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert re.search(rf"#   magpie-ray score {re.escape(file.stem)}( |\n)", header)
+    load_as(ScoreConfig, file, re.findall(r"(?<=\s)[a-z_]+(?:\.[a-z_]+)*=\S+\b", header))
 
 
 def test_the_documented_paths_lead_to_them() -> None:
