@@ -25,7 +25,7 @@ from magpie_ray.curation.dedupe import DedupeSpec, dedupe
 from magpie_ray.curation.distance import counts_of, distances
 from magpie_ray.curation.lexical import find_neighbours
 from magpie_ray.curation.neighbours import Nearest, Neighbours, Pairs, UnionFind, nearest_of, repeat_counts
-from magpie_ray.curation.words import Words, words_of
+from magpie_ray.similarity.words import Words, words_of
 from magpie_ray.storage.storage import Storage
 
 SIZES = (100_000, 300_000, 1_000_000)

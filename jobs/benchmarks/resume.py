@@ -23,8 +23,9 @@ from magpie_ray.dataset import build_record, manifest
 from magpie_ray.dataset.columns import to_table
 from magpie_ray.dataset.layout import MANIFEST_KEY
 from magpie_ray.dataset.parquet import to_parquet
+from magpie_ray.preflight.existing import read_existing
 from magpie_ray.preflight.resolve import resolve_build
-from magpie_ray.preflight.target import check_existing, read_existing
+from magpie_ray.preflight.target import check_existing
 from magpie_ray.storage.storage import Storage, StoredObject
 from magpie_ray.types import Message, Partition, PartitionRecord, Row
 

@@ -9,51 +9,58 @@ from magpie_ray.cli.printing import out, stage
 from magpie_ray.cli.views.curation import deduped_text, dry_run_text, selected_text
 from magpie_ray.config.source import read_overrides
 
+Dest = Annotated[
+    str, typer.Argument(metavar="DEST", help="Where the data set goes: a folder or an fsspec URL.")
+]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A data set of magpie-ray, or Parquet or JSON lines (file, folder, glob; any fsspec URL).",
+    ),
+]
+ComparedText = Annotated[
+    Literal["instruction", "response", "conversation"],
+    typer.Option(
+        metavar="TEXT",
+        help="instruction (the first), response (the last) or conversation (all messages).",
+    ),
+]
+Distance = Annotated[float, typer.Option(metavar="N", help="The largest distance of near-duplicates.")]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATH",
+        help="Another data set, such as a benchmark, to find near rows of; may be repeated.",
+    ),
+]
+EmbeddingsPath = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Compare these vectors of the rows, from `score`, and not words; --against too.",
+    ),
+]
+EmbeddingColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The column of vectors, where there are several.")
+]
+IgnoreNumbers = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-numbers", help="Texts may be near-duplicates although their numbers or code differ."
+    ),
+]
+
 
 def dedupe(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="A data set of magpie-ray, or Parquet or JSON lines (file, folder, glob; any fsspec URL).",
-        ),
-    ],
-    dest: Annotated[
-        str, typer.Argument(metavar="DEST", help="Where the data set goes: a folder or an fsspec URL.")
-    ],
-    of: Annotated[
-        Literal["instruction", "response", "conversation"],
-        typer.Option(
-            metavar="TEXT",
-            help="instruction (the first), response (the last) or conversation (all messages).",
-        ),
-    ] = "instruction",
-    distance: Annotated[
-        float, typer.Option(metavar="N", help="The largest distance of near-duplicates.")
-    ] = 0.05,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATH",
-            help="Another data set, such as a benchmark, to find near rows of; may be repeated.",
-        ),
-    ] = None,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH",
-            help="Compare these vectors of the rows, from `score`, and not words; --against too.",
-        ),
-    ] = None,
-    embedding_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The column of vectors, where there are several.")
-    ] = None,
-    ignore_numbers: Annotated[
-        bool,
-        typer.Option(
-            "--ignore-numbers", help="Texts may be near-duplicates although their numbers or code differ."
-        ),
-    ] = False,
+    source: Source,
+    dest: Dest,
+    of: ComparedText = "instruction",
+    distance: Distance = 0.05,
+    against: Against = None,
+    embeddings: EmbeddingsPath = None,
+    embedding_column: EmbeddingColumn = None,
+    ignore_numbers: IgnoreNumbers = False,
     storage_option: StorageOption = None,
 ) -> None:
     """Mark near-duplicates: a data set of distances, nearest rows and repeats, for `select` to join.
@@ -87,9 +94,7 @@ def dedupe(
 
 
 def select(
-    dest: Annotated[
-        str, typer.Argument(metavar="DEST", help="Where the data set goes: a folder or an fsspec URL.")
-    ],
+    dest: Dest,
     sources: Annotated[
         list[str],
         typer.Option(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magpie_ray.cli.options import Output, PricePerGpuHour, StorageOption, Where, storage_at
-from magpie_ray.cli.printing import out, quiet_when_closed, stage
+from magpie_ray.cli.options import AsJson, Output, PricePerGpuHour, StorageOption, Where, storage_at
+from magpie_ray.cli.printing import out, quiet_when_closed, show_fields, stage
 from magpie_ray.cli.views.curation import pairs_text
-from magpie_ray.cli.views.results import pushed_text
+from magpie_ray.cli.views.results import pushed_text, report_fields, report_text
 from magpie_ray.types import ExportFormat, Pairing
 from magpie_ray.utils import logs
 from magpie_ray.utils.logs import LogStyle
@@ -30,6 +30,7 @@ def report(
         typer.Option(metavar="FILE", help="Write the report to this file, and nothing to OUTPUT."),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    as_json: AsJson = False,
     storage_option: StorageOption = None,
 ) -> None:
     """Rewrite a build's report, _magpie/report.html, and its dataset card, README.md."""
@@ -41,48 +42,54 @@ def report(
         raise typer.BadParameter("a browser opens only files: give --to FILE as well", param_hint="--open")
     with stage(f"reading {storage.url} and drawing its charts"):
         written = write_report(storage, price=price_per_gpu_hour, to=to)
-    out(written.location)
-    if to is None:
-        out(write_card(storage))
+    card = write_card(storage) if to is None else None
+    show_fields(report_fields(written, card), as_json=as_json, text=report_text)
     if show:
         webbrowser.open(Path(written.location).absolute().as_uri())
 
 
+Destination = Annotated[
+    str,
+    typer.Argument(
+        metavar="DEST", help="File or fsspec URL: .jsonl, .jsonl.zst, .parquet; - is standard output."
+    ),
+]
+Format = Annotated[
+    ExportFormat, typer.Option(metavar="FORMAT", help="messages, sharegpt, alpaca or preference.")
+]
+SystemPrompts = Annotated[
+    bool, typer.Option("--system-prompts", help="Include the system prompts that generated the rows.")
+]
+Pairs = Annotated[Pairing, typer.Option(metavar="PAIRS", help="Of preference: best-worst or best-random.")]
+Margin = Annotated[
+    float, typer.Option(metavar="N", min=0, help="Of preference: the least difference of two rewards.")
+]
+Rewards = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Of preference: the rewards; instruct_reward.")
+]
+Scores = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="Of preference: the data set that has the rewards, by row_id."),
+]
+TestShare = Annotated[
+    float,
+    typer.Option(metavar="SHARE", min=0, max=0.5, help="Of preference: rows for DEST with .test, e.g. 0.02."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+
+
 def export(
     output: Output,
-    destination: Annotated[
-        str,
-        typer.Argument(
-            metavar="DEST", help="File or fsspec URL: .jsonl, .jsonl.zst, .parquet; - is standard output."
-        ),
-    ],
-    to: Annotated[
-        ExportFormat, typer.Option(metavar="FORMAT", help="messages, sharegpt, alpaca or preference.")
-    ],
+    destination: Destination,
+    to: Format,
     where: Where = None,
-    system_prompts: Annotated[
-        bool, typer.Option("--system-prompts", help="Include the system prompts that generated the rows.")
-    ] = False,
-    pairs: Annotated[
-        Pairing, typer.Option(metavar="PAIRS", help="Of preference: best-worst or best-random.")
-    ] = "best-worst",
-    margin: Annotated[
-        float, typer.Option(metavar="N", min=0, help="Of preference: the least difference of two rewards.")
-    ] = 0.0,
-    rewards: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Of preference: the rewards; instruct_reward.")
-    ] = None,
-    scores: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Of preference: the data set that has the rewards, by row_id."),
-    ] = None,
-    test_share: Annotated[
-        float,
-        typer.Option(
-            metavar="SHARE", min=0, max=0.5, help="Of preference: rows for DEST with .test, e.g. 0.02."
-        ),
-    ] = 0.0,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    system_prompts: SystemPrompts = False,
+    pairs: Pairs = "best-worst",
+    margin: Margin = 0.0,
+    rewards: Rewards = None,
+    scores: Scores = None,
+    test_share: TestShare = 0.0,
+    force: Force = False,
     storage_option: StorageOption = None,
 ) -> None:
     """Write the rows of a data set in a format for training programs."""
@@ -92,13 +99,8 @@ def export(
     from magpie_ray.publish.preference import PairSpec
 
     storage = storage_at(output, storage_option)
-    if to != "preference" and (rewards, scores, margin, test_share, pairs) != (
-        None,
-        None,
-        0,
-        0,
-        "best-worst",
-    ):
+    asks_for_pairs = (rewards, scores, margin, test_share, pairs) != (None, None, 0, 0, "best-worst")
+    if to != "preference" and asks_for_pairs:
         raise typer.BadParameter(
             "--pairs, --margin, --rewards, --scores and --test-share go with preference", param_hint="--to"
         )

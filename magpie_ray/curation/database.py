@@ -11,12 +11,13 @@ Invariants:
   lies in a temporary folder, which is removed at the end.
 """
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import duckdb
 
 MEMORY = "1GB"
+
+_SEED = "SELECT setseed(0)"
 
 # Rows of a batch. A batch of rows of 2 kB takes 16 MB.
 _BATCH_ROWS = 8192
@@ -45,6 +48,8 @@ _NO_MEMORY = "Out of Memory Error"
 _UNREADABLE = ("IO Error", "Invalid Input Error: No magic bytes", "TProtocolException")
 _REFUSED = "Permission Error"
 _INTERRUPTED = ("INTERRUPT Error", "Query interrupted")
+# Where Ctrl-C met our code while DuckDB read a file, its message is the traceback.
+_INTERRUPTED_READING = re.compile(r"^Traceback .*^KeyboardInterrupt\b", re.MULTILINE | re.DOTALL)
 _READERS: Mapping[str, str] = {
     "Parquet": "read_parquet({files}{union})",
     # All lines decide the types, so that no line contradicts them later.
@@ -102,7 +107,7 @@ def _lock(connection: "duckdb.DuckDBPyConnection", folder: str, memory: str) -> 
     except duckdb.Error as exc:
         raise ConfigError(f"--memory: got {memory!r}, must be a size such as 4GB") from exc
     connection.execute(f"SET temp_directory = {_quoted(folder)}")
-    connection.execute("SELECT setseed(0)")
+    connection.execute(_SEED)
     connection.execute(f"SET allowed_directories = ['{SCHEME}://']")
     connection.execute("SET allow_persistent_secrets = false")
     connection.execute("SET enable_external_access = false")
@@ -146,6 +151,27 @@ class Database:
             schema = relation.limit(0).to_arrow_table().schema
         return Result(schema=schema, batches=self._batches(relation))
 
+    def first_row(self, sql: str) -> Sequence[Any]:
+        """The values of the first row of one SELECT. Random numbers begin anew. Errors as of `query`."""
+        with self.translating():
+            self._connection.execute(_SEED)
+            return self._connection.execute(_one_select(sql, self._option)).fetchone() or ()
+
+    def syntax_tree(self, sql: str) -> Any:
+        """The query as DuckDB's parser understands it, in JSON; None where JSON has no form for it."""
+        tree = json.loads(self._converted("json_serialize_sql(?::VARCHAR)", sql))
+        return None if tree["error"] else tree
+
+    def sql_of(self, node: Mapping[str, Any]) -> str:
+        """A SELECT of a syntax tree as SQL."""
+        tree = {"error": False, "statements": [{"node": node, "named_param_map": []}]}
+        return self._converted("json_deserialize_sql(?::JSON)", json.dumps(tree))
+
+    def _converted(self, function: str, value: str) -> str:
+        with self.translating():
+            [text] = self._connection.execute(f"SELECT {function}", [value]).fetchone() or ("",)
+        return str(text)
+
     def _batches(self, relation: "duckdb.DuckDBPyRelation") -> Iterator[pa.RecordBatch]:
         with self.translating():
             reader = relation.to_arrow_reader(_BATCH_ROWS)
@@ -172,7 +198,7 @@ class Database:
             raise self._translated(self._files.with_names(str(exc))) from exc
 
     def _translated(self, message: str) -> BaseException:
-        if message.startswith(_INTERRUPTED):
+        if message.startswith(_INTERRUPTED) or _INTERRUPTED_READING.search(message):
             return KeyboardInterrupt()
         if message.startswith(_NO_MEMORY):
             reason = message.partition("\n")[0]

@@ -18,8 +18,8 @@ from magpie_ray.curation.candidates import HORIZON
 from magpie_ray.curation.embeddings import Embeddings, find_embeddings
 from magpie_ray.curation.neighbours import NOWHERE, Neighbours
 from magpie_ray.curation.output import ROWS_PER_FILE, CuratedSet, find_finished, write_rows
-from magpie_ray.curation.words import Words, words_of
 from magpie_ray.errors import ConfigError
+from magpie_ray.similarity.words import Words, words_of
 from magpie_ray.sources.index import SourceIndex, look_at_source
 from magpie_ray.sources.reader import SourceRow, read_all
 from magpie_ray.storage.storage import Storage

@@ -3,14 +3,8 @@
 Words are compared as a bag: their order does not count. Words without a partner are taken in pairs, one of
 either text, as replaced; those left over were added. A word whose partner differs by one letter is a typo, if
 one of both is rare: it stands in the data set once at most, or a hundred times less often than the other. So
-"captial" is a typo of "capital", and "Iran" is none of "Iraq". Of two texts with `common` equal words,
-`replaced` pairs, and `small` typos and added words,
-
-    distance = (2 * replaced + min(small, small**2 / 4)) / (common + 2 * replaced + small)
-
-So a replaced word counts on both sides, as in Jaccard's distance. One word more, or one typo, counts a
-quarter of a word, because texts that differ in nothing else ask for the same; several count more each. 0: the
-same words, or the same letters; 1: other numbers or code, or no word in common.
+"captial" is a typo of "capital", and "Iran" is none of "Iraq". The formula is that of similarity.difference.
+0: the same words, or the same letters; 1: other numbers or code, or no word in common.
 
 Invariants: symmetric; a function of the two texts alone.
 """
@@ -22,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from magpie_ray.curation.corpus import Corpus, Int64s, offsets_of, positions_of
-from magpie_ray.curation.words import Words
+from magpie_ray.similarity.difference import share_that_differs
+from magpie_ray.similarity.words import Words
 
 # A typo in a shorter word makes another word too often: cat, car.
 _LETTERS, _SWAPPED_LETTERS = 4, 3
@@ -93,17 +88,17 @@ def distances(
     of_left = np.bincount(pairs, np.maximum(surplus, 0), size).astype(np.int64)
     of_right = np.bincount(pairs, np.maximum(-surplus, 0), size).astype(np.int64)
     common = corpus.lengths[left] - of_left
-    found = _formula(common, of_left, of_right, np.zeros(size, np.int64))
+    found = share_that_differs(common, of_left, of_right, np.zeros(size, np.int64))
     is_same = corpus.letters[left] == corpus.letters[right]
     # At best every word that is left over is a typo of another.
-    best = _formula(common, of_left, of_right, np.minimum(of_left, of_right))
+    best = share_that_differs(common, of_left, of_right, np.minimum(of_left, of_right))
     may_be_typos = (best <= most) & (of_left > 0) & (of_right > 0) & ~is_same
     bounds = offsets_of(np.bincount(pairs, minlength=size))
     is_single = may_be_typos & (of_left == 1) & (of_right == 1)
     at = bounds[:-1][is_single]
     one = np.ones(len(at), np.int64)
     typos = _are_typos(corpus.vocabulary, counts, words[at], words[at + 1])
-    found[is_single] = np.where(typos, _formula(common[is_single], one, one, one), found[is_single])
+    found[is_single] = np.where(typos, share_that_differs(common[is_single], one, one, one), found[is_single])
     several = may_be_typos & ~is_single
     by_word = dict(zip(corpus.vocabulary, counts.tolist(), strict=True)) if several.any() else {}
     for pair in np.flatnonzero(several):
@@ -158,10 +153,3 @@ def _surplus(corpus: Corpus, left: Int64s, right: Int64s) -> tuple[Int64s, Int64
     surplus = np.add.reduceat(sign, first)
     key, surplus = key[first][surplus != 0], surplus[surplus != 0]
     return key & 0xFFFFFFFF, key >> 32, surplus
-
-
-def _formula(common: Int64s, of_left: Int64s, of_right: Int64s, typos: Int64s) -> npt.NDArray[np.float64]:
-    replaced = np.minimum(of_left, of_right) - typos
-    small = typos + np.abs(np.subtract(of_left, of_right))
-    differ = 2 * replaced + np.minimum(small, small * small / 4)
-    return np.asarray(differ / np.maximum(1, common + 2 * replaced + small), np.float64)

@@ -23,7 +23,7 @@ from magpie_ray.curation.neighbours import (
     nearest_of,
     neighbours_of,
 )
-from magpie_ray.curation.words import Words
+from magpie_ray.similarity.words import Words
 
 # About 100 bytes for each word of a text.
 _PAIRS_AT_ONCE = 200_000

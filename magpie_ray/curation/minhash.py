@@ -13,13 +13,12 @@ the numbers, so pyproject.toml pins it and a data set's identity names it.
 
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from magpie_ray.curation.corpus import Corpus, VocabularyGrams, grams_of_rows, mixed, ranges
-from magpie_ray.errors import PreflightError
+from magpie_ray.curation.extra import curate_library
 
 BANDS, BAND_ROWS = 24, 6
 # Numbers of the sketch, which estimates J of a pair that met: its standard error is 0.06 for J = 0.5.
@@ -42,7 +41,7 @@ class Signatures:
 
 def signatures_of(corpus: Corpus, grams: VocabularyGrams) -> Signatures:
     """The signatures of all texts. Texts with other facts have no key in common."""
-    rensa = _rensa()
+    rensa = curate_library("rensa")
     bands = np.empty((len(corpus), BANDS), np.uint32)
     sketch = np.empty((len(corpus), SKETCH), np.uint8)
     numbers = BANDS * BAND_ROWS
@@ -68,11 +67,3 @@ def estimated(
     """The Jaccard similarity of pairs of texts, estimated; a chance of 1/256 of equal bytes is included."""
     share: npt.NDArray[np.float64] = (sketch[left] == sketch[right]).mean(axis=1)
     return share
-
-
-def _rensa() -> Any:
-    try:
-        import rensa
-    except ImportError as exc:
-        raise PreflightError('rensa is not installed here: `pip install "magpie-ray[curate]"`') from exc
-    return rensa

@@ -17,19 +17,18 @@ import pyarrow as pa
 
 from magpie_ray.dataset import build_record, completion, manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.data_folder import read_data_folder
-from magpie_ray.dataset.layout import BUILD_KEY
 from magpie_ray.dataset.parquet import partition_file
-from magpie_ray.errors import AlreadyExistsError, ConfigError, CorruptBuildError, PreflightError, StorageError
+from magpie_ray.errors import AlreadyExistsError, ConfigError, CorruptBuildError
 from magpie_ray.preflight.checks import check_output
+from magpie_ray.preflight.existing import read_existing, refusing
 from magpie_ray.storage.storage import READ_SECONDS, Storage
-from magpie_ray.types import DATA_PREFIX, PartitionRecord
+from magpie_ray.types import PartitionRecord
 
 ROWS_PER_FILE = 100_000
 
 # A footer of a curated data set names no run.
 _NO_RUN = 0
-_PACKAGES = ("magpie-ray", "pyarrow", "rensa", "duckdb", "usearch")
+_PACKAGES = ("magpie-ray", "pyarrow", "rensa", "duckdb")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,21 +75,13 @@ def find_finished(storage: Storage, wanted: CuratedSet) -> int | None:
     differ where the output holds another data set. PreflightError where the output can't be understood.
     """
     reader = storage.retrying_for(READ_SECONDS)
-    try:
-        existing = build_record.read_build(reader)
-        if existing is None:
-            folder = read_data_folder(reader)
-            if folder.partitions or folder.foreign:
-                raise PreflightError(
-                    f"{storage.display(DATA_PREFIX)} holds files, but there is no {BUILD_KEY} that says "
-                    "which data set they belong to: bring it back, or choose another output"
-                )
-            return None
+    existing = read_existing(reader)
+    if existing is None:
+        return None
+    with refusing():
         build_record.check_same_build(existing, wanted.record, reader)
         records = manifest.read_committed(reader, existing)
-    except (CorruptBuildError, StorageError) as exc:
-        raise PreflightError(str(exc)) from exc
-    return max(record.stop for record in records) if manifest.is_up_to_date(reader, records) else None
+        return max(record.stop for record in records) if manifest.is_up_to_date(reader, records) else None
 
 
 def write_rows(

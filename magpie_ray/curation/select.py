@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from magpie_ray.curation.conditions import count_selection
 from magpie_ray.curation.database import MEMORY, Database, open_database
 from magpie_ray.curation.output import ROWS_PER_FILE, CuratedSet, find_finished, write_rows
 from magpie_ray.curation.selection import Selection, plan_selection
 from magpie_ray.curation.tables import Table, find_table, identity_of
 from magpie_ray.dataset.build_record import read_build
+from magpie_ray.dataset.selection_record import SelectionRecord, read_selection, write_selection
 from magpie_ray.errors import BuildMismatchError, ConfigError
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import PartitionRecord
@@ -38,21 +40,29 @@ class SelectSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selected:
-    """url: of the data set; rows: in it. is_new: whether any was written; otherwise they were there."""
+    """url: of the data set; rows: in it. is_new: whether any was written; otherwise they were there.
+
+    taken: what the query took and removed, None where that is not recorded.
+    """
 
     url: str
     rows: int
     is_new: bool
+    taken: SelectionRecord | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DryRun:
-    """What would be written. bytes: of the rows in memory, before compression. first: some rows."""
+    """What would be written. bytes: of the rows in memory, before compression. first: some rows.
+
+    taken: what the query took and removed.
+    """
 
     rows: int
     bytes: int
     schema: pa.Schema
     first: Sequence[Mapping[str, object]]
+    taken: SelectionRecord
 
 
 def read_query(text: str) -> str:
@@ -80,35 +90,46 @@ def select(
     _SUCCESS is written. ConfigError for a query that DuckDB refuses; BuildMismatchError where the output
     holds another data set; PreflightError for sources that are missing or not complete; StorageError.
     """
-    with _understood(spec) as (tables, selection, batches):
+    with _understood(spec) as (database, tables, selection, batches):
         wanted = _curated_set(spec, tables, selection)
         finished = find_finished(storage, wanted)
         if finished is not None:
-            return Selected(url=storage.url, rows=finished, is_new=False)
+            taken = read_selection(storage)
+            return Selected(url=storage.url, rows=finished, is_new=False, taken=taken)
         _check_resumable(storage, wanted)
-        rows = write_rows(storage, wanted, _counted(batches, on_rows), finishing=finishing)
-    return Selected(url=storage.url, rows=rows, is_new=True)
+
+        def finish(records: Sequence[PartitionRecord]) -> None:
+            kept = records[-1].stop
+            write_selection(storage, count_selection(database, spec.sql, names, kept=kept))
+            finishing(records)
+
+        names = [table.name for table in tables]
+        rows = write_rows(storage, wanted, _counted(batches, on_rows), finishing=finish)
+    return Selected(url=storage.url, rows=rows, is_new=True, taken=read_selection(storage))
 
 
 def dry_run(spec: SelectSpec, *, on_rows: Callable[[int], None] = lambda rows: None) -> DryRun:
     """Run the query to its end and write nothing."""
     rows, size, first = 0, 0, list[Mapping[str, object]]()
-    with _understood(spec) as (_, selection, batches):
+    with _understood(spec) as (database, tables, selection, batches):
         for batch in _counted(batches, on_rows):
             first += batch.slice(0, _SHOWN_ROWS - len(first)).to_pylist()
             rows, size = rows + batch.num_rows, size + batch.nbytes
-    return DryRun(rows=rows, bytes=size, schema=selection.schema, first=first)
+        taken = count_selection(database, spec.sql, [table.name for table in tables], kept=rows)
+    return DryRun(rows=rows, bytes=size, schema=selection.schema, first=first, taken=taken)
 
 
 @contextmanager
-def _understood(spec: SelectSpec) -> Iterator[tuple[list[Table], Selection, Iterator[pa.RecordBatch]]]:
-    """The sources, the columns of the data set, and its rows, which the query yields as they are read."""
+def _understood(
+    spec: SelectSpec,
+) -> Iterator[tuple[Database, list[Table], Selection, Iterator[pa.RecordBatch]]]:
+    """DuckDB, the sources, the columns of the data set, and its rows, which are read as the query runs."""
     tables = [find_table(name, url, spec.storage_options) for name, url in spec.sources.items()]
     database: Database
     with open_database(tables, option=_OPTION, memory=spec.memory) as database:
         result = database.query(spec.sql)
         selection = plan_selection(result.schema)
-        yield tables, selection, selection.numbered(result.batches)
+        yield database, tables, selection, selection.numbered(result.batches)
 
 
 def _curated_set(spec: SelectSpec, tables: Sequence[Table], selection: Selection) -> CuratedSet:

@@ -13,12 +13,12 @@ show. Rows of the data set whose numbers or code differ are never near; of other
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from magpie_ray.curation.corpus import Int64s, UInt64s, mixed, ranges
+from magpie_ray.curation.extra import curate_library
 from magpie_ray.curation.neighbours import (
     Float32s,
     Nearest,
@@ -28,7 +28,7 @@ from magpie_ray.curation.neighbours import (
     items_of,
     neighbours_of,
 )
-from magpie_ray.errors import ConfigError, PreflightError
+from magpie_ray.errors import ConfigError
 
 # Time grows with the square: 4 s of a core for 20,000 vectors of 384 numbers, 100 s for 100,000.
 EXACT_ITEMS = 100_000
@@ -131,7 +131,7 @@ def _indexed_pairs(items: _Items, begin: int, end: int, alike: float) -> Iterato
     """As _all_pairs, but only NEIGHBOURS of each item are found, and a few of these may be missing."""
     if begin == end:
         return
-    faiss = _faiss()
+    faiss = curate_library("faiss")
     others = items.values[begin:end]
     parts = min(int(_PARTS_PER_ROOT * len(others) ** 0.5), max(1, len(others) // _TRAINED))
     index = faiss.index_factory(others.shape[1], f"IVF{parts},Flat", faiss.METRIC_INNER_PRODUCT)
@@ -204,11 +204,3 @@ def _hashes(values: Float32s) -> UInt64s:
         bits = np.ascontiguousarray(values[start:stop]).view(np.uint32).astype(np.uint64)
         found[start:stop] = mixed(mixed(bits) * factors).sum(axis=1, dtype=np.uint64)
     return found
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as exc:
-        raise PreflightError('faiss is not installed here: `pip install "magpie-ray[curate]"`') from exc
-    return faiss

@@ -11,6 +11,7 @@
     _magpie/inputs/blocks.json                where the inputs of rows lie in the parts beside it
     _magpie/inputs/NNNNNNNNNNNN-SHA.blocks    inputs from number N on, for workers (inputs.copy)
     _magpie/source.parquet                    where the rows of a pass's source lie
+    _magpie/selection.json                    what the query of a selection took and removed
     _magpie/report.html                       the report
 
 Beside the builds of a schedule, for each place that their paths have in common (such as "latest"):
@@ -53,6 +54,7 @@ MANIFEST_KEY = f"{RECORDS_PREFIX}manifest.json"
 REPORT_KEY = f"{RECORDS_PREFIX}report.html"
 RUNS_PREFIX = f"{RECORDS_PREFIX}runs/"
 REJECTS_PREFIX = f"{RECORDS_PREFIX}rejects/"
+SELECTION_KEY = f"{RECORDS_PREFIX}selection.json"
 SOURCE_KEY = f"{RECORDS_PREFIX}source.parquet"
 INPUTS_PREFIX = f"{RECORDS_PREFIX}inputs/"
 INPUT_FILES_KEY = f"{INPUTS_PREFIX}files.json"

@@ -37,6 +37,7 @@ from magpie_ray.monitoring.heartbeat import Heartbeat
 from magpie_ray.monitoring.progress import ProgressDisplay
 from magpie_ray.preflight import checks
 from magpie_ray.preflight.companions import write_companions
+from magpie_ray.preflight.existing import read_existing
 from magpie_ray.preflight.if_exists import exists_error, reason_to_leave
 from magpie_ray.preflight.target import (
     Output,
@@ -44,7 +45,6 @@ from magpie_ray.preflight.target import (
     find_output,
     find_target,
     open_build,
-    read_existing,
 )
 from magpie_ray.types import IfExists
 from magpie_ray.utils import logs

@@ -6,23 +6,22 @@ answers. Invariants: looking writes nothing, except that
 holds another build, is refused; two drivers that create one build at once agree on its seed and grid.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from magpie_ray import draws
 from magpie_ray.config.loading import JobConfig
 from magpie_ray.config.output_path import Tick
-from magpie_ray.dataset import build_record, layout, manifest, schedule
+from magpie_ray.dataset import build_record, manifest, schedule
 from magpie_ray.dataset.build_record import BuildRecord
-from magpie_ray.dataset.data_folder import read_data_folder
-from magpie_ray.errors import BuildMismatchError, CorruptBuildError, PreflightError, StorageError
+from magpie_ray.errors import BuildMismatchError, PreflightError, StorageError
 from magpie_ray.preflight.build_spec import BuildSpec, choose_grid
+from magpie_ray.preflight.existing import read_existing, refusing
 from magpie_ray.preflight.inputs import check_same_inputs
 from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.preflight.sources import check_same_source
 from magpie_ray.storage.storage import READ_SECONDS, Storage
-from magpie_ray.types import DATA_PREFIX, Partition, PartitionRecord
+from magpie_ray.types import Partition, PartitionRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,20 +92,6 @@ def look_if_reachable(config: JobConfig) -> Target:
         return replace(find_target(output, None), unseen=str(exc))
 
 
-def read_existing(storage: Storage) -> BuildRecord | None:
-    """The build at the output; None where there is none yet. PreflightError when it can't be understood."""
-    with _refusing():
-        record = build_record.read_build(storage)
-        if record is None:
-            folder = read_data_folder(storage)
-            if folder.partitions or folder.foreign:
-                raise PreflightError(
-                    f"{storage.display(DATA_PREFIX)} holds files, but there is no {layout.BUILD_KEY} that "
-                    "says which build they belong to: bring it back, or choose another output.path"
-                )
-        return record
-
-
 def find_target(output: Output, existing: BuildRecord | None) -> Target:
     """Resolve the build spec, and check what `existing` has committed against it.
 
@@ -130,7 +115,7 @@ def check_existing(build_spec: BuildSpec, existing: BuildRecord, storage: Storag
     if build_spec.source:
         check_same_source(build_spec.source, storage)
     build_record.check_same_build(existing, build_spec.record(grid), storage)
-    with _refusing():
+    with refusing():
         records = tuple(manifest.read_committed(storage, existing))
     end = max((record.stop for record in records), default=0)
     if num_rows < end:
@@ -163,12 +148,3 @@ def open_build(
         opened = build_record.require_build(storage)
         drawn = resolve_build(build_spec.config, opened, tick=build_spec.tick)
     return drawn, check_existing(drawn, opened, storage), opened is record
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Before anything has started, a broken output is a refusal and not a failure of the work."""
-    try:
-        yield
-    except (CorruptBuildError, StorageError) as exc:
-        raise PreflightError(str(exc)) from exc

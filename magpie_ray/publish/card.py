@@ -5,7 +5,6 @@ and all text outside two marks. The text between the marks and the keys that fol
 replaced. A card holds no secrets, because it shows the recorded config, which is redacted.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,10 +17,13 @@ from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import COLUMNS
 from magpie_ray.dataset.layout import CARD_KEY, DATA_FILES, REPORT_KEY
 from magpie_ray.dataset.score_columns import score_meanings
+from magpie_ray.dataset.selection_record import SelectionRecord, read_selection
 from magpie_ray.errors import ReportError
 from magpie_ray.publish import card_front
+from magpie_ray.publish.curated_card import curated_meaning, curated_title, selection_body
 from magpie_ray.storage.storage import ObjectNotFoundError, Storage
 from magpie_ray.types import PartitionRecord
+from magpie_ray.utils.text import fenced
 
 _BEGIN = "<!-- magpie-ray writes what follows anew with every report -->"
 _END = "<!-- what stands below is kept -->"
@@ -44,7 +46,6 @@ _LIMITS_OF_SCORES = (
     "some rows before you rely on a threshold.\n"
     "- A value is null where the row lacks the text, or is too long for the model."
 )
-_CURATED_TITLES = {"select": "Selected Magpie rows", "dedupe": "Near-duplicates among Magpie rows"}
 
 
 def write_card(storage: Storage, *, records: Sequence[PartitionRecord] | None = None) -> str:
@@ -83,7 +84,14 @@ def card_text(
         ) from exc
     wanted = run_records.rows_wanted(run_records.read_runs(storage), records)
     try:
-        return render_card(record, records, num_rows=wanted, present=present, data_files=data_files)
+        return render_card(
+            record,
+            records,
+            num_rows=wanted,
+            present=present,
+            data_files=data_files,
+            taken=read_selection(storage),
+        )
     except ReportError as exc:
         raise ReportError(f"{storage.display(CARD_KEY)}: {exc}") from exc
 
@@ -95,8 +103,9 @@ def render_card(
     num_rows: int,
     present: str = "",
     data_files: str = DATA_FILES,
+    taken: SelectionRecord | None = None,
 ) -> str:
-    """The text of the card, with the user's additions to the `present` one.
+    """The text of the card, with the user's additions to the `present` one. taken: of a selection.
 
     Raises ReportError when the front matter of the present card is not a YAML mapping.
     """
@@ -117,7 +126,7 @@ def render_card(
         **card.data.to_dict(),  # type: ignore[no-untyped-call]
         **_facts(record, tally.rows, data_files),
     }
-    body = "\n\n".join(_body(record, tally, num_rows=num_rows, licence=front["license"]))
+    body = "\n\n".join(_body(record, tally, num_rows=num_rows, licence=front["license"], taken=taken))
     if _BEGIN in card.text and _END in card.text:
         before, _, rest = card.text.partition(_BEGIN)
         after = rest.partition(_END)[2]
@@ -163,7 +172,9 @@ def _model(record: BuildRecord) -> str:
     return str(record.identity.get("model.name", "a chat model"))
 
 
-def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) -> list[str]:
+def _body(
+    record: BuildRecord, tally: Tally, *, num_rows: int, licence: object, taken: SelectionRecord | None
+) -> list[str]:
     rows = f"{tally.rows:,} rows"
     if tally.rows < num_rows:
         rows += f" of {num_rows:,}: the build is not complete yet"
@@ -178,7 +189,7 @@ def _body(record: BuildRecord, tally: Tally, *, num_rows: int, licence: object) 
         "## Columns",
         "\n".join(["| column | type | meaning |", "|---|---|---|", *_columns(record)]),
         "## How it was made",
-        *(_selection(record) if kind == "select" else _config(record)),
+        *(selection_body(record, taken) if kind == "select" else _config(record)),
         "## Limits",
         _LIMITS_OF_SCORES if record.job == "score" else _LIMITS,
     ]
@@ -191,7 +202,7 @@ def _curation(record: BuildRecord) -> str:
 
 def _title(record: BuildRecord) -> str:
     if kind := _curation(record):
-        return _CURATED_TITLES.get(kind, f"Made by {kind}")
+        return curated_title(kind)
     what = {"answer": "Answers", "score": "Scores"}.get(record.job, "Magpie rows")
     return f"{what} by {_model(record)}"
 
@@ -244,22 +255,7 @@ def _config(record: BuildRecord) -> list[str]:
     config = yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True)
     return [
         f"Build `{record.fingerprint}`, begun {record.created}. The config in full, secrets left out:",
-        _fenced(config, "yaml"),
-    ]
-
-
-def _selection(record: BuildRecord) -> list[str]:
-    """The query, and where its tables lay and what they were."""
-    places: Any = record.config.get("from") or {}
-    lines = []
-    for name, place in places.items():
-        known: Any = record.identity.get(f"from.{name}") or {}
-        facts = ", ".join(f"{key} {value}" for key, value in known.items())
-        lines.append(f"| `{name}` | {place} | {facts} |")
-    return [
-        f"Selection `{record.fingerprint}`, begun {record.created}. The query:",
-        _fenced(f"{record.identity['sql']}\n", "sql"),
-        "\n".join(["| table | read from | content |", "|---|---|---|", *lines]),
+        fenced(config, "yaml"),
     ]
 
 
@@ -271,12 +267,5 @@ def _meaning(record: BuildRecord, name: str) -> str:
     if name in columns:
         return columns[name].meaning
     if kind := _curation(record):
-        return "the row's row_id in its source" if name == "source_row_id" else f"from {kind}"
+        return curated_meaning(kind, name)
     return "from the source" if record.job in ("answer", "score") else "from the row's input"
-
-
-def _fenced(text: str, language: str) -> str:
-    """A code block whose fence is longer than every run of backticks in the text."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}{fence}"

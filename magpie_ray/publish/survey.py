@@ -5,12 +5,11 @@ survey of the whole set, in any order. A survey needs some tens of bytes of memo
 its texts are.
 """
 
-import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import count, islice
+from itertools import count
 from types import MappingProxyType
 from typing import Any, Self, TypeAlias, TypeVar
 
@@ -20,6 +19,8 @@ import pyarrow.compute as pc
 from magpie_ray.config.scoring import ScoreKind
 from magpie_ray.dataset import columns
 from magpie_ray.dataset.reader import Record, said_in
+from magpie_ray.publish.first_words import first_words
+from magpie_ray.publish.instruction_sample import SampledInstruction, merged, sample_of
 from magpie_ray.publish.score_survey import score_counts
 from magpie_ray.types import Role
 
@@ -32,13 +33,6 @@ _UNREAD = ("response", "model_name", "prompt_tokens")
 # A survey needs those of these columns that a build has, but not `instruction` beside `conversation`.
 COLUMNS = (*(name for name in columns.COLUMNS if name not in _UNREAD), "responses")
 
-# Two characters count as a word in scripts without spaces (Thai to Khmer, kana, Han).
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|[^\W{_UNSPACED}](?:[^\W{_UNSPACED}]|['\u2019-](?=\w))*")
-_WORD_CHARACTERS = 24
-# The first two words of an instruction are looked for in so many characters.
-_HEAD_CHARACTERS = 200
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Survey:
@@ -49,7 +43,8 @@ class Survey:
     first_rows: the id of the first row with an instruction, by the instruction's 64-bit digest. repeats: the
     number of rows with an instruction, by digest, for instructions of several rows. labels: of a score pass,
     rows by column and label, None for no label. probabilities: of these labels, summed in millionths.
-    rewards: rows by column and value. samples: whole rows, by row_id.
+    rewards: rows by column and value. samples: whole rows, by row_id. instructions: a sample of instructions,
+    to be compared with each other.
     """
 
     rows: int = 0
@@ -66,6 +61,7 @@ class Survey:
     probabilities: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     rewards: Mapping[str, Mapping[float, int]] = field(default_factory=dict)
     samples: tuple[Record, ...] = ()
+    instructions: tuple[SampledInstruction, ...] = ()
 
     @property
     def duplicates(self) -> int:
@@ -116,6 +112,8 @@ class Survey:
             first_rows=dict(zip(reversed(digests), reversed(ids), strict=False)),
             repeats={digest: number for digest, number in Counter(digests).items() if number > 1},
             samples=tuple(rows_with(batch, samples)),
+            # Those of a pass are its source's.
+            instructions=() if answers or scores else sample_of(batch, instructions),
             **score_counts(batch, scores),
         )
 
@@ -125,6 +123,7 @@ class Survey:
         rows = 0
         counts: dict[str, dict[Any, Any]] = {name: {} for name in _COUNTS}
         first_rows, repeats, samples = dict[int, int](), dict[int, int](), list[Record]()
+        instructions: tuple[SampledInstruction, ...] = ()
         for survey in surveys:
             rows += survey.rows
             for name, total in counts.items():
@@ -136,8 +135,16 @@ class Survey:
                     repeats[digest] = times
                 first_rows[digest] = row_id if known is None else min(known, row_id)
             samples += survey.samples
+            instructions = merged((*instructions, *survey.instructions))
         samples.sort(key=lambda row: int(str(row["row_id"])))
-        return cls(rows=rows, first_rows=first_rows, repeats=repeats, samples=tuple(samples), **counts)
+        return cls(
+            rows=rows,
+            first_rows=first_rows,
+            repeats=repeats,
+            samples=tuple(samples),
+            instructions=instructions,
+            **counts,
+        )
 
 
 # The fields of a survey that add up number by number.
@@ -164,31 +171,6 @@ def _add(total: dict[Any, Any], counts: Mapping[Any, Any]) -> None:
             total[key] = total.get(key, 0) + number
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Branch:
-    """The rows whose instruction begins with `word`; `then`: the second words and their rows."""
-
-    word: str
-    rows: int
-    then: Sequence[tuple[str, int]]
-
-
-def word_tree(survey: Survey, *, first: int, second: int) -> Sequence[Branch]:
-    """The `first` most frequent first words, each with the `second` most frequent next ones. "": no word."""
-    by_word = dict[str, dict[str, int]]()
-    for (word, after), rows in survey.first_words.items():
-        by_word.setdefault(word, {})[after] = rows
-    branches = [
-        Branch(word=word, rows=sum(then.values()), then=_most_frequent(then)[:second])
-        for word, then in by_word.items()
-    ]
-    return sorted(branches, key=lambda branch: (-branch.rows, branch.word))[:first]
-
-
-def _most_frequent(words: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(words.items(), key=lambda item: (-item[1], item[0]))
-
-
 def quantile(histogram: Mapping[N, int], part: float) -> N:
     """The smallest value such that a part (0..1) of all values are not larger. ValueError for no values."""
     need, seen = part * sum(histogram.values()), 0
@@ -202,14 +184,6 @@ def quantile(histogram: Mapping[N, int], part: float) -> N:
 def mean(histogram: Mapping[N, int]) -> float:
     """The mean of all values; 0 for no values."""
     return sum(value * n for value, n in histogram.items()) / max(1, sum(histogram.values()))
-
-
-def first_words(text: str) -> tuple[str, str]:
-    """The first two words, casefolded; "" for a missing word."""
-    matches = _WORD.finditer(text[:_HEAD_CHARACTERS].casefold())
-    words = [match[0][:_WORD_CHARACTERS] for match in islice(matches, 2)]
-    first, second = [*words, "", ""][:2]
-    return first, second
 
 
 def rows_with(batch: pa.RecordBatch, ids: Collection[int]) -> list[Record]:

@@ -505,6 +505,13 @@ def test_report_makes_the_page_again_and_says_where(run: Run, output: str) -> No
     code, out, _ = run("report", output, "--price-per-gpu-hour", "2.5")
     assert (code, out) == (0, f"{output}/_magpie/report.html\n{output}/README.md\n")
     assert Path(output, "_magpie/report.html").read_text().startswith("<!doctype html>")
+    fields = json.loads(run("report", output, "--json").out)
+    assert fields == {
+        "report": f"{output}/_magpie/report.html",
+        "card": f"{output}/README.md",
+        "advice": [],
+        "diversity": [],  # of so few rows
+    }
 
 
 def test_report_refuses_what_is_no_build_and_what_is_no_price(run: Run, output: str, tmp_path: Path) -> None:

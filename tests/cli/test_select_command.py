@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -55,6 +56,13 @@ def test_a_selection_is_made_once_and_can_be_verified_shown_and_exported(
     assert not (tmp_path / "odd").exists()
     code, out, _ = run(*command)
     assert (code, out.splitlines()[0]) == (0, f"5 rows in {tmp_path}/odd")
+    assert [line.strip() for line in out.splitlines()[1:6]] == [
+        "10  rows in rows",
+        "10  rows before WHERE",
+        "5  fail (row_id % 2) = 1: 5 of them nothing else",
+        "5  rows meet all conditions",
+        "5  rows returned",
+    ]
     assert "Nothing to do" in run(*command)[1]
     code, _, err = run(*command[:-1], "SELECT * FROM rows")
     assert code == 2
@@ -155,9 +163,13 @@ def test_ctrl_c_ends_a_query_and_the_same_command_begins_anew(build: str, tmp_pa
     ) as process:
         while not list(temporary.glob("magpie-ray-sql-*")):  # until the query is about to run
             assert process.poll() is None
+        work = psutil.Process(process.pid)
+        begun = work.cpu_times().user
+        while work.cpu_times().user < begun + 0.3:  # until it runs
+            assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 3
     assert err.startswith("error: interrupted")
     assert not list(temporary.iterdir())
-    assert not (tmp_path / "new").exists()
+    assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from magpie_ray.curation.database import Database, open_database
-from magpie_ray.curation.tables import find_table
+from magpie_ray.curation.table_files import TableFile
+from magpie_ray.curation.tables import Table, find_table
 from magpie_ray.errors import ConfigError, CorruptBuildError, QueryError
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import complete_build
@@ -178,6 +179,29 @@ def test_too_little_memory_is_said_with_the_remedy(tmp_path: Path) -> None:
         list(database.query("SELECT list(text ORDER BY text) FROM t").batches)
     with pytest.raises(ConfigError, match="--memory: got 'much', must be a size such as 4GB"):
         open_database([], option="--sql", memory="much").__enter__()
+
+
+@pytest.mark.parametrize("reads", [1, 2, 3, 5])
+def test_ctrl_c_while_a_file_is_read_is_an_interruption_and_no_error_of_the_query(
+    reads: int, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"x": range(300_000)}), tmp_path / "x.parquet", row_group_size=30_000)
+    data, left = (tmp_path / "x.parquet").read_bytes(), reads
+
+    def read_range(start: int, stop: int) -> bytes:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+        return data[start:stop]
+
+    files = (TableFile(name="x.parquet", size=len(data), read_range=read_range),)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_database([Table(name="t", url="x", format="Parquet", files=files)], option="--sql") as opened,
+    ):
+        assert sum(batch.num_rows for batch in opened.query("SELECT * FROM t").batches) == 0
+    assert left <= 0
 
 
 def test_a_query_is_interrupted(database: Database) -> None:

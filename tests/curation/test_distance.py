@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from magpie_ray.curation.corpus import read_corpus
 from magpie_ray.curation.distance import counts_of, distance, distances, is_typo
-from magpie_ray.curation.words import words_of
+from magpie_ray.similarity.words import words_of
 
 USUAL = "what is the capital of france spain write a short poem about sea in spring city"
 OFTEN = Counter(USUAL.split() * 500)

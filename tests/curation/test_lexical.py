@@ -12,7 +12,7 @@ from jobs.benchmarks import dedupe as benchmark
 from jobs.benchmarks.planted_texts import planted_texts
 from magpie_ray.curation.lexical import find_neighbours
 from magpie_ray.curation.neighbours import NOWHERE, Neighbours
-from magpie_ray.curation.words import words_of
+from magpie_ray.similarity.words import words_of
 
 
 def found(*texts: str, against: tuple[str, ...] = (), threshold: float = 0.05) -> Neighbours:

@@ -34,7 +34,8 @@ from magpie_ray.dataset.run_records import RunRecord
 from magpie_ray.dataset.verify import verify
 from magpie_ray.errors import BuildMismatchError, GenerationFailedError, InterruptedJobError, MagpieError
 from magpie_ray.preflight.build_spec import BuildSpec
-from magpie_ray.preflight.target import CommittedBuild, check_existing, read_existing
+from magpie_ray.preflight.existing import read_existing
+from magpie_ray.preflight.target import CommittedBuild, check_existing
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import DATA_PREFIX, Partition
 from magpie_ray.worker.committer import Committer

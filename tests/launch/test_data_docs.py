@@ -9,6 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from magpie_ray.curation.dedupe import DedupeSpec, dedupe
+from magpie_ray.dataset.build_record import require_build
+from magpie_ray.publish.curated_card import curated_meaning
 from magpie_ray.publish.export import export
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import complete_build, memory_storage
@@ -44,3 +47,19 @@ def test_what_trainers_are_told_are_the_names_of_the_export(tmp_path: Path) -> N
     tags = factory["tags"]
     assert {tags["role_tag"], tags["content_tag"]} <= names
     assert roles <= {tags["user_tag"], tags["assistant_tag"], tags["system_tag"]}
+
+
+def test_the_columns_of_dedupe_are_those_that_it_writes_as_the_card_explains_them() -> None:
+    source, marked = memory_storage(), memory_storage()
+    complete_build(source)
+    dedupe(marked, DedupeSpec(source=source.url, against=(source.url,)))
+    table = PAGE.split("### Columns of dedupe")[1].split("## Reading it")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| ([\w ]+) \|", table, re.MULTILINE))
+    schema = require_build(marked).schema.remove(0)
+    types = {"float": "float32"}
+    assert told == {
+        field.name: types.get(str(field.type), str(field.type)) + " or null" * field.nullable
+        for field in schema
+    }
+    for name in told:
+        assert not curated_meaning("dedupe", name).startswith("from "), name

@@ -11,8 +11,9 @@ from magpie_ray.config.schema import Config
 from magpie_ray.dataset import build_record
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.errors import BuildMismatchError, PreflightError
+from magpie_ray.preflight.existing import read_existing
 from magpie_ray.preflight.resolve import resolve_build
-from magpie_ray.preflight.target import check_existing, open_build, read_existing
+from magpie_ray.preflight.target import check_existing, open_build
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import DATED, commit, config_of, memory_storage, model_folder
 
@@ -91,24 +92,6 @@ def test_files_that_do_not_belong_are_refused() -> None:
     storage.create("data/part-000000000004.parquet", b"hello")
     with pytest.raises(PreflightError, match=r"data/part-000000000004\.parquet"):
         check_existing(resolve_build(config, record), record, storage)
-
-
-def test_files_without_a_build_are_refused_and_nothing_is_written() -> None:
-    storage = memory_storage()
-    storage.create("data/part-000000000000.parquet", b"rows of somebody")
-    with pytest.raises(PreflightError, match=r"holds files, but there is no _magpie/build\.json"):
-        read_existing(storage)
-    assert [item.key for item in storage.list_objects("")] == ["data/part-000000000000.parquet"]
-
-
-def test_a_new_build_begins_beside_strays_but_not_beside_rows_of_somebody() -> None:
-    storage = memory_storage()
-    for key in ("data/.DS_Store", "data/notes.txt"):
-        storage.create(key, b"?")
-    assert read_existing(storage) is None
-    storage.create("data/train.parquet", b"rows of somebody")
-    with pytest.raises(PreflightError, match=r"holds files, but there is no _magpie/build\.json"):
-        read_existing(storage)
 
 
 def test_a_build_without_rows_may_be_deleted_where_the_settings_were_wrong() -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
+from magpie_ray.curation.dedupe import DedupeSpec, dedupe
 from magpie_ray.curation.select import SelectSpec, select
 from magpie_ray.dataset.layout import CARD_KEY
 from magpie_ray.errors import PreflightError, ReportError
@@ -166,3 +167,42 @@ def test_the_card_of_a_selection_shows_its_query_and_what_its_sources_were() -> 
     assert f", fingerprint {record.fingerprint}, rows 10 |" in card.text
     assert "| `source_row_id` | `int64` | the row's row_id in its source |" in card.text
     assert "| `part` | `int32` | from select |" in card.text
+    assert "It kept 10 rows, from 10 of `rows` (100%)." in card.text
+    assert "What each condition removed is not counted: the query has no WHERE of its own." in card.text
+
+
+def test_the_card_of_a_selection_shows_what_each_condition_removed() -> None:
+    source, storage = memory_storage(), memory_storage()
+    complete_build(source)
+    sql = "SELECT row_id, response FROM rows WHERE row_id > 1 AND (row_id < 8 OR response = '`|`')"
+    select(storage, SelectSpec(sources={"rows": source.url}, sql=sql, storage_options={}))
+    write_card(storage)
+    text = storage.read(CARD_KEY).decode()
+    assert "It kept 6 rows, from 10 of `rows` (60%). Before WHERE there were 10, and 6 of them (60%)" in text
+    assert "| condition | rows that fail it | that fail it alone |" in text
+    assert "| `row_id > 1` | 2 | 2 |" in text
+    assert "| `` (row_id < 8) OR (response = '`\\|`') `` | 2 | 2 |" in text
+
+
+def test_the_card_says_what_the_columns_of_dedupe_mean() -> None:
+    source, other, storage, joined = (memory_storage() for _ in range(4))
+    complete_build(source)
+    complete_build(other)
+    dedupe(storage, DedupeSpec(source=source.url, against=(other.url,)))
+    select(
+        joined,
+        SelectSpec(
+            sources={"rows": source.url, "marks": storage.url},
+            sql="SELECT * FROM rows JOIN marks USING (row_id)",
+            storage_options={},
+        ),
+    )
+    write_card(storage)
+    text = storage.read(CARD_KEY).decode()
+    assert "from dedupe" not in text  # each column has a meaning of its own
+    assert "| `repeat_count` | `int32` | how many rows of its cluster of near-duplicates come before" in text
+    write_card(joined)
+    assert (
+        "| `min_similar_row_id` | `int64` | the row_id of that row in the source"
+        in joined.read(CARD_KEY).decode()
+    )

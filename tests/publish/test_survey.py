@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magpie_ray.dataset.columns import to_table
-from magpie_ray.publish.survey import COLUMNS, Survey, first_words, mean, quantile, word_tree
+from magpie_ray.publish.first_words import first_words
+from magpie_ray.publish.survey import COLUMNS, Survey, mean, quantile
 from magpie_ray.types import Input, Message, Row, SystemPrompt
 from tests.support.builds import config_of, row_of
 
@@ -96,29 +97,6 @@ def test_a_build_of_instructions_has_no_conversation() -> None:
     assert set(only.schema.names) <= set(COLUMNS)
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("What is the capital of France?", ("what", "is")),
-        ("  **Write** a poem", ("write", "a")),
-        ("I'm lost", ("i'm", "lost")),
-        ("up-to-date news", ("up-to-date", "news")),
-        ("", ("", "")),
-        ("???", ("", "")),
-        ("Hello", ("hello", "")),
-        ("ÉCRIS un poème", ("écris", "un")),
-        ("请写一首关于春天的诗", ("请写", "一首")),
-        ("Python的列表", ("python", "的列")),
-        ("اكتب قصيدة", ("اكتب", "قصيدة")),
-        ("Напиши стихотворение", ("напиши", "стихотворение")),
-        ("หนังสือ", ("หน", "ัง")),
-        ("a" * 1000, ("a" * 24, "")),
-    ],
-)
-def test_the_first_words_of_any_language(text: str, words: tuple[str, str]) -> None:
-    assert first_words(text) == words
-
-
 @given(st.lists(st.integers(0, 20), min_size=1))
 def test_quantiles_and_means(values: list[int]) -> None:
     histogram = Counter(values)
@@ -134,16 +112,6 @@ def test_a_row_that_took_two_attempts_is_counted_as_such() -> None:
     found = Survey.of_batch(batch_of([row]))
     assert found.attempts == {2: 1}
     assert found.finish_reasons == {("user", 1): {"length": 1}}
-
-
-def test_the_word_tree_is_ordered_and_cut() -> None:
-    words = {("what", "is"): 5, ("what", "are"): 7, ("how", ""): 3, ("write", "a"): 20, ("", ""): 1}
-    tree = word_tree(Survey(rows=36, first_words=words), first=3, second=1)
-    assert [(branch.word, branch.rows, branch.then) for branch in tree] == [
-        ("write", 20, [("a", 20)]),
-        ("what", 12, [("are", 7)]),
-        ("how", 3, [("", 3)]),
-    ]
 
 
 def test_rows_of_which_some_begin_with_a_system_message_are_surveyed_by_their_messages() -> None:

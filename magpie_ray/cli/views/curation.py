@@ -3,11 +3,12 @@
 import json
 from typing import TYPE_CHECKING
 
-from magpie_ray.utils.text import bytes_text, shortened
+from magpie_ray.utils.text import NO_FIGURE, bytes_text, shortened
 
 if TYPE_CHECKING:
     from magpie_ray.curation.dedupe import Deduped
     from magpie_ray.curation.select import DryRun, Selected
+    from magpie_ray.dataset.selection_record import SelectionRecord
     from magpie_ray.publish.preference import Pairs
 
 _SHOWN_CHARACTERS = 300
@@ -33,9 +34,28 @@ def selected_text(selected: "Selected") -> str:
         return f"The selection is complete: {selected.rows:,} rows in {selected.url}. Nothing to do."
     return (
         f"{selected.rows:,} rows in {selected.url}\n"
+        f"{taken_text(selected.taken)}"
         f"  data/*.parquet  read it with datasets, pandas, polars, DuckDB, Spark or pyarrow\n"
         f"  magpie-ray show {selected.url}"
     )
+
+
+def taken_text(taken: "SelectionRecord | None") -> str:
+    """What a query took of its tables and what its conditions removed: lines, each with its end."""
+    if taken is None:
+        return ""
+    lines = [f"{table.rows:>12,}  rows in {table.name}" for table in taken.tables]
+    if taken.uncounted:
+        lines.append(f"{NO_FIGURE:>12}  what each condition removes is not counted: {taken.uncounted}")
+    else:
+        lines.append(f"{taken.joined:>12,}  rows before WHERE")
+        lines += [
+            f"{condition.failed:>12,}  fail {shortened(condition.sql, _SHOWN_CHARACTERS)}: "
+            f"{condition.failed_alone:,} of them nothing else"
+            for condition in taken.conditions
+        ]
+        lines.append(f"{taken.met:>12,}  rows meet all conditions")
+    return "".join(f"{line}\n" for line in [*lines, f"{taken.kept:>12,}  rows returned"])
 
 
 def dry_run_text(tried: "DryRun") -> str:
@@ -43,7 +63,8 @@ def dry_run_text(tried: "DryRun") -> str:
     columns = [f"  {field.name}: {field.type}" for field in tried.schema]
     texts = [json.dumps(row, ensure_ascii=False, default=str) for row in tried.first]
     head = f"{tried.rows:,} rows, {bytes_text(tried.bytes)} before compression; nothing is written."
-    return "\n".join([head, *columns, *(shortened(text, _SHOWN_CHARACTERS) for text in texts)])
+    taken = taken_text(tried.taken).splitlines()
+    return "\n".join([head, *taken, *columns, *(shortened(text, _SHOWN_CHARACTERS) for text in texts)])
 
 
 def pairs_text(pairs: "Pairs", destination: str) -> str:

@@ -1,6 +1,7 @@
 """The results of init, generate, template, verify and push as text for people."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from magpie_ray.utils.text import counted, span_text, visible
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from magpie_ray.coordinator.run import BuildResult
     from magpie_ray.dataset.verify import Verification
     from magpie_ray.publish.push import Pushed
+    from magpie_ray.publish.report.report import Report
 
 _SHOWN_PROBLEMS = 50
 
@@ -33,6 +35,24 @@ def result_text(result: "BuildResult", *, verbose: bool = False) -> str:
         + (f"\n  the report      {result.report}" if result.report else "")
         + "".join(f"\nlook at: {text}" for text in result.advice)
     )
+
+
+def report_text(fields: dict[str, Any]) -> str:
+    """What `magpie-ray report` prints: where the report is, and the card."""
+    return "\n".join(filter(None, (fields["report"], fields["card"])))
+
+
+def report_fields(written: "Report", card: str | None) -> dict[str, Any]:
+    """`magpie-ray report --json`: where the report is, what it says on top, how diverse instructions are."""
+    return {
+        "report": written.location,
+        "card": card,
+        "advice": list(written.advice),
+        "diversity": [
+            {"kind": group.kind, "key": group.key, **asdict(group.diversity)}
+            for group in written.facts.diversity
+        ],
+    }
 
 
 def ready_text(configs: Sequence["ReadyConfig"]) -> str:

@@ -4,16 +4,25 @@ Pure. The report shows these sentences on top, and `generate` ends with them.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 from magpie_ray.acceptance import remedy
+from magpie_ray.publish.first_words import word_tree
+from magpie_ray.publish.instruction_sample import GroupDiversity, Kind
 from magpie_ray.publish.report.facts import Facts
-from magpie_ray.publish.survey import word_tree
 from magpie_ray.types import Role
 from magpie_ray.utils.text import percent, visible
 
 _MOST_CUT, _LEAST_ACCEPTED, _MOST_ALIKE, _MOST_DUPLICATES = 0.10, 0.80, 0.25, 0.01
+# Of 368 instructions by a model of 135 million parameters, at temperatures of 0.4, 0.7 and 1.0, 16%, 0.5%
+# and none had a near-duplicate, and the nearest was 0.31, 0.59 and 0.74 away.
+_MOST_NEAR, _LEAST_DISTANCE, _NAMED_GROUPS = 0.05, 0.4, 3
+_REMEDIES: Mapping[Kind, str] = {
+    "all": "raise sampling.user.temperature, or give more system prompts in system_prompt",
+    "sampling": "raise its temperature",
+    "prompt": "change it, or raise sampling.user.temperature",
+}
 _MOST_OF_A_LABEL = 0.95
 # A share of fewer rows than these says little.
 _LEAST_ROWS = 50
@@ -25,7 +34,14 @@ def advice(facts: Facts) -> Sequence[str]:
     """A sentence for each figure that is out of the ordinary; none for a build that has few rows."""
     if facts.survey.rows < _LEAST_ROWS:
         return ()
-    return [*_cut(facts), *_rejected(facts), *_alike(facts), *_one_label(facts), *_slower(facts)]
+    return [
+        *_cut(facts),
+        *_rejected(facts),
+        *_alike(facts),
+        *_collapsed(facts),
+        *_one_label(facts),
+        *_slower(facts),
+    ]
 
 
 def _cut(facts: Facts) -> Iterator[str]:
@@ -69,13 +85,36 @@ def _alike(facts: Facts) -> Iterator[str]:
             f"{percent(share)} of the instructions repeat an earlier one: raise sampling.user.temperature, "
             "or give more system prompts in system_prompt"
         )
-    for branch in word_tree(survey, first=2, second=1):  # one may be of instructions without words
+    for branch in word_tree(
+        survey.first_words, first=2, second=1
+    ):  # one may be of instructions without words
         share = branch.rows / survey.rows
         if branch.word and share > _MOST_ALIKE:
             yield (
                 f"{percent(share)} of the instructions begin with {visible(branch.word)!r}: penalise it with "
                 "sampling.user.first_tokens"
             )
+
+
+def _collapsed(facts: Facts) -> Iterator[str]:
+    """The groups whose instructions are too near each other; where groups don't differ in that, all."""
+    is_collapsed = {
+        group: group.diversity.near_duplicates > _MOST_NEAR or group.diversity.mean_distance < _LEAST_DISTANCE
+        for group in facts.diversity
+    }
+    named = list[GroupDiversity]()
+    for kind in ("sampling", "prompt"):
+        of_kind = [group for group in facts.diversity if group.kind == kind]
+        if not all(is_collapsed[group] for group in of_kind):
+            named += [group for group in of_kind if is_collapsed[group]][:_NAMED_GROUPS]
+    for group in named or [group for group in facts.diversity if is_collapsed[group]][:1]:
+        found = group.diversity
+        yield (
+            f"the instructions collapse, {facts.group_name(group)}: of {found.texts:,}, "
+            f"{percent(found.near_duplicates)} nearly repeat another one, and the nearest is "
+            f"{found.mean_distance:.2f} away on average (1: no word in common): {_REMEDIES[group.kind]} "
+            "before you pay for answers"
+        )
 
 
 def _one_label(facts: Facts) -> Iterator[str]:

@@ -5,6 +5,7 @@ Pure.
 
 from collections.abc import Iterator, Sequence
 
+from magpie_ray.publish.first_words import Branch, word_tree
 from magpie_ray.publish.report.chart import (
     ASSISTANT,
     BAD,
@@ -24,7 +25,7 @@ from magpie_ray.publish.report.chart import (
     quantitative,
 )
 from magpie_ray.publish.report.facts import Facts
-from magpie_ray.publish.survey import Branch, Histogram, quantile, word_tree
+from magpie_ray.publish.survey import Histogram, quantile
 from magpie_ray.types import Role
 from magpie_ray.utils.text import percent, visible
 
@@ -166,7 +167,7 @@ def words(facts: Facts) -> Chart | None:
 
     Words whose box would be too low for a label are gathered in one box, "other".
     """
-    tree = [branch for branch in word_tree(facts.survey, first=14, second=6) if branch.word]
+    tree = [branch for branch in word_tree(facts.survey.first_words, first=14, second=6) if branch.word]
     if not tree:
         return None
     return Chart(

@@ -17,12 +17,16 @@ from magpie_ray.counters import EngineStats, Tally
 from magpie_ray.dataset.actor_history import ActorHistoryRecord, ActorLife, FailedNode
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.run_records import RunRecord
+from magpie_ray.dataset.selection_record import SelectionRecord
+from magpie_ray.publish.instruction_sample import GroupDiversity, diversity_by_group
 from magpie_ray.publish.survey import Survey
 from magpie_ray.types import ROLES, PartitionRecord
+from magpie_ray.utils.text import shortened, visible
 
 # The clocks of a store and a driver differ by less; the times of a copied build's files are off by more.
 _CLOCK_SECONDS = 120.0
 _MIN_BINS, _MAX_BINS = 6, 48
+_NAME_CHARACTERS = 60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +70,7 @@ class Facts:
     num_rows: the rows that the build is to have. today: ISO 8601. histories: of each run's actors, by the
     run's number. written: the time of each file in seconds since 1970, by key. repeated: instructions that
     occur more than once, with their number. lost_runs: numbers of the runs whose driver is gone without a
-    record. rejects: examples of rejected messages. price: of a GPU hour.
+    record. rejects: examples of rejected messages. price: of a GPU hour. taken: by the query of a selection.
     """
 
     url: str
@@ -82,6 +86,7 @@ class Facts:
     repeated: Mapping[str, int] = field(default_factory=dict)
     rejects: Sequence[Mapping[str, object]] = ()
     price: float | None = None
+    taken: SelectionRecord | None = None
 
     @cached_property
     def tally(self) -> Tally:
@@ -253,6 +258,24 @@ class Facts:
             for key, (text, weight) in enumerate(choices)
             if len(choices) > 1
         ]
+
+    @cached_property
+    def diversity(self) -> Sequence[GroupDiversity]:
+        """How diverse the instructions are: all, by sampling_key, by system prompt; none for few rows."""
+        survey = self.survey
+        return diversity_by_group(survey.instructions, survey.samplings, survey.system_prompts)
+
+    def group_name(self, group: GroupDiversity) -> str:
+        """A group as the config and the columns call it, and what sets it apart."""
+        if group.kind == "all":
+            return "all instructions"
+        if group.kind == "sampling":
+            text = next((share.text for share in self.samplings if share.name == str(group.key)), "")
+            return f"sampling_key {group.key}" + (f" ({text})" if text else "")
+        if group.key is None:
+            return "no system prompt"
+        name = next((share.name for share in self.prompts if share.text == group.key), None)
+        return f"system prompt {shortened(visible(name or str(group.key)), _NAME_CHARACTERS)}"
 
     def _share(self, name: str, text: str, rows: int, weight: float) -> Share:
         share = rows / max(1, self.survey.rows)

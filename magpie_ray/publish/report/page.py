@@ -19,11 +19,12 @@ from markupsafe import Markup
 
 from magpie_ray.counters import EngineStats
 from magpie_ray.dataset.reader import said_in
+from magpie_ray.publish.first_words import word_tree
 from magpie_ray.publish.report import tables
 from magpie_ray.publish.report.advice import advice
 from magpie_ray.publish.report.charts_work import MAX_SLOTS, timeline
 from magpie_ray.publish.report.facts import Facts
-from magpie_ray.publish.survey import mean, quantile, word_tree
+from magpie_ray.publish.survey import mean, quantile
 from magpie_ray.utils.text import NO_FIGURE, percent, safe, shortened, span_text, three_digits, visible
 
 # A page of fifty rows of six messages stays under a megabyte.
@@ -58,7 +59,7 @@ def render(facts: Facts, drawings: Mapping[str, Sequence[Markup]]) -> str:
         costs=tables.costs(facts),
         surveyed=tables.surveyed(facts),
         labels=tables.labels(facts),
-        words=word_tree(facts.survey, first=40, second=8),
+        words=word_tree(facts.survey.first_words, first=40, second=8),
         about=tables.about(facts),
         config=_yaml(facts.build.config),
         chat_format=_yaml(chat_format),
@@ -113,6 +114,7 @@ def _policy(css: str, script: str) -> str:
 def _sections(facts: Facts) -> dict[str, str]:
     """The titles of the sections that have something to show, by id."""
     sections = {
+        "selection": ("What the query took", facts.taken),
         "work": ("How it was made", True),
         "cost": ("Cost", True),
         "scores": ("Scores", facts.survey.labels or facts.survey.rewards),

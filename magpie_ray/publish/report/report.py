@@ -15,6 +15,7 @@ from magpie_ray.dataset import actor_history, build_record, layout, manifest, ru
 from magpie_ray.dataset.layout import REPORT_KEY
 from magpie_ray.dataset.rejects import Reject, by_reason, in_turns, read_rejects, reject_keys
 from magpie_ray.dataset.run_records import RunRecord
+from magpie_ray.dataset.selection_record import read_selection
 from magpie_ray.errors import StorageError
 from magpie_ray.publish.report import charts_rows, charts_scores, charts_work
 from magpie_ray.publish.report.advice import advice
@@ -37,10 +38,11 @@ _REJECT_FILES = 60
 
 
 class Report(NamedTuple):
-    """A report that was written: its location, and what it says on top (see advice)."""
+    """A report that was written: its location, what it says on top (see advice), and its facts."""
 
     location: str
     advice: Sequence[str]
+    facts: Facts
 
 
 def write_report(
@@ -64,12 +66,12 @@ def write_report(
     page = render(facts, draw(charts_of(facts), seconds=drawing_seconds))
     if to is None:
         storage.replace(REPORT_KEY, page.encode())
-        return Report(storage.display(REPORT_KEY), advice(facts))
+        return Report(storage.display(REPORT_KEY), advice(facts), facts)
     try:
         to.write_text(page, encoding="utf-8")
     except OSError as exc:
         raise StorageError(f"{to}: can't be written to: {exc}") from exc
-    return Report(str(to), advice(facts))
+    return Report(str(to), advice(facts), facts)
 
 
 def charts_of(facts: Facts) -> dict[str, Chart]:
@@ -125,6 +127,7 @@ def read_facts(
         lost_runs=lost_runs,
         repeated=most_repeated(storage, records, survey, _REPEATED),
         price=price,
+        taken=read_selection(storage),
     )
 
 

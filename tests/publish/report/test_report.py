@@ -3,21 +3,27 @@
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from magpie_ray.counters import Tally
+from magpie_ray.curation.select import SelectSpec, select
 from magpie_ray.dataset import build_record, run_records
+from magpie_ray.dataset.columns import to_table
 from magpie_ray.dataset.layout import REPORT_KEY
+from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.dataset.rejects import replace_sample
 from magpie_ray.dataset.run_records import GONE_SECONDS
 from magpie_ray.errors import PreflightError, ReportError
 from magpie_ray.publish.report.facts import Facts
 from magpie_ray.publish.report.report import charts_of, read_facts, write_report
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import Partition
-from tests.support.builds import build_of, commit, complete_build, memory_storage
+from magpie_ray.types import Partition, Row
+from tests.support.builds import build_of, commit, complete_build, config_of, memory_storage, row_of
 from tests.support.html_elements import Elements
 from tests.support.report_builds import rejection_of
 from tests.support.s3_server import S3Server
@@ -33,6 +39,55 @@ def test_examples_of_rejected_messages_are_of_different_parts_of_the_build() -> 
     assert len(rows) == 3
     assert rows[0] < 2000 < rows[2]
     assert all(later - row > 400 for row, later in pairwise(rows))
+
+
+def test_the_page_shows_which_sampling_setting_and_which_prompt_collapsed() -> None:
+    storage, random = memory_storage(), Random(0)
+    prompts = {"maths": "You do mathematics.", "<i>any</i>": "You talk."}
+    user = [{"temperature": 1.0, "weight": 1}, {"temperature": 0.2, "weight": 1}]
+    config = config_of(num_rows=600, only_instruction=True, system_prompt=prompts, sampling={"user": user})
+    record = build_record.open_build(storage, build_of(600, config, **config.identity()))
+    words = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "lmnrst"]
+    rows = list[Row]()
+    for row_id in range(600):
+        text = " ".join(random.choices(words, k=8))
+        if row_id % 2:
+            text = f"Give me {random.choice(words)} advice, please!"
+        row = row_of(row_id, [text], random.choice(config.prompts))
+        rows.append(replace(row, sampling_key=row_id % 2))
+    data, written = to_parquet(
+        to_table(rows, config), compression="zstd", fingerprint=record.fingerprint, run=1, tally=Tally()
+    )
+    storage.create(written.partition.key, data)
+    written = write_report(storage)
+    [collapse] = [text for text in written.advice if "collapse" in text]
+    assert "sampling_key 1 (user.temperature 0.2)" in collapse
+    assert {(group.kind, group.key) for group in written.facts.diversity} == {
+        ("all", None),
+        ("sampling", 0),
+        ("sampling", 1),
+        *(("prompt", text) for text in prompts.values()),
+    }
+    texts = Elements(storage.read(REPORT_KEY).decode()).texts
+    assert "system prompt <i>any</i>" in texts
+    assert "with a near-duplicate" in texts
+
+
+def test_the_report_of_a_selection_shows_what_each_condition_removed() -> None:
+    source, storage = memory_storage(), memory_storage()
+    complete_build(source)
+    sql = "SELECT * FROM rows WHERE row_id > 1 AND row_id < 8"
+    select(storage, SelectSpec(sources={"rows": source.url}, sql=sql, storage_options={}))
+    write_report(storage)
+    elements = Elements(storage.read(REPORT_KEY).decode())
+    assert "What the query took" in elements.texts
+    assert "Of 10 rows before WHERE, 6 meet all conditions; 6 were kept." in elements.texts
+    place = elements.texts.index("row_id < 8")
+    assert elements.texts[place : place + 4] == ["row_id < 8", "2", "20%", "2"]
+    whole = memory_storage()
+    select(whole, SelectSpec(sources={"rows": source.url}, sql="SELECT * FROM rows", storage_options={}))
+    write_report(whole)
+    assert "the query has no WHERE of its own" in whole.read(REPORT_KEY).decode()
 
 
 def builds() -> Iterator[tuple[str, Storage]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from magpie_ray.curation.words import words_of
+from magpie_ray.similarity.words import words_of
 
 
 @pytest.mark.parametrize(
