@@ -1,12 +1,13 @@
-# make demo   1,000 conversations with the bundled model into ./out/demo
-# make test   lint, types, import order and all tests
-# make chaos  200 injected faults over builds and a pass of 20,000 rows, then a week of 500 actors in virtual time; CHAOS_ARGS="--seed 1"
+# make demo       1,000 conversations with the bundled model into ./out/demo
+# make pipeline   from instructions to preference pairs with the bundled model, step by step, into ./out/pipeline
+# make test       lint, types, import order and all tests
+# make chaos      200 injected faults over builds and a pass of 20,000 rows, then a week of 500 actors in virtual time; CHAOS_ARGS="--seed 1"
 # make benchmark  what the job costs beside its engines, half an hour; figures into out/benchmark.json
-# make setup  ./.venv with the pinned CPU build of vLLM and everything for development; make demo installs less
+# make setup      ./.venv with the pinned CPU build of vLLM and everything for development; make demo installs less
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test chaos benchmark check fast lock train-tiny-chat clean
+.PHONY: setup demo pipeline test chaos benchmark check fast lock train-tiny-chat clean
 .DEFAULT_GOAL := help
 
 help:
@@ -43,6 +44,10 @@ install = { [ -x $(BIN)/uv ] && $(BIN)/uv pip install --python $(BIN)/python --n
 demo: .venv/.run
 	$(BIN)/magpie-ray generate jobs/configs/demo.yaml
 	$(BIN)/magpie-ray show out/demo
+
+# All steps from rows to a training set, in some minutes on two cores; ROWS=60 makes fewer.
+pipeline: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" jobs/pipeline/run.sh out/pipeline
 
 # The unit tests alone: no Ray, no vLLM, no S3 server, no other slow library.
 fast: setup

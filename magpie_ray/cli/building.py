@@ -37,8 +37,8 @@ WhatIfExists = Annotated[
 ]
 
 
-def _command(job: str, summary: str) -> Callable[..., None]:
-    """The command that runs a job; all take the same options."""
+def _command(job: str | None, summary: str) -> Callable[..., None]:
+    """The command that runs a job; all take the same options. None: the job that the config is of."""
 
     def run(
         config: ConfigPath,
@@ -49,7 +49,7 @@ def _command(job: str, summary: str) -> Callable[..., None]:
     ) -> None:
         _run(job, config, overrides, LogStyle(verbose=verbose, json=json_logs), if_exists)
 
-    run.__name__, run.__doc__ = job, summary
+    run.__name__, run.__doc__ = job or "job", summary
     return run
 
 
@@ -60,9 +60,12 @@ answer = _command(
     "answer", "Answer the rows of a data set: with another model, several times, or with further turns."
 )
 score = _command("score", "Give each row of a data set labels, rewards or embeddings, by another model.")
+any_job = _command(None, "Run the job that the config is of: generate, answer or score.")
 
 
-def _run(job: str, config: Path, overrides: list[str] | None, style: LogStyle, if_exists: IfExists) -> None:
+def _run(
+    job: str | None, config: Path, overrides: list[str] | None, style: LogStyle, if_exists: IfExists
+) -> None:
     logs.set_up(style)
     parsed = load(config, overrides, job)
     log.info("rows of %s for %s", parsed.model.name, parsed.output.path)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from magpie_ray.cli.building import answer, generate, plan, preview, score, template
+from magpie_ray.cli.building import answer, any_job, generate, plan, preview, score, template
 from magpie_ray.cli.curating import dedupe, select
 from magpie_ray.cli.help import EXIT_CODES, GroupedCommands, closing
 from magpie_ray.cli.init import init
@@ -70,6 +70,7 @@ _GROUPS = {
 for group, commands in _GROUPS.items():
     for command in commands:
         app.command(rich_help_panel=group, epilog=closing(command.__name__))(command)
+app.command(hidden=True)(any_job)  # of jobs/generate.py, with which launch files run any config
 
 
 def main() -> None:

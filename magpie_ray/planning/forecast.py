@@ -6,6 +6,7 @@ Invariant: every assumption is reported, each in a sentence of its own.
 from dataclasses import dataclass, replace
 from math import ceil
 
+from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.sampling import EXPECTED_FILL
 from magpie_ray.config.score import ScoreConfig
 from magpie_ray.config.scoring import EmbedColumn
@@ -163,12 +164,14 @@ def _fit(build_spec: BuildSpec, gpu: Gpu, size: ModelSize) -> Fit:
     else:
         texts: list[str | None] = [prompt.text for prompt in build_spec.prompts]
         prompt_tokens = max(len(build_spec.form.prefix(text)) for text in texts or [None])
+    # Several answers to a row are sequences of their own.
+    written = config.max_tokens_per_row // (config.n if isinstance(config, AnswerConfig) else 1)
     fit = estimate.fit_model(
         size,
         gpu,
         engine,
-        row_tokens=prompt_tokens + ceil(config.max_tokens_per_row * EXPECTED_FILL),
-        longest=engine.max_model_len or size.max_tokens or prompt_tokens + config.max_tokens_per_row,
+        row_tokens=prompt_tokens + ceil(written * EXPECTED_FILL),
+        longest=engine.max_model_len or size.max_tokens or prompt_tokens + written,
     )
     if isinstance(config, ScoreConfig) and fit.fits:
         return replace(fit, tokens_per_second=estimate.reading_speed(size, gpu, engine))

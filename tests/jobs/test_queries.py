@@ -20,24 +20,55 @@ CASES: Mapping[str, tuple[Tables, list[object]]] = {
     "paper_filter": (
         {
             "rows": {
-                "row_id": [0, 1, 2, 3, 4],
-                "response": ["long", "long", "long", "long", "cut"],
-                "finish_reasons": [["stop", "stop"]] * 4 + [["stop", "length"]],
+                "row_id": [0, 1, 2, 3, 4, 5],
+                "instruction": ["Why?"] * 5 + ["Translate this:"],
+                "response": ["long", "long", "long", "long", "cut", "long"],
+                "finish_reasons": [["stop", "stop"]] * 4 + [["stop", "length"], ["stop", "stop"]],
             },
-            "scores": {
-                "row_id": [0, 1, 2, 3, 4],
-                "input_quality": ["excellent", "poor", "good", "good", "good"],
-                "difficulty": ["easy"] * 5,
-                "task_category": ["Math"] * 5,
-                "instruct_reward": [3.5, 3.5, -10.5, 3.5, 3.5],
+            "quality": {
+                "row_id": [0, 1, 2, 3, 4, 5],
+                "input_quality": ["excellent", "poor", "good", "good", "good", "good"],
+            },
+            "difficulty": {"row_id": [0, 1, 2, 3, 4, 5], "difficulty": ["easy"] * 6},
+            "category": {"row_id": [0, 1, 2, 3, 4, 5], "task_category": ["Math"] * 6},
+            "rewards": {
+                "row_id": [0, 1, 2, 3, 4, 5],
+                "instruct_reward": [3.5, 3.5, -10.5, 3.5, 3.5, 3.5],
             },
             "duplicates": {
-                "row_id": [0, 1, 2, 3, 4],
-                "min_neighbor_distance": [0.4] * 5,
-                "repeat_count": [0, 0, 0, 1, 0],
+                "row_id": [0, 1, 2, 3, 4, 5],
+                "min_neighbor_distance": [0.4] * 6,
+                "repeat_count": [0, 0, 0, 1, 0, 0],
             },
         },
         [0],
+    ),
+    # Row 0 is kept; row 1 is poor, row 2 has no label, row 3 repeats another.
+    "good_instructions": (
+        {
+            "rows": {"row_id": [0, 1, 2, 3], "instruction": ["Why?"] * 4},
+            "labels": {"row_id": [0, 1, 2, 3], "input_quality": ["good", "poor", None, "excellent"]},
+            "duplicates": {"row_id": [0, 1, 2, 3], "repeat_count": [0, 0, 0, 1]},
+        },
+        [0],
+    ),
+    # The best answer of row 1 was cut, row 2 has no reward, row 3 lacks the answer that is not its best.
+    "best_answer": (
+        {
+            "rows": {
+                "row_id": [0, 1, 2, 3],
+                "conversation": [[{"role": "user", "content": "Why?"}]] * 4,
+                "responses": [["a", "b"], ["a", "b"], [None, None], [None, "b"]],
+                "system_prompt": [None, None, None, "Be brief."],
+                "model_name": ["m"] * 4,
+                "finish_reasons": [["stop", "stop"], ["stop", "length"], [None, None], [None, "stop"]],
+            },
+            "scores": {
+                "row_id": [0, 1, 2, 3],
+                "instruct_reward": [[0.5, 0.1], [0.5, 0.7], [None, None], [None, -3.0]],
+            },
+        },
+        [0, 3],
     ),
     "category_quotas": (
         {
@@ -53,6 +84,19 @@ CASES: Mapping[str, tuple[Tables, list[object]]] = {
     "cut_answers": (
         {"rows": {"row_id": [0, 1, 2], "finish_reasons": [["stop"], ["stop", "length"], ["length", "stop"]]}},
         [1],
+    ),
+    # Row 1 was cut, and is row 0 of the rows to answer again.
+    "answered_again": (
+        {
+            "rows": {
+                "row_id": [0, 1, 2],
+                "response": ["a", "b...", None],
+                "finish_reasons": [["stop"], ["length"], []],
+            },
+            "cut": {"row_id": [0], "source_row_id": [1]},
+            "longer": {"row_id": [0], "response": ["b and more"], "finish_reasons": [["stop"]]},
+        },
+        [0, 1, 2],
     ),
     # Row 1 has equal texts, row 2 rewards that are too near.
     "best_against_worst": (
@@ -98,21 +142,26 @@ def test_a_ready_query_takes_the_rows_that_it_says(name: str, tmp_path: Path) ->
 
 def test_the_filter_keeps_the_longest_answers_in_the_order_of_rows(tmp_path: Path) -> None:
     columns = dict(CASES["paper_filter"][0])
-    count, names = 6, ["row_id", "response", "finish_reasons"]
+    count, names = 6, ["row_id", "instruction", "response", "finish_reasons"]
     columns["rows"] = dict(
         zip(
             names,
-            [list(range(count)), ["x" * (n % 4 + 1) for n in range(count)], [["stop"]] * count],
+            [
+                list(range(count)),
+                ["Why?"] * count,
+                ["x" * (n % 4 + 1) for n in range(count)],
+                [["stop"]] * count,
+            ],
             strict=True,
         )
     )
-    columns["scores"] = {
-        "row_id": list(range(count)),
-        "input_quality": ["good"] * count,
-        "difficulty": ["easy"] * count,
-        "task_category": ["Math"] * count,
-        "instruct_reward": [1.0] * count,
-    }
+    for name, column, value in (
+        ("quality", "input_quality", "good"),
+        ("difficulty", "difficulty", "easy"),
+        ("category", "task_category", "Math"),
+        ("rewards", "instruct_reward", 1.0),
+    ):
+        columns[name] = {"row_id": list(range(count)), column: [value] * count}
     columns["duplicates"] = {
         "row_id": list(range(count)),
         "min_neighbor_distance": [0.3] * count,
@@ -135,3 +184,19 @@ def test_the_best_answer_stands_against_the_worst(tmp_path: Path) -> None:
     assert pair["chosen"] == [{"role": "assistant", "content": "c"}]
     assert pair["rejected"] == [{"role": "assistant", "content": "b"}]
     assert (pair["score_chosen"], pair["score_rejected"]) == (2.0, 0.1)
+
+
+def test_the_best_answer_ends_the_conversation(tmp_path: Path) -> None:
+    tables, _ = CASES["best_answer"]
+    first, last = rows_of(read_query(str(QUERIES / "best_answer.sql")), tables, tmp_path)
+    asked = {"role": "user", "content": "Why?"}
+    assert first["conversation"] == [asked, {"role": "assistant", "content": "a"}]
+    assert last["conversation"] == [asked, {"role": "assistant", "content": "b"}]
+    assert (first["instruct_reward"], last["instruct_reward"]) == (0.5, -3.0)
+    assert last["system_prompt"] == "Be brief."
+
+
+def test_what_was_answered_again_has_its_old_number_and_its_new_answer(tmp_path: Path) -> None:
+    tables, _ = CASES["answered_again"]
+    found = rows_of(read_query(str(QUERIES / "answered_again.sql")), tables, tmp_path)
+    assert [row["response"] for row in found] == ["a", "b and more", None]

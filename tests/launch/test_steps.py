@@ -9,9 +9,10 @@ import pytest
 import yaml
 from anyscale.job.models import JobConfig
 
-from tests.launch.files import ROOT
+from magpie_ray.config.loading import job_of, load_job
+from tests.launch.files import ROOT, entrypoint_of
 from tests.launch.manifests import needs_kubectl
-from tests.launch.test_docs import blocks, commands
+from tests.launch.test_docs import WRITTEN, blocks, commands
 
 LOCAL = (["cp"], ["mkdir"], ["sed"], ["kubectl", "kustomize"])
 
@@ -49,8 +50,8 @@ def follow(page: str, clone: Path) -> None:
     ]  # nothing tracked, nothing new
 
 
-def no_name_is_left(folder: Path) -> None:
-    for path in filter(Path.is_file, folder.rglob("*")):
+def no_name_is_left(at: Path) -> None:
+    for path in [at] if at.is_file() else filter(Path.is_file, at.rglob("*")):
         lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
         assert "YOUR-" not in "\n".join(lines), path
 
@@ -74,3 +75,29 @@ def test_anyscale(clone: Path) -> None:
     job = JobConfig.from_yaml(str(clone / "mine/anyscale/job.yaml"))
     assert job.image_uri == "registry.example.com/ml/magpie-ray:0.1.0-anyscale"
     assert "s3://my-bucket/" in job.entrypoint
+
+
+@needs_kubectl
+def test_recipes(clone: Path) -> None:
+    """What the page of Kubernetes has made is there; so are the configs that the page shows."""
+    follow("kuberay", clone)
+    follow("anyscale", clone)
+    for name, text in WRITTEN.items():
+        (clone / name).write_text(text)
+    subprocess.run(["git", "add", "--all"], cwd=clone, check=True)
+    follow("recipes", clone)
+    mine = clone / "jobs/kuberay/mine"
+    sent = list(yaml.safe_load_all(run_in(clone, "kubectl", "kustomize", str(mine / "answers"))))
+    [job] = [document for document in sent if document["kind"] == "RayJob"]
+    [config] = [document["data"] for document in sent if document["kind"] == "ConfigMap"]
+    assert job["metadata"]["name"] == "magpie-answers"
+    (clone / "written.yaml").write_text(config["build.yaml"])
+    path, overrides = entrypoint_of(
+        job["spec"]["entrypoint"].replace("/etc/magpie/build", f"{clone}/written")
+    )
+    assert job_of(load_job(path, overrides)) == "answer"
+    no_name_is_left(mine / "curate.yaml")
+
+
+def run_in(folder: Path, *command: str) -> str:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from magpie_ray.config.answer import AnswerConfig
+from magpie_ray.config.loading import parse_as
 from magpie_ray.planning.forecast import CostInputs, Forecast, forecast
 from magpie_ray.planning.gpus import find_gpu
 from magpie_ray.preflight.build_spec import BuildSpec
@@ -12,6 +14,7 @@ from magpie_ray.preflight.resolve import resolve_build
 from tests.model.test_size import LLAMA_8B, LLAMA_70B, folder
 from tests.planning.test_estimate import SAMPLE
 from tests.support.builds import config_of
+from tests.support.sources import write_source
 
 
 @pytest.fixture
@@ -77,3 +80,25 @@ def test_a_sample_counts_more_than_anything_else(build_spec: BuildSpec) -> None:
 def test_a_price_without_gpus_is_warned_of(build_spec: BuildSpec) -> None:
     [warning] = of(build_spec, device="cpu", tokens_per_second=10.0, price_per_gpu_hour=1.0).warnings
     assert "--price-per-gpu-hour has no effect" in warning
+
+
+def test_several_answers_to_a_row_are_sequences_of_their_own(tmp_path: Path) -> None:
+    """As many run at once as of one answer a row."""
+    source = write_source(tmp_path / "rows.jsonl", [{"instruction": "Why?"}])
+    sampling = {"assistant": {"temperature": 0.8, "max_tokens": 1900}}
+    batches = []
+    for n in (1, 5):
+        answers = parse_as(
+            AnswerConfig,
+            {
+                "source": {"path": str(source)},
+                "n": n,
+                "sampling": sampling,
+                "engine": {"max_model_len": 2048},
+                "output": {"path": f"memory://{tmp_path}/{n}"},
+            },
+        )
+        found = of(with_model(resolve_build(answers), tmp_path, LLAMA_8B), gpu=find_gpu("H100-80GB"))
+        assert found.fit is not None
+        batches.append(found.fit.sequences)
+    assert batches[0] == batches[1]
