@@ -70,6 +70,8 @@ class GroupedCommands(typer.core.TyperGroup):
         """Writes a section for each group, in the order in which the commands were given."""
         groups = dict[str, list[tuple[str, str]]]()
         for name, command in self.commands.items():
+            if command.hidden:
+                continue
             group = str(getattr(command, "rich_help_panel", None) or "Commands")
             groups.setdefault(group, []).append((name, command.get_short_help_str(limit=1000)))
         for group, rows in groups.items():

@@ -1,7 +1,8 @@
 """Commands of README and docs that need no model and no cluster run as they are written.
 
 Each page has a folder with the data sets that it names: OUTPUT, and buckets as folders. What generates, asks
-the hub or plans a model of the hub is left to test_docs.
+the hub or plans a model of the hub is left to test_docs, and recipes.md, whose steps go over what passes have
+made, to test_docs and the test of the pipeline.
 """
 
 import json
@@ -29,7 +30,7 @@ RUN_HERE = {"init", "status", "verify", "show", "report", "export", "select", "d
 NUM_ROWS, LARGE = 20, 5000
 BUILDS = (
     *("out/demo", "out/answers"),
-    *("OUTPUT", "BUCKET/demo", "BUCKET/raw", "bucket/earlier", "out/qwen2.5-7b"),
+    *("OUTPUT", "BUCKET/demo", "BUCKET/raw", "BUCKET/instructions", "bucket/earlier", "out/qwen2.5-7b"),
     *("my-bucket/qwen", "my-bucket/magpie/qwen2.5-7b", "my-bucket/magpie/qwen2.5-7b/2026-11-26"),
 )
 
@@ -47,7 +48,7 @@ def of_page(path: Path) -> Iterator[list[str]]:
             yield words
 
 
-RUN = {path: list(of_page(path)) for path in PAGES}
+RUN = {path: list(of_page(path)) for path in PAGES if path.name != "recipes.md"}
 
 
 def here(word: str) -> str:
@@ -106,6 +107,7 @@ def make_all(named: str) -> None:
     made = {
         "BUCKET/answers": {"conversation": pa.array(users), "responses": many},
         "BUCKET/rewards": {"instruct_reward": pa.array([[2.0, 1.0]] * NUM_ROWS)},
+        "BUCKET/quality": {"input_quality": good},
         "BUCKET/scores": {"input_quality": good, "instruct_reward": ones},
         "scored": {"embedding": vectors},
     }
@@ -121,7 +123,7 @@ def test_there_are_commands_to_run() -> None:
     assert sum(map(len, RUN.values())) > 40
 
 
-@pytest.mark.parametrize("path", [path for path in PAGES if RUN[path]], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path in RUN if RUN[path]], ids=lambda path: path.name)
 def test_the_commands_of_a_page_run_as_written(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
