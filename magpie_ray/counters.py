@@ -120,6 +120,11 @@ class Tally:
         return self.user_tokens + self.assistant_tokens
 
 
+def work_of(job: str) -> str:
+    """What the tokens of a job's tally stand for: the requests of `score`, which take a token each."""
+    return "requests" if job == "score" else "tokens"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineStats:
     """The work of one engine or several since they started.

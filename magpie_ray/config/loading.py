@@ -87,11 +87,23 @@ def _command_of(data: Mapping[Any, object]) -> tuple[str, str]:
     return next(((command, key) for key, command in marks.items() if key in data), ("generate", ""))
 
 
-def _validated(kind: type[_J], data: dict[Any, object], source: str) -> _J:
+def _check_command(kind: type[Section], data: Mapping[Any, object], source: str) -> None:
+    """ConfigError that names the right command, where the config is clearly one of another job."""
     command, key = _command_of(data)
     # A config for scores that lacks its columns is told so.
     if key and kind not in (JOBS[command], ScoreConfig):
         raise ConfigError(f"{source}: `{key}` makes this a pass: run `magpie-ray {command}` with it")
+    not_of_kind = set(data) - set(kind.model_fields)
+    if not key and kind is not Config and not_of_kind & set(Config.model_fields):
+        wanted = next(name for name, of in JOBS.items() if of is kind)
+        raise ConfigError(
+            f"{source} is a config of `magpie-ray generate`, as it has no `source`: `magpie-ray {wanted}` "
+            "goes over rows that exist. Give it a config with source.path; `magpie-ray init` lists ready ones"
+        )
+
+
+def _validated(kind: type[_J], data: dict[Any, object], source: str) -> _J:
+    _check_command(kind, data, source)
     try:
         return kind.model_validate(data)
     except ValidationError as error:

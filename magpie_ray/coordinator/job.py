@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 
-from magpie_ray.config.loading import JobConfig
+from magpie_ray.config.loading import JobConfig, job_of
 from magpie_ray.coordinator.actor_history import ActorHistory
 from magpie_ray.coordinator.actors import Actors, Left, Loss, Lost
 from magpie_ray.coordinator.dispatcher import Dispatcher
@@ -185,6 +185,7 @@ class Job:
         rows = min(ledger.rows + fleet.unwritten_rows, self._config.num_rows)
         ended = self._ended or self._clock()
         return Snapshot(
+            job=job_of(self._config),
             num_rows=self._config.num_rows,
             rows=rows,
             rows_this_run=rows - ledger.rows_before,

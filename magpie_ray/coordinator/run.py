@@ -47,10 +47,10 @@ _SURVEY_SECONDS = 30.0
 class BuildResult:
     """A build that is complete, or left alone.
 
-    new_rows, tokens, attempts, rejected, engine_use: of this run. seconds: since its first engine was up;
-    wall_seconds: of the whole call. report: its URL; None where nothing was to be done or the report could
-    not be written. advice: what to look at in the rows. left_alone:
-    why the existing build was not touched (if_exists: skip), else "".
+    job: the command. new_rows, tokens, attempts, rejected, engine_use: of this run. seconds: since its first
+    engine was up; wall_seconds: of the whole call. report: its URL; None where nothing was to be done or the
+    report could not be written. advice: what to look at in the rows. left_alone: why the existing build was
+    not touched (if_exists: skip), else "".
     """
 
     url: str
@@ -65,6 +65,7 @@ class BuildResult:
     report: str | None = None
     advice: tuple[str, ...] = ()
     left_alone: str = ""
+    job: str = "generate"
 
     def __repr__(self) -> str:
         state = f"left alone: {self.left_alone}" if self.left_alone else f"{self.new_rows:,} new"
@@ -143,6 +144,7 @@ def carry_out(
     tally = Tally.sum(r for r in records if r.run == run.number)
     return BuildResult(
         url=storage.url,
+        job=record.job,
         num_rows=num_rows,
         new_rows=tally.rows,
         tokens=tally.tokens,

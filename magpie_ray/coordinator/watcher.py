@@ -33,7 +33,8 @@ class Snapshot:
     behind the files that this run wrote. actors_starting: placed on a node, the engine not up yet. lost:
     actors that were lost or left; lost_rows: their finished rows that are generated again.
     retried_partitions: partitions that such actors left unfinished. storage_retries: repeated requests.
-    nodes_left_alone: hosts on which no actor starts for a while, because actors failed there.
+    nodes_left_alone: hosts on which no actor starts for a while, because actors failed there. job: the
+    command that runs it.
     """
 
     num_rows: int
@@ -52,6 +53,7 @@ class Snapshot:
     retried_partitions: int = 0
     storage_retries: int = 0
     nodes_left_alone: tuple[str, ...] = ()
+    job: str = "generate"
 
     @property
     def actors_waiting(self) -> int:

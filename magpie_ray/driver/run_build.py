@@ -163,7 +163,8 @@ def _settle(
         runs = run_records.read_runs(output.reader)
         num_rows = runs[-1].num_rows if runs else output.config.num_rows
         return BuildResult(url=output.storage.url, num_rows=num_rows, left_alone=reason)
-    log.info("reading the tokenizer of %s", output.config.model.name)
+    first = "" if isinstance(output.config, Config) else "the source, then "
+    log.info("reading %sthe tokenizer of %s", first, output.config.model.name)
     target = find_target(output, existing)
     for warning in target.build_spec.warnings:
         log.warning("%s", warning)

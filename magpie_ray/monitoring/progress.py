@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from magpie_ray.coordinator.watcher import JobEvent, Snapshot, Watcher
+from magpie_ray.counters import work_of
 from magpie_ray.monitoring.notebook import ChangingLine
 from magpie_ray.utils.logs import terminal
 from magpie_ray.utils.text import clock_text, counted, percent
@@ -159,7 +160,8 @@ def parts(snapshot: Snapshot) -> tuple[str, str, str, str]:
 
     A rate is what was finished since the first engine was up, over the time since then.
     """
-    accepted = "-" if snapshot.accepted is None else percent(snapshot.accepted)
+    share = "-" if snapshot.accepted is None else percent(snapshot.accepted)
+    accepted = "scored" if snapshot.job == "score" else "accepted"
     eta = "-" if snapshot.seconds_left is None else clock_text(snapshot.seconds_left)
     states = {
         "starting": snapshot.actors_starting,
@@ -169,8 +171,8 @@ def parts(snapshot: Snapshot) -> tuple[str, str, str, str]:
     others = [f"{number} {state}" for state, number in states.items() if number]
     return (
         f"{snapshot.rows:,}/{snapshot.num_rows:,} rows",
-        f"{snapshot.rows_per_second:,.1f} rows/s, {snapshot.tokens_per_second:,.0f} tokens/s, "
-        f"{accepted} accepted",
+        f"{snapshot.rows_per_second:,.1f} rows/s, "
+        f"{snapshot.tokens_per_second:,.0f} {work_of(snapshot.job)}/s, {share} {accepted}",
         f"ETA {eta}",
         ", ".join([f"{counted(snapshot.actors_up, 'actor')} up", *others]),
     )

@@ -78,14 +78,13 @@ def resolve_build(
         seed, warnings = _seed(config, recorded.get("seed"), tick)
         config = config.model_copy(update={"seed": seed})
         warnings += of_hot_first_tokens(config)
-    ready = _ready(config, recorded)
     match config:
         case AnswerConfig():
-            build_spec = _answering(config, ready)
+            build_spec, ready = _answering(config, recorded)
         case ScoreConfig():
-            build_spec = _scoring(config, ready)
+            build_spec, ready = _scoring(config, recorded)
         case Config():
-            build_spec = _generating(config, ready)
+            build_spec, ready = _generating(config, recorded)
     check_batch(config, room=ready.room)
     build_spec = replace(build_spec, warnings=(*warnings, *build_spec.warnings), tick=tick)
     _check_max_model_len(build_spec, ready.context)
@@ -121,8 +120,9 @@ def _ready(config: JobConfig, recorded: Mapping[str, Any]) -> _Ready:
     )
 
 
-def _generating(config: Config, ready: _Ready) -> BuildSpec:
+def _generating(config: Config, recorded: Mapping[str, Any]) -> tuple[BuildSpec, _Ready]:
     """The spec of `generate`."""
+    ready = _ready(config, recorded)
     loaded = ready.loaded
     form, prompts, warnings = _format_with_prompts(config, ready)
     form.require(turns=config.turns, answers=config.messages_per_row > 1)
@@ -139,7 +139,7 @@ def _generating(config: Config, ready: _Ready) -> BuildSpec:
         warnings.insert(
             0, "sampling.user.temperature is 0: all rows that share a system prompt get the same instruction"
         )
-    return BuildSpec(
+    build_spec = BuildSpec(
         config=config,
         model=ready.model,
         chat_format=form,
@@ -148,18 +148,20 @@ def _generating(config: Config, ready: _Ready) -> BuildSpec:
         inputs=inputs,
         first_input=first_input,
     )
+    return build_spec, ready
 
 
-def _answering(config: AnswerConfig, ready: _Ready) -> BuildSpec:
+def _answering(config: AnswerConfig, recorded: Mapping[str, Any]) -> tuple[BuildSpec, _Ready]:
     """The spec of `answer`."""
+    own = [column.name for column in answer_columns(config, one_turn=True)]
+    source, num_rows = look_at_source_of(config, own)
+    ready = _ready(config, recorded)
     form = format_for_inputs(partial(_derived, config, ready))
     form.require(turns=config.turns, answers=True)
     check_first_tokens(config, form, ready.loaded.tokenizer)
-    own = [column.name for column in answer_columns(config, one_turn=True)]
-    source, num_rows = look_at_source_of(config, own)
     config = config.model_copy(update={"num_rows": num_rows})
     first = first_start(config, source, prefixes_of(config, ready.loaded, form), form)
-    return BuildSpec(
+    build_spec = BuildSpec(
         config=config,
         model=ready.model,
         chat_format=form,
@@ -168,12 +170,14 @@ def _answering(config: AnswerConfig, ready: _Ready) -> BuildSpec:
         source=source,
         first_input=first,
     )
+    return build_spec, ready
 
 
-def _scoring(config: ScoreConfig, ready: _Ready) -> BuildSpec:
+def _scoring(config: ScoreConfig, recorded: Mapping[str, Any]) -> tuple[BuildSpec, _Ready]:
     """The spec of `score`."""
-    form = _derived(config, ready, ()) if config.kind == "choice" else None
     source, num_rows = look_at_source_of(config, ["row_id", *config.names])
+    ready = _ready(config, recorded)
+    form = _derived(config, ready, ()) if config.kind == "choice" else None
     config = config.model_copy(update={"num_rows": num_rows})
     date = template_date(config, ready.loaded, ready.recorded.get("date"))
     asked = check_columns(
@@ -185,7 +189,7 @@ def _scoring(config: ScoreConfig, ready: _Ready) -> BuildSpec:
         several=source.shape.responses,
         date=date,
     )
-    return BuildSpec(
+    build_spec = BuildSpec(
         config=config,
         model=ready.model,
         chat_format=form,
@@ -197,6 +201,7 @@ def _scoring(config: ScoreConfig, ready: _Ready) -> BuildSpec:
         vector_size=asked.vector_size,
         date=date,
     )
+    return build_spec, ready
 
 
 def _seed(config: WritingConfig, recorded: int | None, tick: Tick | None) -> tuple[SeedValue, list[str]]:

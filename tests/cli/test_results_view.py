@@ -121,3 +121,19 @@ def test_a_rate_stands_beside_the_time_it_counts_and_figures_of_engines_are_for_
     )
     assert "preemptions" in verbose
     assert "preemptions" not in brief
+
+
+def test_of_a_score_pass_the_end_tells_requests_and_rows_that_lack_a_value() -> None:
+    result = BuildResult(
+        url="/data/scores",
+        job="score",
+        num_rows=200,
+        new_rows=200,
+        tokens=400,
+        seconds=5.0,
+        wall_seconds=9.0,
+        attempts=200,
+        rejected=3,
+    )
+    first, *_ = result_text(result).splitlines()
+    assert first.endswith(": 40.0 rows/s, 80 requests/s, 3 of 200 rows lack a value.")

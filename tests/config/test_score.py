@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.loading import job_of, load_as, load_config, load_job, parse_as
 from magpie_ray.config.schema import Config
 from magpie_ray.config.score import ScoreConfig
@@ -93,3 +94,16 @@ def test_a_record_of_the_config_has_all_but_the_number_of_rows_and_no_secret() -
     assert "hunter2" not in str(recorded)
     assert "num_rows" not in recorded
     assert recorded["columns"]["difficulty"]["choice"] == {"easy": None, "hard": None}
+
+
+@pytest.mark.parametrize("kind", [AnswerConfig, ScoreConfig])
+def test_a_config_of_generate_given_to_a_pass_is_told_whose_it_is(
+    kind: type[AnswerConfig | ScoreConfig],
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_as(kind, "demo")
+    [line] = str(caught.value).splitlines()
+    assert "is a config of `magpie-ray generate`" in line
+    assert "source.path" in line
+    with pytest.raises(ConfigError, match="tempature: unknown key"):  # no other job's key either
+        load_as(kind, None, ["tempature=1"])

@@ -239,3 +239,9 @@ def test_a_terminal_whose_log_is_for_machines_gets_no_display() -> None:
     with ProgressDisplay(Console(file=screen, force_terminal=True), live=False) as display:
         display.show(HALF_WAY)
     assert screen.getvalue() == ""
+
+
+def test_a_score_pass_tells_requests_and_the_share_of_rows_that_have_their_values() -> None:
+    scored = Tally(rows=100, unanswered=4, rejected={"context_full": 4}, assistant_tokens=200)
+    snapshot = replace(HALF_WAY, job="score", generated=scored, actors_wanted=2)
+    assert ", 5.0 rows/s, 2 requests/s, 96% scored, " in line(snapshot)

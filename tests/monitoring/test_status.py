@@ -209,3 +209,11 @@ def test_the_parts_of_a_history_make_up_the_whole(made: list[tuple[float, int]],
     commits = [Commit(at=at, rows=rows) for at, rows in made]
     rates = history(commits, begin=0.0, end=100.0, parts=parts)
     assert abs(sum(rates) / parts - rate(commits, begin=0.0, end=100.0)) < 1e-9
+
+
+def test_a_score_pass_tells_requests_and_rows_without_a_value() -> None:
+    fields = {**status_fields(read_status(working_build(beat_age=12.0))), "job": "score", "unanswered": 3}
+    lines = status_text({**fields, "rejected": {"context_full": 3}}).splitlines()
+    assert "lacking     3 rows without a value, refused: 3 context_full" in lines
+    assert not [line for line in lines if line.startswith(("attempts", "tokens"))]
+    assert any("500 requests/s, actors: 2 up" in line for line in lines)

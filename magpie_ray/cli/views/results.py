@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from magpie_ray.counters import work_of
 from magpie_ray.utils.text import counted, span_text, visible
 
 if TYPE_CHECKING:
@@ -23,11 +24,15 @@ def result_text(result: "BuildResult", *, verbose: bool = False) -> str:
     if not result.new_rows:
         return f"The build is complete: {result.num_rows:,} rows in {result.url}. Nothing to do."
     seconds = max(result.seconds, 1e-9)
-    rejected = f", {result.rejected:,} of {result.attempts:,} attempts rejected" if result.rejected else ""
+    if result.job == "score":
+        refused = f"{result.rejected:,} of {result.attempts:,} rows lack a value"
+    else:
+        refused = f"{result.rejected:,} of {result.attempts:,} attempts rejected"
     return (
         f"{result.new_rows:,} rows in {span_text(result.wall_seconds)}, of which engines were up for "
         f"{span_text(result.seconds)}: {result.new_rows / seconds:,.1f} rows/s, "
-        f"{result.tokens / seconds:,.0f} tokens/s{rejected}.\n"
+        f"{result.tokens / seconds:,.0f} {work_of(result.job)}/s"
+        f"{f', {refused}' if result.rejected else ''}.\n"
         + (f"{result.engine_use}.\n" if verbose else "")
         + f"The build is complete: {result.num_rows:,} rows in {result.url}\n"
         f"  data/*.parquet  read it with datasets, pandas, polars, DuckDB, Spark or pyarrow\n"

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from magpie_ray.counters import work_of
 from magpie_ray.monitoring.status import Status, history, rate
 from magpie_ray.utils.text import bytes_text, clock_text, percent, span_text
 
@@ -39,6 +40,7 @@ def status_fields(status: Status) -> dict[str, Any]:
         "bytes": status.size,
         "attempts": tally.attempts,
         "rejected": dict(tally.rejected),
+        "unanswered": tally.unanswered,
         "user_tokens": tally.user_tokens,
         "assistant_tokens": tally.assistant_tokens,
         "rows_per_second": {name: round(value, 3) for name, value in rates.items()},
@@ -98,7 +100,9 @@ def status_text(fields: dict[str, Any]) -> str:
             f"last commit {span_text(last)} ago",
         ]
     lines.append(f"files       {fields['partitions']:,}, {bytes_text(fields['bytes'])}")
-    if fields["job"] not in _WITHOUT_MODEL:
+    if fields["job"] == "score":
+        lines.append(f"lacking     {fields['unanswered']:,} rows without a value, refused: {rejected}")
+    elif fields["job"] not in _WITHOUT_MODEL:
         lines += [
             f"attempts    {fields['attempts']:,}, rejected: {rejected}",
             f"tokens      {fields['user_tokens']:,} user, {fields['assistant_tokens']:,} assistant",
@@ -126,7 +130,8 @@ def _driver_text(fields: dict[str, Any]) -> str:
             alone = f"; left alone after failures: {', '.join(nodes)}" if nodes else ""
             return (
                 f"{at_work}: {beat['rows']:,} rows finished, {beat['rows_per_second']:,.1f} rows/s, "
-                f"{beat['tokens_per_second']:,.0f} tokens/s, actors: {beat['actors_up']} up, "
+                f"{beat['tokens_per_second']:,.0f} {work_of(fields['job'])}/s, "
+                f"actors: {beat['actors_up']} up, "
                 f"{beat['actors_waiting'] + beat['actors_starting']} to come{lost}{alone}"
             )
         case "gone":

@@ -9,6 +9,7 @@ from itertools import accumulate, chain
 from math import ceil
 from typing import TypeVar
 
+from magpie_ray.counters import work_of
 from magpie_ray.dataset.actor_history import ActorLife
 from magpie_ray.publish.report.chart import BAD, HALF, PLAIN, SOFT, Chart, Spec, framed, nominal, quantitative
 from magpie_ray.publish.report.facts import Facts
@@ -50,7 +51,7 @@ def rate(facts: Facts) -> Chart | None:
     """Tokens generated per second, over time; of scores the requests, which count as one token each."""
     if not facts.bins:
         return None
-    what = "requests" if facts.build.job == "score" else "tokens"
+    what = work_of(facts.build.job)
     unit, axis = _time_axis(facts)
     values = [
         {
