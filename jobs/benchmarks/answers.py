@@ -137,9 +137,7 @@ def make_spec(folder: Path, *, rows: int, kind: str, slots: int = SLOTS, each: i
         storage=Storage(config.output.path),
         fingerprint="0" * 64,
         run=1,
-        engine_start=0,
         device="cpu",
-        distributed_executor_backend=None,
     )
 
 

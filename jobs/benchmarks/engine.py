@@ -116,9 +116,7 @@ def make_spec(output: str, *, rows: int, turns: int, slots: int = SLOTS) -> Work
         storage=Storage(config.output.path),
         fingerprint="0" * 64,
         run=1,
-        engine_start=0,
         device="cpu",
-        distributed_executor_backend=None,
     )
 
 

@@ -175,9 +175,7 @@ def _driver(system: str, folder: Path) -> dict[str, Any]:
             storage=storage,
             fingerprint=record.fingerprint,
             run=1,
-            engine_start=0,
             device="cpu",
-            distributed_executor_backend=None,
         )
     )
     output.with_suffix(".spec").write_bytes(worker)

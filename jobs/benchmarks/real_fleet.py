@@ -192,9 +192,7 @@ def run_for(seconds: float, *, num_actors: int, output: Path) -> RealRun:
         storage=storage,
         fingerprint=record.fingerprint,
         run=run.number,
-        engine_start=0,
         device="cpu",
-        distributed_executor_backend=None,
     )
 
     with ClusterWatch(may_grow=False) as watch:

@@ -257,9 +257,7 @@ def _measure_decoding(text: Text) -> Table:
             storage=Storage("memory://x"),
             fingerprint="0" * 64,
             run=1,
-            engine_start=0,
             device="cpu",
-            distributed_executor_backend=None,
         )
     )
     draw = random.Random(0)

@@ -59,7 +59,6 @@ class EnginesHere:
             storage=self.storage,
             fingerprint="",
             run=draws.MAX_RUNS - 1,
-            engine_start=0,
             device=self.placement.device,
             distributed_executor_backend=self.placement.distributed_executor_backend,
             main_code=main_code_of(self.build_spec.config),

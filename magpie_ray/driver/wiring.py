@@ -66,7 +66,6 @@ def make_job(
         storage=storage,
         fingerprint=committed.build.fingerprint,
         run=run.number,
-        engine_start=0,
         device=placement.device,
         distributed_executor_backend=placement.distributed_executor_backend,
         main_code=main_code_of(config),

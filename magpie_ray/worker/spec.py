@@ -38,9 +38,9 @@ class WorkerSpec:
     storage: Storage
     fingerprint: str
     run: int
-    engine_start: int
     device: str
-    distributed_executor_backend: str | None
+    engine_start: int = 0
+    distributed_executor_backend: str | None = None
     on_ray: bool = False
     log_style: logs.LogStyle = field(default_factory=logs.current)
     main_code: Mapping[str, Any] = field(default_factory=dict)

@@ -1,20 +1,12 @@
 """The command dedupe: what it prints, writes and refuses."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from magpie_ray.cli import program
 from magpie_ray.curation import lexical
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["magpie-ray", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        program.main()
-    return int(exit_.value.code or 0)
+from tests.support.command_line import Run
 
 
 @pytest.fixture
@@ -25,40 +17,44 @@ def source(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_dedupe_marks_rows_and_says_how_many(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, source: str
-) -> None:
+def test_dedupe_marks_rows_and_says_how_many(run: Run, tmp_path: Path, source: str) -> None:
     marked = str(tmp_path / "marked")
-    assert run(monkeypatch, "dedupe", source, marked, "--against", source) == 0
-    out = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert out[0].startswith("4  rows in ")
-    assert out[1:] == [
+    code, out, _ = run("dedupe", source, marked, "--against", source)
+    assert code == 0
+    first, *others = [line.strip() for line in out.splitlines()]
+    assert first.startswith("4  rows in ")
+    assert others == [
         "3  rows to keep (repeat_count = 0)",
         "1  rows that repeat one of these",
         "4  rows that are near another set (against_distance)",
     ]
-    assert run(monkeypatch, "verify", marked) == 0
+    assert run("verify", marked).code == 0
     assert (tmp_path / "marked" / "README.md").exists()
-    capsys.readouterr()
-    assert run(monkeypatch, "dedupe", source, marked, "--against", source) == 0
-    assert "Nothing to do" in capsys.readouterr().out
+    code, out, _ = run("dedupe", source, marked, "--against", source)
+    assert code == 0
+    assert "Nothing to do" in out
 
 
+@pytest.mark.parametrize(
+    ("source_at", "options", "told"),
+    [
+        ("rows.jsonl", ["--of", "conversation"], 'of: the build has "instruction", now "conversation"'),
+        ("nowhere", [], "SOURCE"),
+        ("rows.jsonl", ["--distance", "2"], "--distance: got 2, must be between 0 and 0.2"),
+    ],
+)
 def test_dedupe_refuses_other_settings_and_sources_that_are_not_there(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, source: str
+    run: Run, tmp_path: Path, source: str, source_at: str, options: list[str], told: str
 ) -> None:
     marked = str(tmp_path / "marked")
-    assert run(monkeypatch, "dedupe", source, marked) == 0
-    assert run(monkeypatch, "dedupe", source, marked, "--of", "conversation") == 2
-    assert 'of: the build has "instruction", now "conversation"' in capsys.readouterr().err
-    assert run(monkeypatch, "dedupe", str(tmp_path / "nowhere"), marked) == 2
-    assert "SOURCE" in capsys.readouterr().err
-    assert run(monkeypatch, "dedupe", source, marked, "--distance", "2") == 2
-    assert "--distance: got 2, must be between 0 and 0.2" in capsys.readouterr().err
+    assert run("dedupe", source, marked).code == 0
+    code, _, err = run("dedupe", str(tmp_path / source_at), marked, *options)
+    assert code == 2
+    assert told in err
 
 
 def test_an_interrupted_dedupe_leaves_the_output_for_the_same_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, source: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str
 ) -> None:
     marked = tmp_path / "marked"
 
@@ -67,8 +63,9 @@ def test_an_interrupted_dedupe_leaves_the_output_for_the_same_command(
 
     with monkeypatch.context() as patch:
         patch.setattr(lexical, "find_neighbours", interrupted)
-        assert run(patch, "dedupe", source, str(marked)) == 3
-    assert "the same command" in capsys.readouterr().err
+        code, _, err = run("dedupe", source, str(marked))
+    assert code == 3
+    assert "the same command" in err
     assert not (marked / "_SUCCESS").exists()
-    assert run(monkeypatch, "dedupe", source, str(marked)) == 0
+    assert run("dedupe", source, str(marked)).code == 0
     assert (marked / "_SUCCESS").exists()

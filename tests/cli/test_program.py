@@ -5,20 +5,19 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from magpie_ray.cli import options, printing, program
+from magpie_ray.cli import options, printing
 from magpie_ray.config.ready import ready_names
 from magpie_ray.dataset.rejects import replace_sample
 from magpie_ray.errors import EngineError, InterruptedJobError
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import Partition, Rejection
-from tests.support.builds import complete_build
+from magpie_ray.types import Partition
+from tests.support.builds import complete_build, refused
+from tests.support.command_line import Outcome, Run
 from tests.support.s3_server import S3Server
 
 DESIGNED = {  # DESIGN.md, "Command line"
@@ -34,31 +33,6 @@ DESIGNED = {  # DESIGN.md, "Command line"
     "date",
     "warnings",
 }
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: as fast as a function, with the entry point's own error handling."""
-
-    def call(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["magpie-ray", *arguments])
-        code = 0
-        try:
-            program.main()
-        except SystemExit as exc:
-            code = exc.code if isinstance(exc.code, int) else 0
-        return Outcome(code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture
@@ -390,17 +364,7 @@ def test_show_has_the_rows_for_which_all_conditions_hold(run: Run, output: str) 
 
 
 def test_show_has_what_was_rejected_and_why(run: Run, output: str) -> None:
-    rejection = Rejection(
-        row_id=5,
-        attempt=2,
-        turn=1,
-        role="user",
-        reason="refusal",
-        text="No.",
-        user_tokens=2,
-        assistant_tokens=0,
-    )
-    replace_sample(Storage(output), Partition(start=4, stop=8), [rejection])
+    replace_sample(Storage(output), Partition(start=4, stop=8), [refused(row_id=5, attempt=2)])
     for selection in (["--rejects"], ["--reason", "refusal"], ["--rejects", "--where", "role = 'user'"]):
         out = run("show", output, *selection).out
         assert "refusal: row 5, attempt 2, turn 1" in out

@@ -1,33 +1,13 @@
 """The command score, and what the commands that read a build say of its output."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from magpie_ray.cli import program
 from tests.publish.test_scores import LEVEL, level, pass_of
+from tests.support.command_line import Run
 from tests.support.sources import instructions, write_source
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["magpie-ray", *arguments])
-        code = 0
-        try:
-            program.main()
-        except SystemExit as exc:
-            code = exc.code if isinstance(exc.code, int) else 0
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture

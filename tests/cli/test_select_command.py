@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,28 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from magpie_ray.cli import program
 from magpie_ray.curation.select import SelectSpec, select
 from magpie_ray.storage.storage import Storage
 from tests.support.builds import complete_build
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["magpie-ray", *arguments])
-        code = 0
-        try:
-            program.main()
-        except SystemExit as exc:
-            code = exc.code if isinstance(exc.code, int) else 0
-        return (code, *capsys.readouterr())
-
-    return call
+from tests.support.command_line import Run
 
 
 @pytest.fixture

@@ -188,7 +188,6 @@ class ThreadActors:
             run=self._run,
             engine_start=engine_start,
             device="cpu",
-            distributed_executor_backend=None,
         )
         worker = ShardWorker(spec, self._mortal_engine)
         self.running[slot] = (engine_start, worker)

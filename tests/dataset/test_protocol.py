@@ -229,7 +229,6 @@ class Driver:
             run=self.number,
             engine_start=self.starts,
             device="cpu",
-            distributed_executor_backend=None,
         )
         self.starts += 1
         self.workers[slot] = Worker(spec, window=self.window)

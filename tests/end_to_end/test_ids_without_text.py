@@ -52,9 +52,7 @@ def test_messages_with_ids_that_have_no_text_are_rejected(tmp_path: Path) -> Non
         storage=Storage(str(tmp_path / "out")),
         fingerprint="",
         run=1,
-        engine_start=0,
         device="cpu",
-        distributed_executor_backend=None,
     )
     engine = vllm_engine(spec)
     rounds = Rounds(engine, make_recipe(spec), make_window(spec, engine.figures))

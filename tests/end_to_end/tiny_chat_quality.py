@@ -99,9 +99,7 @@ class _Author:
             storage=memory_storage(),
             fingerprint="",
             run=1,
-            engine_start=0,
             device="cpu",
-            distributed_executor_backend=None,
         )
         self._engine = self._engine or vllm_engine(spec)
         rounds = Rounds(self._engine, make_recipe(spec), make_window(spec, self._engine.figures))

@@ -69,15 +69,8 @@ class Model:
                 logits[token_id] += bias
             ids.append(max(range(len(PIECES)), key=logits.__getitem__))
             if (kept := ended(ids, sampling)) is not None:
-                return Completion(
-                    request_id=request.request_id,
-                    token_ids=ids[:kept],
-                    finish_reason="stop",
-                    num_tokens=len(ids),
-                )
-        return Completion(
-            request_id=request.request_id, token_ids=ids, finish_reason="length", num_tokens=len(ids)
-        )
+                return completed(request, ids, kept)
+        return completed(request, ids)
 
     def step(self) -> list[Completion]:
         waiting, self._waiting = self._waiting, {}
@@ -119,6 +112,16 @@ def ended(ids: list[int], sampling: Sampling) -> int | None:
     return max(kept for kept in range(len(ids)) if len(written(ids[:kept])) <= min(found))
 
 
+def completed(request: Request, ids: list[int], kept: int | None = None) -> Completion:
+    """What the engine gives for these tokens, of which `kept` stand before a stop; None: at the limit."""
+    return Completion(
+        request_id=request.request_id,
+        token_ids=ids[:kept],
+        finish_reason="length" if kept is None else "stop",
+        num_tokens=len(ids),
+    )
+
+
 def with_rules(model: Model, request: Request) -> Completion:
     """The same by an engine that knows the rules: token by token, with the biases and heat of each."""
     sampling, rules = request.sampling, request.sampling.settings.first_tokens
@@ -138,15 +141,8 @@ def with_rules(model: Model, request: Request) -> Completion:
         ids.append(max(range(len(PIECES)), key=logits.__getitem__))
         beginning = table.after(beginning, ids[-1]) if beginning is not None else None
         if (kept := ended(ids, sampling)) is not None:
-            return Completion(
-                request_id=request.request_id,
-                token_ids=ids[:kept],
-                finish_reason="stop",
-                num_tokens=len(ids),
-            )
-    return Completion(
-        request_id=request.request_id, token_ids=ids, finish_reason="length", num_tokens=len(ids)
-    )
+            return completed(request, ids, kept)
+    return completed(request, ids)
 
 
 def request_of(

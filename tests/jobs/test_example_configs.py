@@ -15,14 +15,13 @@ from magpie_ray.config.score import ScoreConfig
 from magpie_ray.draws import system_prompt_of
 from magpie_ray.planning.plan import make_plan
 from magpie_ray.preflight.resolve import resolve_build
-from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
-from magpie_ray.worker.spec import WorkerSpec
 from magpie_ray.worker.worker import ShardWorker
 from tests.support.builds import memory_storage
 from tests.support.engines import ScriptedEngine
 from tests.support.paths import ROOT
 from tests.support.sources import write_source
+from tests.support.specs import worker_spec
 
 _ALL = sorted((ROOT / "magpie_ray" / "configs").glob("*.yaml"))
 CONFIGS = [file for file in _ALL if not file.name.startswith(("answer-", "score-"))]
@@ -147,16 +146,7 @@ def test_prompts_speak_about_users_in_the_language_of_the_set() -> None:
 def test_the_eleven_categories_reach_the_rows(tmp_path: Path) -> None:
     rows = 220
     config = named("magpie-ultra", *OURS, f"num_rows={rows}", f"output.path={tmp_path}")
-    build_spec = resolve_build(config)
-    spec = WorkerSpec(
-        build_spec=build_spec,
-        storage=Storage(str(tmp_path)),
-        fingerprint="f" * 64,
-        run=1,
-        engine_start=0,
-        device="cpu",
-        distributed_executor_backend=None,
-    )
+    spec = worker_spec(config)
     worker = ShardWorker(spec, ScriptedEngine())
     partition = Partition(start=0, stop=rows)
     worker.give(partition)

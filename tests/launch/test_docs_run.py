@@ -20,9 +20,9 @@ from magpie_ray.curation.output import CuratedSet, write_rows
 from magpie_ray.curation.select import SelectSpec, select
 from magpie_ray.dataset.rejects import replace_sample
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import Partition, Rejection
+from magpie_ray.types import Partition
 from tests.launch.test_docs import PAGES, blocks, commands, in_prose
-from tests.support.builds import complete_build, config_of
+from tests.support.builds import complete_build, config_of, refused
 
 pytestmark = pytest.mark.slow  # imports Ray's and Anyscale's command lines
 
@@ -60,17 +60,7 @@ def make_build(place: str, num_rows: int) -> None:
     storage = Storage(place)
     named = {name: f"You know {name}." for name in ("math", "code")}
     complete_build(storage, num_rows=num_rows, grid=num_rows, config=config_of(system_prompt=named))
-    rejection = Rejection(
-        row_id=5,
-        attempt=4,
-        turn=1,
-        role="user",
-        reason="refusal",
-        text="No.",
-        user_tokens=2,
-        assistant_tokens=0,
-    )
-    replace_sample(storage, Partition(start=0, stop=num_rows), [rejection])
+    replace_sample(storage, Partition(start=0, stop=num_rows), [refused(row_id=5, attempt=4)])
 
 
 def make_set(place: str, **columns: pa.Array) -> None:

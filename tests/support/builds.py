@@ -15,7 +15,7 @@ from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.columns import columns_of, to_table
 from magpie_ray.dataset.parquet import to_parquet
 from magpie_ray.storage.storage import Storage
-from magpie_ray.types import Message, PartitionRecord, Row, SystemPrompt
+from magpie_ray.types import Message, PartitionRecord, Rejection, Row, SystemPrompt
 
 PROMPT = SystemPrompt(key=None, text="Be kind.", weight=1.0)
 
@@ -47,6 +47,20 @@ def row_of(
         for i, text in enumerate(texts)
     )
     return Row(row_id=row_id, messages=messages, system_prompt=prompt, attempt=1)
+
+
+def refused(row_id: int, attempt: int) -> Rejection:
+    """An attempt whose first message, "No.", was taken for a refusal."""
+    return Rejection(
+        row_id=row_id,
+        attempt=attempt,
+        turn=1,
+        role="user",
+        reason="refusal",
+        text="No.",
+        user_tokens=2,
+        assistant_tokens=0,
+    )
 
 
 def build_of(grid: int = 4, config: Config | None = None, **identity: object) -> BuildRecord:

@@ -14,14 +14,11 @@ from hypothesis import strategies as st
 
 from magpie_ray.config.answer import AnswerConfig
 from magpie_ray.config.loading import parse_as
-from magpie_ray.dataset import build_record
 from magpie_ray.dataset.parquet import FOOTER_KEY
 from magpie_ray.dataset.rejects import read_rejects
 from magpie_ray.engine.protocol import EngineFigures, Request
 from magpie_ray.engine.simulated.engine import Answer
 from magpie_ray.model.tokenizer import load_tokenizer
-from magpie_ray.preflight.resolve import resolve_build
-from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Message, Partition, Rejection, Row
 from magpie_ray.worker.answers import Answers
 from magpie_ray.worker.spec import WorkerSpec
@@ -30,6 +27,7 @@ from tests.chat_format.families import FAMILIES
 from tests.chat_format.test_families import tokenizer_of
 from tests.support.builds import tokenizer_folder
 from tests.support.sources import instructions, write_source
+from tests.support.specs import open_worker_spec
 from tests.worker.test_worker import FIGURES, Replies, run
 
 MODEL = "builtin:tiny-chat"
@@ -42,18 +40,7 @@ def spec_of(folder: Path, records: Any, **keys: Any) -> WorkerSpec:
     config = parse_as(
         AnswerConfig, {"source": source, "output": {"path": str(folder / "out")}, "seed": 3} | keys
     )
-    build_spec = resolve_build(config)
-    storage = Storage(str(folder / "out"))
-    record = build_record.open_build(storage, build_spec.record(8))
-    return WorkerSpec(
-        build_spec=build_spec,
-        storage=storage,
-        fingerprint=record.fingerprint,
-        run=1,
-        engine_start=0,
-        device="cpu",
-        distributed_executor_backend=None,
-    )
+    return open_worker_spec(config, grid=8)
 
 
 def answered(

@@ -12,15 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from magpie_ray.config.loading import parse_config
-from magpie_ray.dataset import build_record
 from magpie_ray.engine.protocol import Request
 from magpie_ray.engine.simulated.engine import Answer
 from magpie_ray.errors import PreflightError, StorageError
 from magpie_ray.generation.recipe import Start
 from magpie_ray.model.tokenizer import load_tokenizer
 from magpie_ray.preflight.inputs import copy_inputs
-from magpie_ray.preflight.resolve import resolve_build
-from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Input, Partition
 from magpie_ray.worker.events import Committed, Progress
 from magpie_ray.worker.input_feed import InputFeed
@@ -28,6 +25,7 @@ from magpie_ray.worker.spec import WorkerSpec
 from magpie_ray.worker.worker import ShardWorker
 from tests.support.engines import ScriptedEngine
 from tests.support.inputs import write_table
+from tests.support.specs import open_worker_spec
 from tests.worker.test_worker import Replies, run
 
 PEOPLE = [
@@ -43,20 +41,10 @@ def spec_of(folder: Path, rows: Any = PEOPLE, name: str = "people.parquet", **ke
     )
     output = {"path": str(folder / "out")}
     config = parse_config({"inputs": inputs, "output": output, "acceptance": {"max_attempts": 100}} | keys)
-    build_spec = resolve_build(config)
-    storage = Storage(str(folder / "out"))
-    record = build_record.open_build(storage, build_spec.record(64))
-    assert build_spec.inputs
-    copy_inputs(build_spec.config, build_spec.inputs, storage)
-    return WorkerSpec(
-        build_spec=build_spec,
-        storage=storage,
-        fingerprint=record.fingerprint,
-        run=1,
-        engine_start=0,
-        device="cpu",
-        distributed_executor_backend=None,
-    )
+    spec = open_worker_spec(config, grid=64)
+    assert spec.build_spec.inputs
+    copy_inputs(spec.build_spec.config, spec.build_spec.inputs, spec.storage)
+    return spec
 
 
 def table_of(spec: WorkerSpec, *partitions: Partition) -> pa.Table:

@@ -24,9 +24,7 @@ def spec_of(output: Path, *, storage: Storage | None = None, begun: bool = True)
         storage=storage or Storage(str(output)),
         fingerprint=record.fingerprint,
         run=1,
-        engine_start=0,
         device="cpu",
-        distributed_executor_backend=None,
     )
 
 

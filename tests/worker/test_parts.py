@@ -8,25 +8,15 @@ from magpie_ray.config.sampling import FirstTokens
 from magpie_ray.engine.protocol import Completion
 from magpie_ray.generation.conversation import Cohort
 from magpie_ray.generation.verdicts import decide
-from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.worker.parts import make_recipe
 from magpie_ray.worker.spec import WorkerSpec
 from tests.support.builds import config_of, memory_storage
 from tests.support.conversations import conversation_of
+from tests.support.specs import worker_spec
 
 
 def spec_of(**keys: Any) -> WorkerSpec:
-    config = config_of(**keys)
-    build_spec = resolve_build(config)
-    return WorkerSpec(
-        build_spec=build_spec,
-        storage=memory_storage(),
-        fingerprint="f" * 64,
-        run=1,
-        engine_start=0,
-        device="cpu",
-        distributed_executor_backend=None,
-    )
+    return worker_spec(config_of(**keys), storage=memory_storage())
 
 
 def test_rules_for_first_tokens_reach_the_requests_of_their_role() -> None:

@@ -15,7 +15,6 @@ import pytest
 from jobs.tiny_chat.reward_model import write_reward_model
 from magpie_ray.config.loading import parse_as
 from magpie_ray.config.score import ScoreConfig
-from magpie_ray.dataset import build_record
 from magpie_ray.dataset.parquet import FOOTER_KEY
 from magpie_ray.dataset.partitioning import pending
 from magpie_ray.dataset.rejects import read_rejects
@@ -23,13 +22,12 @@ from magpie_ray.engine.protocol import EngineFigures
 from magpie_ray.engine.scoring import ScoreRequest
 from magpie_ray.engine.simulated.scoring import SimulatedScoringEngine
 from magpie_ray.errors import EngineError, ModelError, SourceError
-from magpie_ray.preflight.resolve import resolve_build
-from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition
 from magpie_ray.worker.events import Event, Progress
 from magpie_ray.worker.spec import WorkerSpec
 from magpie_ray.worker.worker import ShardWorker
 from tests.support.sources import write_source
+from tests.support.specs import open_worker_spec
 from tests.worker.test_worker import commits, run
 
 FIGURES = EngineFigures(max_num_seqs=4, kv_cache_tokens=10_000, max_model_len=120)
@@ -62,18 +60,7 @@ def spec_of(folder: Path, rows: Any = ROWS, **keys: Any) -> WorkerSpec:
         ScoreConfig,
         {"source": source, "columns": COLUMNS, "output": {"path": str(folder / "out")}} | keys,
     )
-    build_spec = resolve_build(config)
-    storage = Storage(str(folder / "out"))
-    record = build_record.open_build(storage, build_spec.record(8))
-    return WorkerSpec(
-        build_spec=build_spec,
-        storage=storage,
-        fingerprint=record.fingerprint,
-        run=1,
-        engine_start=0,
-        device="cpu",
-        distributed_executor_backend=None,
-    )
+    return open_worker_spec(config, grid=8)
 
 
 def partitions_of(spec: WorkerSpec) -> list[Partition]:

@@ -21,7 +21,6 @@ from magpie_ray.engine.protocol import Completion, EngineFigures, Request
 from magpie_ray.engine.simulated.engine import Answer, SimulatedEngine
 from magpie_ray.errors import AcceptRateError, BlockedError, CorruptBuildError, EngineError, StorageError
 from magpie_ray.generation.admission import AdmissionWindow
-from magpie_ray.preflight.resolve import resolve_build
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import Partition, PartitionRecord
 from magpie_ray.worker import parts
@@ -32,6 +31,7 @@ from magpie_ray.worker.worker import ShardWorker
 from tests.support.builds import memory_storage
 from tests.support.engines import FIGURES, ScriptedEngine
 from tests.support.held import growth, held_by
+from tests.support.specs import worker_spec
 
 FIRST, SECOND, THIRD = (Partition(start=n, stop=n + 8) for n in (0, 8, 16))
 
@@ -46,17 +46,7 @@ def make_spec(
         None,
         ["num_rows=100", "n_turns=2", "acceptance.max_attempts=100", f"output.path={output}", *overrides],
     )
-    build_spec = resolve_build(config)
-    return WorkerSpec(
-        build_spec=build_spec,
-        storage=storage or Storage(str(output)),
-        fingerprint="f" * 64,
-        run=1,
-        engine_start=0,
-        device="cpu",
-        distributed_executor_backend=None,
-        progress_seconds=progress_seconds,
-    )
+    return replace(worker_spec(config, storage=storage), progress_seconds=progress_seconds)
 
 
 @pytest.fixture
