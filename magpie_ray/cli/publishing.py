@@ -15,6 +15,7 @@ from magpie_ray.cli.views.results import pushed_text, report_fields, report_text
 from magpie_ray.types import ExportFormat, Pairing
 from magpie_ray.utils import logs
 from magpie_ray.utils.logs import LogStyle
+from magpie_ray.utils.text import counted
 
 if TYPE_CHECKING:
     from magpie_ray.dataset.reader import Record
@@ -114,7 +115,7 @@ def export(
             written = _write_pairs(storage, scored, rewards, rows, destination, spec, force=force)
         else:
             count = write(storage, to, destination, rows=rows, system_prompts=system_prompts, force=force)
-            written = f"{count:,} rows in {destination}"
+            written = f"{counted(count, 'row')} in {destination}"
     if destination != STDOUT:
         so_far = (
             "" if is_marked_complete(storage) else "\nThese are all rows so far: the build is not complete"

@@ -28,6 +28,7 @@ from magpie_ray.errors import (
     BuildNotFoundError,
     BuildReplacedError,
     CorruptBuildError,
+    StorageError,
 )
 from magpie_ray.storage.storage import ObjectNotFoundError, Storage
 
@@ -122,7 +123,14 @@ def read_build(storage: Storage) -> BuildRecord | None:
 
 def require_build(storage: Storage) -> BuildRecord:
     """The build at the output. BuildNotFoundError where there is none, such as beside a schedule's builds."""
-    record = read_build(storage)
+    try:
+        record = read_build(storage)
+    except StorageError as exc:
+        if isinstance(exc.__cause__, NotADirectoryError):
+            raise BuildNotFoundError(
+                f"{storage.url} is a file, and a build is a folder: name the one that has data/ and _magpie/"
+            ) from exc
+        raise
     if record is not None:
         return record
     hint = ""

@@ -85,7 +85,7 @@ def test_scores_are_shown_by_column_and_can_be_searched(run: Run, output: str) -
 def test_status_and_verify_speak_of_scores_as_of_any_build(run: Run, output: str) -> None:
     assert run("verify", output)[:2] == (
         0,
-        f"{output}: 3 rows in 1 files, complete and consistent: row_id 0..2, each once\n",
+        f"{output}: 3 rows in 1 file, complete and consistent: row_id 0..2, each once\n",
     )
     status = json.loads(run("status", output, "--json")[1])
     assert (status["rows"], status["complete"], status["rejected"]) == (3, True, {"no_text": 1})

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
 import pytest
@@ -78,6 +79,12 @@ def test_who_names_the_folder_of_a_schedule_is_told_where_its_builds_are() -> No
     storage.replace("latest.json", b"{}")
     with pytest.raises(BuildNotFoundError, match=r"name one, or .*/latest, the newest$"):
         build_record.require_build(storage)
+
+
+def test_who_names_a_file_is_told_that_a_build_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "rows.parquet").touch()
+    with pytest.raises(BuildNotFoundError, match=r"rows\.parquet is a file, and a build is a folder"):
+        build_record.require_build(Storage(str(tmp_path / "rows.parquet")))
 
 
 def test_a_mismatch_names_each_key_with_both_values() -> None:

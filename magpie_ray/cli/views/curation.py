@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
-from magpie_ray.utils.text import NO_FIGURE, bytes_text, shortened
+from magpie_ray.utils.text import NO_FIGURE, bytes_text, counted, shortened
 
 if TYPE_CHECKING:
     from magpie_ray.curation.dedupe import Deduped
@@ -33,7 +33,7 @@ def selected_text(selected: "Selected") -> str:
     if not selected.is_new:
         return f"The selection is complete: {selected.rows:,} rows in {selected.url}. Nothing to do."
     return (
-        f"{selected.rows:,} rows in {selected.url}\n"
+        f"{counted(selected.rows, 'row')} in {selected.url}\n"
         f"{taken_text(selected.taken)}"
         f"  data/*.parquet  read it with datasets, pandas, polars, DuckDB, Spark or pyarrow\n"
         f"  magpie-ray show {selected.url}"

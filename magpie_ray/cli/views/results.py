@@ -133,7 +133,7 @@ def verification_fields(verification: "Verification") -> dict[str, Any]:
 
 def verification_text(fields: dict[str, Any]) -> str:
     """`magpie-ray verify` as text."""
-    head = f"{fields['output']}: {fields['rows']:,} rows in {fields['partitions']:,} files"
+    head = f"{fields['output']}: {counted(fields['rows'], 'row')} in {counted(fields['partitions'], 'file')}"
     notes = [f"note: {note}" for note in fields["notes"]]
     if fields["ok"]:
         whole = f"{head}, complete and consistent: row_id 0..{fields['num_rows'] - 1}, each once"
