@@ -17,7 +17,7 @@ from magpie_ray.curation import lexical, semantic
 from magpie_ray.curation.candidates import HORIZON
 from magpie_ray.curation.embeddings import Embeddings, find_embeddings
 from magpie_ray.curation.neighbours import NOWHERE, Neighbours
-from magpie_ray.curation.output import ROWS_PER_FILE, CuratedSet, find_finished, write_rows
+from magpie_ray.curation.output import ROWS_PER_FILE, CuratedSet, check_apart, find_finished, write_rows
 from magpie_ray.errors import ConfigError
 from magpie_ray.similarity.words import Words, words_of
 from magpie_ray.sources.index import SourceIndex, look_at_source
@@ -101,6 +101,7 @@ def dedupe(
     on_step: hears what is being done. finishing: is called with the files before _SUCCESS is written.
     ConfigError, PreflightError, BuildMismatchError where the output holds another data set; StorageError.
     """
+    check_apart(storage, [("SOURCE", spec.source), *(("--against", place) for place in spec.against)])
     work = _look(spec)
     wanted = _curated_set(spec, work)
     finished = find_finished(storage, wanted)

@@ -19,6 +19,7 @@ from magpie_ray.dataset import build_record, completion, manifest, run_records
 from magpie_ray.dataset.build_record import BuildRecord
 from magpie_ray.dataset.parquet import partition_file
 from magpie_ray.errors import AlreadyExistsError, ConfigError, CorruptBuildError
+from magpie_ray.inputs.overlap import would_read
 from magpie_ray.preflight.checks import check_output
 from magpie_ray.preflight.existing import read_existing, refusing
 from magpie_ray.storage.storage import READ_SECONDS, Storage
@@ -66,6 +67,16 @@ class CuratedSet:
             versions=_versions(self.packages),
             kept=base64.b64encode(schema).decode(),
         )
+
+
+def check_apart(storage: Storage, places: Iterable[tuple[str, str]]) -> None:
+    """ConfigError where the data set would lie in a place that it is made from. places: options and paths."""
+    for option, place in places:
+        if would_read(place, storage.url):
+            raise ConfigError(
+                f"DEST: got {storage.url}, which lies in {option} ({place}): files written there would be "
+                "read as rows of it. Choose a place outside"
+            )
 
 
 def find_finished(storage: Storage, wanted: CuratedSet) -> int | None:

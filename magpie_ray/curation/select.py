@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from magpie_ray.curation.conditions import count_selection
 from magpie_ray.curation.database import MEMORY, Database, open_database
-from magpie_ray.curation.output import ROWS_PER_FILE, CuratedSet, find_finished, write_rows
+from magpie_ray.curation.output import ROWS_PER_FILE, CuratedSet, check_apart, find_finished, write_rows
 from magpie_ray.curation.selection import Selection, plan_selection
 from magpie_ray.curation.tables import Table, find_table, identity_of
 from magpie_ray.dataset.build_record import read_build
@@ -90,6 +90,7 @@ def select(
     _SUCCESS is written. ConfigError for a query that DuckDB refuses; BuildMismatchError where the output
     holds another data set; PreflightError for sources that are missing or not complete; StorageError.
     """
+    check_apart(storage, [(f"--from {name}", place) for name, place in spec.sources.items()])
     with _understood(spec) as (database, tables, selection, batches):
         wanted = _curated_set(spec, tables, selection)
         finished = find_finished(storage, wanted)

@@ -159,3 +159,11 @@ def test_a_source_without_answers_has_no_responses(tmp_path: Path) -> None:
     source = written(tmp_path / "rows", TEXTS)
     with pytest.raises(ConfigError, match=r"--of response: row 0 .* ends with the user"):
         dedupe(Storage(str(tmp_path / "marked")), DedupeSpec(source=source, of="response"))
+
+
+def test_an_output_inside_a_place_that_is_read_is_refused(tmp_path: Path) -> None:
+    source, other = written(tmp_path / "rows", TEXTS), written(tmp_path / "other", TEXTS)
+    for inside, option in ((source, "SOURCE"), (other, "--against")):
+        with pytest.raises(ConfigError, match=rf"DEST: got .*, which lies in {option} \("):
+            dedupe(Storage(f"{inside}/marked"), DedupeSpec(source=source, against=(other,)))
+        assert not (Path(inside) / "marked").exists()

@@ -217,3 +217,10 @@ def test_a_query_is_a_text_or_a_file(tmp_path: Path) -> None:
     for text in ("", "none.sql"):
         with pytest.raises(ConfigError, match="--sql"):
             read_query(text)
+
+
+def test_an_output_inside_a_source_is_refused(rows: Storage) -> None:
+    inside = Storage(f"{rows.url}/chosen")
+    with pytest.raises(ConfigError, match=r"DEST: got .*/chosen, which lies in --from rows \("):
+        select(inside, spec_of("SELECT * FROM rows", {"rows": rows}))
+    assert not inside.list_objects("")
