@@ -1,13 +1,13 @@
 # make demo       1,000 conversations with the bundled model into ./out/demo
 # make pipeline   from instructions to preference pairs with the bundled model, step by step, into ./out/pipeline
-# make test       lint, types, import order and all tests
+# make test       lint, types, import order and tests; make test-all also repeats end-to-end tests with other values
 # make chaos      200 injected faults over builds and a pass of 20,000 rows, then a week of 500 actors in virtual time; CHAOS_ARGS="--seed 1"
 # make benchmark  what the job costs beside its engines, half an hour; figures into out/benchmark.json
 # make setup      ./.venv with the pinned CPU build of vLLM and everything for development; make demo installs less
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo pipeline test chaos benchmark check fast lock train-tiny-chat clean
+.PHONY: setup demo pipeline test test-all chaos benchmark check fast lock train-tiny-chat clean
 .DEFAULT_GOAL := help
 
 help:
@@ -61,7 +61,11 @@ check: setup
 
 test: check
 	$(BIN)/python -m pytest -n 2 --ignore=tests/end_to_end --cov=magpie_ray --cov-report=
-	$(BIN)/python -m pytest tests/end_to_end --durations=10 --cov=magpie_ray --cov-append --cov-report=term:skip-covered
+	$(BIN)/python -m pytest tests/end_to_end -m "not again" --durations=10 --cov=magpie_ray --cov-append --cov-report=term:skip-covered
+
+# What `test` leaves out: end-to-end tests that repeat others with another value, and the figures of the bundled model.
+test-all: test
+	$(BIN)/python -m pytest tests/end_to_end -m again
 
 # The real job under faults: actors, drivers, clusters, nodes and the store fail; prints what each of it cost.
 chaos: setup

@@ -122,7 +122,13 @@ def test_a_node_that_is_told_to_stop_commits_what_it_has_finished(nodes: Cluster
     assert any(file.stop % 500 for file in manifest.read_committed(storage, build)), "no head was committed"
 
 
-@pytest.mark.parametrize("after_steps", [0, 60], ids=["every start fails", "dies after a while"])
+@pytest.mark.parametrize(
+    "after_steps",
+    [
+        pytest.param(0, id="every start fails", marks=pytest.mark.again),
+        pytest.param(60, id="dies after a while"),
+    ],
+)
 def test_a_broken_node_is_left_alone_and_others_do_its_work(
     nodes: Cluster, tmp_path: Path, after_steps: int
 ) -> None:
@@ -221,7 +227,14 @@ def test_a_job_that_finds_no_place_at_all_says_what_it_waits_for_and_gives_up(
     assert outcomes(tmp_path / "build") == ["failed"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.again),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.again),
+    ],
+)
 def test_a_job_that_is_told_to_stop_while_ray_starts_is_interrupted(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -270,7 +283,7 @@ def test_an_actor_that_is_ten_times_slower_keeps_nobody_waiting(
     assert row_ids(output) == list(range(300))
 
 
-@pytest.mark.parametrize("second", [800, 1000])
+@pytest.mark.parametrize("second", [pytest.param(800, marks=pytest.mark.again), 1000])
 def test_two_drivers_on_one_output_share_the_work(
     ray_cluster: RayCluster, tmp_path: Path, second: int
 ) -> None:
@@ -330,7 +343,14 @@ def test_generation_goes_on_while_the_store_throttles(ray_cluster: RayCluster, s
     assert s3_rows(s3_server, "throttled") == list(range(1000))
 
 
-@pytest.mark.parametrize("fault", ["400 ExpiredToken", "403 InvalidAccessKeyId", "404 NoSuchBucket"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "400 ExpiredToken",
+        pytest.param("403 InvalidAccessKeyId", marks=pytest.mark.again),
+        pytest.param("404 NoSuchBucket", marks=pytest.mark.again),
+    ],
+)
 def test_refused_access_that_comes_back_costs_nothing(
     ray_cluster: RayCluster, s3_server: S3Server, fault: str
 ) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.end_to_end
 _ROWS = 600
 
 
-@pytest.fixture(params=["azure", "gcs"])
+@pytest.fixture(params=["azure", pytest.param("gcs", marks=pytest.mark.again)])
 def server(request: pytest.FixtureRequest) -> AzureServer | GcsServer:
     return request.getfixturevalue(f"{request.param}_server")  # type: ignore[no-any-return]
 

@@ -203,7 +203,9 @@ def test_json_logs_are_one_object_a_line_whatever_is_told(ray_cluster: RayCluste
     assert told[-1]["level"] == "ERROR"
 
 
-@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "stop_signal", [pytest.param(signal.SIGINT, marks=pytest.mark.again), signal.SIGTERM]
+)
 def test_a_job_told_to_stop_exits_with_3_and_the_same_command_finishes_it(
     ray_cluster: RayCluster, tmp_path: Path, stop_signal: signal.Signals
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.end_to_end.tiny_chat_quality import FLOORS, measure_quality
 
 # vLLM and torch warn of their own deprecations while they are imported and started.
-pytestmark = [pytest.mark.end_to_end, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.again, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.mark.parametrize("figure", FLOORS)
