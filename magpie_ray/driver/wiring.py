@@ -61,16 +61,7 @@ def make_job(
         history=history,
         copy_inputs=partial(write_companions, build_spec, storage) if build_spec.inputs else None,
     )
-    spec = WorkerSpec(
-        build_spec=build_spec.for_workers(),
-        storage=storage,
-        fingerprint=committed.build.fingerprint,
-        run=run.number,
-        device=placement.device,
-        distributed_executor_backend=placement.distributed_executor_backend,
-        main_code=main_code_of(config),
-        on_ray=True,
-    )
+    spec = _worker_spec(build_spec, storage, committed, run, placement)
     actors = RayActors(
         spec,
         partial(_engine_start, spec, dispatcher),
@@ -90,6 +81,22 @@ def make_job(
         actors=actors,
         history=history,
         notice=notice,
+    )
+
+
+def _worker_spec(
+    build_spec: BuildSpec, storage: Storage, committed: CommittedBuild, run: RunRecord, placement: Placement
+) -> WorkerSpec:
+    """What all workers of the run are made from."""
+    return WorkerSpec(
+        build_spec=build_spec.for_workers(),
+        storage=storage,
+        fingerprint=committed.build.fingerprint,
+        run=run.number,
+        device=placement.device,
+        distributed_executor_backend=placement.distributed_executor_backend,
+        main_code=main_code_of(build_spec.config),
+        on_ray=True,
     )
 
 
