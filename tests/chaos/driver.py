@@ -134,6 +134,10 @@ class Driver:
                     raise ChaosError(f"the driver {why} without {what}; its log is {self._log}")
                 self._changed.wait(min(left, _LOOK_SECONDS))
 
+    def wait_until_up(self) -> None:
+        """Until one of its engines is up."""
+        self.wait_for("an engine that is up", lambda: any(actor.up_at for actor in self.actors))
+
     def end(self, progress: Callable[[], int]) -> int:
         """Its exit code, once it has ended. One that makes no progress for too long is killed and told of."""
         before, deadline = progress(), time.monotonic() + HANG_SECONDS

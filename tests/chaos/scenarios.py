@@ -245,6 +245,8 @@ def hangs(ground: Ground, scale: Scale) -> Ended:
         build.wait_for_uploads(driver, 2)
         suspend(build, driver)
         for hang in HANGS:
+            # Until then the actors of the driver before may still upload.
+            driver.wait_until_up()
             build.wait_for_uploads(driver, build.output.uploads() + 2)
             stop_during(build, driver, head, hang)
             if hang.ends_cluster:
