@@ -91,14 +91,14 @@ def ended(job: "subprocess.Popen[bytes]") -> int:
     return job.wait(timeout=30)
 
 
-def test_the_words_after_the_script_are_a_config_of_any_job_and_its_overrides(job: Start, tmp_path: Path) -> None:
+def test_the_words_after_the_script_are_a_config_of_any_job_and_its_overrides(
+    job: Start, tmp_path: Path
+) -> None:
     started = job("jobs/configs/demo.yaml", "num_rows=5", "output.path=/shared/a b")
     wait_for(tmp_path / "running")
     (tmp_path / "done").touch()
     assert ended(started) == 0
-    command = (
-        "job jobs/configs/demo.yaml num_rows=5 output.path=/shared/a b cluster.address=10.0.0.7:24567"
-    )
+    command = "job jobs/configs/demo.yaml num_rows=5 output.path=/shared/a b cluster.address=10.0.0.7:24567"
     assert (tmp_path / "command").read_text().strip() == command
     assert not (tmp_path / "scontrol").exists()
 

@@ -83,7 +83,7 @@ def _inputs_line(inputs: Mapping[str, Any]) -> str:
 def _source_line(source: Mapping[str, Any]) -> str:
     each = f", {source['answers']} answers to each" if source["answers"] > 1 else ""
     files = counted(source["files"], "file")
-    return f"source        {source['rows']:,} rows in {files} at {source['path']}{each}"
+    return f"source        {counted(source['rows'], 'row')} in {files} at {source['path']}{each}"
 
 
 def _full_lines(fields: Mapping[str, Any]) -> list[str]:
