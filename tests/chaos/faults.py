@@ -6,10 +6,13 @@ import signal
 import time
 from dataclasses import dataclass
 
+from magpie_ray.coordinator.staffing import Pauses
 from tests.chaos.driver import Actor, is_alive, send
 from tests.chaos.outputs import LocalOutput
-from tests.chaos.scene import Fault, Injection, Scene, replaced
+from tests.chaos.scene import RECOVERY_SECONDS, Fault, Injection, Scene, replaced
 
+# Until a slot is up again whose start failed. Other faults may hit its next starts, and the pauses grow.
+_START_SECONDS = RECOVERY_SECONDS + sum(Pauses().restart_seconds[:3])
 # Looking for a write that takes milliseconds, before the driver's log is looked at again.
 _CATCHING_SECONDS = 0.2
 
@@ -114,7 +117,7 @@ class FailsToStart:
             return replaced(driver, actor) if actor else None
 
         driver.wait_for("a failed start", failed)
-        scene.injections.append(Injection(self.name, at, recovered=recovered))
+        scene.injections.append(Injection(self.name, at, _START_SECONDS, recovered=recovered))
 
 
 KILL = Signal("actor: SIGKILL", signal.SIGKILL)
