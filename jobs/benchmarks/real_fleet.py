@@ -10,11 +10,10 @@ import os
 import random
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import ray
@@ -47,6 +46,7 @@ SLOTS = 16
 STEP_SECONDS = 0.5
 _FIGURES = EngineFigures(max_num_seqs=SLOTS, kv_cache_tokens=100_000, max_model_len=2048)
 _USER_TOKENS, _ASSISTANT_TOKENS = (2, 6), (4, 16)
+_VOCABULARY = 128
 # Three quarters of a minute: reports and commits come in about the proportion of 1,000 actors and five
 # minutes.
 _ROWS_PER_PARTITION = 120
@@ -58,13 +58,17 @@ class FixedSpeed:
     """An engine factory: SLOTS tokens each STEP_SECONDS by the clock, however busy the machine is."""
 
     def __call__(self, spec: WorkerSpec) -> "FixedSpeedEngine":
+        return FixedSpeedEngine(self.replies(spec), figures=_FIGURES)
+
+    def replies(self, spec: WorkerSpec) -> Callable[[Request], Answer]:
+        """What the engine writes: drawn ids, short user messages and longer answers."""
         draw = random.Random(spec.engine_seed)
 
         def respond(request: Request) -> Answer:
             shortest, longest = _USER_TOKENS if request.sampling.settings.temperature else _ASSISTANT_TOKENS
-            return [97] * draw.randint(shortest, longest), "stop"
+            return draw.choices(range(_VOCABULARY), k=draw.randint(shortest, longest)), "stop"
 
-        return FixedSpeedEngine(respond, figures=_FIGURES)
+        return respond
 
 
 class FixedSpeedEngine(SimulatedEngine):
@@ -80,15 +84,32 @@ class FixedSpeedEngine(SimulatedEngine):
         return super().step()
 
 
-def _show_ids(messages: list[list[int]], **_: object) -> list[str]:
-    return [" ".join(map(str, ids)) for ids in messages]
+class IdsAsText:
+    """A tokenizer whose texts are the token ids, as far as a recipe asks one."""
+
+    all_special_ids: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return _VOCABULARY
+
+    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+        return {"input_ids": [int(word) for word in text.split() if word.isdecimal()]}
+
+    def decode(self, ids: Sequence[int], **_: object) -> str:
+        return " ".join(map(str, ids))
+
+    def batch_decode(self, messages: Sequence[Sequence[int]], **_: object) -> list[str]:
+        return [self.decode(ids) for ids in messages]
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        return [str(token_id) for token_id in ids]
 
 
 class BareProcess(ShardProcess):
     """An actor whose text is made of token ids, without transformers."""
 
     def make_recipe(self, spec: WorkerSpec) -> Recipe:
-        return make_recipe(spec, SimpleNamespace(batch_decode=_show_ids))
+        return make_recipe(spec, IdsAsText())
 
 
 @contextmanager

@@ -120,7 +120,7 @@ class Encoder:
     @cached_property
     def _textless(self) -> tuple[frozenset[int], int]:
         """Ids that the tokenizer leaves out, and the first behind all that it has."""
-        size = max(len(self._tokenizer), *(i + 1 for i in self.special_ids), *(i + 1 for i in self._added()))
+        size = max([len(self._tokenizer), *(i + 1 for i in (*self.special_ids, *self._added()))])
         tokens = self._tokenizer.convert_ids_to_tokens(list(range(size)))
         return frozenset(i for i, token in enumerate(tokens) if token is None), size
 

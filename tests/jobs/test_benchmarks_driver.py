@@ -1,16 +1,27 @@
 """What no machine changes of the driver's figures: requests, decisions, events, bytes. No timings."""
 
 import json
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.benchmarks import resume as resuming
 from jobs.benchmarks.resume import GRID, make_build, resume
 from jobs.benchmarks.virtual_job import run_virtually
+from magpie_ray.config.loading import parse_config
 from magpie_ray.coordinator.dispatcher import Dispatcher
 from magpie_ray.dataset import partitioning
 from magpie_ray.dataset.layout import MANIFEST_KEY
+from magpie_ray.engine.simulated.engine import SimulatedEngine
+from magpie_ray.generation.recipe import Recipe
+from magpie_ray.types import Partition
+from magpie_ray.worker.parts import make_recipe
+from magpie_ray.worker.spec import WorkerSpec
+from magpie_ray.worker.worker import ShardWorker
 from tests.support.builds import memory_storage
+from tests.support.engines import FIGURES
+from tests.support.specs import open_worker_spec
 
 
 def test_a_resume_lists_once_reads_the_manifest_once_and_only_footers_that_are_newer() -> None:
@@ -79,3 +90,24 @@ def test_the_tail_of_uneven_workers_is_shorter_than_a_partition() -> None:
     )
     assert run.seconds < 8 * 300 + 300
     assert run.rows_least < run.rows_most, "the fast have taken from the slow"
+
+
+@pytest.mark.slow  # imports Ray
+def test_the_rows_of_a_real_fleet_are_made_without_a_tokenizer_of_a_model(tmp_path: Path) -> None:
+    from jobs.benchmarks.real_fleet import FixedSpeed, IdsAsText
+
+    class BareWorker(ShardWorker):
+        def make_recipe(self, spec: WorkerSpec) -> Recipe:
+            return make_recipe(spec, IdsAsText())
+
+    spec = open_worker_spec(parse_config({"num_rows": 8, "output": {"path": str(tmp_path)}}), grid=8)
+    engine = SimulatedEngine(FixedSpeed().replies(spec), figures=FIGURES)
+    worker = BareWorker(spec, lambda _: engine)
+    partition = Partition(start=0, stop=8)
+    worker.give(partition)
+    worker.finish()
+    list(worker.run())
+    rows = pq.read_table(tmp_path / partition.key).to_pylist()
+    said = [message["content"] for row in rows for message in row["conversation"]]
+    assert len(rows) == 8
+    assert all(word.isdecimal() for text in said for word in text.split())
