@@ -77,7 +77,8 @@ def run() -> Result:
         notes=[
             f"A real actor's engine makes {SLOTS} tokens each {STEP_SECONDS:g} s by the clock and sleeps "
             "between: 64 of them take little of two cores. Rows/s follow tokens/s: all rows are drawn alike.",
-            "A virtual worker makes rows at a constant rate; Job, Dispatcher, Fleet and Ledger are real.",
+            "A virtual worker makes rows at a constant rate; Job, Dispatcher, Fleet and Ledger are real. "
+            "Its workers start at once; a job spreads the starts of many over two minutes, 5% of this one.",
             "Workers of the same speed end at once. Of uneven ones the fast take from the slow, and the tail "
             "is what the last whole partitions leave, less than one's five minutes however long the job is: "
             "here the share is of the sum of their speeds, over a job of 40 minutes.",

@@ -14,10 +14,14 @@ from magpie_ray.coordinator.fleet import progress_seconds
 from magpie_ray.coordinator.job import Job
 from magpie_ray.coordinator.ledger import Ledger
 from magpie_ray.coordinator.output_sync import OutputSync
+from magpie_ray.coordinator.staffing import Pauses
 from magpie_ray.dataset import partitioning
-from magpie_ray.dataset.build_record import BuildRecord
+from magpie_ray.dataset.build_record import BuildRecord, open_build
 from magpie_ray.errors import InterruptedJobError
 from magpie_ray.storage.storage import Storage
+
+# A job spreads the starts of many new slots over two minutes, which says nothing of its speed.
+_AT_ONCE = Pauses(ramp_seconds=0.0)
 
 
 def bare_build(rows_per_partition: int) -> BuildRecord:
@@ -76,7 +80,8 @@ def run_virtually(
     config = load_config(None, [f"num_rows={num_rows}", "n_turns=1", "output.path=memory://virtual"])
     if every is None:
         every = progress_seconds(workers, stall_timeout_seconds=config.cluster.stall_timeout_seconds)
-    storage, build = Storage(f"memory://{uuid.uuid4().hex}"), bare_build(rows_per_partition)
+    storage = Storage(f"memory://{uuid.uuid4().hex}")
+    build = open_build(storage, bare_build(rows_per_partition))
     partitions = partitioning.pending(num_rows, rows_per_partition, [])
     rates = [rows_per_second * speeds(slot) for slot in range(workers)]
     actors = VirtualActors(rates, window=window, every=every)
@@ -92,6 +97,7 @@ def run_virtually(
         ),
         actors=actors,
         clock=actors.clock,
+        pauses=_AT_ONCE,
     )
     with suppress(InterruptedJobError):
         job.work([], lambda: actors.now >= stop_after)

@@ -67,7 +67,7 @@ def test_a_thousand_workers_send_fewer_than_fifty_events_a_second_and_share_the_
     assert run.rows_most == run.rows_least == 4 * 351
 
 
-@pytest.mark.parametrize("workers", [2, 64])
+@pytest.mark.parametrize("workers", [2, 64, 1000])
 def test_many_workers_are_as_fast_as_one_times_their_number(workers: int) -> None:
     one, many = (
         run_virtually(
