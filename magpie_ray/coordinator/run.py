@@ -55,6 +55,7 @@ class BuildResult:
 
     url: str
     num_rows: int
+    job: str = "generate"
     new_rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -65,7 +66,6 @@ class BuildResult:
     report: str | None = None
     advice: tuple[str, ...] = ()
     left_alone: str = ""
-    job: str = "generate"
 
     def __repr__(self) -> str:
         state = f"left alone: {self.left_alone}" if self.left_alone else f"{self.new_rows:,} new"
@@ -92,7 +92,7 @@ def nothing_to_do(build_spec: BuildSpec, storage: Storage, committed: CommittedB
     if not manifest.is_up_to_date(storage, committed.records):
         write_report(storage, committed.records)
         completion.finish(storage, committed.build, committed.records, num_rows=num_rows, run=None)
-    return BuildResult(url=storage.url, num_rows=num_rows)
+    return BuildResult(url=storage.url, job=committed.build.job, num_rows=num_rows)
 
 
 def carry_out(

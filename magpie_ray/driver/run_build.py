@@ -162,7 +162,7 @@ def _settle(
         # The command may ask for as many rows as there are inputs, which nobody has counted.
         runs = run_records.read_runs(output.reader)
         num_rows = runs[-1].num_rows if runs else output.config.num_rows
-        return BuildResult(url=output.storage.url, num_rows=num_rows, left_alone=reason)
+        return BuildResult(url=output.storage.url, job=existing.job, num_rows=num_rows, left_alone=reason)
     first = "" if isinstance(output.config, Config) else "the source, then "
     log.info("reading %sthe tokenizer of %s", first, output.config.model.name)
     target = find_target(output, existing)
@@ -207,7 +207,9 @@ def _run(
                 raise exists_error(storage)
             if not is_new and if_exists == "skip":
                 reason = "another run has just begun it"
-                return BuildResult(url=storage.url, num_rows=config.num_rows, left_alone=reason)
+                return BuildResult(
+                    url=storage.url, job=job_of(config), num_rows=config.num_rows, left_alone=reason
+                )
         if not committed.pending:  # another driver was quicker
             return nothing_to_do(build_spec, storage, committed)
 
