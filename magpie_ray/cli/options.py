@@ -43,9 +43,7 @@ ConfigPath = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE", help="Override a config key, e.g. num_rows=105 sampling.user.top_p=0.99."
-    ),
+    typer.Argument(metavar="KEY=VALUE", help="Override a config key, e.g. num_rows=105 model.revision=main."),
 ]
 Output = Annotated[
     str, typer.Argument(metavar="OUTPUT", help="A build's output.path: a folder or an fsspec URL.")

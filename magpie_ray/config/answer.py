@@ -20,7 +20,7 @@ from magpie_ray.config.job import (
 from magpie_ray.config.problems import bad_value
 from magpie_ray.config.sampling import SamplingConfig
 from magpie_ray.config.sections import ClusterConfig, EngineConfig, ModelConfig, OutputConfig, RoundsConfig
-from magpie_ray.types import Role, SystemPrompt
+from magpie_ray.types import Role
 from magpie_ray.utils.redaction import secrets_of
 
 
@@ -116,11 +116,6 @@ class AnswerConfig(Section):
         """The largest number of tokens that can be generated for a row."""
         users, answers = self.more_turns, self.n + self.more_turns
         return users * self.sampling.max_tokens("user") + answers * self.sampling.max_tokens("assistant")
-
-    @property
-    def prompts(self) -> tuple[SystemPrompt, ...]:
-        """Rows draw no prompts: each has its own, or all have the pass's."""
-        return ()
 
     def identity(self) -> dict[str, object]:
         """The config's part of the fingerprint, as Config.identity; the build spec adds the source."""

@@ -159,9 +159,9 @@ Weight = Annotated[float, must_be_number(WEIGHT_PHRASE, lambda x: MIN_WEIGHT <= 
 
 def rows_or_all(value: object) -> int:
     """A number of rows of a source; null and 0, which stands for null, mean all of them."""
-    if value is None or value == 0:
+    number = 0 if value is None else as_integer(value)
+    if number == 0:
         return 0
-    number = as_integer(value)
     if number is None or not 1 <= number <= 10**12:
         raise bad_value(value, "a whole number of at least 1 and at most 1000000000000, or null for all rows")
     return number

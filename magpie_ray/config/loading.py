@@ -90,11 +90,11 @@ def _command_of(data: Mapping[Any, object]) -> tuple[str, str]:
 def _check_command(kind: type[Section], data: Mapping[Any, object], source: str) -> None:
     """ConfigError that names the right command, where the config is clearly one of another job."""
     command, key = _command_of(data)
-    # A config for scores that lacks its columns is told so.
-    if key and kind not in (JOBS[command], ScoreConfig):
+    # A config for scores that lacks its columns is told so, unless it has keys of another job.
+    foreign = bool((set(data) - set(kind.model_fields)) & set(JOBS[command].model_fields))
+    if key and kind is not JOBS[command] and (kind is not ScoreConfig or foreign):
         raise ConfigError(f"{source}: `{key}` makes this a pass: run `magpie-ray {command}` with it")
-    not_of_kind = set(data) - set(kind.model_fields)
-    if not key and kind is not Config and not_of_kind & set(Config.model_fields):
+    if not key and kind is not Config and foreign:
         wanted = next(name for name, of in JOBS.items() if of is kind)
         raise ConfigError(
             f"{source} is a config of `magpie-ray generate`, as it has no `source`: `magpie-ray {wanted}` "

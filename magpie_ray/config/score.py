@@ -11,7 +11,6 @@ from magpie_ray.config.job import engine_identity, model_identity, without_secre
 from magpie_ray.config.problems import bad_value
 from magpie_ray.config.scoring import Columns, ScoreKind, kind_of_all, names_of
 from magpie_ray.config.sections import ClusterConfig, EngineConfig, ModelConfig, OutputConfig
-from magpie_ray.types import SystemPrompt
 from magpie_ray.utils.redaction import secrets_of
 
 # Keys of the model that say how it writes.
@@ -68,11 +67,6 @@ class ScoreConfig(Section):
         return []
 
     @property
-    def turns(self) -> int:
-        """As of one message."""
-        return 1
-
-    @property
     def messages_per_row(self) -> int:
         """A score writes none."""
         return 0
@@ -81,11 +75,6 @@ class ScoreConfig(Section):
     def max_tokens_per_row(self) -> int:
         """Tokens that are generated for a row, about: one for each column."""
         return len(self.columns)
-
-    @property
-    def prompts(self) -> tuple[SystemPrompt, ...]:
-        """Rows have none of the config's."""
-        return ()
 
     def identity(self) -> dict[str, object]:
         """The config's part of the fingerprint, as Config.identity; the build spec adds the source.

@@ -175,19 +175,18 @@ def _name_problems(value: dict[object, object]) -> Iterator[Problem]:
     first_name, first_kind = next(
         ((name, kind) for name, column in value.items() if (kind := kind_of(column))), ("", None)
     )
-    taken: dict[str, object] = dict.fromkeys(ROW_COLUMNS, "a column of the rows")
+    taken: dict[str, str] = dict.fromkeys(ROW_COLUMNS, "a column of the rows")
     for name, column in value.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             must = "must be a name of letters, digits and underscores, which does not begin with a digit"
             yield Problem(value=name, must=must)
             continue
         kind = kind_of(column)
+        # `select` does not tell names apart by case.
         for written in names_of(name, kind):
-            if written in taken:
-                yield Problem(
-                    at=(name,), value=written, must=f"must have another name: {taken[written]} has this one"
-                )
-        taken |= dict.fromkeys(names_of(name, kind), f"the column {name}")
+            if owner := taken.get(written.lower()):
+                yield Problem(at=(name,), value=written, must=f"must have another name: {owner} has this one")
+        taken |= dict.fromkeys(map(str.lower, names_of(name, kind)), f"the column {name}")
         if kind and kind != first_kind:
             must = (
                 f"must be left out beside {first_name}, which is a {first_kind}: each kind needs an engine "

@@ -65,10 +65,16 @@ def export(
 
 
 def answered_rows(rows: Iterable[Record]) -> Iterator[Record]:
-    """Rows with one answer each: a row with several comes once for each; lacking ones are left out."""
-    left_out = 0
+    """Rows with one answer each: a row with several comes once for each.
+
+    Answers that a row lacks, and rows without a message of the user, are left out and counted in the log.
+    """
+    left_out = silent = 0
     for row in rows:
         answers = row.get("responses")
+        if all(role != "user" for role, _ in messages_of(row)):
+            silent += 1
+            continue
         if not isinstance(answers, list):
             if row.get("finish_reasons", True):
                 yield row
@@ -79,11 +85,14 @@ def answered_rows(rows: Iterable[Record]) -> Iterator[Record]:
             if answer is None:
                 left_out += 1
                 continue
-            conversation = [*_list(row.get("conversation")), {"role": "assistant", "content": answer}]
-            own = {name: [_list(row[name])[number]] for name in _OF_EACH if name in row}
+            asked = [{"role": role, "content": text} for role, text in messages_of({**row, "response": None})]
+            conversation = [*asked, {"role": "assistant", "content": answer}]
+            own = {name: _list(row[name])[number : number + 1] for name in _OF_EACH if name in row}
             yield {**row, **own, "conversation": conversation, "response": answer, "responses": None}
     if left_out:
-        log.info("%d answers that rows lack are left out", left_out)
+        log.warning("%d answers that rows lack are left out", left_out)
+    if silent:
+        log.warning("%d rows without a message of the user are left out", silent)
 
 
 def _list(value: object) -> list[object]:

@@ -7,7 +7,7 @@ its texts are.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import count
 from types import MappingProxyType
@@ -66,7 +66,7 @@ class Survey:
     @property
     def duplicates(self) -> int:
         """The number of rows whose instruction equals that of an earlier row, letter by letter."""
-        return self.rows - len(self.first_rows) if self.first_rows else 0
+        return sum(self.repeats.values()) - len(self.repeats)
 
     @property
     def message_keys(self) -> list[MessageKey]:
@@ -86,8 +86,12 @@ class Survey:
 
         answers: BuildRecord.answers; the rows of a selection say themselves whether they are answers. Of
         several answers, message keys count the answers as turns; the instruction of a row is the message that
-        is answered. scores: see surveyed_scores.
+        is answered. scores: see surveyed_scores. Rows without messages, which a selection may have, count as
+        rows alone.
         """
+        if len(speaking := _with_messages(batch)) < len(batch):
+            found = cls.of_batch(speaking, samples=samples, answers=answers, scores=scores)
+            return replace(found, rows=len(batch))
         names = set(batch.schema.names)
         if not answers and (parts := _by_system_message(batch)) is not None:
             return cls.sum(cls.of_batch(part, samples=samples) for part in parts)
@@ -192,6 +196,14 @@ def rows_with(batch: pa.RecordBatch, ids: Collection[int]) -> list[Record]:
     is_wanted = pc.is_in(batch.column("row_id"), value_set=pa.array(ids, pa.int64()))
     rows: list[Record] = batch.filter(is_wanted).to_pylist()
     return rows
+
+
+def _with_messages(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows that have a message; all where the columns hold no messages."""
+    names = batch.schema.names
+    if "conversation" in names:
+        return batch.filter(pc.greater(pc.list_value_length(batch.column("conversation")), 0))
+    return batch.filter(pc.is_valid(batch.column("instruction"))) if "instruction" in names else batch
 
 
 def _by_system_message(batch: pa.RecordBatch) -> list[pa.RecordBatch] | None:

@@ -26,6 +26,7 @@ def answers(**keys: Any) -> AnswerConfig:
         ({"n": 0}, "n: got 0, must be a whole number of at least 1"),
         ({"num_rows": -1}, "num_rows: got -1, must be a whole number of at least 1"),
         ({"num_rows": "all"}, "or null for all rows"),
+        ({"num_rows": False}, "or null for all rows"),
         ({"system_prompt": ["a"]}, "system_prompt: got ['a'], must be text, or \"\" for no system prompt"),
         ({"source": {"path": "s3://me:hunter2@b/c"}}, "credentials go to source.storage_options"),
         ({"source": {"path": "https://h/a.parquet?sig=x"}}, "options go to source.storage_options"),

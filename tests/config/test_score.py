@@ -107,3 +107,5 @@ def test_a_config_of_generate_given_to_a_pass_is_told_whose_it_is(
     assert "source.path" in line
     with pytest.raises(ConfigError, match="tempature: unknown key"):  # no other job's key either
         load_as(kind, None, ["tempature=1"])
+    with pytest.raises(ConfigError, match="run `magpie-ray answer` with it"):
+        load_as(ScoreConfig, "answer-demo")

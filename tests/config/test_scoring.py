@@ -121,6 +121,13 @@ def test_a_name_that_rows_have_already_is_refused() -> None:
     assert refused({"a": QUESTION, "a_probability": QUESTION}) == [
         "columns.a_probability: got 'a_probability', must have another name: the column a has this one"
     ]
+    # SQL does not tell names apart by case.
+    first, second, third = refused({"Label": QUESTION, "label": QUESTION, "ROW_ID": QUESTION})
+    assert first == "columns.label: got 'label', must have another name: the column Label has this one"
+    assert "got 'label_probability'" in second
+    assert third == (
+        "columns.ROW_ID: got 'ROW_ID', must have another name: a column of the rows has this one"
+    )
     [line] = refused({"1st": QUESTION})
     assert line.startswith("columns: got '1st', must be a name of letters, digits and underscores")
 

@@ -13,7 +13,7 @@ import pytest
 
 from magpie_ray.dataset import build_record
 from magpie_ray.errors import ConfigError, CorruptBuildError, PreflightError, StorageError
-from magpie_ray.publish.export import FORMATS, export, parquet_schema
+from magpie_ray.publish.export import FORMATS, answered_rows, export, parquet_schema
 from magpie_ray.publish.export_file import STDOUT
 from magpie_ray.storage.storage import Storage
 from magpie_ray.types import RowFormat
@@ -187,3 +187,19 @@ def test_a_name_that_promises_another_kind_of_file_is_refused(
     with pytest.raises(ConfigError, match=r"export does not write: name a \.jsonl .* or a \.parquet"):
         export(storage, "messages", str(tmp_path / name))
     assert not list(tmp_path.iterdir())
+
+
+def test_several_answers_follow_the_instruction_also_where_a_selection_has_no_conversation() -> None:
+    row = {"row_id": 0, "instruction": "Q?", "responses": ["a", None, "b"], "finish_reasons": ["stop"]}
+    [first, second] = answered_rows([row])
+    assert [FORMATS["messages"](each, False)["messages"] for each in (first, second)] == [
+        [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": text}] for text in "ab"
+    ]
+    # The columns of each answer may be shorter than the answers.
+    assert (first["finish_reasons"], second["finish_reasons"]) == (["stop"], [])
+
+
+@pytest.mark.parametrize("lacks", [{"instruction": None}, {"conversation": None}, {"conversation": []}])
+def test_a_row_without_a_message_of_the_user_is_left_out(lacks: dict[str, Any]) -> None:
+    whole = {"row_id": 1, "conversation": [{"role": "user", "content": "Why?"}]}
+    assert list(answered_rows([{"row_id": 0, "response": "So.", **lacks}, whole])) == [whole]

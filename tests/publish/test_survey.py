@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -17,6 +18,9 @@ from tests.support.builds import config_of, row_of
 
 PROMPTS = (None, SystemPrompt(key="a", text="Be kind.", weight=0.5))
 TEXTS = st.sampled_from(["Why?", "Because.", "why not", "", "日本語はどこで話されますか", "What is 1+1?"])
+
+MESSAGE = {"role": pa.string(), "content": pa.string()}
+SAID = [{"role": "user", "content": "What?"}]
 
 
 @st.composite
@@ -145,3 +149,24 @@ def test_a_selection_is_surveyed_in_the_columns_that_it_has() -> None:
     texts = Survey.of_batch(pa.record_batch({"row_id": [0, 1], "instruction": ["Why?", "Why?"]}))
     assert (texts.rows, texts.duplicates, texts.tokens, texts.attempts) == (2, 1, {}, {})
     assert Survey.of_batch(pa.record_batch({"row_id": [0], "attempt": [2]})).attempts == {2: 1}
+
+
+@pytest.mark.parametrize(
+    ("columns", "repeated"),
+    [
+        ({"instruction": ["What?", None, "What?", None]}, 1),
+        ({"conversation": [SAID, None, SAID, []]}, 1),
+        ({"conversation": [None, [], None, []]}, 0),
+    ],
+)
+def test_rows_without_messages_are_rows_and_nothing_else(
+    columns: dict[str, list[Any]], repeated: int
+) -> None:
+    types = {"instruction": pa.string(), "conversation": pa.list_(pa.struct(MESSAGE))}
+    arrays = {name: pa.array(values, types[name]) for name, values in columns.items()}
+    found = Survey.of_batch(
+        pa.record_batch({"row_id": pa.array(range(4), pa.int64()), **arrays}), samples=[0, 1]
+    )
+    assert (found.rows, found.duplicates) == (4, repeated)
+    assert sum(found.first_words.values()) == 2 * repeated
+    assert Survey.sum([found, found]).rows == 8
