@@ -76,8 +76,13 @@ class ScoreConfig(Section):
         """Tokens that are generated for a row, about: one for each column."""
         return len(self.columns)
 
+    @property
+    def order(self) -> list[list[str]]:
+        """Each column with its labels, in the order in which files and prompts have them."""
+        return [[name, *getattr(column, "choice", ())] for name, column in self.columns.items()]
+
     def identity(self) -> dict[str, object]:
-        """The config's part of the fingerprint, as Config.identity; the build spec adds the source.
+        """The config's part of the fingerprint, as Config.identity; the build spec adds source and order.
 
         A change of a label's description changes it, because it may change the label.
         """

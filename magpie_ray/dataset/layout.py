@@ -105,8 +105,8 @@ def now() -> str:
 
 
 def to_json(fields: Mapping[str, object]) -> bytes:
-    """A record as it is stored: indented, keys sorted."""
-    return (json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    """A record as it is stored: indented, in the order of its keys, which counts in a config of labels."""
+    return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_record(storage: Storage, key: str, record: TypeAdapter[T]) -> T | None:

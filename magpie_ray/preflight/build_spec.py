@@ -52,7 +52,8 @@ class BuildSpec:
     first_input: the prefix of the first input, or of the first row of the source; of a score pass the first
     prompt. read_tokens: that a score pass reads for a row, beside what prompts share, by the first rows.
     vector_size: of an embedding model. date: that the template of a reward model writes; None where
-    it writes none. tick: which build of a schedule it is.
+    it writes none. is_ordered: whether the identity has the order of a score pass's columns and labels, as
+    all have but those that were begun before it counted. tick: which build of a schedule it is.
     """
 
     config: JobConfig
@@ -66,6 +67,7 @@ class BuildSpec:
     read_tokens: float = 0.0
     vector_size: int | None = None
     date: datetime.date | None = None
+    is_ordered: bool = True
     tick: Tick | None = None
 
     @property
@@ -143,6 +145,8 @@ class BuildSpec:
         """Everything that decides the rows, by dotted key; keys of later versions only where they matter."""
         form = self.chat_format.to_dict() if self.chat_format else {}
         form.pop("warnings", None)
+        # Mappings in an identity have no order.
+        order = self.config.order if isinstance(self.config, ScoreConfig) and self.is_ordered else None
         return without_neutral(
             {
                 **self.config.identity(),
@@ -150,6 +154,7 @@ class BuildSpec:
                 "model.commit": self.model.commit,
                 "inputs.content": self.inputs.content if self.inputs else None,
                 **({"source.identity": self.source.identity} if self.source else {}),
+                **({"columns.order": order} if order else {}),
                 **({"date": self.date.isoformat()} if self.date else {}),
                 **{f"chat_format.{name}": value for name, value in form.items()},
             }

@@ -200,6 +200,7 @@ def _scoring(config: ScoreConfig, recorded: Mapping[str, Any]) -> tuple[BuildSpe
         read_tokens=asked.read_tokens,
         vector_size=asked.vector_size,
         date=date,
+        is_ordered=not recorded or "columns.order" in recorded,
     )
     return build_spec, ready
 

@@ -15,13 +15,16 @@ import pytest
 from jobs.tiny_chat.reward_model import write_reward_model
 from magpie_ray.config.loading import parse_as
 from magpie_ray.config.score import ScoreConfig
+from magpie_ray.dataset import build_record
 from magpie_ray.dataset.parquet import FOOTER_KEY
 from magpie_ray.dataset.partitioning import pending
 from magpie_ray.dataset.rejects import read_rejects
 from magpie_ray.engine.protocol import EngineFigures
 from magpie_ray.engine.scoring import ScoreRequest
 from magpie_ray.engine.simulated.scoring import SimulatedScoringEngine
-from magpie_ray.errors import EngineError, ModelError, SourceError
+from magpie_ray.errors import BuildMismatchError, EngineError, ModelError, SourceError
+from magpie_ray.preflight.resolve import resolve_build
+from magpie_ray.preflight.target import check_existing
 from magpie_ray.types import Partition
 from magpie_ray.worker.events import Event, Progress
 from magpie_ray.worker.spec import WorkerSpec
@@ -241,3 +244,29 @@ def test_an_embedding_model_that_differs_from_its_files_is_refused(tmp_path: Pat
     assert table["vector"][0].as_py() == pytest.approx([size**-0.5] * size)
     with pytest.raises(ModelError, match=f"gives vectors of {size + 1} numbers"):
         list(run(ShardWorker(spec, Scores(lambda _: [1.0], vector_size=size + 1)), *partitions_of(spec)))
+
+
+LABELS = {"choice": ["very hard", "easy"], "prompt": "{labels}\nHow hard is {instruction}"}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"level": LABELS | {"choice": ["easy", "very hard"]}, "again": LABELS},
+        {"again": LABELS, "level": LABELS},
+    ],
+)
+def test_another_order_of_columns_or_labels_is_another_build(tmp_path: Path, columns: Any) -> None:
+    spec = spec_of(tmp_path, columns={"level": LABELS, "again": LABELS})
+    source, output = ({"path": str(tmp_path / name)} for name in ("rows.parquet", "out"))
+    config = parse_as(ScoreConfig, {"source": source, "columns": columns, "output": output})
+    existing = build_record.require_build(spec.storage)
+    # Labels and columns stay in the order of the config.
+    assert list(existing.config["columns"]) == ["level", "again"]
+    assert list(existing.config["columns"]["level"]["choice"]) == ["very hard", "easy"]
+    with pytest.raises(BuildMismatchError, match=r"columns\.order"):
+        check_existing(resolve_build(config, existing), existing, spec.storage)
+    # A build that was begun before the order counted goes on.
+    identity = {key: value for key, value in existing.identity.items() if key != "columns.order"}
+    earlier = replace(existing, identity=identity)
+    assert resolve_build(config, earlier).identity() == identity
