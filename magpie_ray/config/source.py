@@ -83,7 +83,7 @@ def read_file(path: Path) -> dict[Any, object]:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {exc.start}); save it as UTF-8") from None
     data = _parse(text, str(path))
     if data is None:
-        raise ConfigError(f"{path}: is empty; num_rows: 1000 is the shortest config")
+        raise ConfigError(f"{path}: is empty; the shortest config is num_rows: 1000, of generate")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {_kind(data)}; a config is a mapping such as num_rows: 1000")
     return data

@@ -1,6 +1,7 @@
 """ShardWorker, a plain class: partitions in, committed Parquet files and events out.
 
-One thread drives `run`, which owns the engine; other threads may call `give`, `drop`, `finish` and `stop`.
+One thread drives `run`, which owns the engine; other threads may call `give`, `drop`, `last`, `finish` and
+`stop`.
 
 Invariants: rows flow across partition borders without draining the engine. The engine waits for storage only
 when the bounded buffer of finished partitions is full. Whatever ends a worker, except a kill, the finished

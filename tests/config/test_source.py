@@ -118,7 +118,7 @@ def test_a_wrong_override_is_refused_with_its_key_and_a_remedy(override: str, ex
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "is empty; num_rows: 1000"),
+        (b"", "is empty; the shortest config is num_rows: 1000"),
         (b"# nothing but a comment\n", "is empty"),
         (b"- num_rows: 1\n", "holds a list; a config is a mapping"),
         (b"num_rows 1\n", "holds a single value"),

@@ -22,19 +22,19 @@ def result_text(result: "BuildResult", *, verbose: bool = False) -> str:
     if result.left_alone:
         return f"{result.url} is left alone: {result.left_alone}."
     if not result.new_rows:
-        return f"The build is complete: {result.num_rows:,} rows in {result.url}. Nothing to do."
+        return f"The build is complete: {counted(result.num_rows, 'row')} in {result.url}. Nothing to do."
     seconds = max(result.seconds, 1e-9)
     if result.job == "score":
         refused = f"{result.rejected:,} of {result.attempts:,} rows lack a value"
     else:
         refused = f"{result.rejected:,} of {result.attempts:,} attempts rejected"
     return (
-        f"{result.new_rows:,} rows in {span_text(result.wall_seconds)}, of which engines were up for "
-        f"{span_text(result.seconds)}: {result.new_rows / seconds:,.1f} rows/s, "
+        f"{counted(result.new_rows, 'row')} in {span_text(result.wall_seconds)}, of which engines were "
+        f"up for {span_text(result.seconds)}: {result.new_rows / seconds:,.1f} rows/s, "
         f"{result.tokens / seconds:,.0f} {work_of(result.job)}/s"
         f"{f', {refused}' if result.rejected else ''}.\n"
         + (f"{result.engine_use}.\n" if verbose else "")
-        + f"The build is complete: {result.num_rows:,} rows in {result.url}\n"
+        + f"The build is complete: {counted(result.num_rows, 'row')} in {result.url}\n"
         f"  data/*.parquet  read it with datasets, pandas, polars, DuckDB, Spark or pyarrow\n"
         f"  magpie-ray show {result.url}"
         + (f"\n  the report      {result.report}" if result.report else "")
