@@ -163,8 +163,7 @@ def test_the_card_of_a_selection_shows_its_query_and_what_its_sources_were() -> 
     card = DatasetCard(storage.read(CARD_KEY).decode())
     assert card.data.to_dict()["pretty_name"] == "Selected Magpie rows"
     assert f"````sql\n{sql}\n````" in card.text
-    assert f"| `rows` | {source.url} | content " in card.text
-    assert f", fingerprint {record.fingerprint}, rows 10 |" in card.text
+    assert f"| `rows` | {source.url} | fingerprint {record.fingerprint}, rows 10, content " in card.text
     assert "| `source_row_id` | `int64` | the row's row_id in its source |" in card.text
     assert "| `part` | `int32` | from select |" in card.text
     assert "It kept 10 rows, from 10 of `rows` (100%)." in card.text

@@ -57,7 +57,7 @@ def test_many_rejects_name_the_most_frequent_reason() -> None:
 
 
 def test_repeats_and_one_opening_name_what_makes_instructions_differ() -> None:
-    [text] = said(replace(ORDINARY, first_rows=dict.fromkeys(range(90), 0)))
+    [text] = said(replace(ORDINARY, repeats={7: 11}))
     assert text.startswith("10% of the instructions repeat an earlier one: raise sampling.user.temperature")
     [text] = said(replace(ORDINARY, first_words={("what", "is"): 40, ("how", "to"): 20, ("", ""): 40}))
     assert text == ("40% of the instructions begin with 'what': penalise it with sampling.user.first_tokens")

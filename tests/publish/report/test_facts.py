@@ -72,6 +72,6 @@ def test_settings_that_rows_chose_from_stand_against_their_weights() -> None:
         ("2", 0, 0.125),
         ("3", 0, 0.125),
     ]
-    assert shares[1].text == 'user.first_tokens.ban ["#"], user.temperature 1.0, assistant.max_tokens 9'
+    assert shares[1].text == 'user.temperature 1.0, user.first_tokens.ban ["#"], assistant.max_tokens 9'
     write_report(storage)
     assert shares[3].text in " ".join(Elements(storage.read(REPORT_KEY).decode()).texts)
