@@ -69,7 +69,7 @@ class WatchedProxy(FaultProxy):
         path = handler.path.split("?")[0]
         if self._suffering.fault in (None, "lost_reply"):
             with self.changed:
-                if handler.command == "PUT" and "/data/part-" in path:  # not a trial of the store
+                if handler.command == "PUT" and "/data/" in path:  # a trial of the store counts, too
                     self.uploads[path.split("/data/")[0].rsplit("/", 1)[-1]] += 1
                 if self._suffering.fault is None:
                     for spoiled in self.spoiled:

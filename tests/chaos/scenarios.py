@@ -20,8 +20,8 @@ from tests.chaos.scene import Fault, Injection, drawn, timed
 from tests.chaos.strikes import KILL_DRIVER, STRIKES, Strike
 from tests.chaos.tampering import DropStrays, RemoveRecords
 
-# Faults stop in time for their recovery to be seen before the work is done: a share of it is left, and files.
-_LAST_MOMENT, _FILES_LEFT = 0.85, 6
+# Faults stop in time for their recovery to be seen before the work is done.
+_LAST_MOMENT = 0.85
 # The same command again, until it generates: a driver starts, and its actors.
 _DRIVER_SECONDS = 90.0
 # A driver that is to be ended is ended after so many uploads, at most.
@@ -48,8 +48,7 @@ class Scale:
 
     def schedule(self, faults: list[Fault], draw: random.Random) -> list[tuple[int, Fault]]:
         faults = [fault for fault in faults if not any(part in fault.name for part in self.skip)]
-        num_files = self.rows // ROWS_PER_PARTITION
-        return timed(faults, max(1, min(int(num_files * _LAST_MOMENT), num_files - _FILES_LEFT)), draw)
+        return timed(faults, int(self.rows / ROWS_PER_PARTITION * _LAST_MOMENT), draw)
 
 
 def actors(ground: Ground, head: Node, scale: Scale, *, harm: int, s3: int, outages: int) -> Ended:
@@ -243,7 +242,8 @@ def hangs(ground: Ground, scale: Scale) -> Ended:
     settings = ("cluster.num_actors=2", f"cluster.notice_seconds={NOTICE_SECONDS}")
     driver = build.start(head.address, *settings)
     try:
-        build.wait_for_uploads(driver, 2)
+        driver.wait_until_up()  # its trial of the store is an upload, too
+        build.wait_for_uploads(driver, build.output.uploads() + 2)
         suspend(build, driver)
         for hang in HANGS:
             # Until then the actors of the driver before may still upload.
