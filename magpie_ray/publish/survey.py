@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import count
 from types import MappingProxyType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,13 +20,12 @@ from magpie_ray.config.scoring import ScoreKind
 from magpie_ray.dataset import columns
 from magpie_ray.dataset.reader import Record, said_in
 from magpie_ray.publish.first_words import first_words
+from magpie_ray.publish.histogram import Histogram
 from magpie_ray.publish.instruction_sample import SampledInstruction, merged, sample_of
 from magpie_ray.publish.score_survey import score_counts
 from magpie_ray.types import Role
 
 MessageKey: TypeAlias = tuple[Role, int]
-Histogram: TypeAlias = Mapping[int, int]
-N = TypeVar("N", int, float)
 
 # Not surveyed: `conversation` has the response too, and the model is the same for all rows.
 _UNREAD = ("response", "model_name", "prompt_tokens")
@@ -174,21 +173,6 @@ def _add(total: dict[Any, Any], counts: Mapping[Any, Any]) -> None:
             _add(total.setdefault(key, {}), number)
         else:
             total[key] = total.get(key, 0) + number
-
-
-def quantile(histogram: Mapping[N, int], part: float) -> N:
-    """The smallest value such that a part (0..1) of all values are not larger. ValueError for no values."""
-    need, seen = part * sum(histogram.values()), 0
-    for value in sorted(histogram):
-        seen += histogram[value]
-        if seen >= need:
-            return value
-    raise ValueError("no values")
-
-
-def mean(histogram: Mapping[N, int]) -> float:
-    """The mean of all values; 0 for no values."""
-    return sum(value * n for value, n in histogram.items()) / max(1, sum(histogram.values()))
 
 
 def rows_with(batch: pa.RecordBatch, ids: Collection[int]) -> list[Record]:

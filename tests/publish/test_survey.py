@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from magpie_ray.dataset.columns import to_table
 from magpie_ray.publish.first_words import first_words
-from magpie_ray.publish.survey import COLUMNS, Survey, mean, quantile
+from magpie_ray.publish.survey import COLUMNS, Survey
 from magpie_ray.types import Input, Message, Row, SystemPrompt
 from tests.support.builds import config_of, row_of
 
@@ -99,15 +99,6 @@ def test_a_build_of_instructions_has_no_conversation() -> None:
     assert found.characters == {("user", 1): {4: 2, 7: 1}}
     assert found.duplicates == 1
     assert set(only.schema.names) <= set(COLUMNS)
-
-
-@given(st.lists(st.integers(0, 20), min_size=1))
-def test_quantiles_and_means(values: list[int]) -> None:
-    histogram = Counter(values)
-    assert mean(histogram) == pytest.approx(sum(values) / len(values))
-    assert quantile(histogram, 0.0) == min(values)
-    assert quantile(histogram, 1.0) == max(values)
-    assert quantile(histogram, 0.5) == sorted(values)[(len(values) + 1) // 2 - 1]
 
 
 def test_a_row_that_took_two_attempts_is_counted_as_such() -> None:

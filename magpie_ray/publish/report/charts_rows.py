@@ -6,6 +6,7 @@ Pure.
 from collections.abc import Iterator, Sequence
 
 from magpie_ray.publish.first_words import Branch, word_tree
+from magpie_ray.publish.histogram import Histogram, quantile
 from magpie_ray.publish.report.chart import (
     ASSISTANT,
     BAD,
@@ -25,7 +26,6 @@ from magpie_ray.publish.report.chart import (
     quantitative,
 )
 from magpie_ray.publish.report.facts import Facts
-from magpie_ray.publish.survey import Histogram, quantile
 from magpie_ray.types import Role
 from magpie_ray.utils.text import percent, visible
 

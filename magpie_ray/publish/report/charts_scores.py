@@ -3,9 +3,9 @@
 Pure.
 """
 
+from magpie_ray.publish.histogram import quantile
 from magpie_ray.publish.report.chart import HALF, INK, PLAIN, Chart, framed, quantitative
 from magpie_ray.publish.report.facts import Facts
-from magpie_ray.publish.survey import quantile
 from magpie_ray.utils.text import percent
 
 _BINS = 32

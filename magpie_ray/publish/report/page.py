@@ -20,11 +20,11 @@ from markupsafe import Markup
 from magpie_ray.counters import EngineStats
 from magpie_ray.dataset.reader import said_in
 from magpie_ray.publish.first_words import word_tree
+from magpie_ray.publish.histogram import mean, quantile
 from magpie_ray.publish.report import tables
 from magpie_ray.publish.report.advice import advice
 from magpie_ray.publish.report.charts_work import MAX_SLOTS, timeline
 from magpie_ray.publish.report.facts import Facts
-from magpie_ray.publish.survey import mean, quantile
 from magpie_ray.utils.text import NO_FIGURE, percent, safe, shortened, span_text, three_digits, visible
 
 # A page of fifty rows of six messages stays under a megabyte.
